@@ -1,0 +1,2 @@
+//! aggregator-admin
+fn main() {}

@@ -1,0 +1,2 @@
+//! backup-runner
+fn main() {}

@@ -1,0 +1,2 @@
+//! hot-writer
+fn main() {}

@@ -1,0 +1,2 @@
+//! tick-replayer
+fn main() {}

@@ -1,0 +1,2 @@
+//! warm-syncer
+fn main() {}
