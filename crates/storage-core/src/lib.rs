@@ -1,1 +1,2 @@
 //! storage-core
+pub mod domain;

@@ -1,0 +1,107 @@
+//! [`Candle`]: open, high, low, close and volume of one bucket.
+
+use super::decimal::Decimal;
+use super::stream_id::Revision;
+use super::timeframe::Timeframe;
+
+/// One symbol's candle of one bucket, in absolute numbers: writing it twice changes nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candle {
+    /// The bucket's start in µs since 1970.
+    pub start_us: i64,
+    /// Price of the first tick, by event time and then by order of acceptance.
+    pub open: f64,
+    /// Highest price.
+    pub high: f64,
+    /// Lowest price.
+    pub low: f64,
+    /// Price of the last tick, by event time and then by order of acceptance.
+    pub close: f64,
+    /// Sum of the quantities, in units.
+    pub volume: Decimal,
+    /// Number of ticks.
+    pub trades: i64,
+    /// Event time of the first tick in µs.
+    pub first_us: i64,
+    /// Event time of the last tick in µs.
+    pub last_us: i64,
+    /// The first entry that was folded in. A candle with `since` after an earlier one's `revision` does not hold that
+    /// one's ticks.
+    pub since: Revision,
+    /// The last entry that was folded in.
+    pub revision: Revision,
+}
+
+impl Candle {
+    /// The candle of a single tick.
+    pub fn of_tick(timeframe: Timeframe, ts_us: i64, price: f64, qty: Decimal, revision: Revision) -> Self {
+        Self {
+            start_us: timeframe.bucket_start_us(ts_us),
+            open: price,
+            high: price,
+            low: price,
+            close: price,
+            volume: qty,
+            trades: 1,
+            first_us: ts_us,
+            last_us: ts_us,
+            since: revision,
+            revision,
+        }
+    }
+
+    /// Folds a tick of this bucket in. Ticks come in the order in which Redis accepted them, so of two with the same
+    /// event time the first keeps the open and the last takes the close.
+    pub fn fold(&mut self, ts_us: i64, price: f64, volume: Decimal, revision: Revision) {
+        if ts_us < self.first_us {
+            self.first_us = ts_us;
+            self.open = price;
+        }
+        if ts_us >= self.last_us {
+            self.last_us = ts_us;
+            self.close = price;
+        }
+        self.high = self.high.max(price);
+        self.low = self.low.min(price);
+        self.volume = volume;
+        self.trades += 1;
+        self.revision = revision;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn revision(seq: i64) -> Revision {
+        seq.try_into().unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn equals_the_definition_whatever_the_order(ticks in prop::collection::vec((0i64..50, 1u32..100), 1..40)) {
+            let mut folded: Option<Candle> = None;
+            for (seq, (ts_us, price)) in (1i64..).zip(&ticks) {
+                let qty = Decimal::from_lots(i128::from(*price), 2);
+                match &mut folded {
+                    None => folded = Some(Candle::of_tick(Timeframe::M1, *ts_us, f64::from(*price), qty, revision(seq))),
+                    Some(candle) => {
+                        let volume = candle.volume.checked_add(qty).unwrap();
+                        candle.fold(*ts_us, f64::from(*price), volume, revision(seq));
+                    }
+                }
+            }
+            let candle = folded.unwrap();
+            let mut sorted: Vec<_> = ticks.iter().enumerate().collect();
+            sorted.sort_by_key(|(seq, (ts_us, _))| (*ts_us, *seq));
+            let prices = || ticks.iter().map(|(_, price)| f64::from(*price));
+            prop_assert_eq!(candle.open, f64::from(sorted[0].1.1));
+            prop_assert_eq!(candle.close, f64::from(sorted[sorted.len() - 1].1.1));
+            prop_assert_eq!(candle.high, prices().fold(f64::MIN, f64::max));
+            prop_assert_eq!(candle.low, prices().fold(f64::MAX, f64::min));
+            prop_assert_eq!(candle.volume.to_lots(2), Some((ticks.iter().map(|(_, p)| i128::from(*p)).sum(), true)));
+            prop_assert_eq!(candle.trades, i64::try_from(ticks.len()).unwrap());
+        }
+    }
+}

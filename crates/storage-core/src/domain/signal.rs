@@ -1,0 +1,102 @@
+//! [`Signal`]: what a strategy wants done.
+
+use super::entry::{Entry, invalid, utf8};
+use super::rejection::Rejection;
+use super::stream_id::Revision;
+use super::symbol::Symbol;
+use super::tick::parse_price;
+
+/// A strategy's signal, active until it expires or a newer one of its symbol takes its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Signal {
+    /// The strategy's ID of the signal; any text up to 128 bytes.
+    pub signal_id: Box<str>,
+    /// What it is about.
+    pub symbol: Symbol,
+    /// Who says so; any text up to 128 bytes.
+    pub strategy: Box<str>,
+    /// What to do: `buy`, `sell` or the strategy's own word; any text up to 128 bytes.
+    pub side: Box<str>,
+    /// How strongly; a finite number of the strategy's own scale.
+    pub strength: f64,
+    /// The price that it was given at; positive.
+    pub price: f64,
+    /// Event time in µs since 1970.
+    pub ts_us: i64,
+    /// When it stops to be active, in µs since 1970: event time plus `ttl_ms`.
+    pub expires_us: i64,
+    /// The revision of the entry that carried it.
+    pub revision: Revision,
+}
+
+impl Signal {
+    /// Judges an entry of `stream:signals`.
+    ///
+    /// # Errors
+    /// Says why the entry is a dead letter.
+    pub fn from_entry(entry: &Entry) -> Result<Self, Rejection> {
+        let ts_us: i64 = entry.parsed("ts_us")?;
+        let ttl_ms: u32 = entry.parsed("ttl_ms")?;
+        let strength: f64 = entry.parsed("strength")?;
+        if !strength.is_finite() {
+            return Err(invalid("strength", "must be finite"));
+        }
+        if !(0..=MAX_TS_US).contains(&ts_us) {
+            return Err(invalid("ts_us", "is no time in µs since 1970"));
+        }
+        Ok(Self {
+            signal_id: short_text(entry, "signal_id")?,
+            symbol: entry.parsed("symbol")?,
+            strategy: short_text(entry, "strategy")?,
+            side: short_text(entry, "side")?,
+            strength,
+            price: parse_price(entry.required("price")?)?,
+            ts_us,
+            expires_us: ts_us + i64::from(ttl_ms) * 1_000,
+            revision: entry.id.try_into()?,
+        })
+    }
+}
+
+/// The year 10000: beyond it, times have no RFC 3339 text.
+const MAX_TS_US: i64 = 253_402_300_800_000_000;
+
+fn short_text(entry: &Entry, field: &'static str) -> Result<Box<str>, Rejection> {
+    let text = utf8(field, entry.required(field)?)?;
+    if (1..=128).contains(&text.len()) && !text.contains('\0') {
+        Ok(text.into())
+    } else {
+        Err(invalid(field, "must have 1 to 128 bytes"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::stream_id::StreamId;
+
+    fn entry(ttl_ms: &str) -> Entry {
+        let fields = [
+            ("signal_id", "s-1"),
+            ("symbol", "BTCUSDT"),
+            ("strategy", "breakout"),
+            ("side", "buy"),
+            ("strength", "0.8"),
+            ("price", "42000"),
+            ("ts_us", "1700000000000000"),
+            ("ttl_ms", ttl_ms),
+        ];
+        let fields = fields.iter().map(|(k, v)| (k.as_bytes().to_vec(), v.as_bytes().to_vec())).collect();
+        Entry { id: StreamId { ms: 1_700_000_000_001, seq: 0 }, fields }
+    }
+
+    #[test]
+    fn expires_a_ttl_after_its_event_time() {
+        assert_eq!(Signal::from_entry(&entry("1500")).unwrap().expires_us, 1_700_000_001_500_000);
+    }
+
+    #[test]
+    fn a_ttl_that_is_no_number_is_named() {
+        assert!(Signal::from_entry(&entry("-1")).unwrap_err().to_string().contains("ttl_ms"));
+    }
+}

@@ -1,0 +1,140 @@
+//! [`StreamId`] and [`Revision`]: the order in which Redis accepted things.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::rejection::Rejection;
+
+/// The ID of a stream entry, `<ms>-<seq>`: Redis's clock in milliseconds and a sequence number within it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId {
+    /// Milliseconds since 1970 by the clock of Redis.
+    pub ms: u64,
+    /// The entry's number within that millisecond.
+    pub seq: u64,
+}
+
+/// A text that is no stream ID.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no stream ID")]
+pub struct InvalidStreamId(String);
+
+impl StreamId {
+    /// Before every entry: reading from here reads all of a stream.
+    pub const START: Self = Self { ms: 0, seq: 0 };
+
+    /// The ID that follows this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        match self.seq.checked_add(1) {
+            Some(seq) => Self { ms: self.ms, seq },
+            None => Self { ms: self.ms + 1, seq: 0 },
+        }
+    }
+
+    /// The first ID of `ms`.
+    pub fn at_ms(ms: u64) -> Self {
+        Self { ms, seq: 0 }
+    }
+
+    /// The clock of Redis when it accepted the entry, in µs since 1970.
+    pub fn accepted_us(self) -> i64 {
+        i64::try_from(self.ms.saturating_mul(1_000)).unwrap_or(i64::MAX)
+    }
+}
+
+impl FromStr for StreamId {
+    type Err = InvalidStreamId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidStreamId> {
+        let parts = text.split_once('-').unwrap_or((text, "0"));
+        match (parts.0.parse(), parts.1.parse()) {
+            (Ok(ms), Ok(seq)) => Ok(Self { ms, seq }),
+            _ => Err(InvalidStreamId(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.ms, self.seq)
+    }
+}
+
+const SEQ_BITS: u32 = 22;
+
+/// The version of a hot hash or of a candle: the ID of the last stream entry folded into it, as one number
+/// `ms << 22 | seq` that also fits PostgreSQL's bigint (until the year 2039).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(i64);
+
+impl Revision {
+    /// The number, as bigint columns hold it.
+    pub fn as_i64(self) -> i64 {
+        self.0
+    }
+
+    /// The stream entry that this revision stands for.
+    pub fn stream_id(self) -> StreamId {
+        let bits = self.0.unsigned_abs();
+        StreamId { ms: bits >> SEQ_BITS, seq: bits & ((1 << SEQ_BITS) - 1) }
+    }
+}
+
+impl TryFrom<StreamId> for Revision {
+    type Error = Rejection;
+
+    /// Fails for IDs that Redis itself never gives: more than 2^22 entries in a millisecond, or a far future.
+    fn try_from(id: StreamId) -> Result<Self, Rejection> {
+        if id.seq >> SEQ_BITS != 0 || id.ms >> (63 - SEQ_BITS) != 0 {
+            return Err(Rejection::UnusableId);
+        }
+        i64::try_from(id.ms << SEQ_BITS | id.seq).map(Self).map_err(|_| Rejection::UnusableId)
+    }
+}
+
+impl TryFrom<i64> for Revision {
+    type Error = Rejection;
+
+    fn try_from(number: i64) -> Result<Self, Rejection> {
+        if number < 0 { Err(Rejection::UnusableId) } else { Ok(Self(number)) }
+    }
+}
+
+impl FromStr for Revision {
+    type Err = Rejection;
+
+    fn from_str(text: &str) -> Result<Self, Rejection> {
+        text.parse::<i64>().map_err(|_| Rejection::UnusableId)?.try_into()
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_id_that_redis_never_gives_is_refused() {
+        assert!(Revision::try_from(StreamId { ms: 1, seq: 1 << 22 }).is_err());
+        assert!(Revision::try_from(StreamId { ms: 1 << 41, seq: 0 }).is_err());
+        assert!("1-x".parse::<StreamId>().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn revisions_keep_the_order_of_ids(a in (0u64..1 << 41, 0u64..1 << 22), b in (0u64..1 << 41, 0u64..1 << 22)) {
+            let [a, b] = [a, b].map(|(ms, seq)| StreamId { ms, seq });
+            let [ra, rb] = [a, b].map(|id| Revision::try_from(id).unwrap());
+            prop_assert_eq!(a.cmp(&b), ra.cmp(&rb));
+            prop_assert_eq!(ra.stream_id(), a);
+            prop_assert_eq!(a.to_string().parse::<StreamId>().unwrap(), a);
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! [`Tick`]: a trade, and the one place that judges whether an entry is one.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::decimal::Decimal;
+use super::entry::{Entry, invalid, utf8};
+use super::lots::{Lots, LotsError, fitting_command};
+use super::rejection::Rejection;
+use super::stream_id::{Revision, StreamId};
+use super::symbol::Symbol;
+
+/// The longest trade ID, in bytes.
+pub const MAX_TRADE_ID_BYTES: usize = 128;
+
+/// The side of the taker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The taker bought.
+    Buy,
+    /// The taker sold.
+    Sell,
+}
+
+impl Side {
+    /// `buy` or `sell`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Buy => "buy",
+            Self::Sell => "sell",
+        }
+    }
+}
+
+impl FromStr for Side {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "buy" => Ok(Self::Buy),
+            "sell" => Ok(Self::Sell),
+            _ => Err("must be buy or sell"),
+        }
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A trade that a feed handler saw.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tick {
+    /// What was traded.
+    pub symbol: Symbol,
+    /// Event time in µs since 1970.
+    pub ts_us: i64,
+    /// Price of a unit; positive and finite.
+    pub price: f64,
+    /// Quantity in units; positive.
+    pub qty: Decimal,
+    /// The exchange's ID of the trade. Ticks without one are all distinct.
+    pub trade_id: Option<Box<str>>,
+    /// The taker's side, where the producer says it.
+    pub side: Option<Side>,
+}
+
+/// A tick as Redis accepted it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AcceptedTick {
+    /// The tick.
+    pub tick: Tick,
+    /// The revision of the entry that carried it.
+    pub revision: Revision,
+    /// The entry that first carried it: another one than `revision`'s when a dead letter was requeued.
+    pub origin: StreamId,
+}
+
+impl AcceptedTick {
+    /// Judges an entry of a tick stream. The verdict depends on the entry alone, so that every reader of the
+    /// stream, and every repetition, comes to the same one.
+    ///
+    /// # Errors
+    /// Says why the entry is a dead letter.
+    pub fn from_entry(entry: &Entry, max_future: Duration) -> Result<Self, Rejection> {
+        let tick = Tick {
+            symbol: entry.parsed("symbol")?,
+            ts_us: parse_ts_us(entry)?,
+            price: parse_price(entry.required("price")?)?,
+            qty: parse_qty(entry.required("qty")?)?,
+            trade_id: parse_trade_id(entry.optional("trade_id"))?,
+            side: parse_side(entry.optional("side"))?,
+        };
+        let ahead_us = tick.ts_us.saturating_sub(entry.id.accepted_us());
+        if ahead_us > i64::try_from(max_future.as_micros()).unwrap_or(i64::MAX) {
+            return Err(Rejection::Future { ahead_us });
+        }
+        let origin = match entry.optional("requeued") {
+            Some(_) => entry.parsed("requeued")?,
+            None => entry.id,
+        };
+        Ok(Self { tick, revision: entry.id.try_into()?, origin })
+    }
+
+    /// What tells this tick apart from its symbol's others of the same time: its trade ID or, without one, `@` and
+    /// the entry that first carried it.
+    pub fn dedup_key(&self) -> String {
+        match &self.tick.trade_id {
+            Some(id) => id.to_string(),
+            None => format!("@{}", self.origin),
+        }
+    }
+}
+
+impl Tick {
+    /// The quantity in lots.
+    ///
+    /// # Errors
+    /// When the symbol's lots can't hold it; the rejection names the command that mends it.
+    pub fn lots(&self, decimals: u8) -> Result<Lots, Rejection> {
+        Lots::of(self.qty, decimals).map_err(|error| self.lots_rejection(error, decimals))
+    }
+
+    /// The rejection of this tick's quantity because of `error`.
+    pub fn lots_rejection(&self, error: LotsError, decimals: u8) -> Rejection {
+        let qty = self.qty.to_string();
+        let remedy = match fitting_command(&self.symbol, self.qty) {
+            Some(command) => format!("run `{command}`, then requeue this dead letter"),
+            None => "no lots can hold such a quantity".to_owned(),
+        };
+        match error {
+            LotsError::TooFine => Rejection::TooFine { qty, decimals, remedy },
+            LotsError::TooLarge => Rejection::TooLarge { qty, decimals, remedy },
+        }
+    }
+}
+
+fn parse_ts_us(entry: &Entry) -> Result<i64, Rejection> {
+    match entry.parsed("ts_us")? {
+        ts_us @ 0.. => Ok(ts_us),
+        _ => Err(invalid("ts_us", "is before 1970")),
+    }
+}
+
+/// A price from decimal text: a positive, finite double.
+///
+/// # Errors
+/// When it is something else.
+pub fn parse_price(bytes: &[u8]) -> Result<f64, Rejection> {
+    let decimal = Decimal::parse(bytes).map_err(|error| invalid("price", format_args!("is {error}")))?;
+    // The text again, not the decimal: the standard library rounds correctly from any length.
+    let price: f64 = utf8("price", bytes)?.parse().map_err(|_| invalid("price", "is not a number"))?;
+    if decimal.is_positive() && price.is_normal() { Ok(price) } else { Err(invalid("price", "must be positive")) }
+}
+
+fn parse_qty(bytes: &[u8]) -> Result<Decimal, Rejection> {
+    let qty = Decimal::parse(bytes).map_err(|error| invalid("qty", format_args!("is {error}")))?;
+    if qty.is_positive() { Ok(qty) } else { Err(invalid("qty", "must be positive")) }
+}
+
+fn parse_trade_id(bytes: Option<&[u8]>) -> Result<Option<Box<str>>, Rejection> {
+    match bytes {
+        None | Some([]) => Ok(None),
+        Some(bytes) if bytes.len() > MAX_TRADE_ID_BYTES => {
+            Err(invalid("trade_id", format_args!("is longer than {MAX_TRADE_ID_BYTES} bytes")))
+        }
+        Some([b'@', ..]) => Err(invalid("trade_id", "must not begin with @")),
+        Some(bytes) if bytes.contains(&0) => Err(invalid("trade_id", "holds a zero byte")),
+        Some(bytes) => utf8("trade_id", bytes).map(|text| Some(text.into())),
+    }
+}
+
+fn parse_side(bytes: Option<&[u8]>) -> Result<Option<Side>, Rejection> {
+    match bytes {
+        None | Some([]) => Ok(None),
+        Some(bytes) => utf8("side", bytes)?.parse().map(Some).map_err(|error| invalid("side", error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACCEPTED: StreamId = StreamId { ms: 1_700_000_000_200, seq: 3 };
+
+    fn judge(changes: &[(&str, Option<&str>)]) -> Result<AcceptedTick, Rejection> {
+        let mut fields = vec![
+            ("symbol", "BTCUSDT"),
+            ("ts_us", "1700000000123456"),
+            ("price", "42000.1"),
+            ("qty", "0.005"),
+            ("trade_id", "123"),
+            ("side", "buy"),
+        ];
+        for (name, value) in changes {
+            fields.retain(|(field, _)| field != name);
+            fields.extend(value.map(|value| (*name, value)));
+        }
+        let fields = fields.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect();
+        AcceptedTick::from_entry(&Entry { id: ACCEPTED, fields }, Duration::from_secs(5))
+    }
+
+    fn reason(changes: &[(&str, Option<&str>)]) -> String {
+        judge(changes).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_whole_tick_is_read() {
+        let accepted = judge(&[]).unwrap();
+        assert_eq!(accepted.tick.symbol.as_str(), "BTCUSDT");
+        assert_eq!(accepted.tick.ts_us, 1_700_000_000_123_456);
+        assert_eq!(accepted.tick.price, 42000.1);
+        assert_eq!(accepted.tick.qty.to_string(), "0.005");
+        assert_eq!(accepted.tick.side, Some(Side::Buy));
+        assert_eq!(accepted.dedup_key(), "123");
+    }
+
+    #[test]
+    fn ids_and_sides_are_optional_and_ids_are_any_text() {
+        let without = judge(&[("trade_id", None), ("side", None)]).unwrap();
+        assert_eq!(without.dedup_key(), "@1700000000200-3");
+        for id in ["2f9e7c1a-5f0e-4d58-a6a2-6a3a3c9f0f11", "18446744073709551617"] {
+            assert_eq!(judge(&[("trade_id", Some(id))]).unwrap().dedup_key(), id);
+        }
+    }
+
+    #[test]
+    fn a_requeued_tick_keeps_its_first_identity() {
+        let requeued = judge(&[("trade_id", None), ("requeued", Some("1600000000000-7"))]).unwrap();
+        assert_eq!(requeued.dedup_key(), "@1600000000000-7");
+    }
+
+    #[test]
+    fn numbers_may_be_in_scientific_notation() {
+        let tick = judge(&[("price", Some("1.5E-7")), ("qty", Some("9.2E-7"))]).unwrap().tick;
+        assert_eq!((tick.price, tick.qty.to_string().as_str()), (1.5e-7, "0.00000092"));
+    }
+
+    #[test]
+    fn rubbish_is_named() {
+        assert_eq!(reason(&[("qty", None)]), "field `qty` is missing");
+        assert_eq!(reason(&[("price", Some("-1"))]), "field `price` must be positive");
+        assert_eq!(reason(&[("price", Some("NaN"))]), "field `price` is not a decimal number");
+        assert_eq!(reason(&[("qty", Some("0"))]), "field `qty` must be positive");
+        assert!(reason(&[("symbol", Some(""))]).starts_with("field `symbol` a symbol has 1 to 64"));
+        assert!(reason(&[("symbol", Some("A:B"))]).starts_with("field `symbol`"));
+        assert!(reason(&[("ts_us", Some("soon"))]).starts_with("field `ts_us`"));
+        assert!(reason(&[("ts_us", Some("1731536000000000"))]).contains("ahead"));
+        assert!(reason(&[("side", Some("x"))]).contains("buy or sell"));
+        assert!(reason(&[("price", Some(&"9".repeat(1_000_000)))]).len() < 200);
+    }
+
+    #[test]
+    fn a_quantity_beyond_the_lots_names_the_command_that_mends_it() {
+        let tick = judge(&[("qty", Some("100000000000"))]).unwrap().tick;
+        let reason = tick.lots(8).unwrap_err().to_string();
+        assert!(reason.contains("`aggregator-admin symbols set BTCUSDT --volume-decimals 4`"), "{reason}");
+    }
+}

@@ -1,0 +1,89 @@
+//! Event time in µs, its text, and ranges of it.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use super::timeframe::Timeframe;
+
+/// RFC 3339 in UTC, as precise as the time needs: `2019-10-11T00:00:00Z`.
+pub fn rfc3339(ts_us: i64) -> String {
+    to_datetime(ts_us).to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+/// µs since 1970 of an RFC 3339 time.
+///
+/// # Errors
+/// When the text is not RFC 3339.
+pub fn parse_rfc3339(text: &str) -> Result<i64, chrono::ParseError> {
+    DateTime::parse_from_rfc3339(text).map(|time| time.timestamp_micros())
+}
+
+/// The time as chrono and the database know it; what chrono can't hold becomes its last moment.
+pub fn to_datetime(ts_us: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(ts_us).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+/// A half-open range `[from_us, to_us)` of event time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TimeRange {
+    /// The first µs inside.
+    pub from_us: i64,
+    /// The first µs after.
+    pub to_us: i64,
+}
+
+impl TimeRange {
+    /// The whole buckets of `timeframe` that this range touches.
+    #[must_use]
+    pub fn widened_to(self, timeframe: Timeframe) -> Self {
+        let last = timeframe.bucket_start_us(self.to_us - 1);
+        Self { from_us: timeframe.bucket_start_us(self.from_us), to_us: last + timeframe.micros() }
+    }
+
+    /// Merges ranges that overlap, touch, or lie less than `gap_us` apart; sorted by time.
+    pub fn merge(mut ranges: Vec<Self>, gap_us: i64) -> Vec<Self> {
+        ranges.retain(|range| range.from_us < range.to_us);
+        ranges.sort_unstable();
+        let mut merged: Vec<Self> = Vec::new();
+        for range in ranges {
+            match merged.last_mut() {
+                Some(last) if range.from_us <= last.to_us.saturating_add(gap_us) => last.to_us = last.to_us.max(range.to_us),
+                _ => merged.push(range),
+            }
+        }
+        merged
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn text_and_back() {
+        assert_eq!(rfc3339(1_570_752_000_000_000), "2019-10-11T00:00:00Z");
+        assert_eq!(parse_rfc3339("2019-10-11T00:00:00.5+02:00"), Ok(1_570_744_800_500_000));
+    }
+
+    #[test]
+    fn a_range_widens_to_whole_buckets() {
+        let minute = 60_000_000;
+        let range = TimeRange { from_us: 7 * minute, to_us: 10 * minute };
+        assert_eq!(range.widened_to(Timeframe::M5), TimeRange { from_us: 5 * minute, to_us: 10 * minute });
+    }
+
+    proptest! {
+        #[test]
+        fn merging_covers_the_same_times_without_overlap(spans in prop::collection::vec((0i64..100, 1i64..10), 0..20)) {
+            let ranges: Vec<_> = spans.iter().map(|(from, length)| TimeRange { from_us: *from, to_us: from + length }).collect();
+            let merged = TimeRange::merge(ranges.clone(), 0);
+            let covers = |ranges: &[TimeRange], t: i64| ranges.iter().any(|r| (r.from_us..r.to_us).contains(&t));
+            for t in 0..120 {
+                prop_assert_eq!(covers(&ranges, t), covers(&merged, t));
+            }
+            for pair in merged.windows(2) {
+                prop_assert!(pair[0].to_us < pair[1].from_us);
+            }
+        }
+    }
+}
