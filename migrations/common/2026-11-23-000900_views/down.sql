@@ -1,0 +1,2 @@
+DROP VIEW ticks_in_units;
+DROP VIEW candles_in_units;
