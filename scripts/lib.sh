@@ -1,0 +1,103 @@
+# Functions that the scripts share. Source it; it expects `set -euo pipefail`.
+# shellcheck shell=bash
+
+PROJECT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+DEV=${STORAGE_DEV_DIR:-$PROJECT/.dev}
+
+say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+
+die() {
+  say "$*"
+  exit 1
+}
+
+# need PACKAGE COMMAND…: installs the Debian package unless all its commands are there.
+need() {
+  local package=$1 command
+  shift
+  for command in "$@"; do
+    command -v "$command" >/dev/null || {
+      apt_install "$package"
+      return
+    }
+  done
+}
+
+# apt_install PACKAGE…: as root, without letting a package start its service.
+apt_install() {
+  [[ $EUID == 0 ]] || die "$* is missing; install it, or run as root"
+  say "installing $*"
+  local policy=/usr/sbin/policy-rc.d made=
+  if [[ ! -e $policy ]]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+    made=1
+  fi
+  local log status=0
+  log=$(mktemp)
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get install -qq -y --no-install-recommends "$@" >"$log" 2>&1 ||
+    { apt-get update -qq >"$log" 2>&1 && apt-get install -qq -y --no-install-recommends "$@" >"$log" 2>&1; } || status=$?
+  [[ -z $made ]] || rm -f "$policy"
+  ((status == 0)) || tail -n 20 "$log" >&2
+  rm -f "$log"
+  ((status == 0)) || die "could not install $*"
+}
+
+# free_port: a TCP port that nobody listens on.
+free_port() {
+  local port
+  for _ in {1..100}; do
+    port=$((20000 + RANDOM % 12000))
+    port_free "$port" && echo "$port" && return
+  done
+  die "no free port found"
+}
+
+port_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# A process is known by its id and its start time, so that a reused id is not taken for it.
+start_time() { awk '{ sub(/.*\) /, ""); print $20 }' "/proc/$1/stat" 2>/dev/null; }
+
+# running NAME: whether the process that `launch NAME` started is still there; sets $pid.
+running() {
+  local started
+  [[ -e $DEV/run/$1.pid ]] || return 1
+  read -r pid started <"$DEV/run/$1.pid"
+  [[ -n $started && $(start_time "$pid") == "$started" ]]
+}
+
+# launch NAME COMMAND…: in the background, apart from this shell, output to .dev/log/NAME.log.
+launch() {
+  local name=$1
+  shift
+  mkdir -p "$DEV/run" "$DEV/log"
+  setsid "$@" </dev/null >>"$DEV/log/$name.log" 2>&1 9>&- &
+  echo "$! $(start_time $!)" >"$DEV/run/$name.pid"
+}
+
+# halt NAME [SIGNAL]: ends it and waits; kills it after 20 seconds.
+halt() {
+  local name=$1 pid
+  running "$name" || return 0
+  kill "-${2:-TERM}" "$pid"
+  for _ in {1..200}; do
+    running "$name" || break
+    sleep 0.1
+  done
+  ! running "$name" || { say "$name does not end, killing it" && kill -KILL "$pid"; }
+  rm -f "$DEV/run/$name.pid"
+}
+
+# await NAME SECONDS COMMAND…: until COMMAND succeeds, or the process ends, or time is up.
+await() {
+  local name=$1 deadline=$((SECONDS + $2))
+  shift 2
+  until "$@" >/dev/null 2>&1; do
+    running "$name" && ((SECONDS < deadline)) || {
+      tail -n 15 "$DEV/log/$name.log" | cut -c 1-300 >&2
+      die "$name did not start; log: $DEV/log/$name.log"
+    }
+    sleep 0.05
+  done
+}
