@@ -1,0 +1,36 @@
+//! Log lines on stderr, chosen by `RUST_LOG`.
+
+use std::io::IsTerminal;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Misconfigured;
+use crate::config::telemetry::LogFormat;
+
+/// Starts logging. Without `RUST_LOG`, `default_level` and above are shown: `INFO` for a worker that
+/// runs, `WARN` for a command that prints a result.
+///
+/// # Errors
+/// If `RUST_LOG` can't be understood, or logging was started before.
+pub fn init(format: LogFormat, default_level: LevelFilter) -> Result<(), Misconfigured> {
+    let filter = EnvFilter::builder()
+        .with_default_directive(default_level.into())
+        .try_from_env()
+        .or_else(|error| match std::env::var("RUST_LOG") {
+            Ok(text) if !text.is_empty() => {
+                Err(Misconfigured::new(format!("RUST_LOG={text}: {error}")))
+            }
+            _ => Ok(EnvFilter::default().add_directive(default_level.into())),
+        })?;
+    let stderr = std::io::stderr;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr)
+        .with_ansi(stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
+    match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    }
+    .map_err(|error| Misconfigured::new(format!("can't start logging: {error}")))
+}
