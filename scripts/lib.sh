@@ -56,8 +56,8 @@ free_port() {
 
 port_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# A process is known by its id and its start time, so that a reused id is not taken for it.
-start_time() { awk '{ sub(/.*\) /, ""); print $20 }' "/proc/$1/stat" 2>/dev/null; }
+# A process is known by its id and its start time, so that a reused id is not taken for it. A zombie has ended.
+start_time() { awk '{ sub(/.*\) /, ""); if ($1 != "Z") print $20 }' "/proc/$1/stat" 2>/dev/null; }
 
 # running NAME: whether the process that `launch NAME` started is still there; sets $pid.
 running() {
@@ -94,10 +94,10 @@ await() {
   local name=$1 deadline=$((SECONDS + $2))
   shift 2
   until "$@" >/dev/null 2>&1; do
-    running "$name" && ((SECONDS < deadline)) || {
+    if ! running "$name" || ((SECONDS >= deadline)); then
       tail -n 15 "$DEV/log/$name.log" | cut -c 1-300 >&2
       die "$name did not start; log: $DEV/log/$name.log"
-    }
+    fi
     sleep 0.05
   done
 }

@@ -29,6 +29,10 @@ const SESSION_DEFAULTS = `
     AND setrole IN (0, 'postgres'::regrole)
   ORDER BY setrole <> 0, setdatabase <> 0`;
 
+/** The engine has no checkpointer: without this the WAL grows for ever, and so does recovery. */
+const CHECKPOINT_WAL_BYTES = 64 * 1024 * 1024;
+const CHECKPOINT_LOOK_MS = 5000;
+
 export class LockTimeout extends Error {}
 
 /** The engine trapped, its memory can't be trusted: the process has to end. */
@@ -42,6 +46,9 @@ export class Engine {
   /** The client whose settings are in force, and these settings (null: unknown). */
   #current = null;
   #active = null;
+  #lastRunAt = 0;
+  #nextLook = 0;
+  #checkpointLsn = "0/0";
 
   constructor(db, lockTimeoutMs) {
     this.#db = db;
@@ -71,6 +78,7 @@ export class Engine {
     if (this.#holder === client) return;
     if (this.#holder === null) this.#holder = client;
     else await this.#wait(client, patient);
+    if (performance.now() > this.#nextLook) await this.#checkpointIfDue();
     if (this.#current !== client) await this.#switchTo(client);
   }
 
@@ -81,17 +89,31 @@ export class Engine {
     next?.admit();
   }
 
+  /** An error only while whoever holds the session does nothing with it: a long statement is not a stuck client. */
   #wait(client, patient) {
     return new Promise((resolve, reject) => {
+      let timer;
       const entry = { client, admit: () => (clearTimeout(timer), resolve()) };
       const giveUp = () => {
+        const idleMs = performance.now() - this.#lastRunAt;
+        if (idleMs < this.#lockTimeoutMs) return watch(this.#lockTimeoutMs - idleMs);
         this.#waiting = this.#waiting.filter((other) => other !== entry);
-        reject(new LockTimeout(`another session has held its transaction open for ${this.#lockTimeoutMs} ms; ` +
+        reject(new LockTimeout(`another session has kept its transaction open for ${this.#lockTimeoutMs} ms without using it; ` +
           "the embedded server runs one transaction at a time"));
       };
-      const timer = patient ? undefined : setTimeout(giveUp, this.#lockTimeoutMs);
+      const watch = (delayMs) => (timer = setTimeout(giveUp, delayMs));
+      if (!patient) watch(this.#lockTimeoutMs);
       this.#waiting.push(entry);
     });
+  }
+
+  async #checkpointIfDue() {
+    this.#nextLook = performance.now() + CHECKPOINT_LOOK_MS;
+    const [[lsn, grown]] = await this.rows(
+      "SELECT pg_current_wal_lsn()::text, pg_current_wal_lsn() - $1::pg_lsn > $2", [this.#checkpointLsn, CHECKPOINT_WAL_BYTES]);
+    if (!grown) return;
+    await this.run(query("CHECKPOINT"));
+    this.#checkpointLsn = lsn;
   }
 
   async #switchTo(client) {
@@ -172,12 +194,17 @@ export class Engine {
       throw new EngineFailure("the database engine failed", { cause: error });
     } finally {
       if (blob) await this.#db._cleanupBlob();
+      this.#lastRunAt = performance.now();
     }
   }
 
   /** Rows as arrays, for the front's own questions. */
   async rows(sql, parameters = []) {
-    return (await this.#db.query(sql, parameters, { rowMode: "array" })).rows;
+    try {
+      return (await this.#db.query(sql, parameters, { rowMode: "array" })).rows;
+    } catch (error) {
+      throw error.severity ? error : new EngineFailure("the database engine failed", { cause: error });
+    }
   }
 
   async close() {

@@ -10,7 +10,9 @@ import * as wire from "./wire.mjs";
 /** Only the beginning of a statement is looked at; the data of a long INSERT is of no interest. */
 const HEAD_BYTES = 64 * 1024;
 
-const COPY_FROM_STDIN = /^(\s*copy\s+(?!\()[^;']*?\sfrom\s+)stdin\b/i;
+const COPY_FROM_STDIN = /^((?:\s|--[^\n]*\n|\/\*.*?\*\/)*copy\s+(?!\()[^;']*?\sfrom\s+)stdin\b/is;
+/** The same behind another statement: the engine would wait for data that it has no way to get, and end. */
+const HIDDEN_COPY_FROM_STDIN = /\bcopy\s+(?!\()[^;']*?\sfrom\s+stdin\b/i;
 const SQL_STATEMENT_NAME = /^(\s*(?:prepare|execute|deallocate(?:\s+prepare)?)\s+)(?!all\b|transaction\b|prepare\b)("?)/i;
 const ALL = /^\s*(discard|deallocate|reset)\s+all\s*;?\s*$/i;
 const TOUCHES_SETTINGS = /\bset_config\b|timescaledb_(?:pre|post)_restore/i;
@@ -64,7 +66,8 @@ export class Connection {
       }
     } catch (error) {
       if (error instanceof EngineFailure) throw error;
-      if (error instanceof wire.ProtocolError) this.#socket.write(wire.errorResponse("FATAL", "08P01", error.message));
+      const code = error instanceof wire.ProtocolError ? "08P01" : error.severity && error.code; // or the client is gone
+      if (code) this.#socket.write(wire.errorResponse("FATAL", code, error.message));
     } finally {
       if (this.settings) await this.#engine.forget(this, this.#status !== "I");
       else this.#engine.release(this);
@@ -138,6 +141,9 @@ export class Connection {
     const all = ALL.exec(sql);
     if (all) return this.#all(all[1].toUpperCase());
     const copy = copyFromBlob(sql);
+    if (HIDDEN_COPY_FROM_STDIN.test(copy?.sql ?? sql)) {
+      return this.#refuse("Q", "0A000", "the embedded server takes COPY FROM STDIN only as the first statement of a query");
+    }
     if (!copy) return this.#forward(wire.message("Q", wire.bytes(sql)));
     const { blob, failure } = await this.#receiveCopyData(copy.binary);
     await this.#forward(wire.message("Q", failure ?? wire.bytes(copy.sql)), blob);

@@ -191,6 +191,7 @@ test("COPY goes in and out, also when the client gives up", async () => {
   await until("COPY 3");
   assert.match(said(), /d\0\0\0\x061\nd\0\0\0\x062\nd\0\0\0\x064\n/);
   socket.destroy();
+  await assert.rejects(it.query("SELECT 1; COPY copied FROM STDIN"), { code: "0A000" });
   await it.end();
 });
 
