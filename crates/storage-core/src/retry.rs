@@ -139,3 +139,97 @@ impl LogSchedule {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::convert::Infallible;
+    use std::io;
+
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_retried_until_it_works_and_shows_in_readiness() {
+        let token = CancellationToken::new();
+        let readiness = Readiness::waiting_for(["redis"]);
+        let attempts = Cell::new(0);
+        let result = Retry::new("connecting", &token)
+            .readiness(&readiness, "redis")
+            .run(async || {
+                attempts.set(attempts.get() + 1);
+                match attempts.get() {
+                    1 => {
+                        assert_eq!(readiness.problems(), ["redis: not yet"]);
+                        Err(io::Error::other("refused"))
+                    }
+                    50 => Ok("connected"),
+                    _ => {
+                        assert_eq!(readiness.problems(), ["redis: refused"]);
+                        Err(io::Error::other("refused"))
+                    }
+                }
+            })
+            .await;
+        assert_eq!(result.unwrap(), "connected");
+        assert!(readiness.problems().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_permanent_error_ends_the_attempts() {
+        let token = CancellationToken::new();
+        let misconfigured = || anyhow::Error::from(Misconfigured::new("wrong")).context("reading");
+        let result = Retry::new("reading", &token)
+            .run(async || Err::<(), _>(misconfigured()))
+            .await;
+        assert!(Misconfigured::caused(&result.unwrap_err()));
+
+        let result = Retry::new("reading", &token)
+            .permanent_if(|error| error.to_string() == "denied")
+            .run(async || Err::<(), _>(anyhow!("denied")))
+            .await;
+        assert_eq!(result.unwrap_err().to_string(), "denied");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shutdown_ends_the_pause_but_not_an_attempt() {
+        let token = CancellationToken::new();
+        let finished = Cell::new(0);
+        let begin = Instant::now();
+        let retry = Retry::new("connecting", &token).run(async || {
+            sleep(Duration::from_secs(10)).await;
+            finished.set(finished.get() + 1);
+            Err::<(), _>(io::Error::other("refused"))
+        });
+        let shutdown = async {
+            sleep(Duration::from_secs(1)).await;
+            token.cancel();
+        };
+        let (result, ()) = tokio::join!(retry, shutdown);
+        assert!(result.unwrap_err().is::<Stopped>());
+        assert_eq!(
+            (finished.get(), begin.elapsed()),
+            (1, Duration::from_secs(10))
+        );
+    }
+
+    #[tokio::test]
+    async fn after_a_shutdown_nothing_is_attempted() {
+        let token = CancellationToken::new();
+        token.cancel();
+        let result = Retry::new("connecting", &token)
+            .run(async || -> Result<(), Infallible> { panic!("attempted") })
+            .await;
+        assert!(result.unwrap_err().is::<Stopped>());
+    }
+
+    #[test]
+    fn a_lasting_failure_is_logged_ever_more_rarely() {
+        let mut log = LogSchedule::default();
+        let due: Vec<u64> = (0..1000)
+            .filter(|s| log.is_due(Duration::from_secs(*s)))
+            .collect();
+        assert_eq!(due, [0, 5, 15, 35, 75, 155, 315, 615, 915]);
+    }
+}

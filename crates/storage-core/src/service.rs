@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,13 +13,15 @@ use anyhow::{Context, anyhow};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::Misconfigured;
 use crate::config::service::ServiceConfig;
 
+/// Exit code of a command that did what it was asked.
+const DONE: u8 = 0;
 /// Exit code of a command that failed.
 const FAILED: u8 = 1;
 /// Exit code of wrong usage or configuration (`EX_USAGE` of sysexits.h).
@@ -44,19 +47,21 @@ impl std::error::Error for Stopped {}
 /// (also `--help`, `--version` and [`Stopped`]), 64 wrong usage or configuration ([`Misconfigured`]
 /// anywhere in the error's chain), 1 everything else.
 pub fn main<C: Parser>(command: impl AsyncFnOnce(C) -> anyhow::Result<()>) -> ExitCode {
-    let cli = match C::try_parse() {
-        Ok(cli) => cli,
+    dispatch(std::env::args_os(), command).into()
+}
+
+fn dispatch<C: Parser>(
+    args: impl IntoIterator<Item = OsString>,
+    command: impl AsyncFnOnce(C) -> anyhow::Result<()>,
+) -> u8 {
+    match C::try_parse_from(args) {
+        Ok(cli) => exit_code(run(cli, command)),
         Err(error) => {
             // A closed stdout or stderr is no reason for another exit code.
             let _ = error.print();
-            return if error.use_stderr() {
-                MISUSED.into()
-            } else {
-                ExitCode::SUCCESS
-            };
+            if error.use_stderr() { MISUSED } else { DONE }
         }
-    };
-    exit_code(run(cli, command))
+    }
 }
 
 fn run<C>(cli: C, command: impl AsyncFnOnce(C) -> anyhow::Result<()>) -> anyhow::Result<()> {
@@ -73,14 +78,17 @@ fn run<C>(cli: C, command: impl AsyncFnOnce(C) -> anyhow::Result<()>) -> anyhow:
 }
 
 #[allow(clippy::print_stderr)] // the one place that tells a person why the process ended
-fn exit_code(result: anyhow::Result<()>) -> ExitCode {
+fn exit_code(result: anyhow::Result<()>) -> u8 {
     match result {
         Err(error) if !is_stop(&error) => {
             eprintln!("error: {error:#}");
-            let misused = Misconfigured::caused(&error);
-            (if misused { MISUSED } else { FAILED }).into()
+            if Misconfigured::caused(&error) {
+                MISUSED
+            } else {
+                FAILED
+            }
         }
-        _ => ExitCode::SUCCESS,
+        _ => DONE,
     }
 }
 
@@ -171,9 +179,7 @@ impl Service {
         let (shutdown, abort, grace) = (self.shutdown.clone(), self.abort.clone(), self.grace);
         let grace_over = async move {
             shutdown.cancelled().await;
-            let asked = Instant::now();
             sleep(grace).await;
-            asked.elapsed()
         };
         tokio::pin!(grace_over);
         let mut first_failure = None;
@@ -181,10 +187,10 @@ impl Service {
             tokio::select! {
                 biased;
                 () = abort.cancelled() => return Err(self.aborted("a second signal came")),
-                _ = &mut grace_over => {
-                    let reason = format!("the grace period of {grace:?} is over");
-                    let aborted = self.aborted(&reason);
-                    return Err(first_failure.unwrap_or(aborted));
+                () = &mut grace_over => {
+                    let aborted = self.aborted(&format!("the grace period of {grace:?} is over"));
+                    note(&mut first_failure, aborted);
+                    break;
                 }
                 Some(ended) = self.tasks.join_next_with_id() => {
                     if let Err(failure) = self.ended(ended) {
@@ -240,14 +246,14 @@ impl Service {
     }
 }
 
-/// Keeps the first failure, which the service ends with, and logs those that follow.
+/// Keeps the first failure, which the service ends with; of those that follow only the log tells.
 fn note(first_failure: &mut Option<anyhow::Error>, failure: anyhow::Error) {
     if first_failure.is_some() {
         error!("{failure:#}");
-        return;
+    } else {
+        error!("{failure}; shutting down");
+        *first_failure = Some(failure);
     }
-    error!("{failure:#}; the other tasks are told to end");
-    *first_failure = Some(failure);
 }
 
 fn panicked(error: JoinError) -> anyhow::Error {
@@ -289,3 +295,6 @@ fn abort_on_second_signal(
     });
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -354,3 +354,6 @@ fn may_be_secret(key: &str) -> bool {
         .iter()
         .any(|part| key.contains(part))
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 //! field is serialized (no `skip_serializing_if`), and no default holds a secret.
 
 pub mod layers;
+pub mod positive;
 pub mod postgres;
 pub mod redis;
 pub mod secret_url;

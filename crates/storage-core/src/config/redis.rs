@@ -9,8 +9,8 @@ use redis::ConnectionInfo;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::password_file;
 use super::secret_url::SecretUrl;
+use super::{password_file, positive};
 
 /// How Redis is reached.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,10 +30,16 @@ pub struct RedisConfig {
     /// PEM file of the private key of `cert_file`.
     pub key_file: Option<PathBuf>,
     /// How long opening a connection may take.
-    #[serde(with = "humantime_serde")]
+    #[serde(
+        serialize_with = "humantime_serde::serialize",
+        deserialize_with = "positive::duration"
+    )]
     pub connect_timeout: Duration,
     /// How long a command may take, the time that a blocking read waits not included.
-    #[serde(with = "humantime_serde")]
+    #[serde(
+        serialize_with = "humantime_serde::serialize",
+        deserialize_with = "positive::duration"
+    )]
     pub response_timeout: Duration,
 }
 

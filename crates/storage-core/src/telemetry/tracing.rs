@@ -14,15 +14,10 @@ use crate::config::telemetry::LogFormat;
 /// # Errors
 /// If `RUST_LOG` can't be understood, or logging was started before.
 pub fn init(format: LogFormat, default_level: LevelFilter) -> Result<(), Misconfigured> {
-    let filter = EnvFilter::builder()
-        .with_default_directive(default_level.into())
-        .try_from_env()
-        .or_else(|error| match std::env::var("RUST_LOG") {
-            Ok(text) if !text.is_empty() => {
-                Err(Misconfigured::new(format!("RUST_LOG={text}: {error}")))
-            }
-            _ => Ok(EnvFilter::default().add_directive(default_level.into())),
-        })?;
+    let filter = filter(
+        &std::env::var("RUST_LOG").unwrap_or_default(),
+        default_level,
+    )?;
     let stderr = std::io::stderr;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -33,4 +28,27 @@ pub fn init(format: LogFormat, default_level: LevelFilter) -> Result<(), Misconf
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     }
     .map_err(|error| Misconfigured::new(format!("can't start logging: {error}")))
+}
+
+fn filter(rust_log: &str, default_level: LevelFilter) -> Result<EnvFilter, Misconfigured> {
+    EnvFilter::builder()
+        .with_default_directive(default_level.into())
+        .parse(rust_log)
+        .map_err(|error| Misconfigured::new(format!("RUST_LOG={rust_log}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rust_log_goes_before_the_default_level() {
+        assert_eq!(filter("", LevelFilter::WARN).unwrap().to_string(), "warn");
+        assert_eq!(
+            filter("debug", LevelFilter::WARN).unwrap().to_string(),
+            "debug"
+        );
+        let error = filter("a=b=c", LevelFilter::WARN).unwrap_err().to_string();
+        assert!(error.starts_with("RUST_LOG=a=b=c: "), "{error}");
+    }
 }
