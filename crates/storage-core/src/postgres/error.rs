@@ -1,0 +1,125 @@
+//! What an error of the database means for the caller: try again, put a row aside, or call somebody.
+
+use diesel::result::Error;
+
+use super::sqlstate;
+
+/// What to do about a failed statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Will pass: the server is down, busy, full, or another transaction was in the way. Try again, with backoff,
+    /// for as long as it takes.
+    Transient,
+    /// The data are to blame and always will be. Of a batch, find the row that stands alone with it.
+    BadRow,
+    /// The schema, the rights or the configuration are to blame: nothing passes until somebody acts.
+    Permanent,
+}
+
+impl Fault {
+    /// Judges an error by its SQLSTATE; where it has none, by its kind.
+    pub fn of(error: &Error) -> Self {
+        match error {
+            Error::DatabaseError(_, info) => sqlstate::of_message(info.message()).map_or(Self::Transient, Self::of_sqlstate),
+            Error::RollbackErrorOnCommit { commit_error, .. } => Self::of(commit_error),
+            Error::BrokenTransactionManager | Error::RollbackTransaction => Self::Transient,
+            Error::SerializationError(_) | Error::InvalidCString(_) => Self::BadRow,
+            _ => Self::Permanent,
+        }
+    }
+
+    /// Judges a SQLSTATE, mostly by its class.
+    pub fn of_sqlstate(code: &str) -> Self {
+        match code {
+            // The server speaks of a limit of its own (decompression, a message too long), not of its load.
+            "53400" => Self::Permanent,
+            // Read-only: a standby, or a server that protects itself from a full disk.
+            "25006" | "55006" | "55P03" | "25P02" | "25P03" | "25P04" => Self::Transient,
+            _ => match code.get(..2) {
+                // connection · transaction rollback · resources · operator intervention · system error · too long to hold
+                Some("08" | "40" | "53" | "57" | "58") => Self::Transient,
+                // data exception · integrity constraint · program limit (an index entry too long)
+                Some("22" | "23" | "54") => Self::BadRow,
+                _ => Self::Permanent,
+            },
+        }
+    }
+}
+
+/// The SQLSTATE of an error that the server reported.
+pub fn sqlstate(error: &Error) -> Option<&str> {
+    match error {
+        Error::DatabaseError(_, info) => sqlstate::of_message(info.message()),
+        Error::RollbackErrorOnCommit { commit_error, .. } => sqlstate(commit_error),
+        _ => None,
+    }
+}
+
+/// What an operator can do about a SQLSTATE, where there is something to say.
+pub fn remedy(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "42P01" | "42703" | "42883" | "42P10" | "3F000" => {
+            "the schema is not the one this version needs; run `aggregator-admin migrate`"
+        }
+        "28P01" => "check the password in the URL or in `password_file`",
+        "28000" => "check the user, and that pg_hba.conf lets it in from here",
+        "3D000" => "create the database, or name another one in `postgres.url`",
+        "42501" => "grant the role what it needs; `deploy/` shows the rights of each worker",
+        "53100" => "the server's disk is full; free some space or compress older chunks",
+        "53300" => "too many connections; lower `postgres.pool_size` or raise max_connections",
+        "53400" => "a limit of the server was reached; see its message",
+        "25006" => "the server takes no writes; is it a standby?",
+        _ => return None,
+    })
+}
+
+/// The error, its details, and what to do about it, as one line.
+pub fn describe(error: &Error) -> String {
+    let mut text = error.to_string();
+    if let Error::DatabaseError(_, info) = error {
+        for more in [info.details(), info.hint()].into_iter().flatten() {
+            text = format!("{text}: {more}");
+        }
+    }
+    match sqlstate(error).and_then(remedy) {
+        Some(remedy) => format!("{text}; {remedy}"),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use diesel::result::DatabaseErrorKind;
+
+    fn database(kind: DatabaseErrorKind, message: &str) -> Error {
+        Error::DatabaseError(kind, Box::new(message.to_owned()))
+    }
+
+    #[test]
+    fn codes_are_told_apart_by_what_to_do() {
+        for code in ["08006", "40001", "40P01", "53100", "53200", "53300", "57P01", "57P03", "57014", "55P03", "25006", "58030"] {
+            assert_eq!(Fault::of_sqlstate(code), Fault::Transient, "{code}");
+        }
+        for code in ["22003", "22P05", "22021", "22008", "23502", "23505", "23514", "54000"] {
+            assert_eq!(Fault::of_sqlstate(code), Fault::BadRow, "{code}");
+        }
+        for code in ["42P01", "42703", "42501", "28P01", "3D000", "0A000", "XX000", "53400", "21000"] {
+            assert_eq!(Fault::of_sqlstate(code), Fault::Permanent, "{code}");
+        }
+    }
+
+    #[test]
+    fn an_error_without_a_code_never_reached_the_server() {
+        let lost = database(DatabaseErrorKind::UnableToSendCommand, "connection closed");
+        assert_eq!(Fault::of(&lost), Fault::Transient);
+        assert_eq!(Fault::of(&Error::BrokenTransactionManager), Fault::Transient);
+    }
+
+    #[test]
+    fn a_missing_table_names_the_command() {
+        let error = database(DatabaseErrorKind::Unknown, "relation \"ticks\" does not exist (SQLSTATE 42P01)");
+        assert_eq!(Fault::of(&error), Fault::Permanent);
+        assert!(describe(&error).contains("run `aggregator-admin migrate`"), "{}", describe(&error));
+    }
+}

@@ -1,0 +1,14 @@
+//! The history in PostgreSQL with TimescaleDB: connections, schema, errors and queries.
+//!
+//! A query is a free async function that takes a connection, so the caller decides about pool and transaction. What
+//! differs between TimescaleDB's editions is decided in [`queries::rollups`] and [`migrations`], nowhere else.
+
+pub mod connection;
+pub mod edition;
+pub mod error;
+pub mod migrations;
+pub mod pool;
+pub mod queries;
+pub mod schema;
+mod sqlstate;
+mod tls;

@@ -1,0 +1,10 @@
+//! All SQL but the migrations': one module per family of tables.
+
+pub mod candles;
+pub mod dead_letters;
+pub mod policies;
+pub mod rollups;
+pub mod signals;
+pub mod storage;
+pub mod symbols;
+pub mod ticks;

@@ -1,0 +1,157 @@
+//! The larger timeframes: bringing a range of them up to date, and how far each has been made.
+//!
+//! What to refresh is the caller's business and the same on both editions; how is decided here.
+
+use chrono::{DateTime, Utc};
+use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz};
+use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+
+use crate::domain::time::{TimeRange, rfc3339, to_datetime};
+use crate::domain::timeframe::Timeframe;
+use crate::postgres::edition::Edition;
+
+/// The whole of history: from 1970 to the year 10000.
+pub const ALWAYS: TimeRange = TimeRange { from_us: 0, to_us: 253_402_300_800_000_000 };
+
+/// The timeframe that `timeframe`'s candles are made from; `None` for the smallest, which is made from ticks.
+pub fn source(timeframe: Timeframe) -> Option<Timeframe> {
+    Timeframe::ALL.windows(2).find(|pair| pair[1] == timeframe).map(|pair| pair[0])
+}
+
+/// Brings the buckets of `timeframe` that `range` touches up to date with the smaller timeframe, which must be so
+/// already. Not for use inside a transaction.
+///
+/// # Errors
+/// The database's.
+pub async fn refresh(
+    connection: &mut AsyncPgConnection,
+    edition: Edition,
+    timeframe: Timeframe,
+    range: TimeRange,
+) -> QueryResult<()> {
+    let Some(source) = source(timeframe) else { return Ok(()) };
+    match edition {
+        Edition::Community => refresh_continuous(connection, timeframe, range).await,
+        Edition::Apache => refresh_managed(connection, source, timeframe, range.widened_to(timeframe)).await,
+    }
+}
+
+/// Brings all larger timeframes up to date for `range`, the smallest first.
+///
+/// # Errors
+/// The database's.
+pub async fn refresh_all(connection: &mut AsyncPgConnection, edition: Edition, range: TimeRange) -> QueryResult<()> {
+    // The buckets of the largest reach furthest: with them, each level finds what it needs in the level below.
+    let range = if range == ALWAYS { range } else { range.widened_to(Timeframe::D1) };
+    for timeframe in Timeframe::ALL {
+        refresh(connection, edition, timeframe, range).await?;
+    }
+    Ok(())
+}
+
+async fn refresh_continuous(connection: &mut AsyncPgConnection, timeframe: Timeframe, range: TimeRange) -> QueryResult<()> {
+    // A call can't have parameters outside a function. NULL is TimescaleDB's word for everything.
+    let window = if range == ALWAYS {
+        "NULL, NULL".to_owned()
+    } else {
+        let range = range.widened_to(timeframe);
+        format!("'{}', '{}'", rfc3339(range.from_us), rfc3339(range.to_us))
+    };
+    connection.batch_execute(&format!("CALL refresh_continuous_aggregate('{}', {window})", timeframe.table())).await
+}
+
+async fn refresh_managed(
+    connection: &mut AsyncPgConnection,
+    source: Timeframe,
+    timeframe: Timeframe,
+    range: TimeRange,
+) -> QueryResult<()> {
+    let (source, target, seconds) = (source.table(), timeframe.table(), timeframe.seconds());
+    let statements = [
+        format!(
+            "INSERT INTO {target} AS old (time, symbol, open, high, low, close, volume, trades, revision)
+             SELECT time_bucket(INTERVAL '{seconds} seconds', time), symbol, first(open, time), max(high), min(low), last(close, time),
+                    sum(volume), sum(trades)::bigint, max(revision)
+             FROM {source} WHERE time >= $1 AND time < $2
+             GROUP BY 1, 2 ORDER BY 2, 1
+             ON CONFLICT (symbol, time) DO UPDATE SET
+                 open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
+                 volume = excluded.volume, trades = excluded.trades, revision = excluded.revision
+             WHERE (old.open, old.high, old.low, old.close, old.volume, old.trades, old.revision)
+                 IS DISTINCT FROM (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.trades, excluded.revision)"
+        ),
+        format!(
+            "DELETE FROM {target} gone WHERE time >= $1 AND time < $2 AND NOT EXISTS (
+                 SELECT FROM {source} part
+                 WHERE part.symbol = gone.symbol AND part.time >= gone.time AND part.time < gone.time + INTERVAL '{seconds} seconds')"
+        ),
+        format!(
+            "INSERT INTO rollup_progress AS old (timeframe, refreshed_until)
+             SELECT '{timeframe}', newest.until FROM (
+                 SELECT max(time) + INTERVAL '{seconds} seconds' AS until FROM {target} WHERE time >= $1 AND time < $2) newest
+             WHERE newest.until IS NOT NULL
+             ON CONFLICT (timeframe) DO UPDATE SET refreshed_until = greatest(old.refreshed_until, excluded.refreshed_until)"
+        ),
+    ];
+    connection
+        .transaction(async |connection| {
+            // Two processes that refresh overlapping ranges would otherwise read before the other wrote.
+            sql_query("SELECT pg_advisory_xact_lock(hashtext($1))").bind::<Text, _>(target).execute(connection).await?;
+            for statement in statements {
+                sql_query(statement)
+                    .bind::<Timestamptz, _>(to_datetime(range.from_us))
+                    .bind::<Timestamptz, _>(to_datetime(range.to_us))
+                    .execute(connection)
+                    .await?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+#[derive(QueryableByName)]
+struct Mark {
+    #[diesel(sql_type = Nullable<BigInt>)]
+    internal_us: Option<i64>,
+}
+
+#[derive(QueryableByName)]
+struct Until {
+    #[diesel(sql_type = Timestamptz)]
+    refreshed_until: DateTime<Utc>,
+}
+
+/// The end, in µs since 1970, of the newest bucket that was made; `None` where none was. On Community, what is newer is
+/// computed when it is read, and what is older is as it was when it was refreshed last.
+///
+/// # Errors
+/// The database's.
+pub async fn watermark(
+    connection: &mut AsyncPgConnection,
+    edition: Edition,
+    timeframe: Timeframe,
+) -> QueryResult<Option<i64>> {
+    match edition {
+        Edition::Community => {
+            let mark: Option<Mark> = sql_query(
+                "SELECT _timescaledb_functions.cagg_watermark(mat_hypertable_id) AS internal_us
+                 FROM _timescaledb_catalog.continuous_agg WHERE user_view_name = $1",
+            )
+            .bind::<Text, _>(timeframe.table())
+            .get_result(connection)
+            .await
+            .optional()?;
+            // TimescaleDB says "never" with the smallest number that it has.
+            Ok(mark.and_then(|mark| mark.internal_us).filter(|us| *us > 0))
+        }
+        Edition::Apache => {
+            let until: Option<Until> = sql_query("SELECT refreshed_until FROM rollup_progress WHERE timeframe = $1")
+                .bind::<Text, _>(timeframe.label())
+                .get_result(connection)
+                .await
+                .optional()?;
+            Ok(until.map(|until| until.refreshed_until.timestamp_micros()))
+        }
+    }
+}

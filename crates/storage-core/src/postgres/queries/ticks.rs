@@ -1,0 +1,166 @@
+//! `ticks`: every accepted tick, once, and the candle of a minute computed from them again.
+
+use diesel::sql_types::{Array, BigInt, Double, Integer, Nullable, Text, Timestamptz};
+use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+
+use super::candles::CandleRow;
+use crate::domain::stream_id::Revision;
+use crate::domain::symbol::Symbol;
+use crate::domain::tick::AcceptedTick;
+use crate::domain::time::to_datetime;
+use crate::domain::timeframe::Timeframe;
+use crate::domain::rejection::Rejection;
+
+/// A tick as the table holds it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TickRow {
+    /// Event time in µs since 1970.
+    pub ts_us: i64,
+    /// What was traded.
+    pub symbol: Symbol,
+    /// Price of a unit.
+    pub price: f64,
+    /// Quantity in lots of the symbol.
+    pub lots: i64,
+    /// `buy` or `sell`, the taker's side.
+    pub side: Option<&'static str>,
+    /// The stream entry that carried it.
+    pub revision: Revision,
+    key: Key,
+}
+
+/// What tells a tick apart from its symbol's others of the same time: see the migration of `ticks`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Key {
+    number: i64,
+    text: Box<str>,
+}
+
+/// The most digits that every number of so many fits a bigint with.
+const MAX_DIGITS: usize = 18;
+
+impl Key {
+    fn of(tick: &AcceptedTick) -> Result<Self, Rejection> {
+        Ok(match tick.tick.trade_id.as_deref() {
+            None => Self { number: Revision::try_from(tick.origin)?.as_i64(), text: "@".into() },
+            Some(id) => match counted(id) {
+                Some(number) => Self { number, text: "".into() },
+                None => Self { number: 0, text: id.into() },
+            },
+        })
+    }
+}
+
+/// The number that `id` is the one way to write of.
+fn counted(id: &str) -> Option<i64> {
+    let canonical = id == "0" || !id.starts_with('0');
+    let digits = (1..=MAX_DIGITS).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_digit());
+    (canonical && digits).then(|| id.parse().ok()).flatten()
+}
+
+impl TickRow {
+    /// The row of a tick whose quantity is `lots`.
+    ///
+    /// # Errors
+    /// When the entry that first carried it has an ID that Redis never gives.
+    pub fn new(accepted: &AcceptedTick, lots: i64) -> Result<Self, Rejection> {
+        Ok(Self {
+            ts_us: accepted.tick.ts_us,
+            symbol: accepted.tick.symbol.clone(),
+            price: accepted.tick.price,
+            lots,
+            side: accepted.tick.side.map(|side| side.as_str()),
+            revision: accepted.revision,
+            key: Key::of(accepted)?,
+        })
+    }
+}
+
+/// Writes the ticks that the table does not hold yet; sorted, so that two writers can't wait for each other.
+/// Returns how many were new.
+///
+/// # Errors
+/// The database's.
+pub async fn insert(connection: &mut AsyncPgConnection, rows: &[TickRow]) -> QueryResult<usize> {
+    sql_query(
+        "INSERT INTO ticks (time, symbol, price, lots, side, trade_no, trade_key, revision)
+         SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) AS new (time, symbol, price, lots, side, trade_no, trade_key, revision)
+         ORDER BY symbol, time, trade_no, trade_key, revision
+         ON CONFLICT DO NOTHING",
+    )
+    .bind::<Array<Timestamptz>, _>(rows.iter().map(|row| to_datetime(row.ts_us)).collect::<Vec<_>>())
+    .bind::<Array<Text>, _>(rows.iter().map(|row| row.symbol.as_str()).collect::<Vec<_>>())
+    .bind::<Array<Double>, _>(rows.iter().map(|row| row.price).collect::<Vec<_>>())
+    .bind::<Array<BigInt>, _>(rows.iter().map(|row| row.lots).collect::<Vec<_>>())
+    .bind::<Array<Nullable<Text>>, _>(rows.iter().map(|row| row.side).collect::<Vec<_>>())
+    .bind::<Array<BigInt>, _>(rows.iter().map(|row| row.key.number).collect::<Vec<_>>())
+    .bind::<Array<Text>, _>(rows.iter().map(|row| row.key.text.as_ref()).collect::<Vec<_>>())
+    .bind::<Array<BigInt>, _>(rows.iter().map(|row| row.revision.as_i64()).collect::<Vec<_>>())
+    .execute(connection)
+    .await
+}
+
+#[derive(QueryableByName)]
+struct Minute {
+    #[diesel(sql_type = Double)]
+    open: f64,
+    #[diesel(sql_type = Double)]
+    high: f64,
+    #[diesel(sql_type = Double)]
+    low: f64,
+    #[diesel(sql_type = Double)]
+    close: f64,
+    #[diesel(sql_type = BigInt)]
+    volume: i64,
+    #[diesel(sql_type = Integer)]
+    trades: i32,
+    #[diesel(sql_type = BigInt)]
+    revision: i64,
+}
+
+/// The candle of the minute that starts at `start_us`, computed from its ticks by the same rule as the hot path's:
+/// open and close go by event time and then by stream ID. `None` where there are no ticks.
+///
+/// # Errors
+/// The database's; among them 22003 where the volume is beyond a bigint.
+pub async fn minute(connection: &mut AsyncPgConnection, symbol: &Symbol, start_us: i64) -> QueryResult<Option<CandleRow>> {
+    let found: Option<Minute> = sql_query(
+        "SELECT (array_agg(price ORDER BY time, revision))[1] AS open, max(price) AS high, min(price) AS low,
+                (array_agg(price ORDER BY time DESC, revision DESC))[1] AS close,
+                sum(lots)::bigint AS volume, count(*)::integer AS trades, max(revision) AS revision
+         FROM ticks WHERE symbol = $1 AND time >= $2 AND time < $3 HAVING count(*) > 0",
+    )
+    .bind::<Text, _>(symbol.as_str())
+    .bind::<Timestamptz, _>(to_datetime(start_us))
+    .bind::<Timestamptz, _>(to_datetime(start_us + Timeframe::M1.micros()))
+    .get_result(connection)
+    .await
+    .optional()?;
+    Ok(found.map(|row| CandleRow {
+        start_us,
+        symbol: symbol.clone(),
+        open: row.open,
+        high: row.high,
+        low: row.low,
+        close: row.close,
+        volume_lots: row.volume,
+        trades: row.trades,
+        revision: row.revision.try_into().unwrap_or_default(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_one_way_to_write_a_number_is_kept_as_a_number() {
+        for (id, number) in [("0", 0), ("4711", 4711), ("999999999999999999", 999_999_999_999_999_999)] {
+            assert_eq!(counted(id), Some(number), "{id}");
+        }
+        for id in ["", "007", "+5", "-5", " 5", "5.0", "1e3", "9999999999999999999", "18446744073709551617", "a", "٣"] {
+            assert_eq!(counted(id), None, "{id}");
+        }
+    }
+}
