@@ -33,7 +33,9 @@ impl ServiceConfig {
         if let Some(instance) = &self.instance {
             return instance.clone();
         }
-        let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let host = nix::unistd::gethostname()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
         match telemetry.metrics_listen.port() {
             0 => format!("{host}-{}", std::process::id()),
             port => format!("{host}-{port}"),

@@ -141,6 +141,7 @@ fn process_under_signals() {
     let code = dispatch([OsString::from("worker")], async |_: Cli| {
         let grace = ServiceConfig {
             shutdown_grace: Duration::from_secs(60),
+            ..ServiceConfig::default()
         };
         let mut service = Service::new(&grace)?;
         let token = service.token();

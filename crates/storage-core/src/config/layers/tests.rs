@@ -326,6 +326,9 @@ fn the_flags_stand_before_or_after_the_subcommand() {
         ["worker", "--set", "hot.batch=1", "--set=hot.limit=2", "run"],
         ["worker", "run", "--set", "hot.batch=1", "--set=hot.limit=2"],
     ] {
-        assert_eq!(Cli::parse_from(args).common.set, ["hot.batch=1", "hot.limit=2"]);
+        assert_eq!(
+            Cli::parse_from(args).common.set,
+            ["hot.batch=1", "hot.limit=2"]
+        );
     }
 }
