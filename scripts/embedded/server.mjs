@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // TimescaleDB Community on a TCP port, from WebAssembly: for development and tests on a machine without containers.
 //
-//   node server.mjs --data DIR | --memory  [--port N] [--port-file FILE] [--template FILE] [--lock-timeout MS]
+//   node server.mjs --data DIR | --memory  [--port N] [--port-file FILE] [--cache DIR] [--lock-timeout MS]
 //
 // It is one PostgreSQL session in one process. So: one database (`market`), one transaction at a time (others
 // wait, at most --lock-timeout), no background workers, no replication, no cancel, no statement_timeout, no LISTEN,
@@ -28,7 +28,7 @@ const { values: options } = parseArgs({
     memory: { type: "boolean", default: false },
     port: { type: "string", default: "0" },
     "port-file": { type: "string" },
-    template: { type: "string", default: join(process.env.STORAGE_DEV_DIR ?? resolve(here, "../../.dev"), "cache/embedded-template.tar") },
+    cache: { type: "string", default: process.env.STORAGE_CACHE_DIR ?? resolve(here, "../../.dev/cache") },
     "lock-timeout": { type: "string", default: "30000" },
   },
 });
@@ -37,11 +37,11 @@ if (Boolean(options.data) === options.memory) {
   process.exit(64);
 }
 
-mkdirSync(dirname(options.template), { recursive: true });
+mkdirSync(options.cache, { recursive: true });
 const engine = await Engine.open({
   dataDir: options.data,
   isNew: !options.data || !existsSync(join(options.data, "PG_VERSION")),
-  template: options.template,
+  cacheDir: options.cache,
   lockTimeoutMs: Number(options["lock-timeout"]),
 });
 const parameters = await engine.reportedParameters();
