@@ -43,7 +43,9 @@ const SHORT_NAMES: [(&str, &str); 5] = [
 /// Every key is also an environment variable: `STORAGE_<SECTION>__<KEY>`.
 const PREFIX: &str = "STORAGE_";
 
-/// The flags about configuration that every worker has.
+// The flags about configuration that every worker has. A doc comment would become the description
+// of the worker in its `--help`.
+#[allow(missing_docs)]
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Configuration")]
 pub struct CommonArgs {
