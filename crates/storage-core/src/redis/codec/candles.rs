@@ -1,0 +1,137 @@
+//! Candles: hashes `candle:current:*` and `candle:recent:*`, entries of `stream:candles:<P>`, messages on `candle:*`.
+
+use std::collections::HashMap;
+
+use serde_json::json;
+
+use crate::domain::candle::Candle;
+use crate::domain::entry::{Entry, invalid};
+use crate::domain::rejection::Rejection;
+use crate::domain::stream_id::StreamId;
+use crate::domain::symbol::Symbol;
+use crate::domain::time::{parse_rfc3339, rfc3339};
+use crate::redis::stream::Fields;
+
+/// A candle and whether it is closed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CandleState {
+    /// The candle.
+    pub candle: Candle,
+    /// Whether it is closed; a closed candle changes only by an amendment with a higher revision.
+    pub is_final: bool,
+}
+
+/// The hash's fields.
+pub fn hash_fields(candle: &Candle, is_final: bool) -> Fields {
+    vec![
+        ("time", rfc3339(candle.start_us)),
+        ("open", candle.open.to_string()),
+        ("high", candle.high.to_string()),
+        ("low", candle.low.to_string()),
+        ("close", candle.close.to_string()),
+        ("volume", candle.volume.to_string()),
+        ("trades", candle.trades.to_string()),
+        ("first_us", candle.first_us.to_string()),
+        ("last_us", candle.last_us.to_string()),
+        ("revision", candle.revision.to_string()),
+        ("since", candle.since.to_string()),
+        ("final", u8::from(is_final).to_string()),
+    ]
+}
+
+/// The entry of `stream:candles:<P>` for a closed 1-minute candle.
+pub fn entry_fields(symbol: &Symbol, candle: &Candle) -> Fields {
+    let mut fields = vec![("symbol", symbol.to_string())];
+    fields.extend(hash_fields(candle, true));
+    fields
+}
+
+/// The message on `candle:<TF>:<SYMBOL>`. Revisions are text: they exceed what a double holds exactly.
+pub fn message(symbol: &Symbol, candle: &Candle, is_final: bool) -> String {
+    json!({
+        "symbol": symbol,
+        "time": rfc3339(candle.start_us),
+        "open": candle.open,
+        "high": candle.high,
+        "low": candle.low,
+        "close": candle.close,
+        "volume": candle.volume.to_string(),
+        "trades": candle.trades,
+        "first_us": candle.first_us,
+        "last_us": candle.last_us,
+        "revision": candle.revision.to_string(),
+        "since": candle.since.to_string(),
+        "final": is_final,
+    })
+    .to_string()
+}
+
+/// A candle from an entry of `stream:candles:<P>`.
+///
+/// # Errors
+/// When a field is missing or is not what [`entry_fields`] writes.
+pub fn decode_entry(entry: &Entry) -> Result<(Symbol, Candle), Rejection> {
+    Ok((entry.parsed("symbol")?, decode(entry)?.candle))
+}
+
+/// A candle from its hash; `None` where the hash does not exist.
+///
+/// # Errors
+/// When a field is missing or is not what [`hash_fields`] writes.
+pub fn decode_hash(hash: HashMap<Vec<u8>, Vec<u8>>) -> Result<Option<CandleState>, Rejection> {
+    if hash.is_empty() {
+        return Ok(None);
+    }
+    decode(&Entry { id: StreamId::START, fields: hash.into_iter().collect() }).map(Some)
+}
+
+fn decode(fields: &Entry) -> Result<CandleState, Rejection> {
+    let time: String = fields.parsed("time")?;
+    let candle = Candle {
+        start_us: parse_rfc3339(&time).map_err(|error| invalid("time", error))?,
+        open: fields.parsed("open")?,
+        high: fields.parsed("high")?,
+        low: fields.parsed("low")?,
+        close: fields.parsed("close")?,
+        volume: fields.parsed("volume")?,
+        trades: fields.parsed("trades")?,
+        first_us: fields.parsed("first_us")?,
+        last_us: fields.parsed("last_us")?,
+        since: fields.parsed("since")?,
+        revision: fields.parsed("revision")?,
+    };
+    Ok(CandleState { candle, is_final: fields.required("final")? == b"1" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::timeframe::Timeframe;
+
+    fn candle() -> Candle {
+        let mut candle = Candle::of_tick(Timeframe::M1, 1_570_752_011_620_000, 0.00141342, "23".parse().unwrap(), 7.try_into().unwrap());
+        let volume = candle.volume.checked_add("0.00031099999999999997".parse().unwrap()).unwrap();
+        candle.fold(1_570_752_012_000_000, 0.00141266, volume, (1_i64 << 62).try_into().unwrap());
+        candle
+    }
+
+    #[test]
+    fn hash_and_entry_read_back_as_written() {
+        let as_bytes = |fields: Fields| fields.into_iter().map(|(k, v)| (k.as_bytes().to_vec(), v.into_bytes()));
+        let hash = as_bytes(hash_fields(&candle(), false)).collect();
+        assert_eq!(decode_hash(hash), Ok(Some(CandleState { candle: candle(), is_final: false })));
+        let symbol: Symbol = "XRPETH".parse().unwrap();
+        let entry = Entry { id: StreamId::START, fields: as_bytes(entry_fields(&symbol, &candle())).collect() };
+        assert_eq!(decode_entry(&entry), Ok((symbol, candle())));
+        assert_eq!(decode_hash(HashMap::new()), Ok(None));
+    }
+
+    #[test]
+    fn a_message_keeps_what_a_double_would_lose_as_text() {
+        let message: serde_json::Value = serde_json::from_str(&message(&"XRPETH".parse().unwrap(), &candle(), true)).unwrap();
+        assert_eq!(message["revision"], "4611686018427387904");
+        assert_eq!(message["volume"], "23.00031099999999999997");
+        assert_eq!(message["final"], true);
+        assert_eq!(message["time"], "2019-10-11T00:00:00Z");
+    }
+}

@@ -1,0 +1,106 @@
+//! Dead letters: entries that nobody can use, kept as they came, on `stream:dead`.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use crate::domain::entry::{Entry, invalid};
+use crate::domain::rejection::Rejection;
+use crate::domain::stream_id::StreamId;
+use crate::redis::stream::{Fields, Stream};
+
+/// A longer value is cut, so that rubbish does not fill the memory a second time.
+const MAX_VALUE_BYTES: usize = 4_096;
+/// More fields than this are left out.
+const MAX_FIELDS: usize = 64;
+
+/// An entry that can't be used, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    /// The key of the stream that it was in.
+    pub stream: String,
+    /// Its ID there.
+    pub id: StreamId,
+    /// Why it can't be used, and what to do.
+    pub reason: String,
+    /// Its fields, as text.
+    pub fields: Map<String, Value>,
+    /// Whether `fields` is not all of it.
+    pub truncated: bool,
+}
+
+impl DeadLetter {
+    /// The dead letter of `entry`, which `stream` held.
+    pub fn new(stream: Stream, entry: &Entry, reason: &Rejection) -> Self {
+        let mut truncated = entry.fields.len() > MAX_FIELDS;
+        let mut text = |bytes: &[u8]| {
+            let cut = &bytes[..bytes.len().min(MAX_VALUE_BYTES)];
+            truncated |= cut.len() < bytes.len();
+            // PostgreSQL's text and jsonb hold no zero byte.
+            String::from_utf8_lossy(cut).replace('\0', "\u{fffd}")
+        };
+        let fields =
+            entry.fields.iter().take(MAX_FIELDS).map(|(name, value)| (text(name), Value::String(text(value)))).collect();
+        Self { stream: stream.key().to_string(), id: entry.id, reason: reason.to_string(), fields, truncated }
+    }
+}
+
+/// The entry's fields.
+pub fn entry_fields(letter: &DeadLetter) -> Fields {
+    vec![
+        ("stream", letter.stream.clone()),
+        ("id", letter.id.to_string()),
+        ("reason", letter.reason.clone()),
+        ("fields", Value::Object(letter.fields.clone()).to_string()),
+        ("truncated", u8::from(letter.truncated).to_string()),
+    ]
+}
+
+/// Reads an entry. Whatever is in `stream:dead` becomes a dead letter; one that is malformed becomes its own.
+pub fn decode_entry(entry: &Entry) -> DeadLetter {
+    try_decode(entry).unwrap_or_else(|reason| DeadLetter::new(Stream::Dead, entry, &reason))
+}
+
+fn try_decode(entry: &Entry) -> Result<DeadLetter, Rejection> {
+    let json = entry.required("fields")?;
+    Ok(DeadLetter {
+        stream: String::from_utf8_lossy(entry.required("stream")?).into_owned(),
+        id: entry.parsed("id")?,
+        reason: entry.optional("reason").map(String::from_utf8_lossy).map(Cow::into_owned).unwrap_or_default(),
+        fields: serde_json::from_slice(json).map_err(|error| invalid("fields", error))?,
+        truncated: entry.optional("truncated") == Some(b"1"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(fields: &[(&[u8], &[u8])]) -> Entry {
+        let fields = fields.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        Entry { id: "5-1".parse().unwrap(), fields }
+    }
+
+    #[test]
+    fn keeps_the_fields_as_they_came_and_cuts_rubbish() {
+        let rubbish = vec![b'x'; 1_000_000];
+        let letter = DeadLetter::new(
+            Stream::Ticks(2),
+            &entry(&[(b"symbol", b"A:B"), (b"\xff\0", &rubbish)]),
+            &Rejection::MissingField("qty"),
+        );
+        assert_eq!((letter.stream.as_str(), letter.reason.as_str()), ("stream:ticks:2", "field `qty` is missing"));
+        assert_eq!(letter.fields["symbol"], "A:B");
+        assert!(letter.truncated);
+        let fields = entry_fields(&letter);
+        assert!(fields.iter().map(|(_, value)| value.len()).sum::<usize>() < 10_000);
+        let bytes: Vec<_> = fields.iter().map(|(k, v)| (k.as_bytes(), v.as_bytes())).collect();
+        assert_eq!(decode_entry(&entry(&bytes)), letter);
+    }
+
+    #[test]
+    fn a_malformed_dead_letter_is_a_dead_letter_itself() {
+        let letter = decode_entry(&entry(&[(b"nonsense", b"1")]));
+        assert_eq!((letter.stream.as_str(), letter.reason.as_str()), ("stream:dead", "field `fields` is missing"));
+    }
+}

@@ -1,0 +1,49 @@
+//! Ticks: entries of `stream:ticks:<P>`, hash `tick:latest:<SYMBOL>`, messages on `tick:<SYMBOL>`.
+//!
+//! Reading an entry is judging it: [`AcceptedTick::from_entry`].
+
+use serde_json::json;
+
+use crate::domain::tick::{AcceptedTick, Side, Tick};
+use crate::redis::stream::Fields;
+
+/// The entry's fields, as a producer writes them.
+pub fn entry_fields(tick: &Tick) -> Fields {
+    let mut fields = vec![
+        ("symbol", tick.symbol.to_string()),
+        ("ts_us", tick.ts_us.to_string()),
+        ("price", tick.price.to_string()),
+        ("qty", tick.qty.to_string()),
+    ];
+    fields.extend(tick.trade_id.iter().map(|id| ("trade_id", id.to_string())));
+    fields.extend(tick.side.map(|side| ("side", side.to_string())));
+    fields
+}
+
+/// The hash's fields. What the producer did not say is empty, so that it replaces what the tick before said.
+pub fn hash_fields(accepted: &AcceptedTick) -> Fields {
+    let tick = &accepted.tick;
+    vec![
+        ("price", tick.price.to_string()),
+        ("qty", tick.qty.to_string()),
+        ("ts_us", tick.ts_us.to_string()),
+        ("trade_id", tick.trade_id.as_deref().unwrap_or_default().to_owned()),
+        ("side", tick.side.map(Side::as_str).unwrap_or_default().to_owned()),
+        ("revision", accepted.revision.to_string()),
+    ]
+}
+
+/// The message on `tick:<SYMBOL>`.
+pub fn message(accepted: &AcceptedTick) -> String {
+    let tick = &accepted.tick;
+    json!({
+        "symbol": tick.symbol,
+        "price": tick.price,
+        "qty": tick.qty.to_string(),
+        "ts_us": tick.ts_us,
+        "trade_id": tick.trade_id,
+        "side": tick.side.map(Side::as_str),
+        "revision": accepted.revision.to_string(),
+    })
+    .to_string()
+}

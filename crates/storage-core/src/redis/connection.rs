@@ -1,0 +1,116 @@
+//! Connections that open themselves again: ordinary ones, and blocking ones that wait longer for an answer.
+//!
+//! A [`Connection`] that breaks is replaced at the next command, with the password read again, so that callers only
+//! repeat their command (all of the pipeline's writes may be repeated). A blocking read has a connection of its own: on a shared
+//! one everybody would wait for it.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, TlsCertificates,
+    Value,
+};
+
+use crate::config::redis::RedisConfig;
+
+/// A connection that is opened at its first command, and again after it broke.
+#[derive(Clone)]
+pub struct Connection {
+    config: Arc<RedisConfig>,
+    response_timeout: Duration,
+    current: Option<MultiplexedConnection>,
+    database: i64,
+}
+
+impl Connection {
+    /// A connection for commands that Redis answers at once.
+    pub fn ordinary(config: &RedisConfig) -> Self {
+        Self::waiting(config, config.response_timeout)
+    }
+
+    /// A connection for commands that wait up to `block` before they answer.
+    pub fn blocking(config: &RedisConfig, block: Duration) -> Self {
+        Self::waiting(config, config.response_timeout + block)
+    }
+
+    fn waiting(config: &RedisConfig, response_timeout: Duration) -> Self {
+        Self { config: Arc::new(config.clone()), response_timeout, current: None, database: 0 }
+    }
+
+    async fn live(&mut self) -> RedisResult<&mut MultiplexedConnection> {
+        if self.current.is_none() {
+            let client = client(&self.config)?;
+            self.database = client.get_connection_info().redis_settings().db();
+            let options = AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(self.config.connect_timeout))
+                .set_response_timeout(Some(self.response_timeout));
+            self.current = Some(client.get_multiplexed_async_connection_with_config(&options).await?);
+        }
+        self.current.as_mut().ok_or_else(|| RedisError::from((ErrorKind::Io, "not connected")))
+    }
+
+    /// Lets go of the connection when `result` says that it is of no use any more. After a time-out it isn't: the late answer
+    /// would be waited for again.
+    fn settle<T>(&mut self, result: RedisResult<T>) -> RedisResult<T> {
+        if result.as_ref().is_err_and(|error| error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error()) {
+            self.current = None;
+        }
+        result
+    }
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        Box::pin(async move {
+            let result = async { self.live().await?.req_packed_command(cmd).await }.await;
+            self.settle(result)
+        })
+    }
+
+    fn req_packed_commands<'a>(&'a mut self, pipeline: &'a Pipeline, offset: usize, count: usize) -> RedisFuture<'a, Vec<Value>> {
+        Box::pin(async move {
+            let result = async { self.live().await?.req_packed_commands(pipeline, offset, count).await }.await;
+            self.settle(result)
+        })
+    }
+
+    fn get_db(&self) -> i64 {
+        self.database
+    }
+}
+
+/// A client for whoever needs a connection of another kind, such as Pub/Sub. The password is read now.
+///
+/// # Errors
+/// When a password or certificate file can't be read.
+pub fn client(config: &RedisConfig) -> RedisResult<Client> {
+    let info = config.connection_info()?;
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    };
+    let root_cert = config.ca_file.as_deref().map(read).transpose()?;
+    let client_tls = match (&config.cert_file, &config.key_file) {
+        (Some(cert), Some(key)) => Some(ClientTlsConfig { client_cert: read(cert)?, client_key: read(key)? }),
+        _ => None,
+    };
+    if root_cert.is_none() && client_tls.is_none() {
+        return Client::open(info);
+    }
+    Client::build_with_tls(info, TlsCertificates { client_tls, root_cert })
+}
+
+/// Whether repeating the command later may succeed: the server is away, loading, full, failing over or out of memory.
+/// A wrong password or a command that the user may not run is not of this kind.
+pub fn is_transient(error: &RedisError) -> bool {
+    match error.code() {
+        Some(code) => matches!(
+            code,
+            "LOADING" | "BUSY" | "OOM" | "MISCONF" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "READONLY" | "NOREPLICAS" | "NOGROUP"
+        ),
+        None => error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_connection_refusal(),
+    }
+}

@@ -1,0 +1,126 @@
+//! The Redis Function library `redis/functions.lua`: loading it, checking it, and the commands that call it.
+
+use redis::aio::ConnectionLike;
+use redis::{Cmd, RedisResult, cmd};
+
+use super::keys::{Channel, Key};
+use super::stream::{Fields, Stream};
+use crate::domain::stream_id::{Revision, StreamId};
+
+const LIBRARY: &str = include_str!("../../../../redis/functions.lua");
+
+/// The version of the library in this build.
+pub const VERSION: i64 = version_of(LIBRARY);
+
+/// Why a worker can't use the functions that Redis has.
+#[derive(Debug, thiserror::Error)]
+pub enum FunctionsError {
+    /// None are loaded.
+    #[error("Redis has none of the pipeline's functions; run `aggregator-admin migrate`")]
+    Missing,
+    /// An older version is loaded.
+    #[error("the functions in Redis are version {found}, this build needs {VERSION}; run `aggregator-admin migrate`")]
+    Old {
+        /// The version that Redis has.
+        found: i64,
+    },
+    /// Redis could not be asked.
+    #[error(transparent)]
+    Redis(#[from] redis::RedisError),
+}
+
+/// Loads the library, in place of an older one.
+///
+/// # Errors
+/// When Redis refuses it.
+pub async fn load(conn: &mut impl ConnectionLike) -> RedisResult<()> {
+    cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(LIBRARY).query_async(conn).await
+}
+
+/// Checks that the library is loaded and not older than this build's.
+///
+/// # Errors
+/// Says what is wrong and which command mends it.
+pub async fn check(conn: &mut impl ConnectionLike) -> Result<(), FunctionsError> {
+    match cmd("FCALL_RO").arg("storage_version").arg(0).query_async::<i64>(conn).await {
+        Ok(found) if found < VERSION => Err(FunctionsError::Old { found }),
+        Ok(_) => Ok(()),
+        Err(error) if error.to_string().contains("Function not found") => Err(FunctionsError::Missing),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// When a hash written by [`put`] ends.
+#[derive(Clone, Copy, Debug)]
+pub enum Expiry {
+    /// So many milliseconds after this write.
+    AfterMs(i64),
+    /// At this time, in ms since 1970.
+    AtMs(i64),
+}
+
+/// Writes a whole hash, renews its TTL and publishes `message`, unless the hash has a newer revision.
+pub fn put(key: &Key, revision: Revision, expiry: Expiry, publish: Option<(&Channel, &str)>, fields: &Fields) -> Cmd {
+    let mut command = call("storage_put", key);
+    command.arg(revision.as_i64());
+    match expiry {
+        Expiry::AfterMs(ms) => command.arg("PEXPIRE").arg(ms),
+        Expiry::AtMs(ms) => command.arg("PEXPIREAT").arg(ms),
+    };
+    match publish {
+        Some((channel, message)) => command.arg(channel).arg(message),
+        None => command.arg("").arg(""),
+    };
+    for (name, value) in fields {
+        command.arg(name).arg(value);
+    }
+    command
+}
+
+/// Moves a group's position forward over `count` entries, never back.
+pub fn advance(stream: Stream, group: &str, from: StreamId, to: StreamId, count: usize) -> Cmd {
+    let mut command = call("storage_advance", &stream.key());
+    command.arg(group).arg(from.to_string()).arg(to.to_string()).arg(count);
+    command
+}
+
+pub(super) fn lease(key: &Key, owner: &str, ttl_ms: u64) -> Cmd {
+    let mut command = call("storage_lease", key);
+    command.arg(owner).arg(ttl_ms);
+    command
+}
+
+pub(super) fn release(key: &Key, owner: &str) -> Cmd {
+    let mut command = call("storage_release", key);
+    command.arg(owner);
+    command
+}
+
+pub(super) fn join(key: &Key, member: &str, ttl_ms: u64) -> Cmd {
+    let mut command = call("storage_join", key);
+    command.arg(member).arg(ttl_ms);
+    command
+}
+
+fn call(function: &str, key: &Key) -> Cmd {
+    let mut command = cmd("FCALL");
+    command.arg(function).arg(1).arg(key);
+    command
+}
+
+/// Reads `local VERSION = N` at compile time, so that the number stands once.
+const fn version_of(library: &str) -> i64 {
+    let (text, mark) = (library.as_bytes(), b"local VERSION = ");
+    let mut at = 0;
+    let mut matched = 0;
+    while matched < mark.len() {
+        matched = if text[at] == mark[matched] { matched + 1 } else { 0 };
+        at += 1;
+    }
+    let mut version = 0;
+    while text[at].is_ascii_digit() {
+        version = version * 10 + (text[at] - b'0') as i64;
+        at += 1;
+    }
+    version
+}

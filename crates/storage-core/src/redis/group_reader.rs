@@ -1,0 +1,156 @@
+//! Reading a stream as a member of a consumer group, so that no entry is forgotten.
+//!
+//! A reader first finishes its own backlog (what it was handed before a crash), from time to time takes over what a
+//! dead consumer left, and else waits for new entries. A group that was lost is created again from the oldest entry kept.
+
+use std::time::{Duration, Instant};
+
+use redis::{RedisResult, Value, cmd};
+
+use super::connection::Connection;
+use super::reply;
+use super::stream::{Stream, create_group};
+use crate::domain::entry::Entry;
+use crate::domain::stream_id::StreamId;
+
+/// How a reader takes part in its group.
+#[derive(Clone, Debug)]
+pub struct GroupReaderOptions {
+    /// The consumer group.
+    pub group: &'static str,
+    /// This consumer's name; the same after a restart, so that it finds its backlog.
+    pub consumer: String,
+    /// The most entries in a batch.
+    pub batch: usize,
+    /// How long to wait for new entries.
+    pub block: Duration,
+    /// After this time without acknowledgement another consumer's entries are taken over.
+    pub claim_after: Duration,
+}
+
+/// A member of a consumer group.
+pub struct GroupReader {
+    conn: Connection,
+    stream: Stream,
+    options: GroupReaderOptions,
+    backlog: Option<StreamId>,
+    claim_cursor: StreamId,
+    next_claim: Instant,
+}
+
+impl GroupReader {
+    /// A reader on a connection for blocking commands.
+    pub fn new(conn: Connection, stream: Stream, options: GroupReaderOptions) -> Self {
+        Self {
+            conn,
+            stream,
+            options,
+            backlog: Some(StreamId::START),
+            claim_cursor: StreamId::START,
+            next_claim: Instant::now(),
+        }
+    }
+
+    /// The stream that is read.
+    pub fn stream(&self) -> Stream {
+        self.stream
+    }
+
+    /// The next entries to work on; empty when there was nothing within the blocking time. An entry without fields was
+    /// deleted while it was pending.
+    ///
+    /// # Errors
+    /// When Redis can't be asked; reading again is safe.
+    pub async fn read(&mut self) -> RedisResult<Vec<Entry>> {
+        match self.read_next().await {
+            Err(error) if error.code() == Some("NOGROUP") => {
+                if create_group(&mut self.conn, self.stream, self.options.group).await? {
+                    tracing::warn!(stream = %self.stream, group = self.options.group, "consumer group was lost; created it again from the oldest entry");
+                }
+                self.start_over();
+                Ok(Vec::new())
+            }
+            result => result,
+        }
+    }
+
+    /// Marks entries as done.
+    ///
+    /// # Errors
+    /// When Redis can't be asked; they'll then be read again.
+    pub async fn acknowledge(&mut self, ids: &[StreamId]) -> RedisResult<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut command = cmd("XACK");
+        command.arg(self.stream.key()).arg(self.options.group);
+        for id in ids {
+            command.arg(id.to_string());
+        }
+        command.query_async(&mut self.conn).await
+    }
+
+    /// Reads the own backlog again before anything new: what was read but not acknowledged comes back.
+    pub fn start_over(&mut self) {
+        self.backlog = Some(StreamId::START);
+    }
+
+    async fn read_next(&mut self) -> RedisResult<Vec<Entry>> {
+        if let Some(after) = self.backlog {
+            let entries = self.read_group(&after.to_string()).await?;
+            self.backlog = entries.last().map(|entry| entry.id);
+            if !entries.is_empty() {
+                return Ok(entries);
+            }
+        }
+        if self.next_claim <= Instant::now() {
+            let claimed = self.claim().await?;
+            if !claimed.is_empty() {
+                return Ok(claimed);
+            }
+        }
+        self.read_group(">").await
+    }
+
+    async fn read_group(&mut self, after: &str) -> RedisResult<Vec<Entry>> {
+        let reply = cmd("XREADGROUP")
+            .arg("GROUP")
+            .arg(self.options.group)
+            .arg(&self.options.consumer)
+            .arg("COUNT")
+            .arg(self.options.batch)
+            .arg("BLOCK")
+            .arg(millis(self.options.block).max(1))
+            .arg("STREAMS")
+            .arg(self.stream.key())
+            .arg(after)
+            .query_async(&mut self.conn)
+            .await?;
+        reply::entries_of_one_stream(reply)
+    }
+
+    /// Takes over what others have left, a batch at a time; a whole round done, the next one waits.
+    async fn claim(&mut self) -> RedisResult<Vec<Entry>> {
+        let reply: Value = cmd("XAUTOCLAIM")
+            .arg(self.stream.key())
+            .arg(self.options.group)
+            .arg(&self.options.consumer)
+            .arg(millis(self.options.claim_after))
+            .arg(self.claim_cursor.to_string())
+            .arg("COUNT")
+            .arg(self.options.batch)
+            .query_async(&mut self.conn)
+            .await?;
+        let mut parts = reply::array(reply)?.into_iter();
+        self.claim_cursor = reply::stream_id(parts.next().unwrap_or(Value::Nil))?;
+        let entries = reply::entries(parts.next().unwrap_or(Value::Nil))?;
+        if self.claim_cursor == StreamId::START {
+            self.next_claim = Instant::now() + self.options.claim_after;
+        }
+        Ok(entries)
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,20 @@
+//! Hot storage: the only place that speaks to Redis.
+//!
+//! Keys are built in [`keys`], streams and their groups are listed in [`stream`], what goes over the wire is written and
+//! read in [`codec`], and what must happen in one step is a Redis Function ([`functions`]).
+
+#![allow(clippy::disallowed_methods)]
+
+pub mod codec;
+pub mod connection;
+pub mod functions;
+pub mod group_reader;
+pub mod hot;
+pub mod keys;
+pub mod lease;
+pub mod partitions;
+pub mod position;
+mod reply;
+pub mod stream;
+pub mod symbols;
+pub mod trim;

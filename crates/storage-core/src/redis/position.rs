@@ -1,0 +1,70 @@
+//! How far a consumer group has come.
+
+use std::collections::HashMap;
+
+use redis::aio::ConnectionLike;
+use redis::{FromRedisValue, RedisResult, Value, cmd};
+
+use super::stream::Stream;
+use crate::domain::stream_id::StreamId;
+use super::reply;
+
+/// A consumer group's place in its stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The group.
+    pub group: String,
+    /// The last entry that was handed to any consumer.
+    pub delivered: StreamId,
+    /// How many entries were handed out but not acknowledged.
+    pub pending: u64,
+    /// How many entries have not been handed out; `None` where Redis can't tell.
+    pub lag: Option<u64>,
+}
+
+/// The positions of all groups on `stream`; none where the stream does not exist.
+///
+/// # Errors
+/// When Redis can't be asked.
+pub async fn positions(conn: &mut impl ConnectionLike, stream: Stream) -> RedisResult<Vec<Position>> {
+    let groups: Vec<HashMap<String, Value>> =
+        match cmd("XINFO").arg("GROUPS").arg(stream.key()).query_async(conn).await {
+            Ok(groups) => groups,
+            Err(error) if error.to_string().contains("no such key") => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+    groups.into_iter().map(position).collect()
+}
+
+/// The position of `group`, where it exists.
+///
+/// # Errors
+/// When Redis can't be asked.
+pub async fn position_of(conn: &mut impl ConnectionLike, stream: Stream, group: &str) -> RedisResult<Option<Position>> {
+    Ok(positions(conn, stream).await?.into_iter().find(|position| position.group == group))
+}
+
+/// The first entry that the group of `position` may still need: its oldest pending one, or else whatever comes next.
+///
+/// # Errors
+/// When Redis can't be asked.
+pub async fn floor(conn: &mut impl ConnectionLike, stream: Stream, position: &Position) -> RedisResult<StreamId> {
+    if position.pending == 0 {
+        return Ok(position.delivered.next());
+    }
+    let summary: Vec<Value> = cmd("XPENDING").arg(stream.key()).arg(&position.group).query_async(conn).await?;
+    match summary.into_iter().nth(1) {
+        Some(Value::Nil) | None => Ok(position.delivered.next()),
+        Some(oldest) => reply::stream_id(oldest),
+    }
+}
+
+fn position(mut fields: HashMap<String, Value>) -> RedisResult<Position> {
+    let mut take = |name: &str| fields.remove(name).unwrap_or(Value::Nil);
+    Ok(Position {
+        group: String::from_redis_value(take("name"))?,
+        delivered: reply::stream_id(take("last-delivered-id"))?,
+        pending: u64::from_redis_value(take("pending"))?,
+        lag: Option::<u64>::from_redis_value(take("lag"))?,
+    })
+}

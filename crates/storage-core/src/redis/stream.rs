@@ -1,0 +1,151 @@
+//! The streams, and the consumer groups that must have finished an entry before it may be trimmed.
+
+use std::fmt;
+
+use redis::aio::ConnectionLike;
+use redis::{RedisResult, cmd};
+
+use super::keys::{self, Key};
+use crate::domain::entry::Entry;
+use crate::domain::stream_id::StreamId;
+
+use super::reply::entries_of_one_stream;
+
+/// The consumer group of hot-writer.
+pub const HOT_WRITER: &str = "hot-writer";
+/// The consumer group of warm-syncer.
+pub const WARM_SYNCER: &str = "warm-syncer";
+/// The consumer group of aggregator-admin.
+pub const AGGREGATOR_ADMIN: &str = "aggregator-admin";
+
+/// A stream of the pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stream {
+    /// Ticks of a partition, by feed handlers.
+    Ticks(u16),
+    /// Closed and amended 1-minute candles of a partition, by hot-writer.
+    Candles(u16),
+    /// Signals, by strategies.
+    Signals,
+    /// Minutes to compute again from `ticks`, by hot-writer and warm-syncer.
+    Repairs,
+    /// Times whose rollups must be refreshed, by warm-syncer and aggregator-admin.
+    Rollups,
+    /// Finished backups, by backup-runner.
+    Backups,
+    /// Dead letters, by whoever met them.
+    Dead,
+}
+
+impl Stream {
+    /// Every stream of a pipeline with `partitions`.
+    pub fn all(partitions: u16) -> Vec<Self> {
+        let partitioned = (0..partitions).flat_map(|p| [Self::Ticks(p), Self::Candles(p)]);
+        partitioned.chain(Self::UNPARTITIONED).collect()
+    }
+
+    /// The streams that exist once.
+    pub const UNPARTITIONED: [Self; 5] = [Self::Signals, Self::Repairs, Self::Rollups, Self::Backups, Self::Dead];
+
+    /// The stream's key.
+    pub fn key(self) -> Key {
+        keys::stream(self)
+    }
+
+    /// The groups that read this stream.
+    pub const fn groups(self) -> &'static [&'static str] {
+        match self {
+            Self::Ticks(_) | Self::Signals => &[HOT_WRITER, WARM_SYNCER],
+            Self::Candles(_) | Self::Dead => &[WARM_SYNCER],
+            Self::Repairs | Self::Rollups | Self::Backups => &[AGGREGATOR_ADMIN],
+        }
+    }
+}
+
+/// The key without `stream:`: `ticks:0`, `signals`.
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ticks(partition) => write!(f, "ticks:{partition}"),
+            Self::Candles(partition) => write!(f, "candles:{partition}"),
+            Self::Signals => f.write_str("signals"),
+            Self::Repairs => f.write_str("repairs"),
+            Self::Rollups => f.write_str("rollups"),
+            Self::Backups => f.write_str("backups"),
+            Self::Dead => f.write_str("dead"),
+        }
+    }
+}
+
+/// Fields of an entry to add.
+pub type Fields = Vec<(&'static str, String)>;
+
+/// The command that adds an entry.
+pub fn add(stream: Stream, fields: &Fields) -> redis::Cmd {
+    let mut command = cmd("XADD");
+    command.arg(stream.key()).arg("*");
+    for (name, value) in fields {
+        command.arg(name).arg(value);
+    }
+    command
+}
+
+/// The entries in `[from, to]`, at most `count`.
+///
+/// # Errors
+/// When Redis can't be asked.
+pub async fn range(
+    conn: &mut impl ConnectionLike,
+    stream: Stream,
+    from: StreamId,
+    to: StreamId,
+    count: usize,
+) -> RedisResult<Vec<Entry>> {
+    let reply = cmd("XRANGE")
+        .arg(stream.key())
+        .arg(from.to_string())
+        .arg(to.to_string())
+        .arg("COUNT")
+        .arg(count)
+        .query_async(conn)
+        .await?;
+    super::reply::entries(reply)
+}
+
+/// Reads at most `count` entries after `position`, waiting up to `block_ms` for the first.
+///
+/// # Errors
+/// When Redis can't be asked. The connection must be one for blocking commands.
+pub async fn read_after(
+    conn: &mut impl ConnectionLike,
+    stream: Stream,
+    position: StreamId,
+    count: usize,
+    block_ms: u64,
+) -> RedisResult<Vec<Entry>> {
+    let reply = cmd("XREAD")
+        .arg("COUNT")
+        .arg(count)
+        .arg("BLOCK")
+        .arg(block_ms.max(1))
+        .arg("STREAMS")
+        .arg(stream.key())
+        .arg(position.to_string())
+        .query_async(conn)
+        .await?;
+    entries_of_one_stream(reply)
+}
+
+/// Creates `group` on `stream`, from the oldest entry kept, unless it is there. Says whether it was created.
+///
+/// # Errors
+/// When Redis can't be asked.
+pub async fn create_group(conn: &mut impl ConnectionLike, stream: Stream, group: &str) -> RedisResult<bool> {
+    let created: RedisResult<()> =
+        cmd("XGROUP").arg("CREATE").arg(stream.key()).arg(group).arg("0").arg("MKSTREAM").query_async(conn).await;
+    match created {
+        Ok(()) => Ok(true),
+        Err(error) if error.code() == Some("BUSYGROUP") => Ok(false),
+        Err(error) => Err(error),
+    }
+}
