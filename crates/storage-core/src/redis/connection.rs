@@ -109,7 +109,7 @@ pub fn is_transient(error: &RedisError) -> bool {
     match error.code() {
         Some(code) => matches!(
             code,
-            "LOADING" | "BUSY" | "OOM" | "MISCONF" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "READONLY" | "NOREPLICAS" | "NOGROUP"
+            "LOADING" | "BUSY" | "OOM" | "EXECABORT" | "MISCONF" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "READONLY" | "NOREPLICAS" | "NOGROUP"
         ),
         None => error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_connection_refusal(),
     }

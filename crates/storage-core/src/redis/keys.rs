@@ -56,6 +56,11 @@ pub fn symbols() -> Key {
     Key("stream:symbols".to_owned())
 }
 
+/// `stream:backups:last`: the last backup of each kind.
+pub fn last_backups() -> Key {
+    Key("stream:backups:last".to_owned())
+}
+
 /// `stream:open:<P>`: the symbols of a partition that have candles not yet closed.
 pub fn open_symbols(partition: u16) -> Key {
     Key(format!("stream:open:{partition}"))

@@ -3,6 +3,7 @@
 //! Leases save work, they don't guard correctness: writes are guarded by revisions, so a copy that has lost its lease
 //! without knowing changes nothing.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use redis::RedisResult;
@@ -57,6 +58,26 @@ impl Membership {
     pub async fn leave(&self, conn: &mut impl ConnectionLike) -> RedisResult<()> {
         redis::cmd("HDEL").arg(keys::members(self.worker)).arg(&self.instance).query_async(conn).await
     }
+}
+
+/// The copies of `worker` that live: their names, and the ms since 1970 of their last sign of life.
+///
+/// # Errors
+/// When Redis can't be asked.
+pub async fn members(conn: &mut impl ConnectionLike, worker: &str) -> RedisResult<BTreeMap<String, u64>> {
+    redis::cmd("HGETALL").arg(keys::members(worker)).query_async(conn).await
+}
+
+/// Which copy of `worker` holds each of the partitions.
+///
+/// # Errors
+/// When Redis can't be asked.
+pub async fn holders(conn: &mut impl ConnectionLike, worker: &str, partitions: u16) -> RedisResult<Vec<Option<String>>> {
+    let mut get = redis::pipe();
+    for partition in 0..partitions {
+        get.get(keys::lease(worker, partition));
+    }
+    get.query_async(conn).await
 }
 
 /// The partitions of `instance` when all of `members` share them: every n-th in the order of names.

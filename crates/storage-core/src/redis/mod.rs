@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods)]
 
+pub mod backups;
 pub mod codec;
 pub mod connection;
 pub mod functions;

@@ -22,6 +22,13 @@ pub struct Position {
     pub lag: Option<u64>,
 }
 
+impl Position {
+    /// Whether the group has read and acknowledged everything there is.
+    pub fn has_finished(&self) -> bool {
+        self.pending == 0 && self.lag == Some(0)
+    }
+}
+
 /// The positions of all groups on `stream`; none where the stream does not exist.
 ///
 /// # Errors

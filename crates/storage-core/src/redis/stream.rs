@@ -1,6 +1,7 @@
 //! The streams, and the consumer groups that must have finished an entry before it may be trimmed.
 
 use std::fmt;
+use std::str::FromStr;
 
 use redis::aio::ConnectionLike;
 use redis::{RedisResult, cmd};
@@ -77,6 +78,32 @@ impl fmt::Display for Stream {
     }
 }
 
+/// A key that is no stream's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no stream of the pipeline")]
+pub struct InvalidStream(String);
+
+/// The stream of a key: `stream:ticks:0`.
+impl FromStr for Stream {
+    type Err = InvalidStream;
+
+    fn from_str(key: &str) -> Result<Self, InvalidStream> {
+        let partitioned = |name: &str| {
+            let (kind, partition) = name.split_once(':')?;
+            let partition = partition.parse().ok()?;
+            match kind {
+                "ticks" => Some(Self::Ticks(partition)),
+                "candles" => Some(Self::Candles(partition)),
+                _ => None,
+            }
+        };
+        let unpartitioned = |name: &str| Self::UNPARTITIONED.into_iter().find(|stream| stream.to_string() == name);
+        key.strip_prefix("stream:")
+            .and_then(|name| unpartitioned(name).or_else(|| partitioned(name)))
+            .ok_or_else(|| InvalidStream(key.to_owned()))
+    }
+}
+
 /// Fields of an entry to add.
 pub type Fields = Vec<(&'static str, String)>;
 
@@ -88,6 +115,45 @@ pub fn add(stream: Stream, fields: &Fields) -> redis::Cmd {
         command.arg(name).arg(value);
     }
     command
+}
+
+/// Adds an entry with fields of any name, as one that is put into its stream again. Returns its ID.
+///
+/// # Errors
+/// When Redis can't be asked.
+pub async fn add_again(conn: &mut impl ConnectionLike, stream: Stream, fields: &[(String, String)]) -> RedisResult<String> {
+    let mut command = cmd("XADD");
+    command.arg(stream.key()).arg("*");
+    for (name, value) in fields {
+        command.arg(name).arg(value);
+    }
+    command.query_async(conn).await
+}
+
+/// How many entries `stream` holds.
+///
+/// # Errors
+/// When Redis can't be asked.
+pub async fn length(conn: &mut impl ConnectionLike, stream: Stream) -> RedisResult<u64> {
+    cmd("XLEN").arg(stream.key()).query_async(conn).await
+}
+
+/// Adds entries to one stream, all of them or none, in their order.
+///
+/// # Errors
+/// When Redis refuses one of them, with the reason for the first; then none was added. After an input or output error it
+/// is not known whether they were.
+pub async fn add_all(conn: &mut impl ConnectionLike, stream: Stream, entries: &[Fields]) -> RedisResult<()> {
+    let mut transaction = redis::pipe();
+    transaction.atomic();
+    for fields in entries {
+        transaction.add_command(add(stream, fields)).ignore();
+    }
+    transaction.exec_async(conn).await.map_err(|error| {
+        // One cause says as much as the same from every entry.
+        let causes = error.clone().into_server_errors();
+        causes.and_then(|causes| causes.first().map(|(_, cause)| cause.clone().into())).unwrap_or(error)
+    })
 }
 
 /// The entries in `[from, to]`, at most `count`.

@@ -22,6 +22,11 @@ impl VolumeDecimals {
         cmd("HGETALL").arg(keys::symbols()).query_async(conn).await.map(Self)
     }
 
+    /// The symbols that Redis names, with their decimals.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u8)> {
+        self.0.iter().map(|(symbol, decimals)| (symbol.as_str(), *decimals))
+    }
+
     /// The volume decimals of `symbol`.
     pub fn of(&self, symbol: &Symbol) -> u8 {
         self.0.get(symbol.as_str()).copied().unwrap_or(DEFAULT_VOLUME_DECIMALS)

@@ -1,0 +1,36 @@
+//! The last backup of each kind. `stream:backups` is trimmed as every stream is, so aggregator-admin keeps it here.
+
+use std::collections::BTreeMap;
+
+use redis::aio::ConnectionLike;
+use redis::{RedisResult, cmd};
+
+use super::codec::backups::{BackupAnnouncement, decode_entry, entry_fields};
+use super::keys;
+use crate::domain::entry::Entry;
+use crate::domain::stream_id::StreamId;
+
+/// Notes `backup` as the last of its kind.
+///
+/// # Errors
+/// When Redis can't be asked.
+pub async fn note_last(conn: &mut impl ConnectionLike, backup: &BackupAnnouncement) -> RedisResult<()> {
+    let fields: BTreeMap<_, _> = entry_fields(backup).into_iter().collect();
+    let json = serde_json::json!(fields).to_string();
+    cmd("HSET").arg(keys::last_backups()).arg(&backup.kind).arg(json).query_async(conn).await
+}
+
+/// The last backup of each kind, by kind.
+///
+/// # Errors
+/// When Redis can't be asked.
+pub async fn last(conn: &mut impl ConnectionLike) -> RedisResult<Vec<BackupAnnouncement>> {
+    let by_kind: BTreeMap<String, String> = cmd("HGETALL").arg(keys::last_backups()).query_async(conn).await?;
+    Ok(by_kind.values().filter_map(|json| read(json)).collect())
+}
+
+fn read(json: &str) -> Option<BackupAnnouncement> {
+    let fields: BTreeMap<String, String> = serde_json::from_str(json).ok()?;
+    let fields = fields.into_iter().map(|(name, value)| (name.into_bytes(), value.into_bytes())).collect();
+    decode_entry(&Entry { id: StreamId::START, fields }).ok()
+}
