@@ -86,14 +86,7 @@ impl AcceptedTick {
     /// # Errors
     /// Says why the entry is a dead letter.
     pub fn from_entry(entry: &Entry, max_future: Duration) -> Result<Self, Rejection> {
-        let tick = Tick {
-            symbol: entry.parsed("symbol")?,
-            ts_us: parse_ts_us(entry)?,
-            price: parse_price(entry.required("price")?)?,
-            qty: parse_qty(entry.required("qty")?)?,
-            trade_id: parse_trade_id(entry.optional("trade_id"))?,
-            side: parse_side(entry.optional("side"))?,
-        };
+        let tick = Tick::from_entry(entry)?;
         let ahead_us = tick.ts_us.saturating_sub(entry.id.accepted_us());
         if ahead_us > i64::try_from(max_future.as_micros()).unwrap_or(i64::MAX) {
             return Err(Rejection::Future { ahead_us });
@@ -116,6 +109,21 @@ impl AcceptedTick {
 }
 
 impl Tick {
+    /// Judges the fields of an entry, whenever it was accepted: what a producer may send.
+    ///
+    /// # Errors
+    /// Says which field is wrong.
+    pub fn from_entry(entry: &Entry) -> Result<Self, Rejection> {
+        Ok(Self {
+            symbol: entry.parsed("symbol")?,
+            ts_us: parse_ts_us(entry)?,
+            price: parse_price(entry.required("price")?)?,
+            qty: parse_qty(entry.required("qty")?)?,
+            trade_id: parse_trade_id(entry.optional("trade_id"))?,
+            side: parse_side(entry.optional("side"))?,
+        })
+    }
+
     /// The quantity in lots.
     ///
     /// # Errors
