@@ -1,2 +1,16 @@
-//! aggregator-admin
-fn main() {}
+//! Keeps the history in order: schema, larger timeframes, repairs, compression and retention, and shows an operator
+//! what is where.
+
+mod cli;
+mod commands;
+mod config;
+mod stores;
+mod terminal;
+
+use std::process::ExitCode;
+
+use storage_core::service;
+
+fn main() -> ExitCode {
+    service::main(async |cli: cli::Cli| commands::dispatch(cli).await)
+}
