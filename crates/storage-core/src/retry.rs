@@ -112,6 +112,28 @@ impl<'a> Retry<'a> {
     }
 }
 
+/// Keeps `operation`, which lasts, running until `token` is cancelled: begins it again whenever it fails, at once and then after
+/// growing intervals. It says itself, as `condition`, when it is ready; here it is said when it is not.
+pub async fn keep_running<F>(
+    condition: impl Into<Cow<'static, str>>,
+    readiness: &Readiness,
+    token: &CancellationToken,
+    mut operation: impl FnMut() -> F,
+) where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let condition = condition.into();
+    let mut delay = DELAYS.0;
+    while !token.is_cancelled() {
+        let begin = Instant::now();
+        let Err(error) = operation().await else { continue };
+        warn!("{condition} failed, beginning again: {error:#}");
+        readiness.fail(condition.clone(), format_args!("{error:#}"));
+        delay = if begin.elapsed() > DELAYS.1 { DELAYS.0 } else { (delay * 2).min(DELAYS.1) };
+        let _ = token.run_until_cancelled(sleep(delay)).await;
+    }
+}
+
 /// Which failures are logged: the first, then with intervals that double.
 #[derive(Debug)]
 struct LogSchedule {

@@ -1,0 +1,254 @@
+//! Closing candles: by the symbol's own event time, or by the clock when the symbol has gone quiet. Pure.
+
+use storage_core::domain::candle::Candle;
+use storage_core::domain::timeframe::Timeframe;
+
+use crate::fold::{Rules, Slot, SymbolState};
+
+/// What has changed in a symbol and must be written.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// Candles to write.
+    pub(crate) candles: Vec<Change>,
+    /// Candles that nothing can amend any more, by timeframe and start.
+    pub(crate) expired: Vec<(Timeframe, i64)>,
+    /// Whether no candle is open.
+    pub(crate) all_closed: bool,
+}
+
+/// A candle to write.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) timeframe: Timeframe,
+    pub(crate) candle: Candle,
+    pub(crate) is_final: bool,
+    /// The newest of its timeframe.
+    pub(crate) is_current: bool,
+    /// A closed minute to send to the history.
+    pub(crate) must_send: bool,
+    /// Sent before: this is an amendment.
+    pub(crate) is_amendment: bool,
+}
+
+impl SymbolState {
+    /// Closes what is over and takes what must be written. `idle_us` is the time by the clock when everything that Redis holds
+    /// has been read, and nothing may be concluded from a symbol's silence otherwise.
+    pub(crate) fn take_changes(&mut self, rules: &Rules, idle_us: Option<i64>) -> Changes {
+        let quiet_us = idle_us.filter(|now_us| self.is_quiet(*now_us, rules));
+        let closed_until_us = self.watermark_us.max(quiet_us.unwrap_or(i64::MIN));
+        let mut changes = Changes { all_closed: true, ..Changes::default() };
+        for (timeframe, frame) in Timeframe::ALL.into_iter().zip(&mut self.frames) {
+            let current_us = frame.last_key_value().map_or(i64::MIN, |(start_us, _)| *start_us);
+            for (start_us, slot) in frame.iter_mut() {
+                let was_final = slot.is_final;
+                close_if_over(slot, start_us + timeframe.micros() + rules.close_grace_us, closed_until_us);
+                changes.all_closed &= slot.is_final;
+                if std::mem::take(&mut slot.is_dirty) {
+                    changes.candles.push(Change {
+                        timeframe,
+                        candle: slot.candle.clone(),
+                        is_final: slot.is_final,
+                        is_current: *start_us == current_us,
+                        must_send: std::mem::take(&mut slot.must_send) && timeframe == Timeframe::M1,
+                        is_amendment: was_final,
+                    });
+                }
+            }
+            let watermark_us = self.watermark_us;
+            frame.retain(|start_us, _| {
+                let keep = *start_us == current_us || rules.amendable_until_us(start_us + timeframe.micros()) > watermark_us;
+                if !keep {
+                    changes.expired.push((timeframe, *start_us));
+                }
+                keep
+            });
+        }
+        changes
+    }
+
+    /// Whether the symbol has sent nothing for longer than a late tick may take.
+    fn is_quiet(&self, now_us: i64, rules: &Rules) -> bool {
+        let last_entry_us = i64::try_from(self.last_entry_ms.saturating_mul(1_000)).unwrap_or(i64::MAX);
+        now_us.saturating_sub(last_entry_us) >= rules.close_grace_us
+    }
+}
+
+fn close_if_over(slot: &mut Slot, close_us: i64, closed_until_us: i64) {
+    if !slot.is_final && close_us <= closed_until_us {
+        slot.is_final = true;
+        slot.is_dirty = true;
+        slot.must_send = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use storage_core::domain::decimal::Decimal;
+    use storage_core::domain::entry::Entry;
+    use storage_core::domain::lots::LotsError;
+    use storage_core::domain::stream_id::StreamId;
+    use storage_core::domain::tick::AcceptedTick;
+    use storage_core::redis::codec::candles::CandleState;
+
+    use super::*;
+    use crate::fold::Folded;
+
+    const MINUTE_US: i64 = 60_000_000;
+    /// A day's start, so that every timeframe's bucket starts here.
+    const DAY_US: i64 = 19_675 * 86_400 * 1_000_000;
+
+    fn rules() -> Rules {
+        Rules::new(Duration::from_secs(2), Duration::from_secs(600), Duration::from_secs(600))
+    }
+
+    fn tick(id: StreamId, ts_us: i64, price: u32) -> AcceptedTick {
+        let fields = [("symbol", "A".to_owned()), ("ts_us", ts_us.to_string()), ("price", price.to_string()), ("qty", "1".to_owned())];
+        let fields = fields.into_iter().map(|(k, v)| (k.as_bytes().to_vec(), v.into_bytes())).collect();
+        AcceptedTick::from_entry(&Entry { id, fields }, Duration::MAX).unwrap()
+    }
+
+    fn state() -> SymbolState {
+        SymbolState::new("A".parse().unwrap())
+    }
+
+    fn fold(state: &mut SymbolState, seq: u64, ts_us: i64, price: u32) -> Folded {
+        let tick = tick(StreamId { ms: 1_000, seq }, ts_us, price);
+        let qty = tick.tick.qty;
+        state.fold(&tick, qty, 8, &rules()).unwrap()
+    }
+
+    fn minutes(changes: &Changes) -> Vec<(i64, bool, bool)> {
+        let minutes = changes.candles.iter().filter(|change| change.timeframe == Timeframe::M1);
+        minutes.map(|change| ((change.candle.start_us - DAY_US) / MINUTE_US, change.is_final, change.must_send)).collect()
+    }
+
+    #[test]
+    fn a_minute_closes_when_the_symbols_own_time_passes_its_end_and_the_grace() {
+        let mut state = state();
+        fold(&mut state, 1, DAY_US, 10);
+        assert_eq!(minutes(&state.take_changes(&rules(), None)), [(0, false, false)]);
+        fold(&mut state, 2, DAY_US + MINUTE_US + 1_999_999, 11);
+        assert_eq!(minutes(&state.take_changes(&rules(), None)), [(0, false, false), (1, false, false)]);
+        fold(&mut state, 3, DAY_US + MINUTE_US + 2_000_000, 12);
+        assert_eq!(minutes(&state.take_changes(&rules(), None)), [(0, true, true), (1, false, false)]);
+        assert!(state.take_changes(&rules(), None).candles.is_empty());
+    }
+
+    #[test]
+    fn a_quiet_symbols_minute_closes_by_the_clock() {
+        let mut state = state();
+        fold(&mut state, 1, DAY_US, 10);
+        state.take_changes(&rules(), None);
+        assert!(state.take_changes(&rules(), Some(DAY_US + MINUTE_US)).candles.is_empty());
+        let changes = state.take_changes(&rules(), Some(DAY_US + MINUTE_US + 2_000_000));
+        assert_eq!(minutes(&changes), [(0, true, true)]);
+        assert!(!changes.all_closed, "the larger timeframes are still open");
+        assert!(state.take_changes(&rules(), Some(DAY_US + 2 * 86_400 * 1_000_000)).all_closed);
+    }
+
+    #[test]
+    fn a_late_tick_amends_a_closed_minute_and_sends_it_again() {
+        let mut state = state();
+        fold(&mut state, 1, DAY_US, 10);
+        fold(&mut state, 2, DAY_US + 2 * MINUTE_US, 12);
+        state.take_changes(&rules(), None);
+        assert_eq!(fold(&mut state, 3, DAY_US + 1, 11), Folded::Counted);
+        let changes = state.take_changes(&rules(), None);
+        assert_eq!(minutes(&changes), [(0, true, true)]);
+        let amended = &changes.candles[0];
+        assert!(amended.is_amendment && !amended.is_current);
+        assert_eq!((amended.candle.trades, amended.candle.close), (2, 11.0));
+    }
+
+    #[test]
+    fn a_tick_for_a_minute_that_had_none_opens_and_closes_it_late() {
+        let mut state = state();
+        fold(&mut state, 1, DAY_US + 5 * MINUTE_US, 10);
+        fold(&mut state, 2, DAY_US + 2 * MINUTE_US, 11);
+        assert_eq!(minutes(&state.take_changes(&rules(), None)), [(2, true, true), (5, false, false)]);
+    }
+
+    #[test]
+    fn a_tick_beyond_the_amend_window_is_too_late_for_its_minute_only() {
+        let mut state = state();
+        fold(&mut state, 1, DAY_US, 10);
+        fold(&mut state, 2, DAY_US + 12 * MINUTE_US, 12);
+        let changes = state.take_changes(&rules(), None);
+        assert_eq!(changes.expired, [(Timeframe::M1, DAY_US)]);
+        assert_eq!(fold(&mut state, 3, DAY_US + 1, 30), Folded::TooLate { start_us: DAY_US });
+        let high = |timeframe: Timeframe| state.frames[timeframe as usize].values().map(|slot| slot.candle.high).fold(0.0, f64::max);
+        assert_eq!((high(Timeframe::M1), high(Timeframe::D1)), (12.0, 30.0));
+    }
+
+    #[test]
+    fn beyond_the_dedup_window_the_history_decides_even_for_an_open_minute() {
+        let mut state = state();
+        fold(&mut state, 1, DAY_US, 10);
+        let late = tick(StreamId { ms: 1_000 + 600_001, seq: 0 }, DAY_US + 1, 10);
+        let qty = late.tick.qty;
+        assert_eq!(state.fold(&late, qty, 8, &rules()), Ok(Folded::TooLate { start_us: DAY_US }));
+    }
+
+    #[test]
+    fn a_minute_whose_volume_would_leave_bigint_is_left_as_it_was() {
+        let mut state = state();
+        let [first, next] = [1, 2].map(|seq| tick(StreamId { ms: 1_000, seq }, DAY_US, 1));
+        let most = Decimal::from_lots(i64::MAX.into(), 8);
+        assert_eq!(state.fold(&first, most, 8, &rules()), Ok(Folded::Counted));
+        assert_eq!(state.fold(&next, most, 8, &rules()), Err(LotsError::TooLarge));
+        assert_eq!(state.frames[0][&DAY_US].candle.trades, 1);
+    }
+
+    proptest! {
+        /// Wherever an owner dies, the next one, which begins with what was written and reads some entries again, sends the same.
+        #[test]
+        fn a_new_owner_comes_to_the_same_minutes(
+            ticks in prop::collection::vec((0i64..20 * MINUTE_US, 1u32..100), 1..60),
+            batch in 1usize..10,
+            crash_at in 0usize..60,
+            again in 0usize..30,
+        ) {
+            let ticks: Vec<_> = (1u64..).zip(&ticks).map(|(seq, (offset_us, price))| tick(StreamId { ms: 1_000, seq }, DAY_US + offset_us, *price)).collect();
+            let mut sent_without = BTreeMap::new();
+            run(&mut state(), &ticks, batch, &mut sent_without, &mut BTreeMap::new());
+
+            let mut sent = BTreeMap::new();
+            let mut written = BTreeMap::new();
+            let crash_at = crash_at.min(ticks.len());
+            run(&mut state(), &ticks[..crash_at], batch, &mut sent, &mut written);
+            let mut next = state();
+            for ((timeframe, _), state) in &written {
+                next.restore(*timeframe, state.clone());
+            }
+            run(&mut next, &ticks[crash_at.saturating_sub(again)..], batch, &mut sent, &mut written);
+            // A minute that was evicted and replayed is repaired from the history; all others are equal.
+            for (start_us, candle) in &sent_without {
+                prop_assert_eq!(sent.get(start_us), Some(candle));
+            }
+        }
+    }
+
+    type Written = BTreeMap<(Timeframe, i64), CandleState>;
+
+    fn run(state: &mut SymbolState, ticks: &[AcceptedTick], batch: usize, sent: &mut BTreeMap<i64, Candle>, written: &mut Written) {
+        for ticks in ticks.chunks(batch) {
+            for tick in ticks {
+                state.fold(tick, tick.tick.qty, 8, &rules()).unwrap();
+            }
+            for change in state.take_changes(&rules(), None).candles {
+                let start_us = change.candle.start_us;
+                if change.must_send {
+                    let newest = sent.entry(start_us).or_insert_with(|| change.candle.clone());
+                    if newest.revision < change.candle.revision {
+                        *newest = change.candle.clone();
+                    }
+                }
+                written.insert((change.timeframe, start_us), CandleState { candle: change.candle, is_final: change.is_final });
+            }
+        }
+    }
+}

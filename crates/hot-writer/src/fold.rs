@@ -1,0 +1,161 @@
+//! Folding ticks into a symbol's candles. Pure: no clock, no connection.
+//!
+//! Every candle knows the last entry folded in (`revision`), so folding an entry again changes nothing, and it does not matter
+//! from how far back a new owner begins.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use storage_core::domain::candle::Candle;
+use storage_core::domain::decimal::Decimal;
+use storage_core::domain::lots::{Lots, LotsError};
+use storage_core::domain::symbol::Symbol;
+use storage_core::domain::tick::AcceptedTick;
+use storage_core::domain::timeframe::Timeframe;
+use storage_core::redis::codec::candles::CandleState;
+
+/// How late is late, in µs of event time where not said otherwise.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// How long a bucket stays open after its end.
+    pub(crate) close_grace_us: i64,
+    /// For how long after that a late tick amends it.
+    pub(crate) amend_window_us: i64,
+    /// For how long a trade ID is surely remembered, in ms of stream time.
+    pub(crate) dedup_window_ms: u64,
+}
+
+impl Rules {
+    pub(crate) fn new(close_grace: Duration, amend_window: Duration, dedup_window: Duration) -> Self {
+        let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4);
+        Self {
+            close_grace_us: micros(close_grace),
+            amend_window_us: micros(amend_window),
+            dedup_window_ms: u64::try_from(dedup_window.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Until when, in event time, a bucket that ends at `end_us` may be amended.
+    pub(crate) fn amendable_until_us(&self, end_us: i64) -> i64 {
+        end_us + self.close_grace_us + self.amend_window_us
+    }
+}
+
+/// A candle in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    pub(crate) candle: Candle,
+    /// Closed: from now on it changes only by amendment.
+    pub(crate) is_final: bool,
+    /// Not written since it changed.
+    pub(crate) is_dirty: bool,
+    /// Closed or amended, and not sent since.
+    pub(crate) must_send: bool,
+}
+
+/// What became of a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Folded {
+    /// It is in its minute.
+    Counted,
+    /// It came too late for its minute, which has to be computed again.
+    TooLate {
+        /// The minute's start.
+        start_us: i64,
+    },
+}
+
+/// A symbol's candles of all timeframes that are open or may still be amended, the newest of each being the current one.
+#[derive(Clone, Debug)]
+pub(crate) struct SymbolState {
+    pub(crate) symbol: Symbol,
+    pub(crate) frames: [BTreeMap<i64, Slot>; Timeframe::ALL.len()],
+    /// The greatest event time so far.
+    pub(crate) watermark_us: i64,
+    /// The stream's time of the last entry.
+    pub(crate) last_entry_ms: u64,
+    /// The newest tick by event time, when it has changed since the last write.
+    pub(crate) latest: Option<AcceptedTick>,
+}
+
+impl SymbolState {
+    pub(crate) fn new(symbol: Symbol) -> Self {
+        Self { symbol, frames: Default::default(), watermark_us: i64::MIN, last_entry_ms: 0, latest: None }
+    }
+
+    /// Takes over a candle that another owner has written; of two states the one with the higher revision counts.
+    pub(crate) fn restore(&mut self, timeframe: Timeframe, state: CandleState) {
+        let CandleState { candle, is_final } = state;
+        self.watermark_us = self.watermark_us.max(candle.last_us);
+        self.last_entry_ms = self.last_entry_ms.max(candle.revision.stream_id().ms);
+        let frame = &mut self.frames[timeframe as usize];
+        let known = frame.get(&candle.start_us).map(|slot| (slot.candle.revision, slot.is_final));
+        if known.is_none_or(|known| known < (candle.revision, is_final)) {
+            frame.insert(candle.start_us, Slot { candle, is_final, is_dirty: false, must_send: false });
+        }
+    }
+
+    /// Folds a tick, whose quantity in whole lots is `qty`, into every timeframe.
+    ///
+    /// # Errors
+    /// When the minute's volume would leave bigint; then nothing is changed.
+    pub(crate) fn fold(&mut self, accepted: &AcceptedTick, qty: Decimal, decimals: u8, rules: &Rules) -> Result<Folded, LotsError> {
+        let tick = &accepted.tick;
+        let minute_us = Timeframe::M1.bucket_start_us(tick.ts_us);
+        if let Some(slot) = self.frames[Timeframe::M1 as usize].get(&minute_us)
+            && slot.candle.revision < accepted.revision
+        {
+            let volume = slot.candle.volume.checked_add(qty).ok_or(LotsError::TooLarge)?;
+            if Lots::of(volume, decimals) == Err(LotsError::TooLarge) {
+                return Err(LotsError::TooLarge);
+            }
+        }
+        self.last_entry_ms = self.last_entry_ms.max(accepted.revision.stream_id().ms);
+        let mut folded = Folded::Counted;
+        for timeframe in Timeframe::ALL {
+            let counted = self.fold_into(timeframe, accepted, qty, rules);
+            if timeframe == Timeframe::M1 && !counted {
+                folded = Folded::TooLate { start_us: minute_us };
+            }
+        }
+        if tick.ts_us >= self.watermark_us {
+            self.watermark_us = tick.ts_us;
+            self.latest = Some(accepted.clone());
+        }
+        Ok(folded)
+    }
+
+    /// Folds into one timeframe; `false` when the bucket can't be changed any more.
+    fn fold_into(&mut self, timeframe: Timeframe, accepted: &AcceptedTick, qty: Decimal, rules: &Rules) -> bool {
+        let tick = &accepted.tick;
+        let start_us = timeframe.bucket_start_us(tick.ts_us);
+        let frame = &mut self.frames[timeframe as usize];
+        if let Some(slot) = frame.get_mut(&start_us) {
+            if slot.candle.revision >= accepted.revision {
+                return true;
+            }
+            // Beyond the dedup window the same trade could be counted twice; the history can tell.
+            let since_ms = slot.candle.since.stream_id().ms;
+            if timeframe == Timeframe::M1 && accepted.revision.stream_id().ms > since_ms.saturating_add(rules.dedup_window_ms) {
+                return false;
+            }
+            let Some(volume) = slot.candle.volume.checked_add(qty) else { return false };
+            slot.candle.fold(tick.ts_us, tick.price, volume, accepted.revision);
+            slot.is_dirty = true;
+            slot.must_send = slot.is_final;
+            return true;
+        }
+        if rules.amendable_until_us(start_us + timeframe.micros()) <= self.watermark_us {
+            return false;
+        }
+        if let Some(current) = frame.last_entry()
+            && *current.key() < start_us
+        {
+            // It leaves `candle:current:*`, so it has to be written to where it goes.
+            current.into_mut().is_dirty = true;
+        }
+        let candle = Candle::of_tick(timeframe, tick.ts_us, tick.price, qty, accepted.revision);
+        frame.insert(start_us, Slot { candle, is_final: false, is_dirty: true, must_send: false });
+        true
+    }
+}

@@ -1,0 +1,43 @@
+//! Metrics of hot-writer.
+
+use storage_core::domain::rejection::Rejection;
+use storage_core::telemetry::metrics::{BATCH_SIZES, SECONDS};
+
+storage_core::define_metrics! {
+    prefix "hot_writer";
+
+    /// Tick entries read.
+    Counter TICKS_READ = "ticks_read_total";
+    /// Ticks folded into candles.
+    Counter TICKS_FOLDED = "ticks_folded_total";
+    /// Ticks left out because their trade ID was there before.
+    Counter TICKS_DUPLICATE = "ticks_duplicate_total";
+    /// Ticks whose quantity was rounded to a lot.
+    Counter TICKS_ROUNDED = "ticks_rounded_total";
+    /// Ticks too late for their minute, which is computed again from the history instead.
+    Counter TICKS_REPAIRED = "ticks_repaired_total";
+    /// Entries that can't be used, by reason.
+    Counter DEAD_LETTERS = "dead_letters_total", reason = &Rejection::LABELS;
+    /// 1-minute candles closed.
+    Counter CANDLES_CLOSED = "candles_closed_total";
+    /// Closed 1-minute candles sent again with a late tick in them.
+    Counter CANDLES_AMENDED = "candles_amended_total";
+    /// Signals made active.
+    Counter SIGNALS_ACTIVATED = "signals_activated_total";
+    /// Signals that had expired before they were read.
+    Counter SIGNALS_EXPIRED = "signals_expired_total";
+    /// Entries trimmed from streams.
+    Counter ENTRIES_TRIMMED = "entries_trimmed_total";
+    /// Times that a partition was taken up: from another copy, or again after a failure.
+    Counter PARTITION_STARTS = "partition_starts_total";
+    /// Partitions that this copy serves.
+    Gauge PARTITIONS = "partitions_count";
+    /// Symbols with state in memory, by partition.
+    Gauge SYMBOLS = "symbols_count", partition = &[];
+    /// Tick entries not read yet, by partition.
+    Gauge LAG = "lag_entries", partition = &[];
+    /// Time from having read a batch to having written all that comes of it.
+    Histogram(SECONDS) BATCH_SECONDS = "batch_seconds";
+    /// Entries in a batch.
+    Histogram(BATCH_SIZES) BATCH_ENTRIES = "batch_entries";
+}

@@ -1,0 +1,51 @@
+//! The worker: what must be true before it starts, and the tasks that it is made of.
+
+use anyhow::Result;
+use storage_core::config::Misconfigured;
+use storage_core::redis::connection::{Connection, is_transient};
+use storage_core::redis::functions::{self, FunctionsError};
+use storage_core::redis::partitions;
+use storage_core::retry::Retry;
+use storage_core::service::Service;
+use storage_core::telemetry;
+use storage_core::telemetry::readiness::Readiness;
+use tracing::level_filters::LevelFilter;
+
+use crate::config::Config;
+use crate::{metrics, ownership, signals, trim};
+
+/// Runs until SIGTERM.
+///
+/// # Errors
+/// When the configuration does not fit what Redis holds, or a task fails.
+pub(crate) async fn run(config: Config) -> Result<()> {
+    telemetry::tracing::init(config.telemetry.log_format, LevelFilter::INFO)?;
+    let mut service = Service::new(&config.service)?;
+    let token = service.token();
+    let readiness = Readiness::waiting_for(["redis"]);
+    telemetry::serve(&mut service, &config.telemetry, "hot_writer", env!("CARGO_PKG_VERSION"), &[metrics::DEFINITIONS], &readiness).await?;
+
+    let retry = Retry::new("checking what Redis holds", &token).readiness(&readiness, "redis").permanent_if(is_permanent);
+    retry.run(|| check(&config)).await?;
+
+    service.spawn("partitions", ownership::own(config.clone(), readiness.clone(), token.clone()));
+    service.spawn("signals", signals::activate(config.clone(), readiness, token.clone()));
+    service.spawn("trim", trim::trim(config, token));
+    service.run().await
+}
+
+async fn check(config: &Config) -> Result<()> {
+    let mut conn = Connection::ordinary(&config.redis);
+    partitions::check(partitions::stored(&mut conn).await?, config.stream.partitions)?;
+    functions::check(&mut conn).await?;
+    Ok(())
+}
+
+/// What waiting does not mend: a wrong configuration, a wrong password, missing or old functions.
+fn is_permanent(error: &anyhow::Error) -> bool {
+    let waits = |error: &redis::RedisError| is_transient(error);
+    if Misconfigured::caused(error) || matches!(error.downcast_ref(), Some(FunctionsError::Missing | FunctionsError::Old { .. })) {
+        return true;
+    }
+    error.chain().filter_map(|cause| cause.downcast_ref()).any(|error| !waits(error))
+}

@@ -1,0 +1,86 @@
+//! Signals: from `stream:signals` to `signal:active:*`.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use redis::pipe;
+use storage_core::domain::entry::Entry;
+use storage_core::domain::signal::Signal;
+use storage_core::redis::codec::{dead, signals};
+use storage_core::redis::connection::Connection;
+use storage_core::redis::functions::{self, Expiry};
+use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
+use storage_core::redis::keys;
+use storage_core::redis::stream::{self, HOT_WRITER, Stream};
+use storage_core::redis::trim::now_ms;
+use storage_core::retry::keep_running;
+use storage_core::telemetry::readiness::Readiness;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::metrics;
+
+const BLOCK: Duration = Duration::from_millis(250);
+const BATCH: usize = 500;
+
+/// Makes signals active until `token` is cancelled.
+///
+/// # Errors
+/// Never while it runs: what fails is tried again, and shows in `readiness`.
+pub(crate) async fn activate(config: Config, readiness: Readiness, token: CancellationToken) -> Result<()> {
+    keep_running("signals", &readiness, &token, || activate_until_failure(&config, &readiness, &token)).await;
+    Ok(())
+}
+
+async fn activate_until_failure(config: &Config, readiness: &Readiness, token: &CancellationToken) -> Result<()> {
+    let options = GroupReaderOptions {
+        group: HOT_WRITER,
+        consumer: config.service.instance(&config.telemetry),
+        batch: BATCH,
+        block: BLOCK,
+        claim_after: config.hot.claim_after,
+    };
+    let mut conn = Connection::ordinary(&config.redis);
+    let mut reader = GroupReader::new(Connection::blocking(&config.redis, BLOCK), Stream::Signals, options);
+    while !token.is_cancelled() {
+        activate_batch(&mut reader, &mut conn).await?;
+        readiness.ok("signals");
+    }
+    Ok(())
+}
+
+async fn activate_batch(reader: &mut GroupReader, conn: &mut Connection) -> Result<()> {
+    let entries = reader.read().await.context("reading signals")?;
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let now_us = i64::try_from(now_ms(conn).await.context("reading the clock")?.saturating_mul(1_000))?;
+    let mut writes = pipe();
+    for entry in &entries {
+        writes.add_command(write(entry, now_us)).ignore();
+    }
+    writes.exec_async(conn).await.context("writing signals")?;
+    let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+    reader.acknowledge(&ids).await.context("acknowledging signals")
+}
+
+/// What an entry leads to: an active signal, or a dead letter. One that has expired is published all the same, with a hash that ends
+/// at once.
+fn write(entry: &Entry, now_us: i64) -> redis::Cmd {
+    match Signal::from_entry(entry) {
+        Ok(signal) => {
+            let counter = if signal.expires_us > now_us { &metrics::SIGNALS_ACTIVATED } else { &metrics::SIGNALS_EXPIRED };
+            counter.increment(1);
+            let channel = keys::signal_channel(&signal.symbol);
+            let message = signals::message(&signal);
+            let expiry = Expiry::AtMs(signal.expires_us / 1_000);
+            let key = keys::signal_active(&signal.symbol);
+            functions::put(&key, signal.revision, expiry, Some((&channel, &message)), &signals::hash_fields(&signal))
+        }
+        Err(reason) => {
+            metrics::DEAD_LETTERS.increment(reason.label(), 1);
+            let letter = dead::DeadLetter::new(Stream::Signals, entry, &reason);
+            stream::add(Stream::Dead, &dead::entry_fields(&letter))
+        }
+    }
+}
