@@ -4,6 +4,7 @@
 //! its symbol's lots can't hold is refused with the command that mends it, never silently changed.
 
 use super::decimal::Decimal;
+use super::rejection::Rejection;
 use super::symbol::Symbol;
 
 /// The decimals of a symbol's lots unless `symbols` says otherwise.
@@ -46,6 +47,19 @@ impl Lots {
             }
         }
         Ok(Self { count, rounded: !exact })
+    }
+}
+
+/// The rejection of `quantity` of `symbol` because of `error`; it names the command that mends it.
+pub fn rejection(symbol: &Symbol, quantity: Decimal, error: LotsError, decimals: u8) -> Rejection {
+    let qty = quantity.to_string();
+    let remedy = match fitting_command(symbol, quantity) {
+        Some(command) => format!("run `{command}`, then requeue this dead letter"),
+        None => "no lots can hold such a quantity".to_owned(),
+    };
+    match error {
+        LotsError::TooFine => Rejection::TooFine { qty, decimals, remedy },
+        LotsError::TooLarge => Rejection::TooLarge { qty, decimals, remedy },
     }
 }
 

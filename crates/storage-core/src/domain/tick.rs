@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::decimal::Decimal;
 use super::entry::{Entry, invalid, utf8};
-use super::lots::{Lots, LotsError, fitting_command};
+use super::lots::{self, Lots, LotsError};
 use super::rejection::Rejection;
 use super::stream_id::{Revision, StreamId};
 use super::symbol::Symbol;
@@ -134,15 +134,7 @@ impl Tick {
 
     /// The rejection of this tick's quantity because of `error`.
     pub fn lots_rejection(&self, error: LotsError, decimals: u8) -> Rejection {
-        let qty = self.qty.to_string();
-        let remedy = match fitting_command(&self.symbol, self.qty) {
-            Some(command) => format!("run `{command}`, then requeue this dead letter"),
-            None => "no lots can hold such a quantity".to_owned(),
-        };
-        match error {
-            LotsError::TooFine => Rejection::TooFine { qty, decimals, remedy },
-            LotsError::TooLarge => Rejection::TooLarge { qty, decimals, remedy },
-        }
+        lots::rejection(&self.symbol, self.qty, error, decimals)
     }
 }
 

@@ -103,6 +103,12 @@ pub fn client(config: &RedisConfig) -> RedisResult<Client> {
     Client::build_with_tls(info, TlsCertificates { client_tls, root_cert })
 }
 
+/// Whether an error was caused by Redis in a way that no waiting mends, such as a wrong password; for
+/// [`Retry::permanent_if`](crate::retry::Retry::permanent_if) when a worker starts. While it runs it goes on trying: passwords are rotated.
+pub fn is_permanent(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref::<RedisError>()).any(|error| !is_transient(error))
+}
+
 /// Whether repeating the command later may succeed: the server is away, loading, full, failing over or out of memory.
 /// A wrong password or a command that the user may not run is not of this kind.
 pub fn is_transient(error: &RedisError) -> bool {

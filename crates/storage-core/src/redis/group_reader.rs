@@ -74,6 +74,15 @@ impl GroupReader {
         }
     }
 
+    /// At most `count` new entries, waiting up to `block`, which is not longer than the options' one: more for a batch that
+    /// [`read`](Self::read) has begun.
+    ///
+    /// # Errors
+    /// When Redis can't be asked; reading again is safe.
+    pub async fn read_more(&mut self, count: usize, block: Duration) -> RedisResult<Vec<Entry>> {
+        self.read_group(">", count, block).await
+    }
+
     /// Marks entries as done.
     ///
     /// # Errors
@@ -97,7 +106,7 @@ impl GroupReader {
 
     async fn read_next(&mut self) -> RedisResult<Vec<Entry>> {
         if let Some(after) = self.backlog {
-            let entries = self.read_group(&after.to_string()).await?;
+            let entries = self.read_group(&after.to_string(), self.options.batch, self.options.block).await?;
             self.backlog = entries.last().map(|entry| entry.id);
             if !entries.is_empty() {
                 return Ok(entries);
@@ -109,18 +118,18 @@ impl GroupReader {
                 return Ok(claimed);
             }
         }
-        self.read_group(">").await
+        self.read_group(">", self.options.batch, self.options.block).await
     }
 
-    async fn read_group(&mut self, after: &str) -> RedisResult<Vec<Entry>> {
+    async fn read_group(&mut self, after: &str, count: usize, block: Duration) -> RedisResult<Vec<Entry>> {
         let reply = cmd("XREADGROUP")
             .arg("GROUP")
             .arg(self.options.group)
             .arg(&self.options.consumer)
             .arg("COUNT")
-            .arg(self.options.batch)
+            .arg(count)
             .arg("BLOCK")
-            .arg(millis(self.options.block).max(1))
+            .arg(millis(block).max(1))
             .arg("STREAMS")
             .arg(self.stream.key())
             .arg(after)

@@ -94,6 +94,23 @@ pub async fn replace_1m(connection: &mut AsyncPgConnection, row: &CandleRow) -> 
     .map(|written| written == 1)
 }
 
+/// The class of [`lock_partition`]'s locks. The number means nothing; it must only be nobody else's.
+const PARTITION_LOCKS: i32 = 0x6361_6e64;
+
+/// Keeps others that write candles of `partition` waiting until the end of this transaction, so that nothing changes between
+/// [`superseding`] and [`upsert_1m`].
+///
+/// # Errors
+/// The database's.
+pub async fn lock_partition(connection: &mut AsyncPgConnection, partition: u16) -> QueryResult<()> {
+    sql_query("SELECT pg_advisory_xact_lock($1, $2)")
+        .bind::<Integer, _>(PARTITION_LOCKS)
+        .bind::<Integer, _>(i32::from(partition))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// A candle that is about to be written, as far as [`superseding`] must know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Successor {
@@ -115,27 +132,35 @@ struct At {
     ordinal: i64,
 }
 
-/// Which of `candidates` must not replace the row that the table holds, because that row has ticks which the candidate
-/// lacks: it ends before the candidate begins, or counts more trades. Returned by their index.
-/// A candidate that is not newer than its row is none of them: writing it changes nothing anyway.
+// The range of time spares the chunks that no candidate belongs to.
+const SUPERSEDING: &str = "
+SELECT new.ordinal
+FROM unnest($1, $2, $3, $4, $5) WITH ORDINALITY AS new (symbol, time, trades, since, revision, ordinal)
+JOIN candles_1m old USING (symbol, time)
+WHERE old.time BETWEEN $6 AND $7
+  AND (old.revision < new.revision AND (old.revision < new.since OR old.trades > new.trades)
+       OR old.revision > new.revision AND old.trades < new.trades)
+ORDER BY new.ordinal";
+
+/// Which of `candidates` must not be written but computed from `ticks` again, because of it and the row that the table
+/// holds the older has ticks which the newer lacks: it ends before the newer begins, or counts more trades.
+/// Returned by their index.
 ///
 /// # Errors
 /// The database's.
 pub async fn superseding(connection: &mut AsyncPgConnection, candidates: &[Successor]) -> QueryResult<Vec<usize>> {
-    let found: Vec<At> = sql_query(
-        "SELECT new.ordinal
-         FROM unnest($1, $2, $3, $4, $5) WITH ORDINALITY AS new (symbol, time, trades, since, revision, ordinal)
-         JOIN candles_1m old USING (symbol, time)
-         WHERE old.revision < new.revision AND (old.revision < new.since OR old.trades > new.trades)
-         ORDER BY new.ordinal",
-    )
-    .bind::<Array<Text>, _>(candidates.iter().map(|row| row.symbol.as_str()).collect::<Vec<_>>())
-    .bind::<Array<Timestamptz>, _>(candidates.iter().map(|row| to_datetime(row.start_us)).collect::<Vec<_>>())
-    .bind::<Array<Integer>, _>(candidates.iter().map(|row| row.trades).collect::<Vec<_>>())
-    .bind::<Array<BigInt>, _>(candidates.iter().map(|row| row.since.as_i64()).collect::<Vec<_>>())
-    .bind::<Array<BigInt>, _>(candidates.iter().map(|row| row.revision.as_i64()).collect::<Vec<_>>())
-    .get_results(connection)
-    .await?;
+    let starts = || candidates.iter().map(|row| row.start_us);
+    let (Some(first_us), Some(last_us)) = (starts().min(), starts().max()) else { return Ok(Vec::new()) };
+    let found: Vec<At> = sql_query(SUPERSEDING)
+        .bind::<Array<Text>, _>(candidates.iter().map(|row| row.symbol.as_str()).collect::<Vec<_>>())
+        .bind::<Array<Timestamptz>, _>(starts().map(to_datetime).collect::<Vec<_>>())
+        .bind::<Array<Integer>, _>(candidates.iter().map(|row| row.trades).collect::<Vec<_>>())
+        .bind::<Array<BigInt>, _>(candidates.iter().map(|row| row.since.as_i64()).collect::<Vec<_>>())
+        .bind::<Array<BigInt>, _>(candidates.iter().map(|row| row.revision.as_i64()).collect::<Vec<_>>())
+        .bind::<Timestamptz, _>(to_datetime(first_us))
+        .bind::<Timestamptz, _>(to_datetime(last_us))
+        .get_results(connection)
+        .await?;
     Ok(found.into_iter().filter_map(|at| usize::try_from(at.ordinal - 1).ok()).collect())
 }
 

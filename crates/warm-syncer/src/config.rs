@@ -1,0 +1,72 @@
+//! The configuration of this worker; its own part is section `[warm]`.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use storage_core::config::positive;
+use storage_core::config::postgres::PostgresConfig;
+use storage_core::config::redis::RedisConfig;
+use storage_core::config::service::ServiceConfig;
+use storage_core::config::stream::StreamConfig;
+use storage_core::config::telemetry::TelemetryConfig;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) redis: RedisConfig,
+    pub(crate) postgres: PostgresConfig,
+    pub(crate) telemetry: TelemetryConfig,
+    pub(crate) stream: StreamConfig,
+    pub(crate) service: ServiceConfig,
+    pub(crate) warm: WarmConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            redis: RedisConfig::default(),
+            postgres: PostgresConfig::default(),
+            telemetry: TelemetryConfig::listening_on(9102),
+            stream: StreamConfig::default(),
+            service: ServiceConfig::default(),
+            warm: WarmConfig::default(),
+        }
+    }
+}
+
+/// How batches are cut, and what happens around them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WarmConfig {
+    /// The most candles, signals or dead letters that one transaction writes.
+    #[serde(deserialize_with = "positive::number")]
+    pub(crate) batch_rows: usize,
+    /// The most ticks that one transaction writes.
+    #[serde(deserialize_with = "positive::number")]
+    pub(crate) tick_batch_rows: usize,
+    /// How long a batch that is not full waits for more.
+    #[serde(with = "humantime_serde")]
+    pub(crate) batch_wait: Duration,
+    /// After this time without acknowledgement, the entries of another copy are taken over. Longer than a batch ever takes.
+    #[serde(
+        serialize_with = "humantime_serde::serialize",
+        deserialize_with = "positive::duration"
+    )]
+    pub(crate) claim_after: Duration,
+    /// Changes of minutes older than this are announced on `stream:rollups`, as the rollups' own policies don't see them any more.
+    /// At most the policies' `start_offset` (3 days) less the largest bucket (1 day), as a bucket must lie in their window whole.
+    #[serde(with = "humantime_serde")]
+    pub(crate) refresh_window: Duration,
+}
+
+impl Default for WarmConfig {
+    fn default() -> Self {
+        Self {
+            batch_rows: 1_000,
+            tick_batch_rows: 5_000,
+            batch_wait: Duration::from_millis(200),
+            claim_after: Duration::from_secs(60),
+            refresh_window: Duration::from_secs(2 * 86_400),
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Closed candles, by revision: each minute holds the newest one, and none that lacks ticks of the one before.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use diesel::QueryResult;
+use diesel_async::AsyncPgConnection;
+use storage_core::domain::candle::Candle;
+use storage_core::domain::entry::{Entry, invalid};
+use storage_core::domain::lots::{self, DEFAULT_VOLUME_DECIMALS, Lots};
+use storage_core::domain::rejection::Rejection;
+use storage_core::domain::symbol::Symbol;
+use storage_core::domain::time::TimeRange;
+use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::queries::candles::{self, CandleRow, Successor};
+use storage_core::redis::codec;
+use storage_core::redis::codec::repairs::Repair;
+
+use super::Kind;
+use super::ticks::volume_decimals;
+use crate::collect::{Item, Rejected};
+use crate::commit::Written;
+
+pub(super) const LABEL: &str = "candles";
+
+/// The closed 1-minute candles of a partition.
+pub(crate) struct Candles {
+    pub(crate) partition: u16,
+    /// Changes of older minutes are announced.
+    pub(crate) refresh_window: Duration,
+}
+
+/// A closed candle of a symbol.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ClosedCandle {
+    symbol: Symbol,
+    candle: Candle,
+    /// `candle.trades` as the table holds it.
+    trades: i32,
+}
+
+impl ClosedCandle {
+    fn repair(&self) -> Repair {
+        Repair {
+            symbol: self.symbol.clone(),
+            start_us: self.candle.start_us,
+            revision: self.candle.revision,
+        }
+    }
+
+    /// Whether an older candle of the minute has ticks that this one lacks.
+    fn lacks_ticks_of(&self, older: &Self) -> bool {
+        older.candle.revision < self.candle.since || older.trades > self.trades
+    }
+
+    fn successor(&self) -> Successor {
+        Successor {
+            symbol: self.symbol.clone(),
+            start_us: self.candle.start_us,
+            trades: self.trades,
+            since: self.candle.since,
+            revision: self.candle.revision,
+        }
+    }
+
+    fn row(&self, volume_lots: i64) -> CandleRow {
+        CandleRow {
+            start_us: self.candle.start_us,
+            symbol: self.symbol.clone(),
+            open: self.candle.open,
+            high: self.candle.high,
+            low: self.candle.low,
+            close: self.candle.close,
+            volume_lots,
+            trades: self.trades,
+            revision: self.candle.revision,
+        }
+    }
+}
+
+impl Kind for Candles {
+    const LABEL: &'static str = LABEL;
+    type Row = ClosedCandle;
+
+    fn judge(&self, entry: &Entry) -> Result<ClosedCandle, Rejection> {
+        let (symbol, candle) = codec::candles::decode_entry(entry)?;
+        if Timeframe::M1.bucket_start_us(candle.start_us) != candle.start_us {
+            return Err(invalid("time", "is not the start of a minute"));
+        }
+        if ![candle.open, candle.high, candle.low, candle.close]
+            .iter()
+            .all(|price| price.is_finite() && *price > 0.0)
+        {
+            return Err(invalid("close", "or another price is not positive"));
+        }
+        let trades = i32::try_from(candle.trades).map_err(|_| invalid("trades", "is beyond an integer"))?;
+        Ok(ClosedCandle { symbol, candle, trades })
+    }
+
+    async fn write(&self, connection: &mut AsyncPgConnection, items: &[Item<ClosedCandle>]) -> QueryResult<Written> {
+        let decimals = volume_decimals(connection, items.iter().map(|item| &item.row.symbol)).await?;
+        let (newest, mut repairs) = dedupe(items);
+        let (mut fitting, rejected) = in_lots(newest, &decimals);
+
+        candles::lock_partition(connection, self.partition).await?;
+        let successors: Vec<Successor> = fitting.iter().map(|(closed, _)| closed.successor()).collect();
+        for at in candles::superseding(connection, &successors).await?.into_iter().rev() {
+            repairs.push(fitting.swap_remove(at).0.repair());
+        }
+        let rows: Vec<CandleRow> = fitting.into_iter().map(|(closed, lots)| closed.row(lots)).collect();
+        let written = candles::upsert_1m(connection, &rows).await?;
+
+        Ok(Written {
+            rows: written,
+            unchanged: rows.len() - written,
+            rejected,
+            repairs,
+            // All of them: after a crash between commit and announcement the redelivered ones change nothing.
+            rollups: older_than(&rows, now_us().saturating_sub(micros(self.refresh_window))),
+        })
+    }
+}
+
+/// The newest candle of each minute, except where an older one has ticks that it lacks: then the older one, and the minute has to
+/// be repaired.
+fn dedupe(items: &[Item<ClosedCandle>]) -> (Vec<&Item<ClosedCandle>>, Vec<Repair>) {
+    let mut sorted: Vec<&Item<ClosedCandle>> = items.iter().collect();
+    sorted.sort_by(|a, b| {
+        let key = |item: &Item<ClosedCandle>| (item.row.candle.start_us, item.row.candle.revision);
+        a.row.symbol.cmp(&b.row.symbol).then_with(|| key(a).cmp(&key(b)))
+    });
+    let mut newest: Vec<&Item<ClosedCandle>> = Vec::with_capacity(sorted.len());
+    let mut repairs: Vec<Repair> = Vec::new();
+    for item in sorted {
+        match newest.last_mut() {
+            Some(last)
+                if (&last.row.symbol, last.row.candle.start_us) == (&item.row.symbol, item.row.candle.start_us) =>
+            {
+                if item.row.lacks_ticks_of(&last.row) {
+                    repairs.push(item.row.repair());
+                } else {
+                    *last = item;
+                }
+            }
+            _ => newest.push(item),
+        }
+    }
+    // Of several repairs of a minute the last one covers the others.
+    repairs.reverse();
+    repairs.dedup_by(|a, b| (&a.symbol, a.start_us) == (&b.symbol, b.start_us));
+    (newest, repairs)
+}
+
+type Fitting<'a> = Vec<(&'a ClosedCandle, i64)>;
+
+/// The candles with their volumes in lots, and those whose volumes don't fit.
+fn in_lots<'a>(items: Vec<&'a Item<ClosedCandle>>, decimals: &HashMap<Symbol, u8>) -> (Fitting<'a>, Vec<Rejected>) {
+    let (mut fitting, mut rejected) = (Vec::with_capacity(items.len()), Vec::new());
+    for Item { entry, row: closed } in items {
+        let (symbol, volume) = (&closed.symbol, closed.candle.volume);
+        let decimals = decimals.get(symbol).copied().unwrap_or(DEFAULT_VOLUME_DECIMALS);
+        match Lots::of(volume, decimals) {
+            Ok(lots) => fitting.push((closed, lots.count)),
+            Err(error) => rejected.push(Rejected {
+                entry: *entry,
+                reason: lots::rejection(symbol, volume, error, decimals),
+            }),
+        }
+    }
+    (fitting, rejected)
+}
+
+/// The minutes that ended before `border_us`.
+fn older_than(rows: &[CandleRow], border_us: i64) -> Vec<TimeRange> {
+    rows.iter()
+        .map(|row| TimeRange {
+            from_us: row.start_us,
+            to_us: row.start_us.saturating_add(Timeframe::M1.micros()),
+        })
+        .filter(|minute| minute.to_us <= border_us)
+        .collect()
+}
+
+fn now_us() -> i64 {
+    micros(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default())
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storage_core::domain::decimal::Decimal;
+    use storage_core::domain::stream_id::{Revision, StreamId};
+
+    const MINUTE_US: i64 = 60_000_000;
+
+    fn revision(ms: u64) -> Revision {
+        StreamId::at_ms(ms).try_into().unwrap()
+    }
+
+    /// A candle of the `minute`th minute with the ticks of the entries `since` to `to`, `trades` in number.
+    fn item(symbol: &str, minute: i64, since: u64, to: u64, trades: i32) -> Item<ClosedCandle> {
+        let mut candle = Candle::of_tick(
+            Timeframe::M1,
+            minute * MINUTE_US,
+            1.5,
+            Decimal::from_lots(25, 1),
+            revision(since),
+        );
+        candle.revision = revision(to);
+        candle.trades = trades.into();
+        Item {
+            entry: 0,
+            row: ClosedCandle {
+                symbol: symbol.parse().unwrap(),
+                candle,
+                trades,
+            },
+        }
+    }
+
+    fn kept(items: &[Item<ClosedCandle>]) -> (Vec<Revision>, Vec<Revision>) {
+        let (newest, repairs) = dedupe(items);
+        (
+            newest.into_iter().map(|item| item.row.candle.revision).collect(),
+            repairs.into_iter().map(|repair| repair.revision).collect(),
+        )
+    }
+
+    #[test]
+    fn the_newest_revision_of_a_minute_wins_whatever_the_order() {
+        let items = [
+            item("A", 0, 1, 30, 3),
+            item("A", 0, 1, 10, 1),
+            item("A", 1, 40, 40, 1),
+            item("B", 0, 1, 20, 2),
+        ];
+        assert_eq!(kept(&items), (vec![revision(30), revision(40), revision(20)], vec![]));
+    }
+
+    #[test]
+    fn the_same_candle_twice_is_one() {
+        let items = [item("A", 0, 1, 30, 3), item("A", 0, 1, 30, 3)];
+        assert_eq!(kept(&items), (vec![revision(30)], vec![]));
+    }
+
+    #[test]
+    fn a_candle_that_began_anew_does_not_replace_the_one_before() {
+        let items = [item("A", 0, 1, 30, 3), item("A", 0, 90, 90, 1), item("A", 0, 90, 95, 2)];
+        assert_eq!(kept(&items), (vec![revision(30)], vec![revision(95)]));
+    }
+
+    #[test]
+    fn a_candle_with_fewer_trades_does_not_replace_the_one_before() {
+        let items = [item("A", 0, 1, 30, 3), item("A", 0, 1, 40, 2)];
+        assert_eq!(kept(&items), (vec![revision(30)], vec![revision(40)]));
+    }
+
+    #[test]
+    fn a_volume_becomes_lots_of_its_symbol_or_names_the_command() {
+        let items = [
+            item("FINE", 0, 1, 1, 1),
+            item("COARSE", 0, 1, 1, 1),
+            item("NEW", 0, 1, 1, 1),
+        ];
+        let decimals = HashMap::from([("FINE".parse().unwrap(), 3), ("COARSE".parse().unwrap(), 0)]);
+        let (fitting, rejected) = in_lots(items.iter().collect(), &decimals);
+        assert_eq!(
+            fitting.into_iter().map(|(_, lots)| lots).collect::<Vec<_>>(),
+            [2_500, 250_000_000]
+        );
+        let reason = rejected[0].reason.to_string();
+        assert!(
+            reason.contains("aggregator-admin symbols set COARSE --volume-decimals"),
+            "{reason}"
+        );
+    }
+
+    #[test]
+    fn only_minutes_that_ended_before_the_border_are_announced() {
+        let rows: Vec<CandleRow> = (0..3).map(|minute| item("A", minute, 1, 1, 1).row.row(1)).collect();
+        assert_eq!(
+            older_than(&rows, 2 * MINUTE_US),
+            [
+                TimeRange {
+                    from_us: 0,
+                    to_us: MINUTE_US
+                },
+                TimeRange {
+                    from_us: MINUTE_US,
+                    to_us: 2 * MINUTE_US
+                }
+            ]
+        );
+    }
+
+    #[test]
+    fn a_candle_between_two_minutes_is_refused() {
+        let kind = Candles {
+            partition: 0,
+            refresh_window: Duration::ZERO,
+        };
+        let entry = |closed: &ClosedCandle| {
+            let fields = codec::candles::entry_fields(&closed.symbol, &closed.candle);
+            Entry {
+                id: StreamId::at_ms(1),
+                fields: fields
+                    .into_iter()
+                    .map(|(name, value)| (name.into(), value.into()))
+                    .collect(),
+            }
+        };
+        let mut closed = item("A", 1, 1, 1, 1).row;
+        assert_eq!(kind.judge(&entry(&closed)), Ok(closed.clone()));
+        closed.candle.start_us += 1_000_000;
+        assert!(kind.judge(&entry(&closed)).is_err());
+        closed.candle.start_us -= 1_000_000;
+        closed.candle.high = f64::NAN;
+        assert!(kind.judge(&entry(&closed)).is_err());
+    }
+}

@@ -1,0 +1,89 @@
+//! Ticks, once each: what a minute can be computed from again.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use diesel::QueryResult;
+use diesel_async::AsyncPgConnection;
+use storage_core::domain::entry::Entry;
+use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
+use storage_core::domain::partition::partition_of;
+use storage_core::domain::rejection::Rejection;
+use storage_core::domain::symbol::Symbol;
+use storage_core::domain::tick::AcceptedTick;
+use storage_core::postgres::queries::symbols;
+use storage_core::postgres::queries::ticks::{self, TickRow};
+
+use super::Kind;
+use crate::collect::{Item, Rejected};
+use crate::commit::Written;
+
+pub(super) const LABEL: &str = "ticks";
+
+/// The ticks of a partition.
+pub(crate) struct Ticks {
+    pub(crate) partition: u16,
+    pub(crate) partitions: u16,
+    pub(crate) max_future: Duration,
+}
+
+impl Kind for Ticks {
+    const LABEL: &'static str = LABEL;
+    type Row = AcceptedTick;
+
+    fn judge(&self, entry: &Entry) -> Result<AcceptedTick, Rejection> {
+        let accepted = AcceptedTick::from_entry(entry, self.max_future)?;
+        let expected = partition_of(&accepted.tick.symbol, self.partitions);
+        if expected != self.partition {
+            return Err(Rejection::WrongPartition {
+                expected,
+                found: self.partition,
+            });
+        }
+        Ok(accepted)
+    }
+
+    async fn write(&self, connection: &mut AsyncPgConnection, items: &[Item<AcceptedTick>]) -> QueryResult<Written> {
+        let decimals = volume_decimals(connection, items.iter().map(|item| &item.row.tick.symbol)).await?;
+        let (mut rows, mut rejected) = (Vec::with_capacity(items.len()), Vec::new());
+        for Item { entry, row: accepted } in items {
+            let decimals = decimals
+                .get(&accepted.tick.symbol)
+                .copied()
+                .unwrap_or(DEFAULT_VOLUME_DECIMALS);
+            match accepted
+                .tick
+                .lots(decimals)
+                .and_then(|lots| TickRow::new(accepted, lots.count))
+            {
+                Ok(row) => rows.push(row),
+                Err(reason) => rejected.push(Rejected { entry: *entry, reason }),
+            }
+        }
+        let new = ticks::insert(connection, &rows).await?;
+        Ok(Written {
+            rows: new,
+            unchanged: rows.len() - new,
+            rejected,
+            ..Written::default()
+        })
+    }
+}
+
+/// The decimals of the symbols' lots, which stay as they are until the end of the transaction. Symbols that come for the first
+/// time are registered.
+pub(super) async fn volume_decimals<'a>(
+    connection: &mut AsyncPgConnection,
+    wanted: impl Iterator<Item = &'a Symbol>,
+) -> QueryResult<HashMap<Symbol, u8>> {
+    let mut wanted: Vec<&Symbol> = wanted.collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    symbols::keep_decimals(connection).await?;
+    let known = symbols::decimals(connection, &wanted).await?;
+    wanted.retain(|symbol| !known.contains_key(symbol));
+    if !wanted.is_empty() {
+        symbols::register(connection, &wanted).await?;
+    }
+    Ok(known)
+}

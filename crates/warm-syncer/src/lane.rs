@@ -1,0 +1,167 @@
+//! A lane takes one stream through the stages, batch by batch, and waits wherever a store is away.
+
+use std::time::Duration;
+
+use storage_core::domain::entry::Entry;
+use storage_core::domain::rejection::Rejection;
+use storage_core::domain::stream_id::StreamId;
+use storage_core::postgres::pool::Pool;
+use storage_core::redis::connection::Connection;
+use storage_core::redis::stream::Stream;
+use storage_core::retry::Retry;
+use storage_core::telemetry::readiness::Readiness;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::acknowledge::{Announcements, len};
+use crate::collect::{Bisection, Item, Rejected, collect};
+use crate::commit::{Written, commit};
+use crate::kinds::Kind;
+use crate::read::Reader;
+use crate::{dead_letter, metrics};
+
+/// When a lane ends.
+#[derive(Clone)]
+pub(crate) struct Ending {
+    /// No further batch is read.
+    pub(crate) stop: CancellationToken,
+    /// The batch that was begun is given up; it will be delivered again.
+    pub(crate) give_up: CancellationToken,
+}
+
+impl Ending {
+    /// Batches have most of `grace` to be finished in.
+    pub(crate) fn new(stop: CancellationToken) -> Self {
+        Self {
+            stop,
+            give_up: CancellationToken::new(),
+        }
+    }
+
+    /// Gives the batches up when `grace` is nearly over.
+    pub(crate) async fn watch(self, grace: Duration) -> anyhow::Result<()> {
+        self.stop.cancelled().await;
+        tokio::time::sleep(grace.mul_f64(0.8)).await;
+        self.give_up.cancel();
+        Ok(())
+    }
+}
+
+/// What one stream is read, written and acknowledged with.
+pub(crate) struct Lane<K> {
+    pub(crate) stream: Stream,
+    pub(crate) kind: K,
+    pub(crate) reader: Mutex<Reader>,
+    pub(crate) redis: Mutex<Connection>,
+    pub(crate) pool: Pool,
+    pub(crate) readiness: Readiness,
+    pub(crate) ending: Ending,
+}
+
+impl<K: Kind> Lane<K> {
+    /// Works until the shutdown; the batch that was begun is finished.
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        while !self.ending.stop.is_cancelled() {
+            let entries = self.read().await?;
+            if !entries.is_empty() {
+                self.process(&entries).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn process(&self, entries: &[Entry]) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        metrics::ENTRIES_READ.increment(K::LABEL, len(entries));
+        metrics::BATCH_ROWS.record(K::LABEL, entries.len() as f64);
+
+        let (rows, rejected) = collect(&self.kind, entries);
+        let mut written = self.commit(&rows).await?;
+        written.rejected.extend(rejected);
+        metrics::ROWS_WRITTEN.increment(K::LABEL, written.rows.try_into()?);
+        metrics::ROWS_UNCHANGED.increment(K::LABEL, written.unchanged.try_into()?);
+
+        let letters = dead_letter::letters(self.stream, K::LABEL, entries, &written.rejected);
+        self.announce(&Announcements::new(&written, letters)).await?;
+        let ids: Vec<StreamId> = entries.iter().map(|entry| entry.id).collect();
+        self.acknowledge(&ids).await?;
+
+        metrics::BATCHES.increment(K::LABEL, 1);
+        metrics::BATCH_DURATION.record(K::LABEL, begin.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    async fn read(&self) -> anyhow::Result<Vec<Entry>> {
+        self.retry("reading", &self.ending.stop)
+            .run(async || {
+                let mut reader = self.reader.lock().await;
+                reader
+                    .batch()
+                    .await
+                    .inspect_err(|_| metrics::RETRIES.increment("redis", 1))
+            })
+            .await
+    }
+
+    /// Commits the rows, in parts if the database refuses some of them.
+    async fn commit(&self, rows: &[Item<K::Row>]) -> anyhow::Result<Written> {
+        let mut all = Written::default();
+        let mut parts = Bisection::of(rows.len());
+        while let Some(part) = parts.next() {
+            let some = &rows[part.clone()];
+            let outcome = self
+                .retry("writing", &self.ending.give_up)
+                .run(async || {
+                    commit(&self.pool, &self.kind, some)
+                        .await
+                        .inspect_err(|_| metrics::RETRIES.increment("postgres", 1))
+                })
+                .await?;
+            match outcome {
+                Ok(written) => all.merge(written),
+                Err(bad) => {
+                    let alone = parts.refused(part).and_then(|at| rows.get(at));
+                    all.rejected.extend(alone.map(|item| Rejected {
+                        entry: item.entry,
+                        reason: Rejection::Refused(bad.0),
+                    }));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    async fn announce(&self, announcements: &Announcements) -> anyhow::Result<()> {
+        self.retry("announcing", &self.ending.give_up)
+            .run(async || {
+                let mut redis = self.redis.lock().await;
+                announcements
+                    .send(&mut redis)
+                    .await
+                    .inspect_err(|_| metrics::RETRIES.increment("redis", 1))
+            })
+            .await?;
+        announcements.count();
+        Ok(())
+    }
+
+    async fn acknowledge(&self, ids: &[StreamId]) -> anyhow::Result<()> {
+        self.retry("acknowledging", &self.ending.give_up)
+            .run(async || {
+                let mut reader = self.reader.lock().await;
+                reader
+                    .acknowledge(ids)
+                    .await
+                    .inspect_err(|_| metrics::RETRIES.increment("redis", 1))
+            })
+            .await
+    }
+
+    /// Tries again whatever the error: what is wrong with a password or the schema is mended while this runs.
+    fn retry<'a>(&'a self, what: &str, token: &'a CancellationToken) -> Retry<'a> {
+        Retry::new(format!("{what} {}", self.stream), token)
+            .readiness(&self.readiness, self.stream.to_string())
+            .permanent_if(|_| false)
+    }
+}
