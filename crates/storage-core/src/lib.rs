@@ -8,3 +8,5 @@ pub mod redis;
 pub mod retry;
 pub mod service;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;

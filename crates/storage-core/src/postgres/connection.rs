@@ -21,7 +21,7 @@ use super::tls;
 use crate::config::postgres::PostgresConfig;
 
 /// Why there is no connection. Its text names the server and the database, and says what to do.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("cannot use PostgreSQL at {target}: {reason}")]
 pub struct ConnectError {
     target: String,
@@ -37,7 +37,11 @@ impl ConnectError {
     }
 
     pub(super) fn new(config: &PostgresConfig, fault: Fault, reason: impl Into<String>) -> Self {
-        Self { target: config.url.masked(), reason: reason.into(), fault }
+        Self {
+            target: config.url.masked(),
+            reason: reason.into(),
+            fault,
+        }
     }
 }
 
@@ -51,18 +55,25 @@ pub async fn connect(config: &PostgresConfig, application: &str) -> Result<Async
     let tls = tls::connector(config).map_err(permanent)?;
     let opening = async {
         let client = open_any(&options, tls.as_ref()).await?;
-        let mut connection =
-            AsyncPgConnection::try_from(client).await.map_err(|error| Failed::transient(error.to_string()))?;
+        let mut connection = AsyncPgConnection::try_from(client)
+            .await
+            .map_err(|error| Failed::transient(error.to_string()))?;
         connection
             .batch_execute(&session_settings(config.statement_timeout))
             .await
-            .map_err(|error| Failed { fault: Fault::of(&error), reason: error.to_string() })?;
+            .map_err(|error| Failed {
+                fault: Fault::of(&error),
+                reason: error.to_string(),
+            })?;
         Ok(connection)
     };
     match timeout(config.connect_timeout, opening).await {
         Ok(opened) => opened.map_err(|failed: Failed| ConnectError::new(config, failed.fault, failed.reason)),
         Err(_) => {
-            let reason = format!("no answer within {:?}; is it running, and is this its port?", config.connect_timeout);
+            let reason = format!(
+                "no answer within {:?}; is it running, and is this its port?",
+                config.connect_timeout
+            );
             Err(ConnectError::new(config, Fault::Transient, reason))
         }
     }
@@ -90,17 +101,25 @@ struct Failed {
 
 impl Failed {
     fn transient(reason: impl Into<String>) -> Self {
-        Self { fault: Fault::Transient, reason: reason.into() }
+        Self {
+            fault: Fault::Transient,
+            reason: reason.into(),
+        }
     }
 
     fn permanent(reason: impl Into<String>) -> Self {
-        Self { fault: Fault::Permanent, reason: reason.into() }
+        Self {
+            fault: Fault::Permanent,
+            reason: reason.into(),
+        }
     }
 
     fn of_driver(error: &tokio_postgres::Error) -> Self {
         let Some(db) = error.as_db_error() else {
             // The driver's own text says only at which step; the cause says why.
-            let cause = error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+            let cause = error
+                .source()
+                .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
             return Self::transient(cause);
         };
         let code = db.code().code();
@@ -108,7 +127,10 @@ impl Failed {
             Some(remedy) => format!("{}; {remedy}", db.message()),
             None => db.message().to_owned(),
         };
-        Self { fault: Fault::of_sqlstate(code), reason }
+        Self {
+            fault: Fault::of_sqlstate(code),
+            reason,
+        }
     }
 }
 
@@ -131,12 +153,16 @@ async fn open(options: &Config, host: &Host, port: u16, tls: Option<&MakeRustlsC
     match host {
         Host::Unix(folder) => {
             let path = folder.join(format!(".s.PGSQL.{port}"));
-            let stream = UnixStream::connect(&path).await.map_err(unreachable(path.display().to_string()))?;
+            let stream = UnixStream::connect(&path)
+                .await
+                .map_err(unreachable(path.display().to_string()))?;
             start_plain(options, stream).await
         }
         Host::Tcp(name) => {
             let dial = async || tcp(name, port).await.map_err(unreachable(format!("{name}:{port}")));
-            let Some(tls) = tls else { return start_plain(options, dial().await?).await };
+            let Some(tls) = tls else {
+                return start_plain(options, dial().await?).await;
+            };
             let connector = MakeTlsConnect::<TcpStream>::make_tls_connect(&mut tls.clone(), name)
                 .map_err(|_| Failed::permanent(format!("{name} can't be the name in a certificate")))?;
             match start_tls(options, dial().await?, connector).await {
@@ -154,7 +180,10 @@ async fn tcp(name: &str, port: u16) -> io::Result<TcpStream> {
     let stream = TcpStream::connect((name, port)).await?;
     stream.set_nodelay(true)?;
     // A server that vanished without a word is noticed within half a minute, not after the kernel's two hours.
-    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5)).with_retries(3);
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
     SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
     Ok(stream)
 }
@@ -165,7 +194,9 @@ where
 {
     let mut options = options.clone();
     options.ssl_mode(SslMode::Disable);
-    start(&options, Annotated::new(stream), NoTls).await.map_err(|error| Failed::of_driver(&error))
+    start(&options, Annotated::new(stream), NoTls)
+        .await
+        .map_err(|error| Failed::of_driver(&error))
 }
 
 async fn start_tls(

@@ -20,7 +20,9 @@ impl Fault {
     /// Judges an error by its SQLSTATE; where it has none, by its kind.
     pub fn of(error: &Error) -> Self {
         match error {
-            Error::DatabaseError(_, info) => sqlstate::of_message(info.message()).map_or(Self::Transient, Self::of_sqlstate),
+            Error::DatabaseError(_, info) => {
+                sqlstate::of_message(info.message()).map_or(Self::Transient, Self::of_sqlstate)
+            }
             Error::RollbackErrorOnCommit { commit_error, .. } => Self::of(commit_error),
             Error::BrokenTransactionManager | Error::RollbackTransaction => Self::Transient,
             Error::SerializationError(_) | Error::InvalidCString(_) => Self::BadRow,
@@ -98,13 +100,17 @@ mod tests {
 
     #[test]
     fn codes_are_told_apart_by_what_to_do() {
-        for code in ["08006", "40001", "40P01", "53100", "53200", "53300", "57P01", "57P03", "57014", "55P03", "25006", "58030"] {
+        for code in [
+            "08006", "40001", "40P01", "53100", "53200", "53300", "57P01", "57P03", "57014", "55P03", "25006", "58030",
+        ] {
             assert_eq!(Fault::of_sqlstate(code), Fault::Transient, "{code}");
         }
         for code in ["22003", "22P05", "22021", "22008", "23502", "23505", "23514", "54000"] {
             assert_eq!(Fault::of_sqlstate(code), Fault::BadRow, "{code}");
         }
-        for code in ["42P01", "42703", "42501", "28P01", "3D000", "0A000", "XX000", "53400", "21000"] {
+        for code in [
+            "42P01", "42703", "42501", "28P01", "3D000", "0A000", "XX000", "53400", "21000",
+        ] {
             assert_eq!(Fault::of_sqlstate(code), Fault::Permanent, "{code}");
         }
     }
@@ -118,8 +124,15 @@ mod tests {
 
     #[test]
     fn a_missing_table_names_the_command() {
-        let error = database(DatabaseErrorKind::Unknown, "relation \"ticks\" does not exist (SQLSTATE 42P01)");
+        let error = database(
+            DatabaseErrorKind::Unknown,
+            "relation \"ticks\" does not exist (SQLSTATE 42P01)",
+        );
         assert_eq!(Fault::of(&error), Fault::Permanent);
-        assert!(describe(&error).contains("run `aggregator-admin migrate`"), "{}", describe(&error));
+        assert!(
+            describe(&error).contains("run `aggregator-admin migrate`"),
+            "{}",
+            describe(&error)
+        );
     }
 }

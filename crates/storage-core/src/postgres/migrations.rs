@@ -77,11 +77,16 @@ fn of_edition(edition: Edition) -> MigrationResult<BTreeMap<String, Box<dyn Migr
     };
     let mut all: Vec<Box<dyn Migration<Pg>>> = MigrationSource::<Pg>::migrations(&COMMON)?;
     all.extend(MigrationSource::<Pg>::migrations(&own)?);
-    Ok(all.into_iter().map(|migration| (migration.name().version().to_string(), migration)).collect())
+    Ok(all
+        .into_iter()
+        .map(|migration| (migration.name().version().to_string(), migration))
+        .collect())
 }
 
 fn known(edition: Edition) -> Result<Vec<String>, MigrationError> {
-    of_edition(edition).map(|all| all.into_keys().collect()).map_err(|error| failed("reading the migrations", error))
+    of_edition(edition)
+        .map(|all| all.into_keys().collect())
+        .map_err(|error| failed("reading the migrations", error))
 }
 
 fn failed(migration: impl Into<String>, error: Box<dyn std::error::Error + Send + Sync>) -> MigrationError {
@@ -89,7 +94,10 @@ fn failed(migration: impl Into<String>, error: Box<dyn std::error::Error + Send 
         Some(error) => describe(error),
         None => error.to_string(),
     };
-    MigrationError::Failed { migration: migration.into(), reason }
+    MigrationError::Failed {
+        migration: migration.into(),
+        reason,
+    }
 }
 
 #[derive(QueryableByName)]
@@ -105,13 +113,15 @@ struct Version {
 }
 
 async fn applied(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
-    let table: Exists =
-        sql_query("SELECT to_regclass('__diesel_schema_migrations') IS NOT NULL AS yes").get_result(connection).await?;
+    let table: Exists = sql_query("SELECT to_regclass('__diesel_schema_migrations') IS NOT NULL AS yes")
+        .get_result(connection)
+        .await?;
     if !table.yes {
         return Ok(Vec::new());
     }
-    let rows: Vec<Version> =
-        sql_query("SELECT version FROM __diesel_schema_migrations ORDER BY version").get_results(connection).await?;
+    let rows: Vec<Version> = sql_query("SELECT version FROM __diesel_schema_migrations ORDER BY version")
+        .get_results(connection)
+        .await?;
     Ok(rows.into_iter().map(|row| row.version).collect())
 }
 
@@ -133,9 +143,21 @@ pub struct Status {
 pub async fn status(connection: &mut AsyncPgConnection, edition: Edition) -> Result<Status, MigrationError> {
     let known = known(edition)?;
     let applied = applied(connection).await?;
-    let pending = known.iter().filter(|version| !applied.contains(version)).cloned().collect();
-    let unknown = applied.iter().filter(|version| !known.contains(version)).cloned().collect();
-    Ok(Status { applied, pending, unknown })
+    let pending = known
+        .iter()
+        .filter(|version| !applied.contains(version))
+        .cloned()
+        .collect();
+    let unknown = applied
+        .iter()
+        .filter(|version| !known.contains(version))
+        .cloned()
+        .collect();
+    Ok(Status {
+        applied,
+        pending,
+        unknown,
+    })
 }
 
 /// What a worker asks before it starts: that the schema is the one of this version. Returns the server.
@@ -145,7 +167,9 @@ pub async fn status(connection: &mut AsyncPgConnection, edition: Edition) -> Res
 /// there can't be one, or the database's.
 pub async fn ensure_current(connection: &mut AsyncPgConnection) -> Result<Server, MigrationError> {
     let Some(server) = Server::detect(connection).await? else {
-        return Err(MigrationError::Behind { behind: known(Edition::Community)?.len() });
+        return Err(MigrationError::Behind {
+            behind: known(Edition::Community)?.len(),
+        });
     };
     let status = status(connection, server.edition).await?;
     refuse_unknown(&status, server.edition)?;
@@ -156,7 +180,9 @@ pub async fn ensure_current(connection: &mut AsyncPgConnection) -> Result<Server
 }
 
 fn refuse_unknown(status: &Status, edition: Edition) -> Result<(), MigrationError> {
-    let Some(version) = status.unknown.iter().next() else { return Ok(()) };
+    let Some(version) = status.unknown.as_slice().first() else {
+        return Ok(());
+    };
     let other = match edition {
         Edition::Community => Edition::Apache,
         Edition::Apache => Edition::Community,
@@ -172,7 +198,10 @@ fn refuse_unknown(status: &Status, edition: Edition) -> Result<(), MigrationErro
         }
         (false, _) => "; use a newer version of the program",
     };
-    Err(MigrationError::Unknown { version: version.clone(), hint })
+    Err(MigrationError::Unknown {
+        version: version.clone(),
+        hint,
+    })
 }
 
 /// Runs the pending migrations, all or none, and returns their names. Takes a connection of its own, and gives none
@@ -184,10 +213,23 @@ pub async fn run(mut connection: AsyncPgConnection) -> Result<Vec<String>, Migra
     let server = prepare(&mut connection).await?;
     in_one_transaction(connection, move |harness| {
         let mut all = of_edition(server.edition).map_err(|error| failed("reading the migrations", error))?;
-        let applied = harness.applied_migrations().map_err(|error| failed("reading what was run", error))?;
+        let applied = harness
+            .applied_migrations()
+            .map_err(|error| failed("reading what was run", error))?;
         let applied: Vec<String> = applied.iter().map(ToString::to_string).collect();
-        let unknown = applied.iter().filter(|version| !all.contains_key(*version)).cloned().collect();
-        refuse_unknown(&Status { applied: applied.clone(), pending: Vec::new(), unknown }, server.edition)?;
+        let unknown = applied
+            .iter()
+            .filter(|version| !all.contains_key(*version))
+            .cloned()
+            .collect();
+        refuse_unknown(
+            &Status {
+                applied: applied.clone(),
+                pending: Vec::new(),
+                unknown,
+            },
+            server.edition,
+        )?;
         all.retain(|version, _| !applied.contains(version));
         step(all.into_values(), |migration| harness.run_migration(migration))
     })
@@ -199,10 +241,14 @@ pub async fn run(mut connection: AsyncPgConnection) -> Result<Vec<String>, Migra
 /// # Errors
 /// As [`run`].
 pub async fn revert_all(mut connection: AsyncPgConnection) -> Result<Vec<String>, MigrationError> {
-    let Some(server) = Server::detect(&mut connection).await? else { return Ok(Vec::new()) };
+    let Some(server) = Server::detect(&mut connection).await? else {
+        return Ok(Vec::new());
+    };
     in_one_transaction(connection, move |harness| {
         let mut all = of_edition(server.edition).map_err(|error| failed("reading the migrations", error))?;
-        let applied = harness.applied_migrations().map_err(|error| failed("reading what was run", error))?;
+        let applied = harness
+            .applied_migrations()
+            .map_err(|error| failed("reading what was run", error))?;
         let applied: Vec<String> = applied.iter().map(ToString::to_string).collect();
         all.retain(|version, _| applied.contains(version));
         step(all.into_values().rev(), |migration| harness.revert_migration(migration))
@@ -236,7 +282,9 @@ async fn prepare(connection: &mut AsyncPgConnection) -> Result<Server, Migration
         let _ = connection.batch_execute("ROLLBACK").await;
         return Err(no_timescale(error));
     }
-    let no_extension = || MigrationError::NoTimescale { reason: "the extension timescaledb did not load".to_owned() };
+    let no_extension = || MigrationError::NoTimescale {
+        reason: "the extension timescaledb did not load".to_owned(),
+    };
     Server::detect(connection).await?.ok_or_else(no_extension)
 }
 
@@ -251,7 +299,9 @@ fn no_timescale(error: diesel::result::Error) -> MigrationError {
         }
         _ => return error.into(),
     };
-    MigrationError::NoTimescale { reason: format!("the database has no TimescaleDB: {error}; {advice}") }
+    MigrationError::NoTimescale {
+        reason: format!("the database has no TimescaleDB: {error}; {advice}"),
+    }
 }
 
 type Harness = AsyncConnectionWrapper<AsyncPgConnection>;
@@ -272,5 +322,7 @@ async fn in_one_transaction<R: Send + 'static>(
             work(harness)
         })
     });
-    running.await.unwrap_or_else(|panicked| Err(failed("the migration's thread", panicked.into())))
+    running
+        .await
+        .unwrap_or_else(|panicked| Err(failed("the migration's thread", panicked.into())))
 }

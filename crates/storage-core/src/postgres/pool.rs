@@ -1,8 +1,9 @@
 //! The worker's connections: opened when needed, checked before use, replaced when broken or old.
 
-use bb8::{ManageConnection, RunError};
+use bb8::{ErrorSink, ManageConnection, RunError};
 use diesel_async::pooled_connection::PoolableConnection;
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+use tokio::sync::broadcast;
 
 use super::connection::{ConnectError, connect};
 use super::error::Fault;
@@ -12,6 +13,7 @@ use crate::config::postgres::PostgresConfig;
 #[derive(Clone, Debug)]
 pub struct Pool {
     connections: bb8::Pool<Manager>,
+    failures: broadcast::Sender<ConnectError>,
     config: PostgresConfig,
 }
 
@@ -21,13 +23,22 @@ pub type PooledConnection<'a> = bb8::PooledConnection<'a, Manager>;
 impl Pool {
     /// A pool whose connections say that they are `application`. Opens none yet: the server may be down.
     pub fn new(config: &PostgresConfig, application: &'static str) -> Self {
+        let (failures, _) = broadcast::channel(1);
         let connections = bb8::Pool::builder()
             .max_size(config.pool_size)
             .connection_timeout(config.connect_timeout)
             // The caller decides about trying again, and learns the reason at once.
             .retry_connection(false)
-            .build_unchecked(Manager { config: config.clone(), application });
-        Self { connections, config: config.clone() }
+            .error_sink(Box::new(Failures(failures.clone())))
+            .build_unchecked(Manager {
+                config: config.clone(),
+                application,
+            });
+        Self {
+            connections,
+            failures,
+            config: config.clone(),
+        }
     }
 
     /// A connection that answered just now.
@@ -35,13 +46,23 @@ impl Pool {
     /// # Errors
     /// When none can be opened, or all are in use for longer than `connect_timeout`.
     pub async fn get(&self) -> Result<PooledConnection<'_>, ConnectError> {
-        self.connections.get().await.map_err(|error| match error {
-            RunError::User(error) => error,
-            RunError::TimedOut => {
-                let reason = format!("all {} connections of the pool are in use; raise `postgres.pool_size`", self.config.pool_size);
-                ConnectError::new(&self.config, Fault::Transient, reason)
-            }
-        })
+        let mut failures = self.failures.subscribe();
+        tokio::select! {
+            biased;
+            got = self.connections.get() => got.map_err(|error| match error {
+                RunError::User(Unusable::NotOpened(error)) => error,
+                RunError::User(Unusable::Stale) | RunError::TimedOut => self.exhausted(),
+            }),
+            Ok(error) = failures.recv() => Err(error),
+        }
+    }
+
+    fn exhausted(&self) -> ConnectError {
+        let reason = format!(
+            "all {} connections of the pool are in use; raise `postgres.pool_size`",
+            self.config.pool_size
+        );
+        ConnectError::new(&self.config, Fault::Transient, reason)
     }
 
     /// A connection of its own, outside the pool, for what changes its session or takes long.
@@ -53,6 +74,32 @@ impl Pool {
     }
 }
 
+/// Tells whoever waits for a connection that one could not be opened: bb8 itself lets them wait until the time is up.
+#[derive(Debug)]
+struct Failures(broadcast::Sender<ConnectError>);
+
+impl ErrorSink<Unusable> for Failures {
+    fn sink(&self, error: Unusable) {
+        if let Unusable::NotOpened(error) = error {
+            // Nobody may be waiting.
+            let _ = self.0.send(error);
+        }
+    }
+
+    fn boxed_clone(&self) -> Box<dyn ErrorSink<Unusable>> {
+        Box::new(Self(self.0.clone()))
+    }
+}
+
+/// Why the pool has no use for a connection.
+#[derive(Debug)]
+pub enum Unusable {
+    /// It could not be opened.
+    NotOpened(ConnectError),
+    /// It does not answer any more; the pool takes another one.
+    Stale,
+}
+
 /// Opens and checks the connections of a [`Pool`].
 #[derive(Debug)]
 pub struct Manager {
@@ -62,17 +109,16 @@ pub struct Manager {
 
 impl ManageConnection for Manager {
     type Connection = AsyncPgConnection;
-    type Error = ConnectError;
+    type Error = Unusable;
 
-    async fn connect(&self) -> Result<AsyncPgConnection, ConnectError> {
-        connect(&self.config, self.application).await
+    async fn connect(&self) -> Result<AsyncPgConnection, Unusable> {
+        connect(&self.config, self.application)
+            .await
+            .map_err(Unusable::NotOpened)
     }
 
-    async fn is_valid(&self, connection: &mut AsyncPgConnection) -> Result<(), ConnectError> {
-        connection
-            .batch_execute("SELECT 1")
-            .await
-            .map_err(|error| ConnectError::new(&self.config, Fault::Transient, error.to_string()))
+    async fn is_valid(&self, connection: &mut AsyncPgConnection) -> Result<(), Unusable> {
+        connection.batch_execute("SELECT 1").await.map_err(|_| Unusable::Stale)
     }
 
     fn has_broken(&self, connection: &mut AsyncPgConnection) -> bool {

@@ -158,7 +158,9 @@ fn write_message(tag: u8, body: &[u8], out: &mut Vec<u8>) {
 /// The fields of an error, each a letter and zero-terminated text, with the code (`C`) added to the message (`M`).
 fn annotate(body: &[u8]) -> Vec<u8> {
     let fields = || body.split(|byte| *byte == 0).filter(|field| !field.is_empty());
-    let code = fields().find_map(|field| field.strip_prefix(b"C")).filter(|code| code.len() == CODE_BYTES);
+    let code = fields()
+        .find_map(|field| field.strip_prefix(b"C"))
+        .filter(|code| code.len() == CODE_BYTES);
     let mut annotated = Vec::with_capacity(body.len() + 32);
     for field in fields() {
         annotated.extend_from_slice(field);

@@ -28,9 +28,10 @@ pub(super) fn connector(config: &PostgresConfig) -> io::Result<Option<MakeRustls
         .map_err(io::Error::other)?;
     let client = match roots {
         Some(roots) => builder.with_root_certificates(roots).with_no_client_auth(),
-        None => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Unchecked(provider))).with_no_client_auth()
-        }
+        None => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Unchecked(provider)))
+            .with_no_client_auth(),
     };
     Ok(Some(MakeRustlsConnect::new(client)))
 }
@@ -39,16 +40,24 @@ fn authorities_of(ca_file: &Path) -> io::Result<RootCertStore> {
     let failed = |reason: &dyn std::fmt::Display| io::Error::other(format!("ca_file {}: {reason}", ca_file.display()));
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(ca_file).map_err(|error| failed(&error))? {
-        roots.add(certificate.map_err(|error| failed(&error))?).map_err(|error| failed(&error))?;
+        roots
+            .add(certificate.map_err(|error| failed(&error))?)
+            .map_err(|error| failed(&error))?;
     }
-    if roots.is_empty() { Err(failed(&"holds no certificate")) } else { Ok(roots) }
+    if roots.is_empty() {
+        Err(failed(&"holds no certificate"))
+    } else {
+        Ok(roots)
+    }
 }
 
 fn system_authorities() -> io::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
-        return Err(io::Error::other("sslmode=verify-full needs `ca_file`: this system has no certificate authorities"));
+        return Err(io::Error::other(
+            "sslmode=verify-full needs `ca_file`: this system has no certificate authorities",
+        ));
     }
     Ok(roots)
 }
@@ -75,7 +84,12 @@ impl ServerCertVerifier for Unchecked {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -84,7 +98,12 @@ impl ServerCertVerifier for Unchecked {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -150,7 +150,9 @@ ORDER BY new.ordinal";
 /// The database's.
 pub async fn superseding(connection: &mut AsyncPgConnection, candidates: &[Successor]) -> QueryResult<Vec<usize>> {
     let starts = || candidates.iter().map(|row| row.start_us);
-    let (Some(first_us), Some(last_us)) = (starts().min(), starts().max()) else { return Ok(Vec::new()) };
+    let (Some(first_us), Some(last_us)) = (starts().min(), starts().max()) else {
+        return Ok(Vec::new());
+    };
     let found: Vec<At> = sql_query(SUPERSEDING)
         .bind::<Array<Text>, _>(candidates.iter().map(|row| row.symbol.as_str()).collect::<Vec<_>>())
         .bind::<Array<Timestamptz>, _>(starts().map(to_datetime).collect::<Vec<_>>())
@@ -161,7 +163,10 @@ pub async fn superseding(connection: &mut AsyncPgConnection, candidates: &[Succe
         .bind::<Timestamptz, _>(to_datetime(last_us))
         .get_results(connection)
         .await?;
-    Ok(found.into_iter().filter_map(|at| usize::try_from(at.ordinal - 1).ok()).collect())
+    Ok(found
+        .into_iter()
+        .filter_map(|at| usize::try_from(at.ordinal - 1).ok())
+        .collect())
 }
 
 /// A candle of any timeframe, volume in units.
@@ -242,7 +247,10 @@ impl TryFrom<HistoryRow> for HistoryCandle {
             high: row.high,
             low: row.low,
             close: row.close,
-            volume: row.volume.parse().map_err(|error| diesel::result::Error::DeserializationError(Box::new(error)))?,
+            volume: row
+                .volume
+                .parse()
+                .map_err(|error| diesel::result::Error::DeserializationError(Box::new(error)))?,
             trades: row.trades,
             revision: row.revision,
         })

@@ -65,7 +65,11 @@ pub struct Filter {
 /// The database's.
 pub async fn insert(connection: &mut AsyncPgConnection, letters: &[NewDeadLetter]) -> QueryResult<usize> {
     let letters: Vec<_> = letters.iter().cloned().map(without_zero_characters).collect();
-    diesel::insert_into(dead_letters::table).values(&letters).on_conflict_do_nothing().execute(connection).await
+    diesel::insert_into(dead_letters::table)
+        .values(&letters)
+        .on_conflict_do_nothing()
+        .execute(connection)
+        .await
 }
 
 fn without_zero_characters(letter: NewDeadLetter) -> NewDeadLetter {
@@ -86,7 +90,10 @@ fn visible_json(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(visible(&text)),
         Value::Array(values) => values.into_iter().map(visible_json).collect(),
-        Value::Object(fields) => fields.into_iter().map(|(name, value)| (visible(&name), visible_json(value))).collect(),
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, value)| (visible(&name), visible_json(value)))
+            .collect(),
         other => other,
     }
 }
@@ -101,14 +108,21 @@ pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i6
         query = query.filter(dead_letters::stream.eq(stream));
     }
     if let Some(reason) = &filter.reason {
-        let pattern = format!("%{}%", reason.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"));
+        let pattern = format!(
+            "%{}%",
+            reason.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
+        );
         query = query.filter(dead_letters::reason.like(pattern));
     }
     if !filter.requeued_too {
         query = query.filter(dead_letters::requeued_at.is_null());
     }
     query
-        .order((dead_letters::first_seen.desc(), dead_letters::stream.asc(), dead_letters::entry_id.desc()))
+        .order((
+            dead_letters::first_seen.desc(),
+            dead_letters::stream.asc(),
+            dead_letters::entry_id.desc(),
+        ))
         .limit(limit)
         .load(connection)
         .await
@@ -119,7 +133,39 @@ pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i6
 /// # Errors
 /// The database's.
 pub async fn find(connection: &mut AsyncPgConnection, stream: &str, entry_id: &str) -> QueryResult<Option<DeadLetter>> {
-    dead_letters::table.find((stream, entry_id)).select(DeadLetter::as_select()).first(connection).await.optional()
+    dead_letters::table
+        .find((stream, entry_id))
+        .select(DeadLetter::as_select())
+        .first(connection)
+        .await
+        .optional()
+}
+
+/// The dead letters of an ID in any stream.
+///
+/// # Errors
+/// The database's.
+pub async fn with_id(connection: &mut AsyncPgConnection, entry_id: &str) -> QueryResult<Vec<DeadLetter>> {
+    dead_letters::table
+        .filter(dead_letters::entry_id.eq(entry_id))
+        .select(DeadLetter::as_select())
+        .order(dead_letters::stream)
+        .load(connection)
+        .await
+}
+
+/// One dead letter, kept from others until the end of this transaction.
+///
+/// # Errors
+/// The database's.
+pub async fn lock(connection: &mut AsyncPgConnection, stream: &str, entry_id: &str) -> QueryResult<Option<DeadLetter>> {
+    dead_letters::table
+        .find((stream, entry_id))
+        .select(DeadLetter::as_select())
+        .for_update()
+        .first(connection)
+        .await
+        .optional()
 }
 
 /// Notes that a dead letter was put into its stream again as `new_id`. Returns whether it was still waiting for that.
@@ -132,11 +178,18 @@ pub async fn mark_requeued(
     entry_id: &str,
     new_id: &str,
 ) -> QueryResult<bool> {
-    diesel::update(dead_letters::table.find((stream, entry_id)).filter(dead_letters::requeued_at.is_null()))
-        .set((dead_letters::requeued_at.eq(diesel::dsl::now), dead_letters::requeued_as.eq(new_id)))
-        .execute(connection)
-        .await
-        .map(|changed| changed == 1)
+    diesel::update(
+        dead_letters::table
+            .find((stream, entry_id))
+            .filter(dead_letters::requeued_at.is_null()),
+    )
+    .set((
+        dead_letters::requeued_at.eq(diesel::dsl::now),
+        dead_letters::requeued_as.eq(new_id),
+    ))
+    .execute(connection)
+    .await
+    .map(|changed| changed == 1)
 }
 
 /// How many dead letters of a stream wait for somebody.

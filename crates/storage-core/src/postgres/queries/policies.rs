@@ -83,7 +83,13 @@ impl Row {
             _ => return None,
         };
         let every = Duration::from_secs(u64::try_from(self.every_seconds).ok()?);
-        Some(Job { id: self.id, kind, table: self.table_name, every, config: self.config })
+        Some(Job {
+            id: self.id,
+            kind,
+            table: self.table_name,
+            every,
+            config: self.config,
+        })
     }
 }
 

@@ -12,11 +12,17 @@ use crate::domain::timeframe::Timeframe;
 use crate::postgres::edition::Edition;
 
 /// The whole of history: from 1970 to the year 10000.
-pub const ALWAYS: TimeRange = TimeRange { from_us: 0, to_us: 253_402_300_800_000_000 };
+pub const ALWAYS: TimeRange = TimeRange {
+    from_us: 0,
+    to_us: 253_402_300_800_000_000,
+};
 
 /// The timeframe that `timeframe`'s candles are made from; `None` for the smallest, which is made from ticks.
 pub fn source(timeframe: Timeframe) -> Option<Timeframe> {
-    Timeframe::ALL.windows(2).find(|pair| pair[1] == timeframe).map(|pair| pair[0])
+    Timeframe::ALL
+        .windows(2)
+        .find(|pair| pair[1] == timeframe)
+        .map(|pair| pair[0])
 }
 
 /// Brings the buckets of `timeframe` that `range` touches up to date with the smaller timeframe, which must be so
@@ -43,14 +49,22 @@ pub async fn refresh(
 /// The database's.
 pub async fn refresh_all(connection: &mut AsyncPgConnection, edition: Edition, range: TimeRange) -> QueryResult<()> {
     // The buckets of the largest reach furthest: with them, each level finds what it needs in the level below.
-    let range = if range == ALWAYS { range } else { range.widened_to(Timeframe::D1) };
+    let range = if range == ALWAYS {
+        range
+    } else {
+        range.widened_to(Timeframe::D1)
+    };
     for timeframe in Timeframe::ALL {
         refresh(connection, edition, timeframe, range).await?;
     }
     Ok(())
 }
 
-async fn refresh_continuous(connection: &mut AsyncPgConnection, timeframe: Timeframe, range: TimeRange) -> QueryResult<()> {
+async fn refresh_continuous(
+    connection: &mut AsyncPgConnection,
+    timeframe: Timeframe,
+    range: TimeRange,
+) -> QueryResult<()> {
     // A call can't have parameters outside a function. NULL is TimescaleDB's word for everything.
     let window = if range == ALWAYS {
         "NULL, NULL".to_owned()
@@ -58,7 +72,12 @@ async fn refresh_continuous(connection: &mut AsyncPgConnection, timeframe: Timef
         let range = range.widened_to(timeframe);
         format!("'{}', '{}'", rfc3339(range.from_us), rfc3339(range.to_us))
     };
-    connection.batch_execute(&format!("CALL refresh_continuous_aggregate('{}', {window})", timeframe.table())).await
+    connection
+        .batch_execute(&format!(
+            "CALL refresh_continuous_aggregate('{}', {window})",
+            timeframe.table()
+        ))
+        .await
 }
 
 async fn refresh_managed(
@@ -97,7 +116,10 @@ async fn refresh_managed(
     connection
         .transaction(async |connection| {
             // Two processes that refresh overlapping ranges would otherwise read before the other wrote.
-            sql_query("SELECT pg_advisory_xact_lock(hashtext($1))").bind::<Text, _>(target).execute(connection).await?;
+            sql_query("SELECT pg_advisory_xact_lock(hashtext($1))")
+                .bind::<Text, _>(target)
+                .execute(connection)
+                .await?;
             for statement in statements {
                 sql_query(statement)
                     .bind::<Timestamptz, _>(to_datetime(range.from_us))

@@ -109,7 +109,10 @@ pub struct Compression {
 ///
 /// # Errors
 /// The database's.
-pub async fn compression(connection: &mut AsyncPgConnection, edition: Edition) -> QueryResult<Option<Vec<Compression>>> {
+pub async fn compression(
+    connection: &mut AsyncPgConnection,
+    edition: Edition,
+) -> QueryResult<Option<Vec<Compression>>> {
     if edition == Edition::Apache {
         return Ok(None);
     }
@@ -124,4 +127,55 @@ pub async fn compression(connection: &mut AsyncPgConnection, edition: Edition) -
     .get_results(connection)
     .await?;
     Ok(Some(found))
+}
+
+/// The rows of a table and the time that they span.
+#[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
+pub struct Span {
+    /// The table.
+    #[diesel(sql_type = Text)]
+    pub table_name: String,
+    /// Its rows.
+    #[diesel(sql_type = BigInt)]
+    pub rows: i64,
+    /// Time of the oldest.
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    pub oldest: Option<DateTime<Utc>>,
+    /// Time of the newest.
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    pub newest: Option<DateTime<Utc>>,
+}
+
+/// Rows and span of the tables of market time.
+///
+/// # Errors
+/// The database's.
+pub async fn spans(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Span>> {
+    sql_query(
+        "SELECT 'ticks' AS table_name, count(*) AS rows, min(time) AS oldest, max(time) AS newest FROM ticks
+         UNION ALL SELECT 'candles_1m', count(*), min(time), max(time) FROM candles_1m
+         UNION ALL SELECT 'candles_5m', count(*), min(time), max(time) FROM candles_5m
+         UNION ALL SELECT 'candles_15m', count(*), min(time), max(time) FROM candles_15m
+         UNION ALL SELECT 'candles_1h', count(*), min(time), max(time) FROM candles_1h
+         UNION ALL SELECT 'candles_4h', count(*), min(time), max(time) FROM candles_4h
+         UNION ALL SELECT 'candles_1d', count(*), min(time), max(time) FROM candles_1d
+         UNION ALL SELECT 'signals', count(*), min(time), max(time) FROM signals",
+    )
+    .get_results(connection)
+    .await
+}
+
+/// Start, in µs since 1970, of the newest minute that the history holds.
+///
+/// # Errors
+/// The database's.
+pub async fn newest_minute(connection: &mut AsyncPgConnection) -> QueryResult<Option<i64>> {
+    let newest: Newest = sql_query("SELECT max(time) AS time FROM candles_1m").get_result(connection).await?;
+    Ok(newest.time.map(|time| time.timestamp_micros()))
+}
+
+#[derive(QueryableByName)]
+struct Newest {
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    time: Option<DateTime<Utc>>,
 }

@@ -22,7 +22,10 @@ const LOTS_LOCK: i64 = 0x6c6f_7473;
 /// # Errors
 /// The database's.
 pub async fn keep_decimals(connection: &mut AsyncPgConnection) -> QueryResult<()> {
-    diesel::sql_query("SELECT pg_advisory_xact_lock_shared($1)").bind::<BigInt, _>(LOTS_LOCK).execute(connection).await?;
+    diesel::sql_query("SELECT pg_advisory_xact_lock_shared($1)")
+        .bind::<BigInt, _>(LOTS_LOCK)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -35,7 +38,11 @@ pub async fn register(connection: &mut AsyncPgConnection, new: &[&Symbol]) -> Qu
     names.sort_unstable();
     names.dedup();
     let rows: Vec<_> = names.into_iter().map(|name| symbols::symbol.eq(name)).collect();
-    diesel::insert_into(symbols::table).values(rows).on_conflict_do_nothing().execute(connection).await
+    diesel::insert_into(symbols::table)
+        .values(rows)
+        .on_conflict_do_nothing()
+        .execute(connection)
+        .await
 }
 
 /// The decimals of the lots of those of `wanted` that the table holds.
@@ -49,7 +56,10 @@ pub async fn decimals(connection: &mut AsyncPgConnection, wanted: &[&Symbol]) ->
         .select((symbols::symbol, symbols::volume_decimals))
         .load(connection)
         .await?;
-    Ok(rows.into_iter().filter_map(|(name, decimals)| Some((name.parse().ok()?, u8::try_from(decimals).ok()?))).collect())
+    Ok(rows
+        .into_iter()
+        .filter_map(|(name, decimals)| Some((name.parse().ok()?, u8::try_from(decimals).ok()?)))
+        .collect())
 }
 
 /// A symbol of the history.
@@ -69,7 +79,11 @@ pub struct KnownSymbol {
 /// # Errors
 /// The database's.
 pub async fn list(connection: &mut AsyncPgConnection) -> QueryResult<Vec<KnownSymbol>> {
-    symbols::table.select(KnownSymbol::as_select()).order(symbols::symbol).load(connection).await
+    symbols::table
+        .select(KnownSymbol::as_select())
+        .order(symbols::symbol)
+        .load(connection)
+        .await
 }
 
 /// What [`set_decimals`] did.
@@ -89,7 +103,9 @@ pub struct Rescaled {
 #[derive(Debug, thiserror::Error)]
 pub enum SetDecimalsError {
     /// There are rows, and the caller did not ask to rewrite them.
-    #[error("{symbol} has {candles} candles and {ticks} ticks in lots of {from} decimals; add --rescale to rewrite them")]
+    #[error(
+        "{symbol} has {candles} candles and {ticks} ticks in lots of {from} decimals; add --rescale to rewrite them"
+    )]
     HasRows {
         /// The symbol.
         symbol: Symbol,
@@ -101,7 +117,9 @@ pub enum SetDecimalsError {
         ticks: i64,
     },
     /// The coarser lots can't hold every volume exactly.
-    #[error("{inexact} rows of {symbol} hold volumes finer than {to} decimals, and would be changed; use more decimals")]
+    #[error(
+        "{inexact} rows of {symbol} hold volumes finer than {to} decimals, and would be changed; use more decimals"
+    )]
     Inexact {
         /// The symbol.
         symbol: Symbol,
@@ -148,17 +166,32 @@ pub async fn set_decimals(
 ) -> Result<Rescaled, SetDecimalsError> {
     connection
         .transaction(async |connection| {
-            diesel::sql_query("SELECT pg_advisory_xact_lock($1)").bind::<BigInt, _>(LOTS_LOCK).execute(connection).await?;
+            diesel::sql_query("SELECT pg_advisory_xact_lock($1)")
+                .bind::<BigInt, _>(LOTS_LOCK)
+                .execute(connection)
+                .await?;
             register(connection, &[symbol]).await?;
-            let from = decimals(connection, &[symbol]).await?.get(symbol).copied().unwrap_or(DEFAULT_VOLUME_DECIMALS);
-            let mut done = Rescaled { from, ..Rescaled::default() };
+            let from = decimals(connection, &[symbol])
+                .await?
+                .get(symbol)
+                .copied()
+                .unwrap_or(DEFAULT_VOLUME_DECIMALS);
+            let mut done = Rescaled {
+                from,
+                ..Rescaled::default()
+            };
             if from == to {
                 return Ok(done);
             }
             let rows = rows_of(connection, symbol).await?;
             if rows.candles + rows.ticks > 0 {
                 if !rescale {
-                    return Err(SetDecimalsError::HasRows { symbol: symbol.clone(), from, candles: rows.candles, ticks: rows.ticks });
+                    return Err(SetDecimalsError::HasRows {
+                        symbol: symbol.clone(),
+                        from,
+                        candles: rows.candles,
+                        ticks: rows.ticks,
+                    });
                 }
                 (done.candles, done.ticks) = rewrite(connection, symbol, from, to).await?;
                 done.range = rows.first.zip(rows.last).map(|(first, last)| TimeRange {
@@ -209,7 +242,11 @@ async fn rewrite(
         .get_result(connection)
         .await?;
         if inexact > 0 {
-            return Err(SetDecimalsError::Inexact { symbol: symbol.clone(), to, inexact });
+            return Err(SetDecimalsError::Inexact {
+                symbol: symbol.clone(),
+                to,
+                inexact,
+            });
         }
     }
     let candles = rescale_column(connection, "candles_1m", "volume", symbol, shift).await;
@@ -220,7 +257,10 @@ async fn rewrite(
     match (candles, ticks) {
         (Ok(candles), Ok(ticks)) => Ok((candles, ticks)),
         (Err(error), _) | (_, Err(error)) if crate::postgres::error::sqlstate(&error) == Some("22003") => {
-            Err(SetDecimalsError::TooLarge { symbol: symbol.clone(), to })
+            Err(SetDecimalsError::TooLarge {
+                symbol: symbol.clone(),
+                to,
+            })
         }
         (Err(error), _) | (_, Err(error)) => Err(error.into()),
     }
@@ -233,9 +273,11 @@ async fn rescale_column(
     symbol: &Symbol,
     shift: i16,
 ) -> QueryResult<usize> {
-    diesel::sql_query(format!("UPDATE {table} SET {column} = ({column} * ('1e' || $2)::numeric)::bigint WHERE symbol = $1"))
-        .bind::<Text, _>(symbol.as_str())
-        .bind::<SmallInt, _>(shift)
-        .execute(connection)
-        .await
+    diesel::sql_query(format!(
+        "UPDATE {table} SET {column} = ({column} * ('1e' || $2)::numeric)::bigint WHERE symbol = $1"
+    ))
+    .bind::<Text, _>(symbol.as_str())
+    .bind::<SmallInt, _>(shift)
+    .execute(connection)
+    .await
 }

@@ -5,12 +5,12 @@ use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::candles::CandleRow;
+use crate::domain::rejection::Rejection;
 use crate::domain::stream_id::Revision;
 use crate::domain::symbol::Symbol;
 use crate::domain::tick::AcceptedTick;
 use crate::domain::time::to_datetime;
 use crate::domain::timeframe::Timeframe;
-use crate::domain::rejection::Rejection;
 
 /// A tick as the table holds it.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,10 +43,19 @@ const MAX_DIGITS: usize = 18;
 impl Key {
     fn of(tick: &AcceptedTick) -> Result<Self, Rejection> {
         Ok(match tick.tick.trade_id.as_deref() {
-            None => Self { number: Revision::try_from(tick.origin)?.as_i64(), text: "@".into() },
+            None => Self {
+                number: Revision::try_from(tick.origin)?.as_i64(),
+                text: "@".into(),
+            },
             Some(id) => match counted(id) {
-                Some(number) => Self { number, text: "".into() },
-                None => Self { number: 0, text: id.into() },
+                Some(number) => Self {
+                    number,
+                    text: "".into(),
+                },
+                None => Self {
+                    number: 0,
+                    text: id.into(),
+                },
             },
         })
     }
@@ -124,7 +133,11 @@ struct Minute {
 ///
 /// # Errors
 /// The database's; among them 22003 where the volume is beyond a bigint.
-pub async fn minute(connection: &mut AsyncPgConnection, symbol: &Symbol, start_us: i64) -> QueryResult<Option<CandleRow>> {
+pub async fn minute(
+    connection: &mut AsyncPgConnection,
+    symbol: &Symbol,
+    start_us: i64,
+) -> QueryResult<Option<CandleRow>> {
     let found: Option<Minute> = sql_query(
         "SELECT (array_agg(price ORDER BY time, revision))[1] AS open, max(price) AS high, min(price) AS low,
                 (array_agg(price ORDER BY time DESC, revision DESC))[1] AS close,
@@ -156,10 +169,26 @@ mod tests {
 
     #[test]
     fn only_the_one_way_to_write_a_number_is_kept_as_a_number() {
-        for (id, number) in [("0", 0), ("4711", 4711), ("999999999999999999", 999_999_999_999_999_999)] {
+        for (id, number) in [
+            ("0", 0),
+            ("4711", 4711),
+            ("999999999999999999", 999_999_999_999_999_999),
+        ] {
             assert_eq!(counted(id), Some(number), "{id}");
         }
-        for id in ["", "007", "+5", "-5", " 5", "5.0", "1e3", "9999999999999999999", "18446744073709551617", "a", "٣"] {
+        for id in [
+            "",
+            "007",
+            "+5",
+            "-5",
+            " 5",
+            "5.0",
+            "1e3",
+            "9999999999999999999",
+            "18446744073709551617",
+            "a",
+            "٣",
+        ] {
             assert_eq!(counted(id), None, "{id}");
         }
     }

@@ -1,0 +1,427 @@
+//! A database of its own for each test, on a server of the wanted TimescaleDB edition:
+//!
+//! 1. the server that `DATABASE_URL` names, if it has that edition and room for more than one database;
+//! 2. Apache: the one that `TEST_NATIVE_DATABASE_URL` names (`scripts/test` starts it), else one for this process;
+//!    Community: an embedded one for this test.
+//!
+//! A shared server makes a test's database as a copy of a template that was migrated once. Where there is no server,
+//! [`TestDatabase::start`] prints `skipped: …` and returns `None`; with `TEST_REQUIRE_SERVERS=1` it panics, so that a
+//! run that could not test is not taken for one that did.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use std::{env, fs, process};
+
+use anyhow::{Context, anyhow, ensure};
+use diesel::sql_types::{Nullable, Text};
+use diesel::{OptionalExtension, QueryableByName, sql_query};
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+use url::Url;
+
+use super::process::ServerProcess;
+use crate::config::postgres::PostgresConfig;
+use crate::postgres::connection::connect;
+use crate::postgres::edition::{Edition, Server};
+use crate::postgres::migrations;
+use crate::postgres::pool::Pool;
+
+const APPLICATION: &str = "test";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A database that only this test uses. It goes when this is dropped.
+#[derive(Debug)]
+pub struct TestDatabase {
+    config: PostgresConfig,
+    edition: Edition,
+    host: Host,
+}
+
+#[derive(Debug)]
+enum Host {
+    /// Ends with the test.
+    Own { _server: ServerProcess },
+    /// Serves other tests too; the database is dropped.
+    Shared { admin: PostgresConfig, database: String },
+}
+
+impl TestDatabase {
+    /// A database with this version's schema; `None` where this machine has no server of `edition`.
+    ///
+    /// # Panics
+    /// When a server fails, and where there is none with `TEST_REQUIRE_SERVERS=1`.
+    pub async fn start(edition: Edition) -> Option<Self> {
+        or_skip(Self::open(edition, true).await)
+    }
+
+    /// A database without schema and extension (an embedded server has the extension).
+    ///
+    /// # Panics
+    /// As [`TestDatabase::start`].
+    pub async fn start_empty(edition: Edition) -> Option<Self> {
+        or_skip(Self::open(edition, false).await)
+    }
+
+    /// A migrated database of each edition that this machine has a server of.
+    ///
+    /// # Panics
+    /// As [`TestDatabase::start`].
+    pub async fn start_each() -> Vec<Self> {
+        let mut each = Vec::new();
+        for edition in [Edition::Community, Edition::Apache] {
+            each.extend(Self::start(edition).await);
+        }
+        each
+    }
+
+    async fn open(edition: Edition, migrated: bool) -> anyhow::Result<Option<Self>> {
+        let shared = match shared_server(edition).await? {
+            Some(shared) => shared,
+            None if edition == Edition::Community => return Self::embedded(migrated).await,
+            None => match native_server().await? {
+                Some(native) => native.clone(),
+                None => return Ok(None),
+            },
+        };
+        let database = unique_name();
+        let template = if migrated {
+            shared.template.as_str()
+        } else {
+            "template0"
+        };
+        execute(
+            &shared.admin,
+            &format!("CREATE DATABASE {database} TEMPLATE {template}"),
+        )
+        .await?;
+        let config = at_database(&shared.admin, &database)?;
+        Ok(Some(Self {
+            config,
+            edition,
+            host: Host::Shared {
+                admin: shared.admin,
+                database,
+            },
+        }))
+    }
+
+    async fn embedded(migrated: bool) -> anyhow::Result<Option<Self>> {
+        let Some((node, program)) = tool("NODE", "/usr/bin/node").zip(tool("EMBEDDED_SERVER", EMBEDDED_SERVER)) else {
+            return Ok(None);
+        };
+        if !program.with_file_name("node_modules").exists() {
+            return Ok(None);
+        }
+        let folder = TempDir::new()?;
+        let port_file = folder.path().join("port");
+        let command = [
+            text(&node)?,
+            text(&program)?,
+            "--memory",
+            "--port",
+            "0",
+            "--port-file",
+            text(&port_file)?,
+        ];
+        let server = ServerProcess::start(&command, "KILL", folder)?;
+        let port = server
+            .until(PATIENCE, async || fs::read_to_string(&port_file).ok())
+            .await
+            .context("embedded server")?;
+        let config = PostgresConfig::at(&format!(
+            "postgres://postgres@127.0.0.1:{}/market?sslmode=disable",
+            port.trim()
+        ))?;
+        if migrated {
+            migrations::run(connect(&config, APPLICATION).await?).await?;
+        }
+        Ok(Some(Self {
+            config,
+            edition: Edition::Community,
+            host: Host::Own { _server: server },
+        }))
+    }
+
+    /// How a worker reaches this database.
+    pub fn config(&self) -> PostgresConfig {
+        self.config.clone()
+    }
+
+    /// The URL of this database; without a password, as test servers ask for none.
+    pub fn url(&self) -> &str {
+        self.config.url.expose()
+    }
+
+    /// The server's edition.
+    pub fn edition(&self) -> Edition {
+        self.edition
+    }
+
+    /// A pool of connections to it.
+    pub fn pool(&self) -> Pool {
+        Pool::new(&self.config, APPLICATION)
+    }
+
+    /// A connection to it.
+    ///
+    /// # Panics
+    /// When it can't be opened.
+    pub async fn connect(&self) -> AsyncPgConnection {
+        connect(&self.config, APPLICATION)
+            .await
+            .expect("the test's database takes connections")
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let Host::Shared { admin, database } = &self.host else {
+            return;
+        };
+        let (admin, drop) = (
+            admin.clone(),
+            format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)"),
+        );
+        // A thread and runtime of its own: dropping can't wait, and the test's runtime may be on its way out.
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime
+                .map_err(anyhow::Error::from)
+                .and_then(|runtime| runtime.block_on(execute(&admin, &drop)))
+        });
+        if !matches!(dropping.join(), Ok(Ok(()))) {
+            eprintln!("{database} could not be dropped");
+        }
+    }
+}
+
+fn or_skip(opened: anyhow::Result<Option<TestDatabase>>) -> Option<TestDatabase> {
+    let database = opened.unwrap_or_else(|error| panic!("a test database: {error:#}"));
+    if database.is_none() {
+        let reason = "no server of this TimescaleDB edition; run `scripts/services tools`";
+        assert!(env::var_os("TEST_REQUIRE_SERVERS").is_none(), "{reason}");
+        eprintln!("skipped: {reason}");
+    }
+    database
+}
+
+/// A server for many tests, with a template that has this version's schema.
+#[derive(Clone, Debug)]
+struct SharedServer {
+    admin: PostgresConfig,
+    template: String,
+    edition: Edition,
+}
+
+async fn shared_server(edition: Edition) -> anyhow::Result<Option<SharedServer>> {
+    if let Some(config) = from_environment("DATABASE_URL")?
+        && !is_single_session(&config).await?
+    {
+        let shared = SharedServer::new(config).await?;
+        if shared.edition == edition {
+            return Ok(Some(shared));
+        }
+    }
+    match from_environment("TEST_NATIVE_DATABASE_URL")? {
+        Some(config) if edition == Edition::Apache => SharedServer::new(config).await.map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn from_environment(name: &str) -> anyhow::Result<Option<PostgresConfig>> {
+    let Ok(url) = env::var(name) else { return Ok(None) };
+    let password_file = env::var_os("DATABASE_PASSWORD_FILE")
+        .filter(|_| name == "DATABASE_URL")
+        .map(PathBuf::from);
+    Ok(Some(PostgresConfig {
+        password_file,
+        ..PostgresConfig::at(&url)?
+    }))
+}
+
+async fn is_single_session(config: &PostgresConfig) -> anyhow::Result<bool> {
+    let mut connection = connect(config, APPLICATION).await?;
+    Ok(Server::detect(&mut connection)
+        .await?
+        .is_some_and(|server| server.single_session))
+}
+
+/// The native server of this process. It ends with the process, not before: a static is never dropped.
+async fn native_server() -> anyhow::Result<Option<&'static SharedServer>> {
+    static SERVER: OnceCell<Option<(SharedServer, ServerProcess)>> = OnceCell::const_new();
+    let server = SERVER.get_or_try_init(start_native).await?;
+    Ok(server.as_ref().map(|(shared, _)| shared))
+}
+
+async fn start_native() -> anyhow::Result<Option<(SharedServer, ServerProcess)>> {
+    let Some(programs) = tool("PG_BIN", PG_BIN).filter(|folder| folder.join("initdb").exists()) else {
+        return Ok(None);
+    };
+    let folder = TempDir::new()?;
+    let data = folder.path().join("data");
+    let initialised = tokio::process::Command::new(programs.join("initdb"))
+        .args([
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+            "--no-sync",
+            "-D",
+        ])
+        .arg(&data)
+        .output()
+        .await?;
+    ensure!(
+        initialised.status.success(),
+        "initdb: {}",
+        String::from_utf8_lossy(&initialised.stderr)
+    );
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
+    let server = programs.join("postgres");
+    let mut command = vec![text(&server)?, "-D", text(&data)?, "-p", &port];
+    // No background workers: a scheduler in the template would keep it from being copied.
+    for setting in [
+        "listen_addresses=127.0.0.1",
+        "unix_socket_directories=",
+        "shared_preload_libraries=timescaledb",
+        "timescaledb.telemetry_level=off",
+        "timescaledb.max_background_workers=0",
+        "fsync=off",
+        "max_connections=200",
+        "max_locks_per_transaction=256",
+    ] {
+        command.extend(["-c", setting]);
+    }
+    let process = ServerProcess::start(&command, "QUIT", folder)?;
+    let admin = PostgresConfig::at(&format!(
+        "postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable"
+    ))?;
+    process
+        .until(PATIENCE, async || connect(&admin, APPLICATION).await.ok())
+        .await
+        .context("native server")?;
+    Ok(Some((SharedServer::new(admin).await?, process)))
+}
+
+#[derive(QueryableByName)]
+struct Template {
+    #[diesel(sql_type = Nullable<Text>)]
+    edition: Option<String>,
+}
+
+impl SharedServer {
+    /// Finds the template of this version's schema, or makes it. Of several processes one does.
+    async fn new(admin: PostgresConfig) -> anyhow::Result<Self> {
+        let template = format!("template_{:016x}", hash_of_migrations()?);
+        let mut connection = connect(&admin, APPLICATION).await?;
+        connection
+            .batch_execute("SELECT pg_advisory_lock(hashtext('storage test template'))")
+            .await?;
+        let found: Option<Template> = sql_query(
+            "SELECT shobj_description(oid, 'pg_database') AS edition FROM pg_database WHERE datname = $1 AND NOT datallowconn",
+        )
+        .bind::<Text, _>(&template)
+        .get_result(&mut connection)
+        .await
+        .optional()?;
+        let edition = match found.and_then(|template| template.edition).as_deref() {
+            Some("community") => Edition::Community,
+            Some("apache") => Edition::Apache,
+            _ => Self::make_template(&admin, &template, &mut connection).await?,
+        };
+        Ok(Self {
+            admin,
+            template,
+            edition,
+        })
+    }
+
+    async fn make_template(
+        admin: &PostgresConfig,
+        template: &str,
+        connection: &mut AsyncPgConnection,
+    ) -> anyhow::Result<Edition> {
+        connection
+            .batch_execute(&format!("DROP DATABASE IF EXISTS {template} WITH (FORCE)"))
+            .await?;
+        connection
+            .batch_execute(&format!("CREATE DATABASE {template} TEMPLATE template0"))
+            .await?;
+        let inside = at_database(admin, template)?;
+        migrations::run(connect(&inside, APPLICATION).await?).await?;
+        let server = Server::detect(&mut connect(&inside, APPLICATION).await?)
+            .await?
+            .context("no extension")?;
+        let edition = server.edition;
+        connection
+            .batch_execute(&format!(
+                "COMMENT ON DATABASE {template} IS '{edition}';
+                 ALTER DATABASE {template} ALLOW_CONNECTIONS false;
+                 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{template}'"
+            ))
+            .await?;
+        Ok(edition)
+    }
+}
+
+async fn execute(config: &PostgresConfig, statement: &str) -> anyhow::Result<()> {
+    connect(config, APPLICATION).await?.batch_execute(statement).await?;
+    Ok(())
+}
+
+fn at_database(config: &PostgresConfig, database: &str) -> anyhow::Result<PostgresConfig> {
+    let mut url = Url::parse(config.url.expose())?;
+    url.set_path(database);
+    Ok(PostgresConfig {
+        url: PostgresConfig::at(url.as_str())?.url,
+        ..config.clone()
+    })
+}
+
+fn unique_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("test_{}_{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+const PROJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+const EMBEDDED_SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/embedded/server.mjs");
+const PG_BIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.dev/bin");
+
+/// What `scripts/services tools` exported, or where it puts it.
+fn tool(variable: &str, usual: &str) -> Option<PathBuf> {
+    let path = env::var_os(variable).map_or_else(|| PathBuf::from(usual), PathBuf::from);
+    path.exists().then_some(path)
+}
+
+fn text(path: &Path) -> anyhow::Result<&str> {
+    path.to_str().ok_or_else(|| anyhow!("{} is not text", path.display()))
+}
+
+/// Changes with every change of a migration, so that a server that outlives a run has no outdated template.
+fn hash_of_migrations() -> anyhow::Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    let mut folders = vec![Path::new(PROJECT).join("migrations")];
+    while let Some(folder) = folders.pop() {
+        let mut entries: Vec<PathBuf> = fs::read_dir(&folder)?
+            .map(|entry| Ok(entry?.path()))
+            .collect::<std::io::Result<_>>()?;
+        entries.sort();
+        for entry in entries {
+            if entry.is_dir() {
+                folders.push(entry);
+            } else {
+                entry.hash(&mut hasher);
+                fs::read(&entry)?.hash(&mut hasher);
+            }
+        }
+    }
+    Ok(hasher.finish())
+}

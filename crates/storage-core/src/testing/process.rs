@@ -1,0 +1,88 @@
+//! Servers that tests start: none outlives the test's process, however that ends.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Ends the server when its own standard input ends, which is when the test's process is gone. Itself it survives the
+/// signals that a terminal or a test runner sends to all.
+const WATCHED: &str = r#"
+trap '' HUP INT TERM
+"$@" </dev/null &
+server=$!
+cat >/dev/null
+kill -"$STOP_SIGNAL" $server 2>/dev/null
+wait $server
+rm -rf "$DATA""#;
+
+/// A running server with a folder of its own. Dropping it ends the server and removes the folder.
+#[derive(Debug)]
+pub struct ServerProcess {
+    child: Child,
+    folder: TempDir,
+}
+
+impl ServerProcess {
+    /// Starts `command` in the background; its output goes to a file. `stop_signal` ends it at once and in good order
+    /// where there is such a signal.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn start(command: &[&str], stop_signal: &str, folder: TempDir) -> io::Result<Self> {
+        let log = File::create(log_file(folder.path()))?;
+        let child = Command::new("sh")
+            .args(["-c", WATCHED, "sh"])
+            .args(command)
+            .env("STOP_SIGNAL", stop_signal)
+            .env("DATA", folder.path())
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        Ok(Self { child, folder })
+    }
+
+    /// Where the server may keep its files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Asks `ready` until it has an answer.
+    ///
+    /// # Errors
+    /// When the time is up; the error holds the end of the server's output.
+    pub async fn until<T>(&self, patience: Duration, mut ready: impl AsyncFnMut() -> Option<T>) -> io::Result<T> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(answer) = ready().await {
+                return Ok(answer);
+            }
+            if Instant::now() > deadline {
+                let log = std::fs::read_to_string(log_file(self.folder())).unwrap_or_default();
+                let tail: Vec<&str> = log.lines().rev().take(15).collect();
+                let tail: Vec<&str> = tail.into_iter().rev().collect();
+                return Err(io::Error::other(format!(
+                    "no server after {patience:?}:\n{}",
+                    tail.join("\n")
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        // The watcher waits for the server; without it there would be nothing left to end.
+        let _ = self.child.wait();
+    }
+}
+
+fn log_file(folder: &Path) -> PathBuf {
+    folder.join("server.log")
+}

@@ -1,0 +1,185 @@
+use diesel::{
+    QueryableByName, sql_query,
+    sql_types::{BigInt, Text, Timestamptz},
+};
+use diesel_async::RunQueryDsl;
+use storage_core::domain::time::{TimeRange, to_datetime};
+use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::edition::Edition;
+use storage_core::postgres::error::{Fault, sqlstate};
+use storage_core::postgres::queries::candles::{self, Successor};
+use storage_core::postgres::queries::policies::{self, JobKind};
+use storage_core::postgres::queries::rollups::ALWAYS;
+use storage_core::postgres::queries::storage;
+use storage_core::testing::postgres::TestDatabase;
+
+use crate::{MINUTE_US, OLD_US, candle, revision, symbol};
+
+#[tokio::test]
+async fn a_candle_is_replaced_only_by_a_newer_revision() {
+    for database in TestDatabase::start_each().await {
+        let conn = &mut database.connect().await;
+        let first = [
+            candle("A", 0, 10.0, 5),
+            candle("B", 0, 20.0, 5),
+            candle("A", 1, 11.0, 6),
+        ];
+        assert_eq!(candles::upsert_1m(conn, &first).await.unwrap(), 3);
+        assert_eq!(
+            candles::upsert_1m(conn, &first).await.unwrap(),
+            0,
+            "the same again changes nothing"
+        );
+        let second = [candle("A", 0, 99.0, 4), candle("B", 0, 30.0, 7)];
+        assert_eq!(candles::upsert_1m(conn, &second).await.unwrap(), 1);
+        let open = |rows: Vec<candles::HistoryCandle>| rows.iter().map(|row| row.open).collect::<Vec<_>>();
+        let all = |name: &str| (Timeframe::M1, symbol(name), ALWAYS, 10);
+        let (timeframe, of, range, limit) = all("A");
+        assert_eq!(
+            open(candles::range(conn, timeframe, &of, range, limit).await.unwrap()),
+            [10.0, 11.0]
+        );
+        let (timeframe, of, range, limit) = all("B");
+        assert_eq!(
+            open(candles::range(conn, timeframe, &of, range, limit).await.unwrap()),
+            [30.0]
+        );
+        assert_eq!(candles::upsert_1m(conn, &[]).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn history_comes_in_units_oldest_first_and_newest_kept() {
+    for database in TestDatabase::start_each().await {
+        let conn = &mut database.connect().await;
+        let rows: Vec<_> = (0..10).map(|minute| candle("A", minute, 10.0, 5)).collect();
+        candles::upsert_1m(conn, &rows).await.unwrap();
+        let range = TimeRange {
+            from_us: OLD_US + MINUTE_US,
+            to_us: OLD_US + 8 * MINUTE_US,
+        };
+        let found = candles::range(conn, Timeframe::M1, &symbol("A"), range, 3)
+            .await
+            .unwrap();
+        let minutes: Vec<_> = found.iter().map(|row| (row.start_us - OLD_US) / MINUTE_US).collect();
+        assert_eq!(minutes, [5, 6, 7]);
+        assert_eq!(found[0].volume.to_string(), "1.5");
+        assert_eq!((found[0].trades, found[0].revision), (3, 5));
+    }
+}
+
+#[tokio::test]
+async fn late_candles_reach_compressed_chunks_too() {
+    let Some(database) = TestDatabase::start(Edition::Community).await else {
+        return;
+    };
+    let conn = &mut database.connect().await;
+    let rows: Vec<_> = (0..2_000).map(|minute| candle("A", minute, 10.0, 5)).collect();
+    candles::upsert_1m(conn, &rows).await.unwrap();
+    let jobs = policies::jobs(conn, Edition::Community).await.unwrap();
+    let compress = jobs
+        .iter()
+        .find(|job| job.kind == JobKind::Compress && job.table == "candles_1m")
+        .unwrap();
+    policies::run_job(conn, compress.id).await.unwrap();
+    let compression = storage::compression(conn, Edition::Community).await.unwrap().unwrap();
+    let of_candles = compression.iter().find(|c| c.table_name == "candles_1m").unwrap();
+    assert_eq!((of_candles.chunks, of_candles.compressed_chunks), (2, 2));
+    assert!(of_candles.after_bytes < of_candles.before_bytes / 2, "{of_candles:?}");
+
+    let late = [
+        candle("A", 0, 50.0, 9),
+        candle("A", 1, 50.0, 4),
+        candle("NEW", 0, 50.0, 4),
+    ];
+    assert_eq!(candles::upsert_1m(conn, &late).await.unwrap(), 2);
+    let first = candles::range(conn, Timeframe::M1, &symbol("A"), ALWAYS, 2_000)
+        .await
+        .unwrap();
+    assert_eq!((first.len(), first[0].open, first[1].open), (2_000, 50.0, 10.0));
+}
+
+#[tokio::test]
+async fn a_candle_that_lacks_ticks_of_the_row_is_found() {
+    for database in TestDatabase::start_each().await {
+        let conn = &mut database.connect().await;
+        candles::upsert_1m(conn, &[candle("A", 0, 10.0, 50)]).await.unwrap();
+        let successor = |since: i64, revised: i64, trades: i32| Successor {
+            symbol: symbol("A"),
+            start_us: OLD_US,
+            trades,
+            since: revision(since),
+            revision: revision(revised),
+        };
+        let candidates = [
+            successor(40, 60, 4), // goes on where the row was
+            successor(51, 60, 4), // began after it
+            successor(40, 60, 2), // counts less
+            successor(10, 50, 2), // is not newer: writing it changes nothing
+            Successor {
+                symbol: symbol("B"),
+                ..successor(51, 60, 1)
+            },
+        ];
+        assert_eq!(candles::superseding(conn, &candidates).await.unwrap(), [1, 2]);
+        assert_eq!(candles::superseding(conn, &[]).await.unwrap(), Vec::<usize>::new());
+    }
+}
+
+#[tokio::test]
+async fn a_repair_replaces_a_candle_but_never_by_fewer_trades() {
+    for database in TestDatabase::start_each().await {
+        let conn = &mut database.connect().await;
+        candles::upsert_1m(conn, &[candle("A", 0, 10.0, 50)]).await.unwrap();
+        let fewer = candles::CandleRow {
+            trades: 2,
+            ..candle("A", 0, 20.0, 60)
+        };
+        assert!(!candles::replace_1m(conn, &fewer).await.unwrap());
+        let more = candles::CandleRow {
+            trades: 4,
+            ..candle("A", 0, 30.0, 40)
+        };
+        assert!(candles::replace_1m(conn, &more).await.unwrap());
+        let row = &candles::range(conn, Timeframe::M1, &symbol("A"), ALWAYS, 1)
+            .await
+            .unwrap()[0];
+        assert_eq!((row.open, row.trades, row.revision), (30.0, 4, 50));
+    }
+}
+
+#[derive(Debug, QueryableByName)]
+struct InUnits {
+    #[diesel(sql_type = Text)]
+    volume: String,
+    #[diesel(sql_type = BigInt)]
+    trades: i64,
+}
+
+#[tokio::test]
+async fn people_read_volumes_in_units() {
+    for database in TestDatabase::start_each().await {
+        let conn = &mut database.connect().await;
+        candles::upsert_1m(conn, &[candle("A", 0, 10.0, 5)]).await.unwrap();
+        let row: InUnits = sql_query(
+            "SELECT volume::text, trades FROM candles_in_units WHERE timeframe = '1m' AND symbol = 'A' AND time = $1
+             AND volume = volume_units('A', 150000000)",
+        )
+        .bind::<Timestamptz, _>(to_datetime(OLD_US))
+        .get_result(conn)
+        .await
+        .unwrap();
+        assert_eq!((row.volume.as_str(), row.trades), ("1.5", 3));
+    }
+}
+
+#[tokio::test]
+async fn the_same_minute_twice_in_a_batch_is_the_callers_mistake() {
+    for database in TestDatabase::start_each().await {
+        let conn = &mut database.connect().await;
+        let error = candles::upsert_1m(conn, &[candle("A", 0, 10.0, 5), candle("A", 0, 11.0, 6)])
+            .await
+            .unwrap_err();
+        assert_eq!((sqlstate(&error), Fault::of(&error)), (Some("21000"), Fault::Permanent));
+    }
+}

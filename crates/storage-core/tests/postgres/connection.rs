@@ -1,0 +1,101 @@
+use std::time::Duration;
+
+use diesel_async::SimpleAsyncConnection;
+use storage_core::config::postgres::PostgresConfig;
+use storage_core::postgres::connection::connect;
+use storage_core::postgres::error::{Fault, describe, sqlstate};
+use storage_core::postgres::pool::Pool;
+use storage_core::testing::postgres::TestDatabase;
+
+#[tokio::test]
+async fn errors_keep_their_code_whatever_diesel_thinks_of_them() {
+    for database in TestDatabase::start_each().await {
+        let conn = &mut database.connect().await;
+        for (statement, code, fault) in [
+            ("SELECT 1/0", "22012", Fault::BadRow),
+            ("SELECT 9223372036854775807 + 1", "22003", Fault::BadRow),
+            ("SELECT * FROM nowhere", "42P01", Fault::Permanent),
+            ("INSERT INTO symbols (symbol) VALUES ('A:B')", "23514", Fault::BadRow),
+            ("BEGIN READ ONLY; DELETE FROM symbols", "25006", Fault::Transient),
+            (
+                "DO $$ BEGIN RAISE EXCEPTION 'disk' USING ERRCODE = '53100'; END $$",
+                "53100",
+                Fault::Transient,
+            ),
+        ] {
+            let error = conn.batch_execute(statement).await.unwrap_err();
+            assert_eq!(
+                (sqlstate(&error), Fault::of(&error)),
+                (Some(code), fault),
+                "{statement}: {}",
+                describe(&error)
+            );
+            let _ = conn.batch_execute("ROLLBACK").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_is_worth_waiting_for_and_named() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let config = PostgresConfig::at(&format!("postgres://u:hunter2@127.0.0.1:{port}/market")).unwrap();
+    let error = Pool::new(&config, "test").get().await.err().unwrap();
+    let text = error.to_string();
+    assert_eq!(error.fault(), Fault::Transient, "{text}");
+    assert!(
+        text.contains(&port.to_string()) && text.contains("is it running"),
+        "{text}"
+    );
+    assert!(!text.contains("hunter2"), "{text}");
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_given_up_in_time() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let config = PostgresConfig {
+        connect_timeout: Duration::from_millis(100),
+        ..PostgresConfig::at(&format!("postgres://u@127.0.0.1:{port}/market")).unwrap()
+    };
+    let error = connect(&config, "test").await.err().unwrap();
+    assert_eq!(error.fault(), Fault::Transient);
+    assert!(error.to_string().contains("no answer"), "{error}");
+}
+
+#[tokio::test]
+async fn a_missing_database_is_not_worth_waiting_for() {
+    let Some(database) = TestDatabase::start(storage_core::postgres::edition::Edition::Apache).await else {
+        return;
+    };
+    let config = PostgresConfig::at(&format!(
+        "{}_gone?sslmode=prefer",
+        database.url().split('?').next().unwrap()
+    ))
+    .unwrap();
+    let error = connect(&config, "test").await.err().unwrap();
+    assert_eq!(error.fault(), Fault::Permanent);
+    assert!(error.to_string().contains("create the database"), "{error}");
+}
+
+#[tokio::test]
+async fn a_broken_connection_is_replaced_by_the_pool() {
+    for database in TestDatabase::start_each().await {
+        let pool = database.pool();
+        {
+            let mut conn = pool.get().await.unwrap();
+            // On the embedded server there is only one backend, which must stay.
+            if database.edition() == storage_core::postgres::edition::Edition::Apache {
+                let error = conn
+                    .batch_execute("SELECT pg_terminate_backend(pg_backend_pid())")
+                    .await
+                    .unwrap_err();
+                assert_eq!(Fault::of(&error), Fault::Transient, "{}", describe(&error));
+            }
+        }
+        pool.get().await.unwrap().batch_execute("SELECT 1").await.unwrap();
+    }
+}

@@ -1,0 +1,124 @@
+use diesel::{QueryableByName, sql_query, sql_types::BigInt};
+use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
+use storage_core::postgres::edition::Edition;
+use storage_core::postgres::error::Fault;
+use storage_core::postgres::migrations::{self, MigrationError};
+use storage_core::testing::postgres::TestDatabase;
+
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = BigInt)]
+    n: i64,
+}
+
+/// Everything in the schema but diesel's bookkeeping and what belongs to the extension.
+const LEFT_BEHIND: &str = "
+SELECT (SELECT count(*) FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relname NOT LIKE '\\_\\_diesel%'
+            AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e'))
+     + (SELECT count(*) FROM pg_proc p WHERE pronamespace = 'public'::regnamespace
+            AND proname IN ('lots_to_units', 'volume_units', 'diesel_manage_updated_at', 'diesel_set_updated_at')
+            AND proname NOT LIKE 'diesel%') AS n";
+
+async fn up_down_and_up_again(edition: Edition) {
+    let Some(database) = TestDatabase::start_empty(edition).await else {
+        return;
+    };
+    let up = migrations::run(database.connect().await).await.unwrap();
+    assert!(up.len() >= 8, "{up:?}");
+    let server = migrations::ensure_current(&mut database.connect().await).await.unwrap();
+    assert_eq!(server.edition, edition);
+    assert_eq!(
+        migrations::run(database.connect().await).await.unwrap(),
+        Vec::<String>::new()
+    );
+
+    let mut down = migrations::revert_all(database.connect().await).await.unwrap();
+    down.reverse();
+    assert_eq!(down, up);
+    let left: Count = sql_query(LEFT_BEHIND)
+        .get_result(&mut database.connect().await)
+        .await
+        .unwrap();
+    assert_eq!(left.n, 0);
+
+    assert_eq!(migrations::run(database.connect().await).await.unwrap(), up);
+}
+
+#[tokio::test]
+async fn migrations_go_up_down_and_up_again_on_community() {
+    up_down_and_up_again(Edition::Community).await;
+}
+
+#[tokio::test]
+async fn migrations_go_up_down_and_up_again_on_apache() {
+    up_down_and_up_again(Edition::Apache).await;
+}
+
+#[tokio::test]
+async fn two_that_migrate_at_once_do_it_once() {
+    for edition in [Edition::Community, Edition::Apache] {
+        let Some(database) = TestDatabase::start_empty(edition).await else {
+            continue;
+        };
+        let (one, two) = (database.connect().await, database.connect().await);
+        let (one, two) = tokio::join!(migrations::run(one), migrations::run(two));
+        let (one, two) = (one.unwrap(), two.unwrap());
+        assert!(one.is_empty() != two.is_empty(), "{edition}: {one:?} {two:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_says_that_the_schema_is_behind_and_what_to_do() {
+    for edition in [Edition::Community, Edition::Apache] {
+        let Some(database) = TestDatabase::start_empty(edition).await else {
+            continue;
+        };
+        let error = migrations::ensure_current(&mut database.connect().await)
+            .await
+            .unwrap_err();
+        assert_eq!(error.fault(), Fault::Permanent);
+        let text = error.to_string();
+        assert!(
+            text.contains("migrations behind; run `aggregator-admin migrate`"),
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_schema_of_another_version_is_refused() {
+    for database in TestDatabase::start_each().await {
+        let mut connection = database.connect().await;
+        connection
+            .batch_execute("INSERT INTO __diesel_schema_migrations (version) VALUES ('29990101000000')")
+            .await
+            .unwrap();
+        let error = migrations::ensure_current(&mut connection).await.unwrap_err();
+        assert!(
+            matches!(&error, MigrationError::Unknown { version, .. } if version == "29990101000000"),
+            "{error}"
+        );
+        assert!(error.to_string().contains("newer version"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_migration_leaves_nothing_half_done() {
+    for edition in [Edition::Community, Edition::Apache] {
+        let Some(database) = TestDatabase::start_empty(edition).await else {
+            continue;
+        };
+        let mut connection = database.connect().await;
+        // In the way of the last migration.
+        connection
+            .batch_execute("CREATE TABLE ticks_in_units (x int)")
+            .await
+            .unwrap();
+        let error = migrations::run(database.connect().await).await.unwrap_err();
+        assert!(error.to_string().contains("nothing was changed"), "{error}");
+        connection.batch_execute("DROP TABLE ticks_in_units").await.unwrap();
+        let left: Count = sql_query(LEFT_BEHIND).get_result(&mut connection).await.unwrap();
+        assert_eq!(left.n, 0, "{edition}");
+        migrations::run(database.connect().await).await.unwrap();
+    }
+}

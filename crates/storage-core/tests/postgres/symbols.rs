@@ -1,0 +1,141 @@
+use diesel_async::AsyncConnection;
+use storage_core::domain::time::TimeRange;
+use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::edition::Edition;
+use storage_core::postgres::queries::candles::CandleRow;
+use storage_core::postgres::queries::rollups::{self, ALWAYS};
+use storage_core::postgres::queries::symbols::{self, SetDecimalsError};
+use storage_core::postgres::queries::{candles, storage};
+use storage_core::testing::postgres::TestDatabase;
+
+use crate::{MINUTE_US, OLD_US, candle, symbol};
+
+#[tokio::test]
+async fn a_symbol_is_registered_once_with_eight_decimals() {
+    for database in TestDatabase::start_each().await {
+        let conn = &mut database.connect().await;
+        let (a, b) = (symbol("A"), symbol("b/c"));
+        assert_eq!(symbols::register(conn, &[&a, &b, &a]).await.unwrap(), 2);
+        assert_eq!(symbols::register(conn, &[&a]).await.unwrap(), 0);
+        assert_eq!(symbols::register(conn, &[]).await.unwrap(), 0);
+        symbols::set_decimals(conn, &b, 2, false).await.unwrap();
+        let decimals = symbols::decimals(conn, &[&a, &b, &symbol("unknown")]).await.unwrap();
+        assert_eq!(
+            (decimals.get(&a), decimals.get(&b), decimals.len()),
+            (Some(&8), Some(&2), 2)
+        );
+        assert_eq!(symbols::list(conn).await.unwrap().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn decimals_with_rows_change_only_on_demand_and_the_quantities_stay() {
+    for database in TestDatabase::start_each().await {
+        let conn = &mut database.connect().await;
+        let a = symbol("A");
+        symbols::register(conn, &[&a]).await.unwrap();
+        let large = CandleRow {
+            volume_lots: 150_000_000_000,
+            ..candle("A", 1, 10.0, 5)
+        };
+        candles::upsert_1m(conn, &[candle("A", 0, 10.0, 5), large, candle("B", 0, 10.0, 5)])
+            .await
+            .unwrap();
+        rollups::refresh_all(conn, database.edition(), ALWAYS).await.unwrap();
+
+        let refused = symbols::set_decimals(conn, &a, 4, false).await.unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                SetDecimalsError::HasRows {
+                    candles: 2,
+                    ticks: 0,
+                    from: 8,
+                    ..
+                }
+            ),
+            "{refused}"
+        );
+        let inexact = symbols::set_decimals(conn, &a, 0, true).await.unwrap_err();
+        assert!(
+            matches!(inexact, SetDecimalsError::Inexact { inexact: 1, to: 0, .. }),
+            "{inexact}"
+        );
+        let too_large = symbols::set_decimals(conn, &a, 18, true).await.unwrap_err();
+        assert!(
+            matches!(too_large, SetDecimalsError::TooLarge { to: 18, .. }),
+            "{too_large}"
+        );
+
+        let done = symbols::set_decimals(conn, &a, 1, true).await.unwrap();
+        let range = TimeRange {
+            from_us: OLD_US,
+            to_us: OLD_US + 2 * MINUTE_US,
+        };
+        assert_eq!(
+            (done.from, done.candles, done.ticks, done.range),
+            (8, 2, 0, Some(range))
+        );
+        rollups::refresh_all(conn, database.edition(), range).await.unwrap();
+        for timeframe in [Timeframe::M1, Timeframe::D1] {
+            let sum: f64 = candles::range(conn, timeframe, &a, ALWAYS, 9)
+                .await
+                .unwrap()
+                .iter()
+                .map(|row| row.volume.to_f64())
+                .sum();
+            assert_eq!(sum, 1501.5, "{timeframe}");
+        }
+        let totals = storage::totals(conn).await.unwrap();
+        let day = totals.iter().find(|total| total.table_name == "candles_1d").unwrap();
+        assert_eq!((day.rows, day.volume.as_deref()), (2, Some("150015015")));
+    }
+}
+
+#[tokio::test]
+async fn decimals_change_in_compressed_chunks_too() {
+    let Some(database) = TestDatabase::start(Edition::Community).await else {
+        return;
+    };
+    let conn = &mut database.connect().await;
+    let rows: Vec<_> = (0..1_500).map(|minute| candle("A", minute, 10.0, 5)).collect();
+    candles::upsert_1m(conn, &rows).await.unwrap();
+    for job in storage_core::postgres::queries::policies::jobs(conn, Edition::Community)
+        .await
+        .unwrap()
+    {
+        storage_core::postgres::queries::policies::run_job(conn, job.id)
+            .await
+            .unwrap();
+    }
+    let done = symbols::set_decimals(conn, &symbol("A"), 4, true).await.unwrap();
+    assert_eq!(done.candles, 1_500);
+    let first = &candles::range(conn, Timeframe::M1, &symbol("A"), ALWAYS, 1)
+        .await
+        .unwrap()[0];
+    assert_eq!(first.volume.to_string(), "1.5");
+}
+
+#[tokio::test]
+async fn decimals_wait_for_whoever_is_counting_lots() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let (mut counting, mut changing) = (database.connect().await, database.connect().await);
+    let a = symbol("A");
+    let change = async { symbols::set_decimals(&mut changing, &a, 2, false).await };
+    let count = counting.transaction(async |conn| {
+        symbols::keep_decimals(conn).await?;
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        candles::upsert_1m(conn, &[candle("A", 0, 10.0, 5)]).await
+    });
+    let (counted, changed) = tokio::join!(count, async {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        change.await
+    });
+    counted.unwrap();
+    assert!(
+        matches!(changed, Err(SetDecimalsError::HasRows { .. })),
+        "it saw the row that was written meanwhile"
+    );
+}
