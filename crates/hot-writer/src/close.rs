@@ -204,50 +204,101 @@ mod tests {
     }
 
     proptest! {
-        /// Wherever an owner dies, the next one, which begins with what was written and reads some entries again, sends the same.
+        /// Wherever an owner dies, and from how far back the next one reads again, the history ends up with the candles that a plain
+        /// grouping of the ticks by minute gives.
         #[test]
-        fn a_new_owner_comes_to_the_same_minutes(
+        fn whatever_happens_to_its_owner_the_history_is_the_grouping_of_the_ticks(
             ticks in prop::collection::vec((0i64..20 * MINUTE_US, 1u32..100), 1..60),
             batch in 1usize..10,
             crash_at in 0usize..60,
             again in 0usize..30,
         ) {
-            let ticks: Vec<_> = (1u64..).zip(&ticks).map(|(seq, (offset_us, price))| tick(StreamId { ms: 1_000, seq }, DAY_US + offset_us, *price)).collect();
-            let mut sent_without = BTreeMap::new();
-            run(&mut state(), &ticks, batch, &mut sent_without, &mut BTreeMap::new());
-
-            let mut sent = BTreeMap::new();
-            let mut written = BTreeMap::new();
+            let numbered = (1u64..).zip(&ticks);
+            let ticks: Vec<_> = numbered.map(|(seq, (offset_us, price))| tick(StreamId { ms: 1_000, seq }, DAY_US + offset_us, *price)).collect();
             let crash_at = crash_at.min(ticks.len());
-            run(&mut state(), &ticks[..crash_at], batch, &mut sent, &mut written);
+            let mut stores = Stores { ticks: ticks.clone(), ..Stores::default() };
+            stores.run(&mut state(), 0..crash_at, batch);
             let mut next = state();
-            for ((timeframe, _), state) in &written {
-                next.restore(*timeframe, state.clone());
+            for ((timeframe, _), written) in &stores.hot {
+                next.restore(*timeframe, written.clone());
             }
-            run(&mut next, &ticks[crash_at.saturating_sub(again)..], batch, &mut sent, &mut written);
-            // A minute that was evicted and replayed is repaired from the history; all others are equal.
-            for (start_us, candle) in &sent_without {
-                prop_assert_eq!(sent.get(start_us), Some(candle));
+            stores.run(&mut next, crash_at.saturating_sub(again)..ticks.len(), batch);
+            stores.close_all(&mut next);
+
+            for candle in stores.history.values() {
+                prop_assert_eq!(candle, &stores.group(candle.start_us, candle.revision));
             }
+            let minutes: std::collections::BTreeSet<_> = ticks.iter().map(|t| Timeframe::M1.bucket_start_us(t.tick.ts_us)).collect();
+            prop_assert_eq!(minutes.into_iter().collect::<Vec<_>>(), stores.history.keys().copied().collect::<Vec<_>>());
+            let counted: i64 = stores.history.values().map(|candle| candle.trades).sum();
+            prop_assert_eq!(counted, i64::try_from(ticks.len()).unwrap());
         }
     }
 
-    type Written = BTreeMap<(Timeframe, i64), CandleState>;
+    /// What Redis and the database hold.
+    #[derive(Default)]
+    struct Stores {
+        ticks: Vec<AcceptedTick>,
+        hot: BTreeMap<(Timeframe, i64), CandleState>,
+        history: BTreeMap<i64, Candle>,
+    }
 
-    fn run(state: &mut SymbolState, ticks: &[AcceptedTick], batch: usize, sent: &mut BTreeMap<i64, Candle>, written: &mut Written) {
-        for ticks in ticks.chunks(batch) {
-            for tick in ticks {
-                state.fold(tick, tick.tick.qty, 8, &rules()).unwrap();
-            }
-            for change in state.take_changes(&rules(), None).candles {
-                let start_us = change.candle.start_us;
-                if change.must_send {
-                    let newest = sent.entry(start_us).or_insert_with(|| change.candle.clone());
-                    if newest.revision < change.candle.revision {
-                        *newest = change.candle.clone();
+    impl Stores {
+        fn run(&mut self, state: &mut SymbolState, range: std::ops::Range<usize>, batch: usize) {
+            for ticks in self.ticks[range].to_vec().chunks(batch) {
+                for tick in ticks {
+                    if let Folded::TooLate { start_us } = state.fold(tick, tick.tick.qty, 8, &rules()).unwrap() {
+                        self.upsert(self.group(start_us, tick.revision));
                     }
                 }
-                written.insert((change.timeframe, start_us), CandleState { candle: change.candle, is_final: change.is_final });
+                self.write(state.take_changes(&rules(), None));
+            }
+        }
+
+        fn close_all(&mut self, state: &mut SymbolState) {
+            self.write(state.take_changes(&rules(), Some(i64::MAX)));
+        }
+
+        fn write(&mut self, changes: Changes) {
+            for change in changes.candles {
+                if change.must_send {
+                    self.upsert(change.candle.clone());
+                }
+                let at = (change.timeframe, change.candle.start_us);
+                self.hot.insert(at, CandleState { candle: change.candle, is_final: change.is_final });
+            }
+            for expired in changes.expired {
+                self.hot.remove(&expired);
+            }
+        }
+
+        fn upsert(&mut self, candle: Candle) {
+            let stored = self.history.entry(candle.start_us).or_insert_with(|| candle.clone());
+            if stored.revision < candle.revision {
+                *stored = candle;
+            }
+        }
+
+        /// The definition of a minute's candle.
+        fn group(&self, start_us: i64, until: storage_core::domain::stream_id::Revision) -> Candle {
+            let minute = self.ticks.iter().filter(|t| t.revision <= until && Timeframe::M1.bucket_start_us(t.tick.ts_us) == start_us);
+            let mut ticks: Vec<_> = minute.collect();
+            let [since, revision] = [ticks[0].revision, ticks[ticks.len() - 1].revision];
+            ticks.sort_by_key(|t| (t.tick.ts_us, t.revision));
+            let prices = || ticks.iter().map(|t| t.tick.price);
+            let [first, last] = [&ticks[0].tick, &ticks[ticks.len() - 1].tick];
+            Candle {
+                start_us,
+                open: first.price,
+                high: prices().fold(f64::MIN, f64::max),
+                low: prices().fold(f64::MAX, f64::min),
+                close: last.price,
+                volume: ticks.iter().fold(Decimal::ZERO, |sum, t| sum.checked_add(t.tick.qty).unwrap()),
+                trades: i64::try_from(ticks.len()).unwrap(),
+                first_us: first.ts_us,
+                last_us: last.ts_us,
+                since,
+                revision,
             }
         }
     }
