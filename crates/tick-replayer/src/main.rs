@@ -1,2 +1,51 @@
-//! tick-replayer
-fn main() {}
+//! tick-replayer, a producer: recorded or generated ticks go into the streams that hot-writer and warm-syncer read.
+//!
+//! A tick's way: it is read ([`formats`]) or made ([`generate`]), waits for its time ([`pace`]), and is published in
+//! batches ([`publish`]); [`feed`] connects the three.
+
+mod commands;
+mod config;
+mod feed;
+mod formats;
+mod generate;
+mod outgoing;
+mod pace;
+mod publish;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use storage_core::config::layers::{self, CommonArgs};
+use storage_core::service;
+
+/// Puts recorded or generated ticks into the ingress streams
+///
+/// The number of partitions is read from Redis, where `aggregator-admin migrate` stored it. While Redis is away or full,
+/// the replayer waits; a batch whose outcome is unknown is sent again, and trade ids keep the pipeline from counting
+/// its ticks twice.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Replays a file of recorded trades
+    Replay(commands::replay::Args),
+    /// Generates ticks by a seeded random walk
+    Generate(commands::generate::Args),
+    /// Prints the effective configuration, secrets masked
+    CheckConfig,
+}
+
+fn main() -> ExitCode {
+    service::main(async |cli: Cli| match cli.command {
+        Command::Replay(args) => commands::replay::run(args, layers::load(&cli.common)?).await,
+        Command::Generate(args) => commands::generate::run(args, layers::load(&cli.common)?).await,
+        Command::CheckConfig => layers::check::<config::Config>(&cli.common),
+    })
+}

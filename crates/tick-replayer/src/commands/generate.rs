@@ -1,0 +1,279 @@
+//! `tick-replayer generate`: made-up ticks into the streams or a file.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::str::FromStr;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ::tracing::level_filters::LevelFilter;
+use anyhow::Context;
+use humantime_serde::re::humantime;
+use storage_core::config::Misconfigured;
+use storage_core::config::telemetry::LogFormat;
+use storage_core::domain::time::parse_rfc3339;
+use storage_core::service::{Service, Stopped};
+use storage_core::telemetry::tracing;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::feed::{self, Report, progress_bar};
+use crate::formats::ticks_csv::Writer;
+use crate::generate::{Generator, Limit, Plan, Shares};
+use crate::outgoing::Outgoing;
+use crate::pace::{Pace, Speed};
+use crate::publish::Publisher;
+
+/// Prices walk on a grid, volumes come in clusters and follow the time of day, and some symbols are traded far more than
+/// others. The same options give the same ticks, also the same start: trade ids count up from the start's time in µs, so that two
+/// runs don't take each other's ids.
+#[derive(clap::Args)]
+#[command(group(clap::ArgGroup::new("limit").required(true).args(["duration", "ticks"])))]
+pub(crate) struct Args {
+    /// Number of symbols: SIM0001, SIM0002, …
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=9_999))]
+    symbols: u16,
+    /// Ticks per second of event time, of all symbols together; `max` is 1,000,000, published as fast as Redis takes them
+    #[arg(long, default_value = "1000")]
+    rate: Rate,
+    /// For how long, such as 10s or 24h: event time, or by the clock with --rate max
+    #[arg(long, value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+    /// How many
+    #[arg(long, value_name = "N")]
+    ticks: Option<u64>,
+    /// Seed of the random numbers
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Share of ticks that come late, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    late: f64,
+    /// How late the late ticks are at most
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    lateness: Duration,
+    /// Share of ticks that repeat an earlier one, trade id included
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    duplicate: f64,
+    /// Share of ticks that the pipeline must refuse
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    invalid: f64,
+    /// Event time of the first tick, RFC 3339 or `now`. Unless said, chosen so that no tick is from the future
+    #[arg(long, value_name = "TIME")]
+    start: Option<Start>,
+    /// How many times faster than event time the ticks are published, or `max`; a file is always written flat out
+    #[arg(long, default_value = "1")]
+    speed: Speed,
+    /// Where to: `redis`, a file in the format ticks-csv, or `-` for stdout
+    #[arg(long, value_name = "FILE|redis", default_value = "redis")]
+    output: String,
+}
+
+/// Ticks per second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Rate {
+    PerSecond(f64),
+    Max,
+}
+
+/// The densest event times: no faster than any Redis takes ticks, so that flat out they don't run ahead of the clock.
+const MAX_RATE: f64 = 1_000_000.0;
+
+impl FromStr for Rate {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            _ if text == "max" => Ok(Self::Max),
+            Ok(rate) if (1e-6..=MAX_RATE).contains(&rate) => Ok(Self::PerSecond(rate)),
+            _ => Err("must be max, or ticks per second: 0.000001 to 1000000"),
+        }
+    }
+}
+
+/// When the event times begin.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Start {
+    Now,
+    At(i64),
+}
+
+impl FromStr for Start {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text, parse_rfc3339(text)) {
+            ("now", _) => Ok(Self::Now),
+            (_, Ok(ts_us @ 0..)) => Ok(Self::At(ts_us)),
+            _ => Err("must be now, or RFC 3339 and not before 1970, such as 2024-01-01T00:00:00Z"),
+        }
+    }
+}
+
+impl Args {
+    /// What to make, when it is `now_us`.
+    ///
+    /// # Errors
+    /// When the options contradict each other.
+    fn plan(&self, now_us: i64) -> Result<Plan, Misconfigured> {
+        let shares = Shares::new(self.late, self.duplicate, self.invalid).map_err(Misconfigured::new)?;
+        let rate = match self.rate {
+            Rate::PerSecond(rate) => rate,
+            Rate::Max => MAX_RATE,
+        };
+        let limit = match (self.ticks, self.duration) {
+            (Some(ticks), _) => Limit::Ticks(ticks),
+            (None, _) if self.clocked().is_some() => Limit::Ticks(u64::MAX),
+            (None, Some(_)) if self.rate == Rate::Max => {
+                return Err(Misconfigured::new("with --rate max into a file, say how many --ticks"));
+            }
+            (None, duration) => Limit::Duration(duration.unwrap_or_default()),
+        };
+        let live = self.pace() == Speed::Times(1.0) || self.clocked().is_some();
+        let start_us = match self.start {
+            Some(Start::At(start_us)) => start_us,
+            Some(Start::Now) => now_us,
+            None if live && self.to_redis() => now_us,
+            None => now_us.saturating_sub(limit.expected_us(rate)).max(0),
+        };
+        Ok(Plan { symbols: self.symbols, rate, limit, seed: self.seed, start_us, shares, lateness: self.lateness })
+    }
+
+    fn to_redis(&self) -> bool {
+        self.output == "redis"
+    }
+
+    fn pace(&self) -> Speed {
+        if self.rate == Rate::Max { Speed::Max } else { self.speed }
+    }
+
+    /// How long it goes on by the clock, where that ends it.
+    fn clocked(&self) -> Option<Duration> {
+        self.duration.filter(|_| self.rate == Rate::Max && self.to_redis())
+    }
+}
+
+/// Generates ticks and says how many.
+///
+/// # Errors
+/// When the options contradict each other, Redis refuses the ticks, or the file can't be written.
+pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
+    tracing::init(LogFormat::default(), LevelFilter::WARN)?;
+    let service = Service::new(&config.service)?;
+    let token = service.token();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("reading the clock")?;
+    let plan = args.plan(i64::try_from(now.as_micros())?)?;
+    let total = plan.limit.expected_ticks(plan.rate);
+    let mut report = Report::default();
+    let begin = Instant::now();
+    let result = if args.to_redis() {
+        let until = token.child_token();
+        if let Some(duration) = args.clocked() {
+            end_after(duration, until.clone());
+        }
+        let publisher = Publisher::open(&config.redis, &until).await?;
+        let bar = progress_bar(if args.clocked().is_some() { 0 } else { total })?;
+        let source = Generator::new(plan).zip(1..).map(Ok);
+        let result = feed::feed(source, Pace::new(args.pace()), &publisher, &bar, &until, &mut report).await;
+        bar.finish_and_clear();
+        result
+    } else {
+        write(Generator::new(plan), total, &args.output, &token, &mut report)
+    };
+    report.took = begin.elapsed();
+    report.stopped = token.is_cancelled() && result.as_ref().is_err_and(|error| error.is::<Stopped>());
+    report.print();
+    result
+}
+
+fn end_after(duration: Duration, token: CancellationToken) {
+    tokio::spawn(async move {
+        tokio::time::sleep(duration).await;
+        token.cancel();
+    });
+}
+
+/// Writes `ticks` to `output` as ticks-csv. It blocks, with nothing else to do.
+fn write(
+    ticks: impl Iterator<Item = Outgoing>,
+    total: u64,
+    output: &str,
+    token: &CancellationToken,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let out: Box<dyn Write> = if output == "-" {
+        Box::new(io::stdout().lock())
+    } else {
+        let path = Path::new(output);
+        Box::new(File::create(path).with_context(|| format!("creating {}", path.display()))?)
+    };
+    let bar = progress_bar(total)?;
+    let mut writer = Writer::new(BufWriter::new(out))?;
+    for tick in ticks {
+        if token.is_cancelled() {
+            writer.finish()?;
+            return Err(Stopped.into());
+        }
+        writer.write(&tick.fields)?;
+        report.count(tick.at_us);
+        bar.set_position(report.ticks);
+    }
+    bar.finish_and_clear();
+    writer.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    const NOW_US: i64 = 1_700_000_000_000_000;
+    const SECOND_US: i64 = 1_000_000;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn plan(flags: &str) -> Result<Plan, Misconfigured> {
+        Cli::try_parse_from(format!("generate {flags}").split_whitespace()).unwrap().args.plan(NOW_US)
+    }
+
+    fn start(flags: &str) -> i64 {
+        plan(flags).unwrap().start_us
+    }
+
+    #[test]
+    fn unless_told_otherwise_no_tick_is_from_the_future() {
+        assert_eq!(start("--duration 10s"), NOW_US);
+        assert_eq!(start("--duration 10s --rate max"), NOW_US);
+        assert_eq!(start("--duration 10s --speed max"), NOW_US - 10 * SECOND_US);
+        assert_eq!(start("--ticks 5000 --speed 20"), NOW_US - 5 * SECOND_US);
+        assert_eq!(start("--duration 10s --output -"), NOW_US - 10 * SECOND_US);
+        assert_eq!(start("--ticks 2000000 --rate max"), NOW_US - 2 * SECOND_US);
+        assert_eq!(start("--ticks 1 --start 1970-01-01T00:00:01Z"), SECOND_US);
+        assert_eq!(start("--ticks 1 --speed max --start now"), NOW_US);
+    }
+
+    #[test]
+    fn flat_out_for_a_while_ends_by_the_clock() {
+        assert_eq!(plan("--duration 10s --rate max").unwrap().limit, Limit::Ticks(u64::MAX));
+        assert!(plan("--duration 10s --rate max --output x.csv").is_err());
+        assert_eq!(plan("--duration 10s").unwrap().limit, Limit::Duration(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn shares_are_shares() {
+        assert!(plan("--ticks 1 --late 0.5 --invalid 0.6").is_err());
+        assert!(plan("--ticks 1 --late=-0.1").is_err());
+        assert!(plan("--ticks 1 --late NaN").is_err());
+        assert!(plan("--ticks 1 --late 0.5 --invalid 0.5").is_ok());
+    }
+
+    #[test]
+    fn a_limit_is_wanted_once() {
+        for flags in ["", "--ticks 1 --duration 1s", "--ticks 1 --rate 0", "--ticks 1 --start soon", "--ticks 1 --symbols 0"] {
+            assert!(Cli::try_parse_from(format!("generate {flags}").split_whitespace()).is_err(), "{flags}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! What the replayer can be told to do.
+
+pub(crate) mod generate;
+pub(crate) mod replay;

@@ -1,0 +1,80 @@
+//! `tick-replayer replay`: a file's ticks into the streams.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use ::tracing::level_filters::LevelFilter;
+use anyhow::Context;
+use storage_core::config::telemetry::LogFormat;
+use storage_core::domain::symbol::Symbol;
+use storage_core::service::{Service, Stopped};
+use storage_core::telemetry::tracing;
+
+use crate::config::Config;
+use crate::feed::{self, Report, progress_bar};
+use crate::formats::{Format, Layout, Skipped, TickReader};
+use crate::pace::{Pace, Speed};
+use crate::publish::Publisher;
+
+/// Ticks keep the event time that the file records. SIGTERM or SIGINT ends the replay after the batch that was begun, with exit
+/// code 0; the last line says how far it came. Replaying a file twice, or from the start again, changes nothing where its
+/// trades have ids.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// File of recorded trades; `-` is stdin
+    file: PathBuf,
+    /// The file's format
+    #[arg(long)]
+    format: Format,
+    /// Symbol of the trades in a binance-agg-trades file; not needed where the name says it, as in
+    /// BTCUSDT-aggTrades-2024-01-01.csv
+    #[arg(long)]
+    symbol: Option<Symbol>,
+    /// How many times faster than recorded, or `max`: as fast as Redis takes them
+    #[arg(long, default_value = "1")]
+    speed: Speed,
+    /// Leave out lines that are no ticks, and say how many; without this the first one ends the replay
+    #[arg(long)]
+    skip_bad_lines: bool,
+}
+
+/// Replays a file and says how far it came.
+///
+/// # Errors
+/// When the file can't be read or has a bad line, or Redis refuses the ticks.
+pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
+    tracing::init(LogFormat::default(), LevelFilter::WARN)?;
+    let service = Service::new(&config.service)?;
+    let token = service.token();
+    let layout = Layout::of(args.format, &args.file, args.symbol)?;
+    let (input, size) = open(&args.file)?;
+    let publisher = Publisher::open(&config.redis, &token).await?;
+
+    let skipped = Skipped::default();
+    let counter = args.skip_bad_lines.then(|| skipped.clone());
+    let ticks = TickReader::new(input, args.file.display().to_string(), layout, counter);
+    let source = ticks.map(|tick| tick.map(|(tick, position)| (tick.into(), position)));
+    let bar = progress_bar(size)?;
+    let mut report = Report::default();
+    let begin = Instant::now();
+    let result = feed::feed(source, Pace::new(args.speed), &publisher, &bar, &token, &mut report).await;
+    bar.finish_and_clear();
+    report.took = begin.elapsed();
+    report.skipped = skipped.load(Ordering::Relaxed);
+    report.stopped = result.as_ref().is_err_and(|error| error.is::<Stopped>());
+    report.print();
+    result
+}
+
+/// The file, and its size in bytes or 0.
+fn open(path: &Path) -> anyhow::Result<(Box<dyn Read + Send>, u64)> {
+    if path == Path::new("-") {
+        return Ok((Box::new(io::stdin()), 0));
+    }
+    let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+    let (size, file) = opened.with_context(|| format!("opening {}", path.display()))?;
+    Ok((Box::new(file), size))
+}
