@@ -292,7 +292,7 @@ fn no_timescale(error: diesel::result::Error) -> MigrationError {
     let advice = match sqlstate(&error) {
         // No such control file.
         Some("58P01" | "0A000" | "22023") => "install TimescaleDB on the server",
-        Some("42501") => "let a superuser run `CREATE EXTENSION timescaledb` in this database once, then migrate again",
+        Some("42501") => "let the database's owner run `CREATE EXTENSION timescaledb` there once, then migrate again",
         // The extension's own word for a library that was not loaded at the start.
         _ if error.to_string().contains("preload") => {
             "set shared_preload_libraries = 'timescaledb' in postgresql.conf, and restart the server"

@@ -10,13 +10,11 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 use std::{env, fs, process};
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::Context;
 use diesel::sql_types::{Nullable, Text};
 use diesel::{OptionalExtension, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
@@ -24,7 +22,8 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use url::Url;
 
-use super::process::ServerProcess;
+use super::native::NativeServer;
+use super::process::{PATIENCE, ServerProcess, text, tool};
 use crate::config::postgres::PostgresConfig;
 use crate::postgres::connection::connect;
 use crate::postgres::edition::{Edition, Server};
@@ -32,7 +31,6 @@ use crate::postgres::migrations;
 use crate::postgres::pool::Pool;
 
 const APPLICATION: &str = "test";
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A database that only this test uses. It goes when this is dropped.
 #[derive(Debug)]
@@ -253,62 +251,16 @@ async fn is_single_session(config: &PostgresConfig) -> anyhow::Result<bool> {
 
 /// The native server of this process. It ends with the process, not before: a static is never dropped.
 async fn native_server() -> anyhow::Result<Option<&'static SharedServer>> {
-    static SERVER: OnceCell<Option<(SharedServer, ServerProcess)>> = OnceCell::const_new();
-    let server = SERVER.get_or_try_init(start_native).await?;
-    Ok(server.as_ref().map(|(shared, _)| shared))
-}
-
-async fn start_native() -> anyhow::Result<Option<(SharedServer, ServerProcess)>> {
-    let Some(programs) = tool("PG_BIN", PG_BIN).filter(|folder| folder.join("initdb").exists()) else {
-        return Ok(None);
-    };
-    let folder = TempDir::new()?;
-    let data = folder.path().join("data");
-    let initialised = tokio::process::Command::new(programs.join("initdb"))
-        .args([
-            "-U",
-            "postgres",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--locale=C.UTF-8",
-            "--no-sync",
-            "-D",
-        ])
-        .arg(&data)
-        .output()
+    static SERVER: OnceCell<Option<(SharedServer, NativeServer)>> = OnceCell::const_new();
+    let server = SERVER
+        .get_or_try_init(async || {
+            let Some(native) = NativeServer::start(None, &[]).await? else {
+                return anyhow::Ok(None);
+            };
+            Ok(Some((SharedServer::new(native.config().clone()).await?, native)))
+        })
         .await?;
-    ensure!(
-        initialised.status.success(),
-        "initdb: {}",
-        String::from_utf8_lossy(&initialised.stderr)
-    );
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
-    let server = programs.join("postgres");
-    let mut command = vec![text(&server)?, "-D", text(&data)?, "-p", &port];
-    // No background workers: a scheduler in the template would keep it from being copied.
-    for setting in [
-        "listen_addresses=127.0.0.1",
-        "unix_socket_directories=",
-        "shared_preload_libraries=timescaledb",
-        "timescaledb.telemetry_level=off",
-        "timescaledb.max_background_workers=0",
-        "fsync=off",
-        "max_connections=200",
-        "max_locks_per_transaction=256",
-    ] {
-        command.extend(["-c", setting]);
-    }
-    let process = ServerProcess::start(&command, "QUIT", folder)?;
-    let admin = PostgresConfig::at(&format!(
-        "postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable"
-    ))?;
-    process
-        .until(PATIENCE, async || connect(&admin, APPLICATION).await.ok())
-        .await
-        .context("native server")?;
-    Ok(Some((SharedServer::new(admin).await?, process)))
+    Ok(server.as_ref().map(|(shared, _)| shared))
 }
 
 #[derive(QueryableByName)]
@@ -393,17 +345,6 @@ fn unique_name() -> String {
 
 const PROJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 const EMBEDDED_SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/embedded/server.mjs");
-const PG_BIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.dev/bin");
-
-/// What `scripts/services tools` exported, or where it puts it.
-fn tool(variable: &str, usual: &str) -> Option<PathBuf> {
-    let path = env::var_os(variable).map_or_else(|| PathBuf::from(usual), PathBuf::from);
-    path.exists().then_some(path)
-}
-
-fn text(path: &Path) -> anyhow::Result<&str> {
-    path.to_str().ok_or_else(|| anyhow!("{} is not text", path.display()))
-}
 
 /// Changes with every change of a migration, so that a server that outlives a run has no outdated template.
 fn hash_of_migrations() -> anyhow::Result<u64> {

@@ -1,10 +1,10 @@
 //! Servers that tests start: none outlives the test's process, however that ends.
 
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use std::{env, io};
 
 use tempfile::TempDir;
 
@@ -18,6 +18,24 @@ cat >/dev/null
 kill -"$STOP_SIGNAL" $server 2>/dev/null
 wait $server
 rm -rf "$DATA""#;
+
+/// How long a server may take to start.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What `scripts/services tools` exported as `variable`, or where it puts it; `None` where it is not.
+pub fn tool(variable: &str, usual: &str) -> Option<PathBuf> {
+    let path = env::var_os(variable).map_or_else(|| PathBuf::from(usual), PathBuf::from);
+    path.exists().then_some(path)
+}
+
+/// A path as an argument.
+///
+/// # Errors
+/// When it is not UTF-8.
+pub fn text(path: &Path) -> io::Result<&str> {
+    path.to_str()
+        .ok_or_else(|| io::Error::other(format!("{} is not text", path.display())))
+}
 
 /// A running server with a folder of its own. Dropping it ends the server and removes the folder.
 #[derive(Debug)]

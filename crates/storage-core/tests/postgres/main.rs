@@ -1,6 +1,7 @@
 //! The history against real servers, on each TimescaleDB edition that this machine has.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod access;
 mod candles;
 mod connection;
 mod dead_letters;
