@@ -9,6 +9,13 @@ local function newer(a, b)
   return a > b
 end
 
+-- The fields of a flat reply by name.
+local function named(flat)
+  local fields = {}
+  for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
+  return fields
+end
+
 -- put KEY revision expire_command expire_ms channel message field value ...
 -- Writes a whole hash and publishes it, unless the hash has a newer revision. Returns 1 if written.
 local function put(keys, args)
@@ -23,21 +30,22 @@ end
 -- advance KEY group from to count
 -- Moves a group's position forward, never back. `count` entries lie between `from` and `to`, so that the lag stays known.
 local function advance(keys, args)
-  local function parts(id)
-    local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-    return ms, seq
+  -- How many entries a group at the start has behind it: those that were trimmed.
+  local function trimmed()
+    local stream = named(redis.call('XINFO', 'STREAM', keys[1]))
+    return stream['entries-added'] - stream['length']
   end
   local group, from, to, count = args[1], args[2], args[3], tonumber(args[4])
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', keys[1])) do
-    local fields = {}
-    for i = 1, #info, 2 do fields[info[i]] = info[i + 1] end
+    local fields = named(info)
     if fields['name'] == group then
       local at = fields['last-delivered-id']
-      local at_ms, at_seq = parts(at)
-      local to_ms, to_seq = parts(to)
+      local at_ms, at_seq = string.match(at, '^(%d+)-(%d+)$')
+      local to_ms, to_seq = string.match(to, '^(%d+)-(%d+)$')
       if newer(at_ms, to_ms) or (at_ms == to_ms and not newer(to_seq, at_seq)) then return 0 end
-      if at == from and fields['entries-read'] then
-        redis.call('XGROUP', 'SETID', keys[1], group, to, 'ENTRIESREAD', fields['entries-read'] + count)
+      local read = fields['entries-read'] or (at == '0-0' and trimmed())
+      if at == from and read then
+        redis.call('XGROUP', 'SETID', keys[1], group, to, 'ENTRIESREAD', read + count)
       else
         redis.call('XGROUP', 'SETID', keys[1], group, to)
       end
