@@ -44,6 +44,17 @@ apt_install() {
   ((status == 0)) || die "could not install $*"
 }
 
+# need_toolchain: Rust as new as Cargo.toml says, and a C compiler for the crates that want one. Debian 12's Rust is too old,
+# and there is no package of a newer one, so it has to be there.
+need_toolchain() {
+  need gcc cc
+  local wanted found
+  wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$PROJECT/Cargo.toml")
+  found=$(cd "$PROJECT" && cargo --version 2>/dev/null | cut -d ' ' -f 2) || true
+  [[ -n $found && $(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1) == "$wanted" ]] ||
+    die "Rust $wanted or newer is needed, found ${found:-none}; install it with rustup"
+}
+
 # free_port: a TCP port that nobody listens on.
 free_port() {
   local port
