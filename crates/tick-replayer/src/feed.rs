@@ -139,7 +139,142 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use storage_core::config::Misconfigured;
+    use storage_core::domain::partition::partition_of;
+    use storage_core::domain::stream_id::StreamId;
+    use storage_core::domain::tick::Tick;
+    use storage_core::redis::partitions;
+    use storage_core::redis::stream::{self, Stream};
+    use storage_core::testing::redis::TestRedis;
+
     use super::*;
+    use crate::formats::{Layout, TickReader};
+    use crate::generate::{Generator, Limit, Plan, Shares};
+    use crate::pace::Speed;
+
+    const PARTITIONS: u16 = 3;
+    const LAST: StreamId = StreamId { ms: u64::MAX, seq: u64::MAX };
+
+    async fn migrated() -> TestRedis {
+        let redis = TestRedis::start().await;
+        partitions::store_once(&mut redis.connect(), PARTITIONS).await.unwrap();
+        redis
+    }
+
+    fn generated(ticks: u64) -> impl Iterator<Item = anyhow::Result<(Outgoing, u64)>> + Send + 'static {
+        let plan = Plan {
+            symbols: 20,
+            rate: 1_000.0,
+            limit: Limit::Ticks(ticks),
+            seed: 1,
+            start_us: 1_700_000_000_000_000,
+            shares: Shares::new(0.0, 0.0, 0.0).unwrap(),
+            lateness: Duration::from_secs(30),
+        };
+        Generator::new(plan).zip(1..).map(Ok)
+    }
+
+    /// The ticks of each partition's stream.
+    async fn published(redis: &TestRedis) -> Vec<Vec<Tick>> {
+        let mut all = Vec::new();
+        for partition in 0..PARTITIONS {
+            let stream = Stream::Ticks(partition);
+            let entries = stream::range(&mut redis.connect(), stream, StreamId::START, LAST, 100_000).await.unwrap();
+            all.push(entries.iter().map(|entry| Tick::from_entry(entry).unwrap()).collect());
+        }
+        all
+    }
+
+    /// Feeds flat out.
+    async fn feed_all(
+        source: impl Iterator<Item = anyhow::Result<(Outgoing, u64)>> + Send + 'static,
+        redis: &TestRedis,
+        speed: Speed,
+        token: &CancellationToken,
+    ) -> (Report, anyhow::Result<()>) {
+        let publisher = Publisher::open(&redis.config(), &CancellationToken::new()).await.unwrap();
+        let mut report = Report::default();
+        let result = feed(source, Pace::new(speed), &publisher, &ProgressBar::hidden(), token, &mut report).await;
+        (report, result)
+    }
+
+    #[tokio::test]
+    async fn every_tick_is_once_in_its_partition_and_in_order() {
+        let redis = migrated().await;
+        let (report, result) = feed_all(generated(9_000), &redis, Speed::Max, &CancellationToken::new()).await;
+        result.unwrap();
+        assert_eq!(report.ticks, 9_000);
+        let mut ids = HashSet::new();
+        for (partition, ticks) in (0..).zip(published(&redis).await) {
+            assert!(ticks.iter().all(|tick| partition_of(&tick.symbol, PARTITIONS) == partition));
+            assert!(ticks.is_sorted_by_key(|tick| tick.ts_us));
+            ids.extend(ticks.into_iter().map(|tick| (tick.symbol, tick.trade_id)));
+        }
+        assert_eq!(ids.len(), 9_000);
+    }
+
+    #[tokio::test]
+    async fn what_stands_before_a_bad_line_is_published_and_reported() {
+        let redis = migrated().await;
+        let text = "symbol,ts_us,price,qty,trade_id,side\nA,1,0.1,0.30000000000000004,,\nA,2,1,1,,\nrubbish\nA,3,1,1,,\n";
+        let source = TickReader::new(text.as_bytes(), "t.csv", Layout::TicksCsv, None)
+            .map(|tick| tick.map(|(tick, position)| (tick.into(), position)));
+        let (report, result) = feed_all(source, &redis, Speed::Max, &CancellationToken::new()).await;
+        assert!(format!("{:#}", result.unwrap_err()).starts_with("t.csv:4: "));
+        assert_eq!((report.ticks, report.reached_us), (2, Some(2)));
+        let ticks: Vec<Tick> = published(&redis).await.concat();
+        assert_eq!(ticks[0].qty.to_string(), "0.30000000000000004");
+        assert_eq!(ticks.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_ends_it_and_what_was_counted_is_there() {
+        let redis = migrated().await;
+        let token = CancellationToken::new();
+        let stop = async {
+            while published(&redis).await.iter().all(Vec::is_empty) {
+                tokio::task::yield_now().await;
+            }
+            token.cancel();
+        };
+        let speed = Speed::Times(1.0);
+        let ((report, result), ()) = tokio::join!(feed_all(generated(1_000_000), &redis, speed, &token), stop);
+        assert!(result.unwrap_err().is::<Stopped>());
+        assert!(report.ticks > 0);
+        assert_eq!(published(&redis).await.concat().len().to_string(), report.ticks.to_string());
+    }
+
+    #[tokio::test]
+    async fn a_full_redis_is_waited_for_and_gets_every_tick_once() {
+        let redis = migrated().await;
+        limit_memory(&redis, 1).await;
+        let token = CancellationToken::new();
+        let make_room = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert!(published(&redis).await.iter().all(Vec::is_empty));
+            limit_memory(&redis, 0).await;
+        };
+        let ((report, result), ()) = tokio::join!(feed_all(generated(100), &redis, Speed::Max, &token), make_room);
+        result.unwrap();
+        assert_eq!((report.ticks, published(&redis).await.concat().len()), (100, 100));
+    }
+
+    #[allow(clippy::disallowed_methods)] // of use to tests only
+    async fn limit_memory(redis: &TestRedis, bytes: u64) {
+        let mut command = redis::cmd("CONFIG");
+        command.arg("SET").arg("maxmemory").arg(bytes);
+        command.query_async::<()>(&mut redis.connect()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn without_a_number_of_partitions_it_says_what_to_run() {
+        let redis = TestRedis::start().await;
+        let error = Publisher::open(&redis.config(), &CancellationToken::new()).await.err().unwrap();
+        assert!(Misconfigured::caused(&error));
+        assert!(error.to_string().contains("`aggregator-admin migrate`"), "{error}");
+    }
 
     #[test]
     fn the_report_says_how_far_it_came() {

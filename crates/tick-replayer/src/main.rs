@@ -35,8 +35,16 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Replays a file of recorded trades
+    ///
+    /// Ticks keep the event time that the file records. Replaying a file twice, or from the start again, changes nothing
+    /// where its trades have ids. SIGTERM or SIGINT ends the replay after the batch that was begun, with exit code 0;
+    /// the last line says how far it came.
     Replay(commands::replay::Args),
     /// Generates ticks by a seeded random walk
+    ///
+    /// Prices walk on a grid, volumes come in clusters and follow the time of day, and some symbols are traded far more
+    /// than others. The same options, --start included, give the same ticks. Trade ids count up from the start's time in
+    /// µs, so that two runs don't take each other's.
     Generate(commands::generate::Args),
     /// Prints the effective configuration, secrets masked
     CheckConfig,

@@ -24,9 +24,7 @@ use crate::outgoing::Outgoing;
 use crate::pace::{Pace, Speed};
 use crate::publish::Publisher;
 
-/// Prices walk on a grid, volumes come in clusters and follow the time of day, and some symbols are traded far more than
-/// others. The same options give the same ticks, also the same start: trade ids count up from the start's time in µs, so that two
-/// runs don't take each other's ids.
+/// What to make, how fast, and where to.
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("limit").required(true).args(["duration", "ticks"])))]
 pub(crate) struct Args {

@@ -19,9 +19,7 @@ use crate::formats::{Format, Layout, Skipped, TickReader};
 use crate::pace::{Pace, Speed};
 use crate::publish::Publisher;
 
-/// Ticks keep the event time that the file records. SIGTERM or SIGINT ends the replay after the batch that was begun, with exit
-/// code 0; the last line says how far it came. Replaying a file twice, or from the start again, changes nothing where its
-/// trades have ids.
+/// What to replay, and how fast.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// File of recorded trades; `-` is stdin
@@ -50,12 +48,12 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
     let service = Service::new(&config.service)?;
     let token = service.token();
     let layout = Layout::of(args.format, &args.file, args.symbol)?;
-    let (input, size) = open(&args.file)?;
+    let (input, name, size) = open(&args.file)?;
     let publisher = Publisher::open(&config.redis, &token).await?;
 
     let skipped = Skipped::default();
     let counter = args.skip_bad_lines.then(|| skipped.clone());
-    let ticks = TickReader::new(input, args.file.display().to_string(), layout, counter);
+    let ticks = TickReader::new(input, name, layout, counter);
     let source = ticks.map(|tick| tick.map(|(tick, position)| (tick.into(), position)));
     let bar = progress_bar(size)?;
     let mut report = Report::default();
@@ -69,12 +67,13 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
     result
 }
 
-/// The file, and its size in bytes or 0.
-fn open(path: &Path) -> anyhow::Result<(Box<dyn Read + Send>, u64)> {
+/// The file, what messages call it, and its size in bytes or 0.
+fn open(path: &Path) -> anyhow::Result<(Box<dyn Read + Send>, String, u64)> {
     if path == Path::new("-") {
-        return Ok((Box::new(io::stdin()), 0));
+        return Ok((Box::new(io::stdin()), "stdin".to_owned(), 0));
     }
+    let name = path.display().to_string();
     let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
-    let (size, file) = opened.with_context(|| format!("opening {}", path.display()))?;
-    Ok((Box::new(file), size))
+    let (size, file) = opened.with_context(|| format!("opening {name}"))?;
+    Ok((Box::new(file), name, size))
 }
