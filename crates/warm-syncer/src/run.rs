@@ -6,7 +6,7 @@ use storage_core::postgres::connection::ConnectError;
 use storage_core::postgres::error::Fault;
 use storage_core::postgres::migrations::{self, MigrationError};
 use storage_core::postgres::pool::Pool;
-use storage_core::redis::connection::{Connection, is_permanent};
+use storage_core::redis::connection::{Connection, explained, is_permanent};
 use storage_core::redis::partitions;
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
 use storage_core::retry::Retry;
@@ -78,7 +78,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 async fn check_partitions(config: &Config) -> anyhow::Result<()> {
-    let stored = partitions::stored(&mut Connection::ordinary(&config.redis)).await?;
+    let stored = partitions::stored(&mut Connection::ordinary(&config.redis)).await;
+    let stored = stored.map_err(|error| explained(error, &config.redis))?;
     Ok(partitions::check(stored, config.stream.partitions)?)
 }
 

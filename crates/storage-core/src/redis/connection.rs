@@ -95,12 +95,26 @@ pub fn client(config: &RedisConfig) -> RedisResult<Client> {
     let root_cert = config.ca_file.as_deref().map(read).transpose()?;
     let client_tls = match (&config.cert_file, &config.key_file) {
         (Some(cert), Some(key)) => Some(ClientTlsConfig { client_cert: read(cert)?, client_key: read(key)? }),
-        _ => None,
+        (None, None) => None,
+        _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "`cert_file` and `key_file` need each other").into()),
     };
     if root_cert.is_none() && client_tls.is_none() {
         return Client::open(info);
     }
     Client::build_with_tls(info, TlsCertificates { client_tls, root_cert })
+}
+
+/// The error with what an operator needs to know: where Redis was looked for, and what to do. Shows no secret.
+pub fn explained(error: RedisError, config: &RedisConfig) -> anyhow::Error {
+    let remedy = match error.code() {
+        Some("WRONGPASS" | "NOAUTH") => "; check user and password in the URL or in `password_file`",
+        Some("NOPERM") => "; grant the user what it needs, `redis/users.acl` shows the rights of each worker",
+        Some("OOM") => "; raise `maxmemory`, or wait until the streams are drained",
+        None if error.is_io_error() || error.is_timeout() => "; is it running, and is this its port?",
+        _ => "",
+    };
+    let target = config.url.masked();
+    anyhow::Error::new(error).context(format!("cannot use Redis at {target}{remedy}"))
 }
 
 /// Whether an error was caused by Redis in a way that no waiting mends, such as a wrong password; for

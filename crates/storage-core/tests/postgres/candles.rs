@@ -100,7 +100,7 @@ async fn late_candles_reach_compressed_chunks_too() {
 }
 
 #[tokio::test]
-async fn a_candle_that_lacks_ticks_of_the_row_is_found() {
+async fn a_candle_and_a_row_that_lack_ticks_of_each_other_are_found() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;
         candles::upsert_1m(conn, &[candle("A", 0, 10.0, 50)]).await.unwrap();
@@ -120,8 +120,9 @@ async fn a_candle_that_lacks_ticks_of_the_row_is_found() {
                 symbol: symbol("B"),
                 ..successor(51, 60, 1)
             },
+            successor(10, 40, 5), // is older, but counts more: the row lacks some
         ];
-        assert_eq!(candles::superseding(conn, &candidates).await.unwrap(), [1, 2]);
+        assert_eq!(candles::superseding(conn, &candidates).await.unwrap(), [1, 2, 5]);
         assert_eq!(candles::superseding(conn, &[]).await.unwrap(), Vec::<usize>::new());
     }
 }

@@ -1,0 +1,217 @@
+//! Being killed, told to stop, and working with a database that refuses or is away.
+
+use nix::sys::signal::Signal;
+use storage_core::postgres::edition::Edition;
+use storage_core::redis::stream::Stream;
+use storage_core::testing::postgres::TestDatabase;
+
+use crate::harness::{Stores, Worker, until};
+use crate::{MINUTE_US, OLD_US, candle, candles_of, signal, tick, ticks_of};
+
+const STREAMS: [Stream; 4] = [
+    Stream::Candles(0),
+    Stream::Candles(1),
+    Stream::Ticks(0),
+    Stream::Ticks(1),
+];
+
+/// 20,000 ticks and 2,000 candles of four symbols.
+async fn feed(stores: &Stores) {
+    for name in ["A", "B", "C", "D"] {
+        let ticks: Vec<_> = (0..5_000).map(|n| tick(name, OLD_US + n, "2", n)).collect();
+        let candles: Vec<_> = (0..500)
+            .map(|minute| candle(name, OLD_US + minute * MINUTE_US, 5, 10, 2))
+            .collect();
+        stores.add(ticks_of(name), &ticks).await;
+        stores.add(candles_of(name), &candles).await;
+    }
+}
+
+async fn assert_all_arrived(stores: &Stores) {
+    assert_eq!(stores.number("SELECT count(*) FROM ticks").await, 20_000);
+    assert_eq!(
+        stores
+            .number("SELECT count(*) FROM candles_1m WHERE volume = 300000000")
+            .await,
+        2_000
+    );
+    assert_eq!(stores.number("SELECT count(*) FROM dead_letters").await, 0);
+}
+
+fn worker(stores: &Stores, instance: &str) -> Worker {
+    let environment = [
+        ("STORAGE_SERVICE__INSTANCE", instance),
+        ("STORAGE_WARM__BATCH_ROWS", "50"),
+        ("STORAGE_WARM__TICK_BATCH_ROWS", "200"),
+        ("STORAGE_WARM__CLAIM_AFTER", "500ms"),
+    ];
+    Worker::start(stores.redis.url(), stores.database.url(), &environment)
+}
+
+async fn rows_beyond(stores: &Stores, rows: i64) {
+    until("rows are written", async || {
+        stores.number("SELECT count(*) FROM ticks").await > rows
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn killed_again_and_again_nothing_is_lost_or_doubled() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    feed(&stores).await;
+    for round in 0..4 {
+        let mut worker = worker(&stores, "one");
+        rows_beyond(&stores, round * 2_000).await;
+        worker.signal(Signal::SIGKILL);
+        worker.ended().await;
+    }
+    // What the killed one was handed, another one takes over.
+    let other = worker(&stores, "other");
+    stores.drained(&STREAMS).await;
+    assert_all_arrived(&stores).await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn told_to_stop_in_mid_flow_it_finishes_its_batch() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    feed(&stores).await;
+    let first = worker(&stores, "one");
+    rows_beyond(&stores, 0).await;
+    first.stop().await;
+    for stream in STREAMS {
+        let position =
+            storage_core::redis::position::position_of(&mut stores.redis.connect(), stream, "warm-syncer").await;
+        assert_eq!(position.unwrap().map(|position| position.pending), Some(0), "{stream}");
+    }
+    let second = worker(&stores, "two");
+    stores.drained(&STREAMS).await;
+    assert_all_arrived(&stores).await;
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn a_row_that_the_database_refuses_becomes_a_dead_letter_and_the_others_are_written() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    stores
+        .execute("ALTER TABLE signals ADD CONSTRAINT weak CHECK (strength < 100)")
+        .await;
+    let signals: Vec<_> = (0..100)
+        .map(|n| signal(&format!("s{n}"), if n % 40 == 7 { 500.0 } else { 1.0 }))
+        .collect();
+    stores.add(Stream::Signals, &signals).await;
+    let worker = stores.worker("one");
+    stores.drained(&[Stream::Signals]).await;
+    stores.drained(&[Stream::Dead]).await;
+    assert_eq!(stores.number("SELECT count(*) FROM signals").await, 97);
+    let refused = stores
+        .texts("SELECT fields->>'signal_id' || ' ' || reason AS text FROM dead_letters ORDER BY length(entry_id), entry_id")
+        .await;
+    assert_eq!(refused.len(), 3);
+    assert!(
+        refused[0].starts_with("s7 ") && refused[0].contains("weak"),
+        "{refused:?}"
+    );
+    assert_eq!(
+        worker
+            .metric("warm_syncer_dead_letters_total{kind=\"signals\",reason=\"refused\"}")
+            .await,
+        3.0
+    );
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_the_database_refuses_does_not_go_round_in_circles() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    stores
+        .execute("ALTER TABLE dead_letters ADD CONSTRAINT none CHECK (false)")
+        .await;
+    stores.add(Stream::Dead, &[vec![("stream", "x".to_owned())]]).await;
+    let worker = stores.worker("one");
+    stores.drained(&[Stream::Dead]).await;
+    assert_eq!(stores.entries(Stream::Dead).await.len(), 1);
+    assert_eq!(worker.metric("warm_syncer_dead_letters_lost_total").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_table_that_is_missing_for_a_while_is_waited_for() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    let worker = stores.worker("one");
+    until("the worker is ready", async || {
+        worker.get("/readyz").await.contains("ready")
+    })
+    .await;
+    stores.execute("ALTER TABLE ticks RENAME TO gone").await;
+    stores.add(ticks_of("A"), &[tick("A", OLD_US, "1", 1)]).await;
+    let problem = until("the worker says what is wrong", async || {
+        Some(worker.get("/readyz").await).filter(|answer| answer.contains("aggregator-admin migrate"))
+    })
+    .await;
+    assert!(problem.contains(&ticks_of("A").to_string()), "{problem}");
+    assert!(worker.metric("warm_syncer_retries_total{store=\"postgres\"}").await >= 1.0);
+    stores.execute("ALTER TABLE gone RENAME TO ticks").await;
+    stores.drained(&[ticks_of("A")]).await;
+    assert_eq!(stores.number("SELECT count(*) FROM ticks").await, 1);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn it_stops_within_its_grace_period_although_the_database_refuses() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    stores.execute("ALTER TABLE ticks RENAME TO gone").await;
+    stores.add(ticks_of("A"), &[tick("A", OLD_US, "1", 1)]).await;
+    let environment = [
+        ("STORAGE_SERVICE__SHUTDOWN_GRACE", "1s"),
+        ("STORAGE_SERVICE__INSTANCE", "one"),
+    ];
+    let worker = Worker::start(stores.redis.url(), stores.database.url(), &environment);
+    until("it tries again", async || {
+        worker.get("/readyz").await.contains("ticks:")
+    })
+    .await;
+    worker.stop().await;
+
+    stores.execute("ALTER TABLE gone RENAME TO ticks").await;
+    let _again = stores.worker("one");
+    stores.drained(&[ticks_of("A")]).await;
+    assert_eq!(stores.number("SELECT count(*) FROM ticks").await, 1);
+}
+
+#[tokio::test]
+async fn a_group_that_was_lost_is_read_again_from_the_oldest_entry() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    let worker = stores.worker("one");
+    stores.add(ticks_of("A"), &[tick("A", OLD_US, "1", 1)]).await;
+    stores.drained(&[ticks_of("A")]).await;
+    let mut connection = stores.redis.connect();
+    redis::cmd("XGROUP")
+        .arg(("DESTROY", ticks_of("A").key(), "warm-syncer"))
+        .query_async::<()>(&mut connection)
+        .await
+        .unwrap();
+    stores.add(ticks_of("A"), &[tick("A", OLD_US, "1", 2)]).await;
+    stores.drained(&[ticks_of("A")]).await;
+    assert_eq!(stores.number("SELECT count(*) FROM ticks").await, 2);
+    worker.stop().await;
+}

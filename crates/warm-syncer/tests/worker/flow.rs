@@ -1,0 +1,234 @@
+//! What reaches the tables, and what the others are told.
+
+use std::time::{Duration, SystemTime};
+
+use storage_core::postgres::edition::Edition;
+use storage_core::redis::stream::Stream;
+use storage_core::testing::postgres::TestDatabase;
+
+use crate::harness::{Stores, until};
+use crate::{MINUTE_US, OLD_US, candle, candles_of, signal, symbol, tick, ticks_of};
+
+#[tokio::test]
+async fn candles_ticks_signals_and_dead_letters_reach_their_tables_on_every_edition() {
+    for database in TestDatabase::start_each().await {
+        let stores = Stores::with(database).await;
+        let worker = stores.worker("one");
+        let candles = (0..90)
+            .map(|minute| candle("XRPETH", OLD_US + minute * MINUTE_US, 5, 10, 2))
+            .collect::<Vec<_>>();
+        let ticks = (0..300)
+            .map(|n| tick("XRPETH", OLD_US + n, "0.00031099999999999997", n))
+            .collect::<Vec<_>>();
+        stores.add(candles_of("XRPETH"), &candles).await;
+        stores.add(ticks_of("XRPETH"), &ticks).await;
+        stores
+            .add(
+                Stream::Signals,
+                &[signal("s1", 0.5), signal("s2", 0.25), vec![("symbol", "X".to_owned())]],
+            )
+            .await;
+        stores.add(Stream::Dead, &[vec![("rubbish", "\u{0}".to_owned())]]).await;
+        stores
+            .drained(&[candles_of("XRPETH"), ticks_of("XRPETH"), Stream::Signals, Stream::Dead])
+            .await;
+
+        assert_eq!(stores.number("SELECT count(*) FROM candles_1m").await, 90);
+        assert_eq!(
+            stores.number("SELECT sum(volume) FROM candles_1m").await,
+            90 * 300_000_000
+        );
+        assert_eq!(stores.number("SELECT count(*) FROM ticks").await, 300);
+        assert_eq!(stores.number("SELECT sum(lots) FROM ticks").await, 300 * 31_100);
+        assert_eq!(stores.number("SELECT count(*) FROM signals").await, 2);
+        assert_eq!(
+            stores
+                .number("SELECT count(*) FROM dead_letters WHERE stream = 'stream:dead'")
+                .await,
+            1
+        );
+        assert_eq!(stores.texts("SELECT symbol AS text FROM symbols").await, ["XRPETH"]);
+        assert_eq!(
+            stores.entries(Stream::Rollups).await,
+            ["from=2019-10-11T00:00:00Z to=2019-10-11T01:30:00Z"]
+        );
+
+        until("the worker is ready", async || {
+            worker.get("/readyz").await.contains("ready")
+        })
+        .await;
+        assert_eq!(
+            worker.metric("warm_syncer_rows_written_total{kind=\"candles\"}").await,
+            90.0
+        );
+        assert_eq!(
+            worker.metric("warm_syncer_rows_written_total{kind=\"ticks\"}").await,
+            300.0
+        );
+        let skipped = "warm_syncer_skipped_entries_total{kind=\"signals\",reason=\"missing_field\"}";
+        assert_eq!(worker.metric(skipped).await, 1.0);
+        assert_eq!(worker.metric("warm_syncer_lag_entries{kind=\"dead\"}").await, 0.0);
+        worker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_tick_that_hot_writer_refuses_is_left_to_it_and_a_repeated_one_is_one() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    let _worker = stores.worker("one");
+    let far = OLD_US * 2;
+    let (one, other) = (ticks_of("BTCUSDT"), Stream::Ticks(1));
+    let misplaced = if one == other { Stream::Ticks(0) } else { other };
+    let good = tick("BTCUSDT", OLD_US, "1", 7);
+    let too_fine = tick("BTCUSDT", OLD_US, "0.0000000001", 8);
+    stores
+        .add(
+            one,
+            &[good.clone(), good.clone(), tick("BTCUSDT", far, "1", 9), too_fine],
+        )
+        .await;
+    stores.add(misplaced, &[good]).await;
+    stores.drained(&[one, misplaced]).await;
+    assert_eq!(stores.number("SELECT count(*) FROM ticks").await, 1);
+    assert_eq!(stores.entries(Stream::Dead).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_size_of_lots_is_the_symbols() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    stores
+        .execute("INSERT INTO symbols (symbol, volume_decimals) VALUES ('PEPE', 1), ('HUGE', 0)")
+        .await;
+    let _worker = stores.worker("one");
+    stores
+        .add(candles_of("PEPE"), &[candle("PEPE", OLD_US, 5, 10, 3)])
+        .await;
+    stores
+        .add(candles_of("HUGE"), &[candle("HUGE", OLD_US, 5, 10, 3)])
+        .await;
+    stores
+        .add(
+            ticks_of("PEPE"),
+            &[tick("PEPE", OLD_US, "1.5", 1), tick("PEPE", OLD_US, "1.0176e14", 2)],
+        )
+        .await;
+    stores
+        .drained(&[candles_of("PEPE"), candles_of("HUGE"), ticks_of("PEPE"), Stream::Dead])
+        .await;
+    assert_eq!(
+        stores
+            .number("SELECT volume FROM candles_1m WHERE symbol = 'PEPE'")
+            .await,
+        45
+    );
+    assert_eq!(
+        stores.number("SELECT max(lots) FROM ticks").await,
+        1_017_600_000_000_000
+    );
+    let reasons = stores.texts("SELECT reason AS text FROM dead_letters").await;
+    assert!(
+        reasons[0].contains("aggregator-admin symbols set HUGE --volume-decimals"),
+        "{reasons:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_minute_holds_its_newest_revision_whatever_the_order_of_arrival() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    let _worker = stores.worker("one");
+    let stream = candles_of("XRPETH");
+    stores.add(stream, &[candle("XRPETH", OLD_US, 5, 20, 3)]).await;
+    stores.drained(&[stream]).await;
+    stores
+        .add(
+            stream,
+            &[candle("XRPETH", OLD_US, 5, 10, 2), candle("XRPETH", OLD_US, 5, 30, 4)],
+        )
+        .await;
+    stores.drained(&[stream]).await;
+    stores.add(stream, &[candle("XRPETH", OLD_US, 5, 20, 3)]).await;
+    stores.drained(&[stream]).await;
+    assert_eq!(stores.number("SELECT trades FROM candles_1m").await, 4);
+    assert_eq!(stores.entries(Stream::Repairs).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_candle_that_lacks_ticks_of_the_row_is_repaired_instead_of_written() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    let worker = stores.worker("one");
+    let stream = candles_of("XRPETH");
+    stores.add(stream, &[candle("XRPETH", OLD_US, 5, 20, 3)]).await;
+    stores.drained(&[stream]).await;
+    stores.add(stream, &[candle("XRPETH", OLD_US, 90, 90, 1)]).await;
+    stores.drained(&[stream]).await;
+    assert_eq!(stores.number("SELECT trades FROM candles_1m").await, 3);
+    let repair = format!("symbol=XRPETH time=2019-10-11T00:00:00Z revision={}", 90_i64 << 22);
+    assert_eq!(stores.entries(Stream::Repairs).await, [repair]);
+    assert_eq!(worker.metric("warm_syncer_repairs_requested_total").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_change_within_the_refresh_window_is_not_announced() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    let _worker = stores.worker("one");
+    let hour_ago = SystemTime::UNIX_EPOCH.elapsed().unwrap() - Duration::from_secs(3_600);
+    let start_us = i64::try_from(hour_ago.as_secs() / 60 * 60).unwrap() * 1_000_000;
+    stores
+        .add(candles_of("XRPETH"), &[candle("XRPETH", start_us, 5, 20, 3)])
+        .await;
+    stores.drained(&[candles_of("XRPETH")]).await;
+    assert_eq!(stores.number("SELECT count(*) FROM candles_1m").await, 1);
+    assert_eq!(stores.entries(Stream::Rollups).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn several_copies_share_the_work() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    let workers = [stores.worker("one"), stores.worker("two"), stores.worker("three")];
+    let names = ["A", "B", "C", "D"];
+    for name in names {
+        let revised =
+            |minute: i64, to: u64| candle(name, OLD_US + minute * MINUTE_US, 5, to, i64::try_from(to).unwrap());
+        let candles: Vec<_> = (0..500)
+            .flat_map(|minute| [revised(minute, 10), revised(minute, 30), revised(minute, 20)])
+            .collect();
+        stores.add(candles_of(name), &candles).await;
+        let ticks: Vec<_> = (0..5_000)
+            .map(|n| tick(symbol(name).as_str(), OLD_US + n, "2", n))
+            .collect();
+        stores.add(ticks_of(name), &ticks).await;
+    }
+    let streams = [
+        Stream::Candles(0),
+        Stream::Candles(1),
+        Stream::Ticks(0),
+        Stream::Ticks(1),
+    ];
+    stores.drained(&streams).await;
+    assert_eq!(
+        stores.number("SELECT count(*) FROM candles_1m WHERE trades = 30").await,
+        2_000
+    );
+    assert_eq!(stores.number("SELECT count(*) FROM ticks").await, 20_000);
+    for worker in workers {
+        worker.stop().await;
+    }
+}

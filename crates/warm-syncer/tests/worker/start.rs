@@ -1,0 +1,120 @@
+//! What the worker wants to find before it begins.
+
+use std::net::TcpListener;
+
+use storage_core::postgres::edition::Edition;
+use storage_core::redis::partitions;
+use storage_core::testing::postgres::TestDatabase;
+use storage_core::testing::redis::TestRedis;
+
+use crate::harness::{PARTITIONS, Stores, Worker, until};
+
+const NOWHERE: &str = "postgres://postgres@127.0.0.1:1/market";
+
+async fn redis_with(partitions: u16) -> TestRedis {
+    let redis = TestRedis::start().await;
+    partitions::store_once(&mut redis.connect(), partitions).await.unwrap();
+    redis
+}
+
+#[tokio::test]
+async fn another_number_of_partitions_is_wrong_configuration() {
+    let redis = redis_with(8).await;
+    let (status, log) = Worker::start(redis.url(), NOWHERE, &[]).ended().await;
+    assert_eq!(status.code(), Some(64), "{log}");
+    assert!(
+        log.contains("partitions is 8 in Redis but 2 in the configuration"),
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn a_missing_schema_names_the_command() {
+    let Some(database) = TestDatabase::start_empty(Edition::Apache).await else {
+        return;
+    };
+    let redis = redis_with(PARTITIONS).await;
+    let (status, log) = Worker::start(redis.url(), database.url(), &[]).ended().await;
+    assert_eq!(status.code(), Some(64), "{log}");
+    assert!(log.contains("run `aggregator-admin migrate`"), "{log}");
+}
+
+#[tokio::test]
+async fn a_wrong_password_of_redis_is_said_and_ends_it() {
+    let redis = redis_with(PARTITIONS).await;
+    let url = redis.url().replace("redis://", "redis://somebody:secret-word@");
+    let (status, log) = Worker::start(&url, NOWHERE, &[]).ended().await;
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(
+        log.contains("WRONGPASS") || log.to_lowercase().contains("password"),
+        "{log}"
+    );
+    assert!(!log.contains("secret-word"), "{log}");
+}
+
+#[tokio::test]
+async fn a_database_that_does_not_exist_is_said_and_ends_it() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let redis = redis_with(PARTITIONS).await;
+    let (before, _) = database.url().rsplit_once('/').unwrap();
+    let (status, log) = Worker::start(redis.url(), &format!("{before}/nowhere?sslmode=disable"), &[])
+        .ended()
+        .await;
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("create the database"), "{log}");
+}
+
+#[tokio::test]
+async fn stores_that_are_down_are_waited_for() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let worker = Worker::start(&format!("redis://127.0.0.1:{port}"), NOWHERE, &[]);
+    until("/readyz names Redis", async || {
+        worker.get("/readyz").await.contains("redis: ")
+    })
+    .await;
+    assert!(worker.get("/healthz").await.contains("alive"));
+    worker.stop().await;
+
+    let redis = redis_with(PARTITIONS).await;
+    let worker = Worker::start(redis.url(), NOWHERE, &[]);
+    until("/readyz names PostgreSQL", async || {
+        worker
+            .get("/readyz")
+            .await
+            .contains("postgres: cannot use PostgreSQL at")
+    })
+    .await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn every_metric_shows_from_the_start() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    let worker = stores.worker("one");
+    until("the worker is ready", async || {
+        worker.get("/readyz").await.contains("ready")
+    })
+    .await;
+    for name in [
+        "warm_syncer_entries_read_total{kind=\"candles\"}",
+        "warm_syncer_rows_written_total{kind=\"ticks\"}",
+        "warm_syncer_rows_unchanged_total{kind=\"signals\"}",
+        "warm_syncer_batches_total{kind=\"dead\"}",
+        "warm_syncer_batch_seconds_count{kind=\"candles\"}",
+        "warm_syncer_commit_seconds_count{kind=\"candles\"}",
+        "warm_syncer_batch_rows_count{kind=\"candles\"}",
+        "warm_syncer_retries_total{store=\"postgres\"}",
+        "warm_syncer_dead_letters_total{kind=\"candles\",reason=\"too_large\"}",
+        "warm_syncer_repairs_requested_total",
+        "warm_syncer_rollups_requested_total",
+        "warm_syncer_lag_entries{kind=\"ticks\"}",
+        "warm_syncer_pending_entries{kind=\"ticks\"}",
+    ] {
+        assert_eq!(worker.metric(name).await, 0.0, "{name}");
+    }
+}
