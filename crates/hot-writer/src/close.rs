@@ -36,12 +36,19 @@ impl SymbolState {
     pub(crate) fn take_changes(&mut self, rules: &Rules, idle_us: Option<i64>) -> Changes {
         let quiet_us = idle_us.filter(|now_us| self.is_quiet(*now_us, rules));
         let closed_until_us = self.watermark_us.max(quiet_us.unwrap_or(i64::MIN));
-        let mut changes = Changes { all_closed: true, ..Changes::default() };
+        let mut changes = Changes {
+            all_closed: true,
+            ..Changes::default()
+        };
         for (timeframe, frame) in Timeframe::ALL.into_iter().zip(&mut self.frames) {
             let current_us = frame.last_key_value().map_or(i64::MIN, |(start_us, _)| *start_us);
             for (start_us, slot) in frame.iter_mut() {
                 let was_final = slot.is_final;
-                close_if_over(slot, start_us + timeframe.micros() + rules.close_grace_us, closed_until_us);
+                close_if_over(
+                    slot,
+                    start_us + timeframe.micros() + rules.close_grace_us,
+                    closed_until_us,
+                );
                 changes.all_closed &= slot.is_final;
                 if std::mem::take(&mut slot.is_dirty) {
                     changes.candles.push(Change {
@@ -56,7 +63,8 @@ impl SymbolState {
             }
             let watermark_us = self.watermark_us;
             frame.retain(|start_us, _| {
-                let keep = *start_us == current_us || rules.amendable_until_us(start_us + timeframe.micros()) > watermark_us;
+                let keep =
+                    *start_us == current_us || rules.amendable_until_us(start_us + timeframe.micros()) > watermark_us;
                 if !keep {
                     changes.expired.push((timeframe, *start_us));
                 }
@@ -102,12 +110,24 @@ mod tests {
     const DAY_US: i64 = 19_675 * 86_400 * 1_000_000;
 
     fn rules() -> Rules {
-        Rules::new(Duration::from_secs(2), Duration::from_secs(600), Duration::from_secs(600))
+        Rules::new(
+            Duration::from_secs(2),
+            Duration::from_secs(600),
+            Duration::from_secs(600),
+        )
     }
 
     fn tick(id: StreamId, ts_us: i64, price: u32) -> AcceptedTick {
-        let fields = [("symbol", "A".to_owned()), ("ts_us", ts_us.to_string()), ("price", price.to_string()), ("qty", "1".to_owned())];
-        let fields = fields.into_iter().map(|(k, v)| (k.as_bytes().to_vec(), v.into_bytes())).collect();
+        let fields = [
+            ("symbol", "A".to_owned()),
+            ("ts_us", ts_us.to_string()),
+            ("price", price.to_string()),
+            ("qty", "1".to_owned()),
+        ];
+        let fields = fields
+            .into_iter()
+            .map(|(k, v)| (k.as_bytes().to_vec(), v.into_bytes()))
+            .collect();
         AcceptedTick::from_entry(&Entry { id, fields }, Duration::MAX).unwrap()
     }
 
@@ -122,8 +142,19 @@ mod tests {
     }
 
     fn minutes(changes: &Changes) -> Vec<(i64, bool, bool)> {
-        let minutes = changes.candles.iter().filter(|change| change.timeframe == Timeframe::M1);
-        minutes.map(|change| ((change.candle.start_us - DAY_US) / MINUTE_US, change.is_final, change.must_send)).collect()
+        let minutes = changes
+            .candles
+            .iter()
+            .filter(|change| change.timeframe == Timeframe::M1);
+        minutes
+            .map(|change| {
+                (
+                    (change.candle.start_us - DAY_US) / MINUTE_US,
+                    change.is_final,
+                    change.must_send,
+                )
+            })
+            .collect()
     }
 
     #[test]
@@ -132,9 +163,15 @@ mod tests {
         fold(&mut state, 1, DAY_US, 10);
         assert_eq!(minutes(&state.take_changes(&rules(), None)), [(0, false, false)]);
         fold(&mut state, 2, DAY_US + MINUTE_US + 1_999_999, 11);
-        assert_eq!(minutes(&state.take_changes(&rules(), None)), [(0, false, false), (1, false, false)]);
+        assert_eq!(
+            minutes(&state.take_changes(&rules(), None)),
+            [(0, false, false), (1, false, false)]
+        );
         fold(&mut state, 3, DAY_US + MINUTE_US + 2_000_000, 12);
-        assert_eq!(minutes(&state.take_changes(&rules(), None)), [(0, true, true), (1, false, false)]);
+        assert_eq!(
+            minutes(&state.take_changes(&rules(), None)),
+            [(0, true, true), (1, false, false)]
+        );
         assert!(state.take_changes(&rules(), None).candles.is_empty());
     }
 
@@ -143,11 +180,20 @@ mod tests {
         let mut state = state();
         fold(&mut state, 1, DAY_US, 10);
         state.take_changes(&rules(), None);
-        assert!(state.take_changes(&rules(), Some(DAY_US + MINUTE_US)).candles.is_empty());
+        assert!(
+            state
+                .take_changes(&rules(), Some(DAY_US + MINUTE_US))
+                .candles
+                .is_empty()
+        );
         let changes = state.take_changes(&rules(), Some(DAY_US + MINUTE_US + 2_000_000));
         assert_eq!(minutes(&changes), [(0, true, true)]);
         assert!(!changes.all_closed, "the larger timeframes are still open");
-        assert!(state.take_changes(&rules(), Some(DAY_US + 2 * 86_400 * 1_000_000)).all_closed);
+        assert!(
+            state
+                .take_changes(&rules(), Some(DAY_US + 2 * 86_400 * 1_000_000))
+                .all_closed
+        );
     }
 
     #[test]
@@ -169,7 +215,10 @@ mod tests {
         let mut state = state();
         fold(&mut state, 1, DAY_US + 5 * MINUTE_US, 10);
         fold(&mut state, 2, DAY_US + 2 * MINUTE_US, 11);
-        assert_eq!(minutes(&state.take_changes(&rules(), None)), [(2, true, true), (5, false, false)]);
+        assert_eq!(
+            minutes(&state.take_changes(&rules(), None)),
+            [(2, true, true), (5, false, false)]
+        );
     }
 
     #[test]
@@ -179,8 +228,16 @@ mod tests {
         fold(&mut state, 2, DAY_US + 12 * MINUTE_US, 12);
         let changes = state.take_changes(&rules(), None);
         assert_eq!(changes.expired, [(Timeframe::M1, DAY_US)]);
-        assert_eq!(fold(&mut state, 3, DAY_US + 1, 30), Folded::TooLate { start_us: DAY_US });
-        let high = |timeframe: Timeframe| state.frames[timeframe as usize].values().map(|slot| slot.candle.high).fold(0.0, f64::max);
+        assert_eq!(
+            fold(&mut state, 3, DAY_US + 1, 30),
+            Folded::TooLate { start_us: DAY_US }
+        );
+        let high = |timeframe: Timeframe| {
+            state.frames[timeframe as usize]
+                .values()
+                .map(|slot| slot.candle.high)
+                .fold(0.0, f64::max)
+        };
         assert_eq!((high(Timeframe::M1), high(Timeframe::D1)), (12.0, 30.0));
     }
 
@@ -188,9 +245,19 @@ mod tests {
     fn beyond_the_dedup_window_the_history_decides_even_for_an_open_minute() {
         let mut state = state();
         fold(&mut state, 1, DAY_US, 10);
-        let late = tick(StreamId { ms: 1_000 + 600_001, seq: 0 }, DAY_US + 1, 10);
+        let late = tick(
+            StreamId {
+                ms: 1_000 + 600_001,
+                seq: 0,
+            },
+            DAY_US + 1,
+            10,
+        );
         let qty = late.tick.qty;
-        assert_eq!(state.fold(&late, qty, 8, &rules()), Ok(Folded::TooLate { start_us: DAY_US }));
+        assert_eq!(
+            state.fold(&late, qty, 8, &rules()),
+            Ok(Folded::TooLate { start_us: DAY_US })
+        );
     }
 
     #[test]
@@ -265,7 +332,13 @@ mod tests {
                     self.upsert(change.candle.clone());
                 }
                 let at = (change.timeframe, change.candle.start_us);
-                self.hot.insert(at, CandleState { candle: change.candle, is_final: change.is_final });
+                self.hot.insert(
+                    at,
+                    CandleState {
+                        candle: change.candle,
+                        is_final: change.is_final,
+                    },
+                );
             }
             for expired in changes.expired {
                 self.hot.remove(&expired);
@@ -281,7 +354,10 @@ mod tests {
 
         /// The definition of a minute's candle.
         fn group(&self, start_us: i64, until: storage_core::domain::stream_id::Revision) -> Candle {
-            let minute = self.ticks.iter().filter(|t| t.revision <= until && Timeframe::M1.bucket_start_us(t.tick.ts_us) == start_us);
+            let minute = self
+                .ticks
+                .iter()
+                .filter(|t| t.revision <= until && Timeframe::M1.bucket_start_us(t.tick.ts_us) == start_us);
             let mut ticks: Vec<_> = minute.collect();
             let [since, revision] = [ticks[0].revision, ticks[ticks.len() - 1].revision];
             ticks.sort_by_key(|t| (t.tick.ts_us, t.revision));
@@ -293,7 +369,9 @@ mod tests {
                 high: prices().fold(f64::MIN, f64::max),
                 low: prices().fold(f64::MAX, f64::min),
                 close: last.price,
-                volume: ticks.iter().fold(Decimal::ZERO, |sum, t| sum.checked_add(t.tick.qty).unwrap()),
+                volume: ticks
+                    .iter()
+                    .fold(Decimal::ZERO, |sum, t| sum.checked_add(t.tick.qty).unwrap()),
                 trades: i64::try_from(ticks.len()).unwrap(),
                 first_us: first.ts_us,
                 last_us: last.ts_us,

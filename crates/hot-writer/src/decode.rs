@@ -38,10 +38,18 @@ impl Admission {
         let accepted = AcceptedTick::from_entry(entry, self.max_future)?;
         let expected = partition_of(&accepted.tick.symbol, self.partitions);
         if expected != self.partition {
-            return Err(Rejection::WrongPartition { expected, found: self.partition });
+            return Err(Rejection::WrongPartition {
+                expected,
+                found: self.partition,
+            });
         }
         let decimals = decimals.of(&accepted.tick.symbol);
         let lots = accepted.tick.lots(decimals)?;
-        Ok(Countable { qty: Decimal::from_lots(lots.count.into(), decimals), decimals, rounded: lots.rounded, accepted })
+        Ok(Countable {
+            qty: Decimal::from_lots(lots.count.into(), decimals),
+            decimals,
+            rounded: lots.rounded,
+            accepted,
+        })
     }
 }

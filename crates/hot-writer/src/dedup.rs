@@ -33,7 +33,10 @@ struct Seen {
 
 impl Dedup {
     pub(crate) fn new(window: Duration) -> Self {
-        Self { window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX), symbols: HashMap::new() }
+        Self {
+            window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX),
+            symbols: HashMap::new(),
+        }
     }
 
     /// Notes the trade at stream time `now_ms`; `true` when it was noted before.
@@ -50,7 +53,8 @@ impl Dedup {
     /// Forgets the symbols of which nothing is remembered any more at stream time `now_ms`.
     pub(crate) fn forget_quiet(&mut self, now_ms: u64) {
         let keep_ms = self.window_ms.saturating_mul(2);
-        self.symbols.retain(|_, generations| now_ms < generations.begun_ms.saturating_add(keep_ms));
+        self.symbols
+            .retain(|_, generations| now_ms < generations.begun_ms.saturating_add(keep_ms));
     }
 }
 
@@ -71,7 +75,11 @@ impl Generations {
 impl Seen {
     fn contains(&self, trade_id: &str) -> bool {
         match numeric(trade_id) {
-            Some(id) => self.ranges.range(..=id).next_back().is_some_and(|(_, last)| id <= *last),
+            Some(id) => self
+                .ranges
+                .range(..=id)
+                .next_back()
+                .is_some_and(|(_, last)| id <= *last),
             None => self.hashes.contains(&hash(trade_id)),
         }
     }
@@ -81,7 +89,11 @@ impl Seen {
         let Some(id) = numeric(trade_id) else {
             return self.hashes.insert(hash(trade_id));
         };
-        let before = self.ranges.range(..=id).next_back().map(|(first, last)| (*first, *last));
+        let before = self
+            .ranges
+            .range(..=id)
+            .next_back()
+            .map(|(first, last)| (*first, *last));
         let joins_before = before.is_some_and(|(_, last)| last.checked_add(1) == Some(id));
         if before.is_some_and(|(_, last)| id <= last) {
             return false;
@@ -98,7 +110,8 @@ impl Seen {
 
 /// The number that the ID is, written as numbers are: `007` is another ID than `7`.
 fn numeric(trade_id: &str) -> Option<u64> {
-    let canonical = trade_id == "0" || matches!(trade_id.as_bytes(), [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit));
+    let canonical = trade_id == "0"
+        || matches!(trade_id.as_bytes(), [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit));
     if canonical { trade_id.parse().ok() } else { None }
 }
 
@@ -124,7 +137,15 @@ mod tests {
     #[test]
     fn ids_are_any_text() {
         let (mut dedup, symbol) = dedup();
-        for id in ["7", "007", "2f9e7c1a-5f0e", "18446744073709551615", "18446744073709551616", "0", "-1"] {
+        for id in [
+            "7",
+            "007",
+            "2f9e7c1a-5f0e",
+            "18446744073709551615",
+            "18446744073709551616",
+            "0",
+            "-1",
+        ] {
             assert!(!dedup.seen(&symbol, id, 0), "{id}");
             assert!(dedup.seen(&symbol, id, 50), "{id}");
         }

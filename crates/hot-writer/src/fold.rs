@@ -80,7 +80,13 @@ pub(crate) struct SymbolState {
 
 impl SymbolState {
     pub(crate) fn new(symbol: Symbol) -> Self {
-        Self { symbol, frames: Default::default(), watermark_us: i64::MIN, last_entry_ms: 0, latest: None }
+        Self {
+            symbol,
+            frames: Default::default(),
+            watermark_us: i64::MIN,
+            last_entry_ms: 0,
+            latest: None,
+        }
     }
 
     /// Takes over a candle that another owner has written; of two states the one with the higher revision counts.
@@ -89,9 +95,19 @@ impl SymbolState {
         self.watermark_us = self.watermark_us.max(candle.last_us);
         self.last_entry_ms = self.last_entry_ms.max(candle.revision.stream_id().ms);
         let frame = &mut self.frames[timeframe as usize];
-        let known = frame.get(&candle.start_us).map(|slot| (slot.candle.revision, slot.is_final));
+        let known = frame
+            .get(&candle.start_us)
+            .map(|slot| (slot.candle.revision, slot.is_final));
         if known.is_none_or(|known| known < (candle.revision, is_final)) {
-            frame.insert(candle.start_us, Slot { candle, is_final, is_dirty: false, must_send: false });
+            frame.insert(
+                candle.start_us,
+                Slot {
+                    candle,
+                    is_final,
+                    is_dirty: false,
+                    must_send: false,
+                },
+            );
         }
     }
 
@@ -99,7 +115,13 @@ impl SymbolState {
     ///
     /// # Errors
     /// When the minute's volume would leave bigint; then nothing is changed.
-    pub(crate) fn fold(&mut self, accepted: &AcceptedTick, qty: Decimal, decimals: u8, rules: &Rules) -> Result<Folded, LotsError> {
+    pub(crate) fn fold(
+        &mut self,
+        accepted: &AcceptedTick,
+        qty: Decimal,
+        decimals: u8,
+        rules: &Rules,
+    ) -> Result<Folded, LotsError> {
         let tick = &accepted.tick;
         let minute_us = Timeframe::M1.bucket_start_us(tick.ts_us);
         if let Some(slot) = self.frames[Timeframe::M1 as usize].get(&minute_us)
@@ -136,10 +158,14 @@ impl SymbolState {
             }
             // Beyond the dedup window the same trade could be counted twice; the history can tell.
             let since_ms = slot.candle.since.stream_id().ms;
-            if timeframe == Timeframe::M1 && accepted.revision.stream_id().ms > since_ms.saturating_add(rules.dedup_window_ms) {
+            if timeframe == Timeframe::M1
+                && accepted.revision.stream_id().ms > since_ms.saturating_add(rules.dedup_window_ms)
+            {
                 return false;
             }
-            let Some(volume) = slot.candle.volume.checked_add(qty) else { return false };
+            let Some(volume) = slot.candle.volume.checked_add(qty) else {
+                return false;
+            };
             slot.candle.fold(tick.ts_us, tick.price, volume, accepted.revision);
             slot.is_dirty = true;
             slot.must_send = slot.is_final;
@@ -155,7 +181,15 @@ impl SymbolState {
             current.into_mut().is_dirty = true;
         }
         let candle = Candle::of_tick(timeframe, tick.ts_us, tick.price, qty, accepted.revision);
-        frame.insert(start_us, Slot { candle, is_final: false, is_dirty: true, must_send: false });
+        frame.insert(
+            start_us,
+            Slot {
+                candle,
+                is_final: false,
+                is_dirty: true,
+                must_send: false,
+            },
+        );
         true
     }
 }

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
+use storage_core::config::Misconfigured;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::lease::Membership;
+use storage_core::redis::partitions;
 use storage_core::redis::position::position_of;
 use storage_core::redis::stream::{HOT_WRITER, Stream};
 use storage_core::retry::keep_running;
@@ -24,25 +26,26 @@ struct Served {
 /// Serves this copy's share of the partitions until `token` is cancelled, then gives them back.
 ///
 /// # Errors
-/// Never while it runs: what fails is tried again, and shows in `readiness`.
+/// When Redis holds another number of partitions by now. Whatever else fails is tried again, and shows in `readiness`.
 pub(crate) async fn own(config: Config, readiness: Readiness, token: CancellationToken) -> Result<()> {
     let instance = config.service.instance(&config.telemetry);
     let membership = Membership::new(HOT_WRITER, instance, config.hot.lease_ttl);
     let mut conn = Connection::ordinary(&config.redis);
     let mut served = BTreeMap::new();
-    while !token.is_cancelled() {
+    let mut result = Ok(());
+    while !token.is_cancelled() && result.is_ok() {
         match balance(&config, &membership, &mut conn, &readiness, &mut served).await {
             Ok(()) => readiness.ok("redis"),
+            Err(error) if Misconfigured::caused(&error) => result = Err(error),
             Err(error) => readiness.fail("redis", format!("{error:#}")),
         }
-        let wait = config.hot.lease_ttl / 5;
-        let _ = tokio::time::timeout(wait, token.cancelled()).await;
+        let _ = tokio::time::timeout(config.hot.lease_ttl / 5, token.cancelled()).await;
     }
     stop(&membership, &mut conn, &readiness, std::mem::take(&mut served)).await;
     if let Err(error) = membership.leave(&mut conn).await {
         tracing::warn!(%error, "could not say good-bye; the leases end by themselves");
     }
-    Ok(())
+    result
 }
 
 async fn balance(
@@ -52,8 +55,19 @@ async fn balance(
     readiness: &Readiness,
     served: &mut BTreeMap<u16, Served>,
 ) -> Result<()> {
-    let share = membership.share(conn, config.stream.partitions).await.context("reading the members")?;
-    let foreign: BTreeMap<u16, Served> = served.extract_if(.., |partition, _| !share.contains(partition)).collect();
+    partitions::check(
+        partitions::stored(conn)
+            .await
+            .context("reading the number of partitions")?,
+        config.stream.partitions,
+    )?;
+    let share = membership
+        .share(conn, config.stream.partitions)
+        .await
+        .context("reading the members")?;
+    let foreign: BTreeMap<u16, Served> = served
+        .extract_if(.., |partition, _| !share.contains(partition))
+        .collect();
     stop(membership, conn, readiness, foreign).await;
     for partition in share {
         let held = membership.hold(conn, partition).await.context("renewing a lease")?;
@@ -70,9 +84,14 @@ async fn balance(
         }
     }
     for partition in served.keys() {
-        let position = position_of(conn, Stream::Ticks(*partition), HOT_WRITER).await.context("reading the lag")?;
+        let position = position_of(conn, Stream::Ticks(*partition), HOT_WRITER)
+            .await
+            .context("reading the lag")?;
         let lag = position.and_then(|position| position.lag).unwrap_or_default();
-        metrics::LAG.set(&partition.to_string(), f64::from(u32::try_from(lag).unwrap_or(u32::MAX)));
+        metrics::LAG.set(
+            &partition.to_string(),
+            f64::from(u32::try_from(lag).unwrap_or(u32::MAX)),
+        );
     }
     metrics::PARTITIONS.set(f64::from(u16::try_from(served.len())?));
     Ok(())

@@ -55,29 +55,45 @@ impl Partition {
     pub(crate) async fn take_up(config: &Config, partition: u16) -> Result<Self> {
         let mut conn = Connection::ordinary(&config.redis);
         let stream = Stream::Ticks(partition);
-        let position = match position_of(&mut conn, stream, HOT_WRITER).await.context("reading the position")? {
+        let position = match position_of(&mut conn, stream, HOT_WRITER)
+            .await
+            .context("reading the position")?
+        {
             Some(position) => position.delivered,
             None => {
-                create_group(&mut conn, stream, HOT_WRITER).await.context("creating the consumer group")?;
+                create_group(&mut conn, stream, HOT_WRITER)
+                    .await
+                    .context("creating the consumer group")?;
                 StreamId::START
             }
         };
         let hot = &config.hot;
         let mut partition = Self {
-            admission: Admission { partition, partitions: config.stream.partitions, max_future: config.stream.max_future },
+            admission: Admission {
+                partition,
+                partitions: config.stream.partitions,
+                max_future: config.stream.max_future,
+            },
             rules: Rules::new(hot.close_grace, hot.amend_window, hot.dedup_window),
             reader: Connection::blocking(&config.redis, BLOCK),
             position,
             dedup: Dedup::new(hot.dedup_window),
             symbols: HashMap::new(),
             indexed: HashSet::new(),
-            decimals: VolumeDecimals::load(&mut conn).await.context("reading volume decimals")?,
+            decimals: VolumeDecimals::load(&mut conn)
+                .await
+                .context("reading volume decimals")?,
             decimals_read: Instant::now(),
             conn,
             config: config.clone(),
         };
-        partition.remember_trades().await.context("reading the trades of the dedup window")?;
-        let open = hot::open_symbols(&mut partition.conn, partition.admission.partition).await.context("reading the open candles")?;
+        partition
+            .remember_trades()
+            .await
+            .context("reading the trades of the dedup window")?;
+        let open = hot::open_symbols(&mut partition.conn, partition.admission.partition)
+            .await
+            .context("reading the open candles")?;
         partition.load(open.clone()).await.context("reading the open candles")?;
         partition.indexed = open.into_iter().collect();
         Ok(partition)
@@ -92,7 +108,9 @@ impl Partition {
             let batch = self.config.hot.batch_entries;
             let block_ms = u64::try_from(BLOCK.as_millis())?;
             let stream = Stream::Ticks(self.admission.partition);
-            let entries = stream::read_after(&mut self.reader, stream, self.position, batch, block_ms).await.context("reading ticks")?;
+            let entries = stream::read_after(&mut self.reader, stream, self.position, batch, block_ms)
+                .await
+                .context("reading ticks")?;
             let begun = Instant::now();
             if entries.is_empty() {
                 self.close_quiet().await?;
@@ -109,9 +127,15 @@ impl Partition {
     async fn batch(&mut self, entries: &[Entry]) -> Result<()> {
         let mut writes = Writes::new(self.admission.partition, &self.config.hot);
         let decoded = self.decode(entries).await.context("reading volume decimals")?;
-        let unknown = decoded.iter().flatten().map(|tick| &tick.accepted.tick.symbol).filter(|symbol| !self.symbols.contains_key(*symbol));
+        let unknown = decoded
+            .iter()
+            .flatten()
+            .map(|tick| &tick.accepted.tick.symbol)
+            .filter(|symbol| !self.symbols.contains_key(*symbol));
         let unknown: HashSet<Symbol> = unknown.cloned().collect();
-        self.load(unknown.into_iter().collect()).await.context("reading candles")?;
+        self.load(unknown.into_iter().collect())
+            .await
+            .context("reading candles")?;
 
         let mut touched = HashSet::new();
         for (entry, decoded) in entries.iter().zip(decoded) {
@@ -122,7 +146,10 @@ impl Partition {
         }
         self.collect(touched, None, &mut writes);
         let last = entries.last().map_or(self.position, |entry| entry.id);
-        writes.run(&mut self.conn, self.position, last, entries.len()).await.context("writing a batch")?;
+        writes
+            .run(&mut self.conn, self.position, last, entries.len())
+            .await
+            .context("writing a batch")?;
         self.position = last;
         Ok(())
     }
@@ -133,14 +160,24 @@ impl Partition {
         if self.decimals_read.elapsed() >= DECIMALS_AGE {
             self.read_decimals().await?;
         }
-        let decode = |decimals: &VolumeDecimals| -> Vec<_> { entries.iter().map(|entry| self.admission.decode(entry, decimals)).collect() };
+        let decode = |decimals: &VolumeDecimals| -> Vec<_> {
+            entries
+                .iter()
+                .map(|entry| self.admission.decode(entry, decimals))
+                .collect()
+        };
         let decoded = decode(&self.decimals);
-        let unfitting = |result: &Result<Countable, Rejection>| matches!(result, Err(Rejection::TooFine { .. } | Rejection::TooLarge { .. }));
+        let unfitting = |result: &Result<Countable, Rejection>| {
+            matches!(result, Err(Rejection::TooFine { .. } | Rejection::TooLarge { .. }))
+        };
         if !decoded.iter().any(unfitting) {
             return Ok(decoded);
         }
         self.read_decimals().await?;
-        Ok(entries.iter().map(|entry| self.admission.decode(entry, &self.decimals)).collect())
+        Ok(entries
+            .iter()
+            .map(|entry| self.admission.decode(entry, &self.decimals))
+            .collect())
     }
 
     async fn read_decimals(&mut self) -> Result<()> {
@@ -150,7 +187,12 @@ impl Partition {
     }
 
     fn fold(&mut self, tick: &Countable, touched: &mut HashSet<Symbol>, writes: &mut Writes) -> Result<(), Rejection> {
-        let Countable { accepted, qty, decimals, rounded } = tick;
+        let Countable {
+            accepted,
+            qty,
+            decimals,
+            rounded,
+        } = tick;
         let symbol = &accepted.tick.symbol;
         if let Some(trade_id) = &accepted.tick.trade_id
             && self.dedup.seen(symbol, trade_id, accepted.revision.stream_id().ms)
@@ -158,8 +200,13 @@ impl Partition {
             metrics::TICKS_DUPLICATE.increment(1);
             return Ok(());
         }
-        let state = self.symbols.entry(symbol.clone()).or_insert_with(|| SymbolState::new(symbol.clone()));
-        let folded = state.fold(accepted, *qty, *decimals, &self.rules).map_err(|error| accepted.tick.lots_rejection(error, *decimals))?;
+        let state = self
+            .symbols
+            .entry(symbol.clone())
+            .or_insert_with(|| SymbolState::new(symbol.clone()));
+        let folded = state
+            .fold(accepted, *qty, *decimals, &self.rules)
+            .map_err(|error| accepted.tick.lots_rejection(error, *decimals))?;
         match folded {
             Folded::Counted => metrics::TICKS_FOLDED.increment(1),
             Folded::TooLate { start_us } => {
@@ -179,13 +226,18 @@ impl Partition {
         let symbols: Vec<Symbol> = self.symbols.keys().cloned().collect();
         self.collect(symbols, Some(i64::try_from(now_ms.saturating_mul(1_000))?), &mut writes);
         self.dedup.forget_quiet(now_ms);
-        writes.run(&mut self.conn, self.position, self.position, 0).await.context("closing candles")
+        writes
+            .run(&mut self.conn, self.position, self.position, 0)
+            .await
+            .context("closing candles")
     }
 
     /// Takes the changes of `symbols` into `writes`, and forgets the symbols that have nothing open.
     fn collect(&mut self, symbols: impl IntoIterator<Item = Symbol>, idle_us: Option<i64>, writes: &mut Writes) {
         for symbol in symbols {
-            let Some(state) = self.symbols.get_mut(&symbol) else { continue };
+            let Some(state) = self.symbols.get_mut(&symbol) else {
+                continue;
+            };
             if let Some(latest) = state.latest.take() {
                 writes.latest(&latest);
             }
@@ -204,17 +256,25 @@ impl Partition {
                 }
             }
         }
-        metrics::SYMBOLS.set(&self.admission.partition.to_string(), f64::from(u32::try_from(self.symbols.len()).unwrap_or(u32::MAX)));
+        metrics::SYMBOLS.set(
+            &self.admission.partition.to_string(),
+            f64::from(u32::try_from(self.symbols.len()).unwrap_or(u32::MAX)),
+        );
     }
 
     /// Loads what Redis holds of `symbols`: their current candles and, of those that have any, the displaced ones that may still
     /// be amended.
     async fn load(&mut self, symbols: Vec<Symbol>) -> Result<()> {
         let mut states: Vec<SymbolState> = symbols.into_iter().map(SymbolState::new).collect();
-        let current = |state: &SymbolState| Timeframe::ALL.map(|timeframe| (timeframe, keys::candle_current(timeframe, &state.symbol))).to_vec();
+        let current = |state: &SymbolState| {
+            Timeframe::ALL
+                .map(|timeframe| (timeframe, keys::candle_current(timeframe, &state.symbol)))
+                .to_vec()
+        };
         restore(&mut self.conn, &mut states, current).await?;
         restore(&mut self.conn, &mut states, |state| recent_keys(state, &self.rules)).await?;
-        self.symbols.extend(states.into_iter().map(|state| (state.symbol.clone(), state)));
+        self.symbols
+            .extend(states.into_iter().map(|state| (state.symbol.clone(), state)));
         Ok(())
     }
 
@@ -224,7 +284,14 @@ impl Partition {
         let mut from = StreamId::at_ms(self.position.ms.saturating_sub(window_ms));
         while from <= self.position {
             let stream = Stream::Ticks(self.admission.partition);
-            let entries = stream::range(&mut self.conn, stream, from, self.position, self.config.hot.batch_entries).await?;
+            let entries = stream::range(
+                &mut self.conn,
+                stream,
+                from,
+                self.position,
+                self.config.hot.batch_entries,
+            )
+            .await?;
             let Some(last) = entries.last() else { break };
             from = last.id.next();
             for entry in &entries {
@@ -244,7 +311,15 @@ async fn restore<K>(conn: &mut Connection, states: &mut [SymbolState], keys: K) 
 where
     K: Fn(&SymbolState) -> Vec<(Timeframe, keys::Key)>,
 {
-    let wanted: Vec<_> = states.iter().enumerate().flat_map(|(at, state)| keys(state).into_iter().map(move |(timeframe, key)| (at, timeframe, key))).collect();
+    let wanted: Vec<_> = states
+        .iter()
+        .enumerate()
+        .flat_map(|(at, state)| {
+            keys(state)
+                .into_iter()
+                .map(move |(timeframe, key)| (at, timeframe, key))
+        })
+        .collect();
     let names: Vec<_> = wanted.iter().map(|(_, _, key)| key.clone()).collect();
     let candles = hot::candles(conn, &names).await?;
     for ((at, timeframe, _), candle) in wanted.iter().zip(candles) {
@@ -259,7 +334,9 @@ where
 fn recent_keys(state: &SymbolState, rules: &Rules) -> Vec<(Timeframe, keys::Key)> {
     let mut found = Vec::new();
     for timeframe in Timeframe::ALL {
-        let Some(current_us) = state.frames[timeframe as usize].keys().next_back().copied() else { continue };
+        let Some(current_us) = state.frames[timeframe as usize].keys().next_back().copied() else {
+            continue;
+        };
         let mut start_us = current_us - timeframe.micros();
         while rules.amendable_until_us(start_us + timeframe.micros()) > state.watermark_us {
             found.push((timeframe, keys::candle_recent(timeframe, &state.symbol, start_us)));

@@ -23,12 +23,25 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let mut service = Service::new(&config.service)?;
     let token = service.token();
     let readiness = Readiness::waiting_for(["redis"]);
-    telemetry::serve(&mut service, &config.telemetry, "hot_writer", env!("CARGO_PKG_VERSION"), &[metrics::DEFINITIONS], &readiness).await?;
+    telemetry::serve(
+        &mut service,
+        &config.telemetry,
+        "hot_writer",
+        env!("CARGO_PKG_VERSION"),
+        &[metrics::DEFINITIONS],
+        &readiness,
+    )
+    .await?;
 
-    let retry = Retry::new("checking what Redis holds", &token).readiness(&readiness, "redis").permanent_if(is_permanent);
+    let retry = Retry::new("checking what Redis holds", &token)
+        .readiness(&readiness, "redis")
+        .permanent_if(is_permanent);
     retry.run(|| check(&config)).await?;
 
-    service.spawn("partitions", ownership::own(config.clone(), readiness.clone(), token.clone()));
+    service.spawn(
+        "partitions",
+        ownership::own(config.clone(), readiness.clone(), token.clone()),
+    );
     service.spawn("signals", signals::activate(config.clone(), readiness, token.clone()));
     service.spawn("trim", trim::trim(config, token));
     service.run().await
@@ -43,9 +56,16 @@ async fn check(config: &Config) -> Result<()> {
 
 /// What waiting does not mend: a wrong configuration, a wrong password, missing or old functions.
 fn is_permanent(error: &anyhow::Error) -> bool {
-    let waits = |error: &redis::RedisError| is_transient(error);
-    if Misconfigured::caused(error) || matches!(error.downcast_ref(), Some(FunctionsError::Missing | FunctionsError::Old { .. })) {
+    if Misconfigured::caused(error)
+        || matches!(
+            error.downcast_ref(),
+            Some(FunctionsError::Missing | FunctionsError::Old { .. })
+        )
+    {
         return true;
     }
-    error.chain().filter_map(|cause| cause.downcast_ref()).any(|error| !waits(error))
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref())
+        .any(|error| !is_transient(error))
 }

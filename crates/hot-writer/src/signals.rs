@@ -28,7 +28,10 @@ const BATCH: usize = 500;
 /// # Errors
 /// Never while it runs: what fails is tried again, and shows in `readiness`.
 pub(crate) async fn activate(config: Config, readiness: Readiness, token: CancellationToken) -> Result<()> {
-    keep_running("signals", &readiness, &token, || activate_until_failure(&config, &readiness, &token)).await;
+    keep_running("signals", &readiness, &token, || {
+        activate_until_failure(&config, &readiness, &token)
+    })
+    .await;
     Ok(())
 }
 
@@ -69,13 +72,23 @@ async fn activate_batch(reader: &mut GroupReader, conn: &mut Connection) -> Resu
 fn write(entry: &Entry, now_us: i64) -> redis::Cmd {
     match Signal::from_entry(entry) {
         Ok(signal) => {
-            let counter = if signal.expires_us > now_us { &metrics::SIGNALS_ACTIVATED } else { &metrics::SIGNALS_EXPIRED };
+            let counter = if signal.expires_us > now_us {
+                &metrics::SIGNALS_ACTIVATED
+            } else {
+                &metrics::SIGNALS_EXPIRED
+            };
             counter.increment(1);
             let channel = keys::signal_channel(&signal.symbol);
             let message = signals::message(&signal);
             let expiry = Expiry::AtMs(signal.expires_us / 1_000);
             let key = keys::signal_active(&signal.symbol);
-            functions::put(&key, signal.revision, expiry, Some((&channel, &message)), &signals::hash_fields(&signal))
+            functions::put(
+                &key,
+                signal.revision,
+                expiry,
+                Some((&channel, &message)),
+                &signals::hash_fields(&signal),
+            )
         }
         Err(reason) => {
             metrics::DEAD_LETTERS.increment(reason.label(), 1);

@@ -18,17 +18,30 @@ use crate::metrics;
 /// # Errors
 /// Never while it runs: what fails is tried again at the next interval.
 pub(crate) async fn trim(config: Config, token: CancellationToken) -> Result<()> {
-    let membership = Membership::new(HOT_WRITER, config.service.instance(&config.telemetry), config.hot.lease_ttl);
+    let membership = Membership::new(
+        HOT_WRITER,
+        config.service.instance(&config.telemetry),
+        config.hot.lease_ttl,
+    );
     let mut conn = Connection::ordinary(&config.redis);
     // The state of the dedup window is built from the stream, so the stream must reach back at least as far.
-    let retention = config.stream.retention.max(config.hot.dedup_window + Duration::from_secs(60));
+    let retention = config
+        .stream
+        .retention
+        .max(config.hot.dedup_window + Duration::from_secs(60));
     loop {
-        if tokio::time::timeout(config.hot.trim_interval, token.cancelled()).await.is_ok() {
+        if tokio::time::timeout(config.hot.trim_interval, token.cancelled())
+            .await
+            .is_ok()
+        {
             return Ok(());
         }
         match trim_own(&config, &membership, &mut conn, retention).await {
             Ok(trimmed) => metrics::ENTRIES_TRIMMED.increment(trimmed),
-            Err(error) => tracing::warn!(error = format!("{error:#}"), "could not trim; trying again at the next interval"),
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "could not trim; trying again at the next interval"
+            ),
         }
     }
 }

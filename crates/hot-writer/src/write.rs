@@ -59,13 +59,21 @@ impl Writes {
     pub(crate) fn dead_letter(&mut self, stream: Stream, entry: &Entry, reason: &Rejection) {
         metrics::DEAD_LETTERS.increment(reason.label(), 1);
         let letter = dead::DeadLetter::new(stream, entry, reason);
-        self.announce.add_command(stream::add(Stream::Dead, &dead::entry_fields(&letter))).ignore();
+        self.announce
+            .add_command(stream::add(Stream::Dead, &dead::entry_fields(&letter)))
+            .ignore();
     }
 
     /// A minute that must be computed again from the history.
     pub(crate) fn repair(&mut self, symbol: &Symbol, start_us: i64, revision: Revision) {
-        let repair = repairs::Repair { symbol: symbol.clone(), start_us, revision };
-        self.announce.add_command(stream::add(Stream::Repairs, &repairs::entry_fields(&repair))).ignore();
+        let repair = repairs::Repair {
+            symbol: symbol.clone(),
+            start_us,
+            revision,
+        };
+        self.announce
+            .add_command(stream::add(Stream::Repairs, &repairs::entry_fields(&repair)))
+            .ignore();
     }
 
     /// The newest tick of a symbol.
@@ -75,7 +83,13 @@ impl Writes {
         let message = ticks::message(accepted);
         let fields = ticks::hash_fields(accepted);
         let ttl = Expiry::AfterMs(self.tick_ttl_ms);
-        let put = functions::put(&keys::tick_latest(symbol), accepted.revision, ttl, Some((&channel, &message)), &fields);
+        let put = functions::put(
+            &keys::tick_latest(symbol),
+            accepted.revision,
+            ttl,
+            Some((&channel, &message)),
+            &fields,
+        );
         self.show.add_command(put).ignore();
     }
 
@@ -85,7 +99,9 @@ impl Writes {
             self.candle(symbol, change);
         }
         for (timeframe, start_us) in &changes.expired {
-            self.finish.add_command(hot::remove(&keys::candle_recent(*timeframe, symbol, *start_us))).ignore();
+            self.finish
+                .add_command(hot::remove(&keys::candle_recent(*timeframe, symbol, *start_us)))
+                .ignore();
         }
     }
 
@@ -100,15 +116,28 @@ impl Writes {
     }
 
     fn candle(&mut self, symbol: &Symbol, change: &Change) {
-        let Change { timeframe, candle, is_final, .. } = change;
+        let Change {
+            timeframe,
+            candle,
+            is_final,
+            ..
+        } = change;
         if change.must_send {
-            let counter = if change.is_amendment { &metrics::CANDLES_AMENDED } else { &metrics::CANDLES_CLOSED };
+            let counter = if change.is_amendment {
+                &metrics::CANDLES_AMENDED
+            } else {
+                &metrics::CANDLES_CLOSED
+            };
             counter.increment(1);
             let add = stream::add(Stream::Candles(self.partition), &candles::entry_fields(symbol, candle));
             self.announce.add_command(add).ignore();
         }
         let (key, ttl_ms, step) = if change.is_current {
-            (keys::candle_current(*timeframe, symbol), self.current_ttl_ms(*timeframe), &mut self.show)
+            (
+                keys::candle_current(*timeframe, symbol),
+                self.current_ttl_ms(*timeframe),
+                &mut self.show,
+            )
         } else {
             let key = keys::candle_recent(*timeframe, symbol, candle.start_us);
             (key, self.amend_ttl_ms + RECENT_MARGIN_MS, &mut self.announce)
@@ -116,7 +145,14 @@ impl Writes {
         let channel = keys::candle_channel(*timeframe, symbol);
         let message = candles::message(symbol, candle, *is_final);
         let fields = candles::hash_fields(candle, *is_final);
-        step.add_command(functions::put(&key, candle.revision, Expiry::AfterMs(ttl_ms), Some((&channel, &message)), &fields)).ignore();
+        step.add_command(functions::put(
+            &key,
+            candle.revision,
+            Expiry::AfterMs(ttl_ms),
+            Some((&channel, &message)),
+            &fields,
+        ))
+        .ignore();
     }
 
     fn current_ttl_ms(&self, timeframe: Timeframe) -> i64 {
@@ -127,15 +163,33 @@ impl Writes {
     ///
     /// # Errors
     /// When a step fails. What has been written by then is right, and repeating the batch from what Redis holds completes it.
-    pub(crate) async fn run(mut self, conn: &mut Connection, from: StreamId, to: StreamId, count: usize) -> RedisResult<()> {
+    pub(crate) async fn run(
+        mut self,
+        conn: &mut Connection,
+        from: StreamId,
+        to: StreamId,
+        count: usize,
+    ) -> RedisResult<()> {
         if !self.opened.is_empty() {
-            self.announce.add_command(hot::opened(self.partition, &self.opened)).ignore();
+            self.announce
+                .add_command(hot::opened(self.partition, &self.opened))
+                .ignore();
         }
         if !self.closed.is_empty() {
-            self.finish.add_command(hot::closed(self.partition, &self.closed)).ignore();
+            self.finish
+                .add_command(hot::closed(self.partition, &self.closed))
+                .ignore();
         }
         if count > 0 {
-            self.finish.add_command(functions::advance(Stream::Ticks(self.partition), HOT_WRITER, from, to, count)).ignore();
+            self.finish
+                .add_command(functions::advance(
+                    Stream::Ticks(self.partition),
+                    HOT_WRITER,
+                    from,
+                    to,
+                    count,
+                ))
+                .ignore();
         }
         for step in [self.announce, self.show, self.finish] {
             if !step.is_empty() {

@@ -70,8 +70,16 @@ impl fmt::Display for Report {
 
 /// A bar on a terminal, and nothing elsewhere; `total` in the unit of the positions, 0 where it isn't known.
 pub(crate) fn progress_bar(total: u64) -> anyhow::Result<ProgressBar> {
-    let bar = if total > 0 { ProgressBar::new(total) } else { ProgressBar::no_length() };
-    let template = if total > 0 { "{bar:40} {percent:>3} %  {msg}  {eta} left" } else { "{spinner} {msg}" };
+    let bar = if total > 0 {
+        ProgressBar::new(total)
+    } else {
+        ProgressBar::no_length()
+    };
+    let template = if total > 0 {
+        "{bar:40} {percent:>3} %  {msg}  {eta} left"
+    } else {
+        "{spinner} {msg}"
+    };
     Ok(bar.with_style(ProgressStyle::with_template(template).context("the progress bar's template")?))
 }
 
@@ -103,7 +111,10 @@ where
     let mut failure = None;
     loop {
         if waiting.is_empty() {
-            match token.run_until_cancelled(receiver.recv_many(&mut received, BATCH)).await {
+            match token
+                .run_until_cancelled(receiver.recv_many(&mut received, BATCH))
+                .await
+            {
                 None => return Err(Stopped.into()),
                 Some(0) => return failure.map_or(Ok(()), Err),
                 Some(_) => {}
@@ -155,7 +166,10 @@ mod tests {
     use crate::pace::Speed;
 
     const PARTITIONS: u16 = 3;
-    const LAST: StreamId = StreamId { ms: u64::MAX, seq: u64::MAX };
+    const LAST: StreamId = StreamId {
+        ms: u64::MAX,
+        seq: u64::MAX,
+    };
 
     async fn migrated() -> TestRedis {
         let redis = TestRedis::start().await;
@@ -181,7 +195,9 @@ mod tests {
         let mut all = Vec::new();
         for partition in 0..PARTITIONS {
             let stream = Stream::Ticks(partition);
-            let entries = stream::range(&mut redis.connect(), stream, StreamId::START, LAST, 100_000).await.unwrap();
+            let entries = stream::range(&mut redis.connect(), stream, StreamId::START, LAST, 100_000)
+                .await
+                .unwrap();
             all.push(entries.iter().map(|entry| Tick::from_entry(entry).unwrap()).collect());
         }
         all
@@ -194,9 +210,19 @@ mod tests {
         speed: Speed,
         token: &CancellationToken,
     ) -> (Report, anyhow::Result<()>) {
-        let publisher = Publisher::open(&redis.config(), &CancellationToken::new()).await.unwrap();
+        let publisher = Publisher::open(&redis.config(), &CancellationToken::new())
+            .await
+            .unwrap();
         let mut report = Report::default();
-        let result = feed(source, Pace::new(speed), &publisher, &ProgressBar::hidden(), token, &mut report).await;
+        let result = feed(
+            source,
+            Pace::new(speed),
+            &publisher,
+            &ProgressBar::hidden(),
+            token,
+            &mut report,
+        )
+        .await;
         (report, result)
     }
 
@@ -208,7 +234,11 @@ mod tests {
         assert_eq!(report.ticks, 9_000);
         let mut ids = HashSet::new();
         for (partition, ticks) in (0..).zip(published(&redis).await) {
-            assert!(ticks.iter().all(|tick| partition_of(&tick.symbol, PARTITIONS) == partition));
+            assert!(
+                ticks
+                    .iter()
+                    .all(|tick| partition_of(&tick.symbol, PARTITIONS) == partition)
+            );
             assert!(ticks.is_sorted_by_key(|tick| tick.ts_us));
             ids.extend(ticks.into_iter().map(|tick| (tick.symbol, tick.trade_id)));
         }
@@ -218,7 +248,8 @@ mod tests {
     #[tokio::test]
     async fn what_stands_before_a_bad_line_is_published_and_reported() {
         let redis = migrated().await;
-        let text = "symbol,ts_us,price,qty,trade_id,side\nA,1,0.1,0.30000000000000004,,\nA,2,1,1,,\nrubbish\nA,3,1,1,,\n";
+        let text =
+            "symbol,ts_us,price,qty,trade_id,side\nA,1,0.1,0.30000000000000004,,\nA,2,1,1,,\nrubbish\nA,3,1,1,,\n";
         let source = TickReader::new(text.as_bytes(), "t.csv", Layout::TicksCsv, None)
             .map(|tick| tick.map(|(tick, position)| (tick.into(), position)));
         let (report, result) = feed_all(source, &redis, Speed::Max, &CancellationToken::new()).await;
@@ -243,7 +274,10 @@ mod tests {
         let ((report, result), ()) = tokio::join!(feed_all(generated(1_000_000), &redis, speed, &token), stop);
         assert!(result.unwrap_err().is::<Stopped>());
         assert!(report.ticks > 0);
-        assert_eq!(published(&redis).await.concat().len().to_string(), report.ticks.to_string());
+        assert_eq!(
+            published(&redis).await.concat().len().to_string(),
+            report.ticks.to_string()
+        );
     }
 
     #[tokio::test]
@@ -271,21 +305,28 @@ mod tests {
     #[tokio::test]
     async fn without_a_number_of_partitions_it_says_what_to_run() {
         let redis = TestRedis::start().await;
-        let error = Publisher::open(&redis.config(), &CancellationToken::new()).await.err().unwrap();
+        let error = Publisher::open(&redis.config(), &CancellationToken::new())
+            .await
+            .err()
+            .unwrap();
         assert!(Misconfigured::caused(&error));
         assert!(error.to_string().contains("`aggregator-admin migrate`"), "{error}");
     }
 
     #[test]
     fn the_report_says_how_far_it_came() {
-        let mut report = Report { took: Duration::from_secs(2), ..Report::default() };
+        let mut report = Report {
+            took: Duration::from_secs(2),
+            ..Report::default()
+        };
         assert_eq!(report.to_string(), "0 ticks in 2.0 s (0 ticks/s)");
         for at_us in [1_570_752_011_620_000, 1_570_752_000_000_000] {
             report.count(at_us);
         }
         report.skipped = 3;
         report.stopped = true;
-        let text = "2 ticks in 2.0 s (1 ticks/s), up to 2019-10-11T00:00:11.620Z; 3 bad lines left out; stopped by a signal";
+        let text =
+            "2 ticks in 2.0 s (1 ticks/s), up to 2019-10-11T00:00:11.620Z; 3 bad lines left out; stopped by a signal";
         assert_eq!(report.to_string(), text);
     }
 }

@@ -79,7 +79,11 @@ impl Shares {
     pub(crate) fn new(late: f64, duplicate: f64, invalid: f64) -> Result<Self, &'static str> {
         let shares = [late, duplicate, invalid];
         if shares.iter().all(|share| (0.0..=1.0).contains(share)) && shares.iter().sum::<f64>() <= 1.0 {
-            Ok(Self { late, duplicate, invalid })
+            Ok(Self {
+                late,
+                duplicate,
+                invalid,
+            })
         } else {
             Err("--late, --duplicate and --invalid are shares from 0 to 1, and together at most 1")
         }
@@ -134,8 +138,9 @@ impl Generator {
     /// The ticks of `plan`.
     pub(crate) fn new(plan: Plan) -> Self {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(plan.seed);
-        let markets: Vec<Market> =
-            (1..=plan.symbols).filter_map(|number| Market::new(number, plan.start_us, &mut rng)).collect();
+        let markets: Vec<Market> = (1..=plan.symbols)
+            .filter_map(|number| Market::new(number, plan.start_us, &mut rng))
+            .collect();
         // As in the world: the second is traded half as much as the first, the third a third of it.
         let weights = (1..=plan.symbols).map(|number| 1.0 / f64::from(number));
         let popularity: Vec<f64> = weights
@@ -145,7 +150,18 @@ impl Generator {
             })
             .collect();
         let recent = VecDeque::with_capacity(REPEATABLE);
-        Self { plan, rng, markets, popularity, made: 0, passed_us: 0.0, current: 0, side: Side::Buy, recent, faults: 0 }
+        Self {
+            plan,
+            rng,
+            markets,
+            popularity,
+            made: 0,
+            passed_us: 0.0,
+            current: 0,
+            side: Side::Buy,
+            recent,
+            faults: 0,
+        }
     }
 
     fn now_us(&self) -> i64 {
@@ -164,13 +180,20 @@ impl Generator {
         let mean_us = 1e6 / self.plan.rate / (1.0 - BURST);
         self.passed_us -= mean_us * (1.0 - self.rng.random::<f64>()).ln();
         let chosen = self.rng.random::<f64>() * self.popularity.last().copied().unwrap_or_default();
-        self.current = self.popularity.partition_point(|sum| *sum <= chosen).min(self.markets.len() - 1);
+        self.current = self
+            .popularity
+            .partition_point(|sum| *sum <= chosen)
+            .min(self.markets.len() - 1);
         self.side = if self.rng.random() { Side::Buy } else { Side::Sell };
         self.markets[self.current].walk(&mut self.rng);
     }
 
     fn kind(&mut self) -> Kind {
-        let Shares { late, duplicate, invalid } = self.plan.shares;
+        let Shares {
+            late,
+            duplicate,
+            invalid,
+        } = self.plan.shares;
         let drawn = self.rng.random::<f64>();
         if drawn < late {
             Kind::Late
@@ -187,15 +210,26 @@ impl Generator {
         let now_us = self.now_us();
         if kind == Kind::Duplicate && !self.recent.is_empty() {
             let chosen = self.rng.random_range(0..self.recent.len());
-            return Outgoing { at_us: now_us, ..self.recent[chosen].clone() };
+            return Outgoing {
+                at_us: now_us,
+                ..self.recent[chosen].clone()
+            };
         }
-        let ts_us = if kind == Kind::Late { self.late_us(now_us) } else { now_us };
+        let ts_us = if kind == Kind::Late {
+            self.late_us(now_us)
+        } else {
+            now_us
+        };
         let tick = self.markets[self.current].trade(ts_us, now_us, self.side, &mut self.rng);
         let mut fields = entry_fields(&tick);
         if kind == Kind::Invalid {
             self.spoil(&mut fields);
         }
-        let outgoing = Outgoing { symbol: tick.symbol, at_us: now_us, fields };
+        let outgoing = Outgoing {
+            symbol: tick.symbol,
+            at_us: now_us,
+            fields,
+        };
         if kind != Kind::Invalid && self.plan.shares.duplicate > 0.0 {
             self.recent.truncate(REPEATABLE - 1);
             self.recent.push_front(outgoing.clone());
@@ -339,9 +373,17 @@ mod tests {
     /// What the pipeline makes of it, were it accepted when it goes out.
     fn judge(outgoing: &Outgoing) -> Option<Tick> {
         let id = StreamId::at_ms(u64::try_from(outgoing.at_us / 1_000).unwrap());
-        let fields = outgoing.fields.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
-        let entry = Entry { id, fields: fields.collect() };
-        AcceptedTick::from_entry(&entry, Duration::from_secs(5)).ok().map(|accepted| accepted.tick)
+        let fields = outgoing
+            .fields
+            .iter()
+            .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+        let entry = Entry {
+            id,
+            fields: fields.collect(),
+        };
+        AcceptedTick::from_entry(&entry, Duration::from_secs(5))
+            .ok()
+            .map(|accepted| accepted.tick)
     }
 
     fn share(count: usize, of: usize) -> f64 {
@@ -351,7 +393,11 @@ mod tests {
     #[test]
     fn the_rate_is_kept_on_average() {
         for rate in [0.5, 1_000.0, 1_000_000.0] {
-            let ticks: Vec<_> = Generator::new(Plan { rate, ..plan(50_000, (0.0, 0.0, 0.0)) }).collect();
+            let ticks: Vec<_> = Generator::new(Plan {
+                rate,
+                ..plan(50_000, (0.0, 0.0, 0.0))
+            })
+            .collect();
             let took_s = Duration::from_micros((ticks.last().unwrap().at_us - START_US).unsigned_abs()).as_secs_f64();
             let ratio = 50_000.0 / took_s / rate;
             assert!((0.95..1.05).contains(&ratio), "{rate}: {ratio}");
@@ -361,7 +407,11 @@ mod tests {
     #[test]
     fn a_duration_ends_it() {
         let limit = Limit::Duration(Duration::from_secs(10));
-        let ticks: Vec<_> = Generator::new(Plan { limit, ..plan(0, (0.1, 0.1, 0.1)) }).collect();
+        let ticks: Vec<_> = Generator::new(Plan {
+            limit,
+            ..plan(0, (0.1, 0.1, 0.1))
+        })
+        .collect();
         assert!((9_000..11_000).contains(&ticks.len()), "{}", ticks.len());
         assert!(ticks.iter().all(|tick| tick.at_us < START_US + 10_000_000));
     }
@@ -371,10 +421,16 @@ mod tests {
         let ticks: Vec<_> = Generator::new(plan(20_000, (0.1, 0.05, 0.02))).collect();
         let valid: Vec<_> = ticks.iter().filter_map(|out| Some((out, judge(out)?))).collect();
         assert!((0.015..0.025).contains(&share(ticks.len() - valid.len(), ticks.len())));
-        let ids: HashSet<_> = valid.iter().map(|(_, tick)| (tick.symbol.clone(), tick.trade_id.clone())).collect();
+        let ids: HashSet<_> = valid
+            .iter()
+            .map(|(_, tick)| (tick.symbol.clone(), tick.trade_id.clone()))
+            .collect();
         assert!((0.04..0.06).contains(&share(valid.len() - ids.len(), ticks.len())));
         // Duplicates of what came a moment before are no later than that moment.
-        let late = valid.iter().filter(|(out, tick)| out.at_us - tick.ts_us > 1_000_000).count();
+        let late = valid
+            .iter()
+            .filter(|(out, tick)| out.at_us - tick.ts_us > 1_000_000)
+            .count();
         assert!((0.08..0.11).contains(&share(late, ticks.len())));
     }
 
@@ -387,13 +443,22 @@ mod tests {
 
     #[test]
     fn it_looks_like_a_market() {
-        let ticks: Vec<Tick> = Generator::new(plan(20_000, (0.0, 0.0, 0.0))).map(|out| judge(&out).unwrap()).collect();
+        let ticks: Vec<Tick> = Generator::new(plan(20_000, (0.0, 0.0, 0.0)))
+            .map(|out| judge(&out).unwrap())
+            .collect();
         let same_time = ticks.windows(2).filter(|pair| pair[0].ts_us == pair[1].ts_us).count();
         assert!(share(same_time, ticks.len()) > 0.2);
-        let of = |symbol: &str| ticks.iter().filter(|tick| tick.symbol.as_str() == symbol).collect::<Vec<_>>();
+        let of = |symbol: &str| {
+            ticks
+                .iter()
+                .filter(|tick| tick.symbol.as_str() == symbol)
+                .collect::<Vec<_>>()
+        };
         assert!(of("SIM0001").len() > 3 * of("SIM0005").len());
         let prices: Vec<f64> = of("SIM0001").iter().map(|tick| tick.price).collect();
-        let (low, high) = prices.iter().fold((f64::MAX, 0.0_f64), |(low, high), p| (low.min(*p), high.max(*p)));
+        let (low, high) = prices
+            .iter()
+            .fold((f64::MAX, 0.0_f64), |(low, high), p| (low.min(*p), high.max(*p)));
         assert!(high / low > 1.001 && high / low < 2.0, "{low} to {high}");
         assert!(time_of_day(15 * 3_600_000_000) > 1.59 && time_of_day(3 * 3_600_000_000) < 0.41);
     }

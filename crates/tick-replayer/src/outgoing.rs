@@ -18,6 +18,10 @@ pub(crate) struct Outgoing {
 
 impl From<Tick> for Outgoing {
     fn from(tick: Tick) -> Self {
-        Self { at_us: tick.ts_us, fields: ticks::entry_fields(&tick), symbol: tick.symbol }
+        Self {
+            at_us: tick.ts_us,
+            fields: ticks::entry_fields(&tick),
+            symbol: tick.symbol,
+        }
     }
 }

@@ -38,7 +38,11 @@ pub(crate) struct Pace {
 impl Pace {
     /// A pace at whose start the first tick is due.
     pub(crate) fn new(speed: Speed) -> Self {
-        Self { speed, latest_us: None, passed_us: 0 }
+        Self {
+            speed,
+            latest_us: None,
+            passed_us: 0,
+        }
     }
 
     /// How long after the start the tick at `at_us` is due. A late tick is due at once, and moves nothing.

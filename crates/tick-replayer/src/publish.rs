@@ -11,8 +11,8 @@ use storage_core::config::Misconfigured;
 use storage_core::config::redis::RedisConfig;
 use storage_core::domain::partition::partition_of;
 use storage_core::redis::connection::{Connection, is_transient};
-use storage_core::redis::stream::{self, Fields, Stream};
 use storage_core::redis::partitions;
+use storage_core::redis::stream::{self, Fields, Stream};
 use storage_core::retry::Retry;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +40,11 @@ impl Publisher {
             .context("asking Redis for the number of partitions")?;
         let missing = || Misconfigured::new("Redis holds no number of partitions; run `aggregator-admin migrate`");
         let partitions = stored.filter(|partitions| *partitions > 0).ok_or_else(missing)?;
-        Ok(Self { connection, partitions, token: token.clone() })
+        Ok(Self {
+            connection,
+            partitions,
+            token: token.clone(),
+        })
     }
 
     /// Adds `ticks` to the streams of their partitions, each stream's in this order.
@@ -67,7 +71,10 @@ impl Publisher {
             Ok(()) => Ok(()),
             Err(error) if is_transient(&error) => {
                 let what = format!("adding ticks to {}", stream.key());
-                Retry::new(what, &self.token).permanent_if(is_permanent).run(attempt).await
+                Retry::new(what, &self.token)
+                    .permanent_if(is_permanent)
+                    .run(attempt)
+                    .await
             }
             Err(error) => Err(error.into()),
         }

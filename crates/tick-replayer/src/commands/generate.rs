@@ -133,7 +133,15 @@ impl Args {
             None if live && self.to_redis() => now_us,
             None => now_us.saturating_sub(limit.expected_us(rate)).max(0),
         };
-        Ok(Plan { symbols: self.symbols, rate, limit, seed: self.seed, start_us, shares, lateness: self.lateness })
+        Ok(Plan {
+            symbols: self.symbols,
+            rate,
+            limit,
+            seed: self.seed,
+            start_us,
+            shares,
+            lateness: self.lateness,
+        })
     }
 
     fn to_redis(&self) -> bool {
@@ -158,7 +166,9 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
     tracing::init(LogFormat::default(), LevelFilter::WARN)?;
     let service = Service::new(&config.service)?;
     let token = service.token();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("reading the clock")?;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("reading the clock")?;
     let plan = args.plan(i64::try_from(now.as_micros())?)?;
     let total = plan.limit.expected_ticks(plan.rate);
     let mut report = Report::default();
@@ -234,7 +244,10 @@ mod tests {
     }
 
     fn plan(flags: &str) -> Result<Plan, Misconfigured> {
-        Cli::try_parse_from(format!("generate {flags}").split_whitespace()).unwrap().args.plan(NOW_US)
+        Cli::try_parse_from(format!("generate {flags}").split_whitespace())
+            .unwrap()
+            .args
+            .plan(NOW_US)
     }
 
     fn start(flags: &str) -> i64 {
@@ -257,7 +270,10 @@ mod tests {
     fn flat_out_for_a_while_ends_by_the_clock() {
         assert_eq!(plan("--duration 10s --rate max").unwrap().limit, Limit::Ticks(u64::MAX));
         assert!(plan("--duration 10s --rate max --output x.csv").is_err());
-        assert_eq!(plan("--duration 10s").unwrap().limit, Limit::Duration(Duration::from_secs(10)));
+        assert_eq!(
+            plan("--duration 10s").unwrap().limit,
+            Limit::Duration(Duration::from_secs(10))
+        );
     }
 
     #[test]
@@ -270,8 +286,17 @@ mod tests {
 
     #[test]
     fn a_limit_is_wanted_once() {
-        for flags in ["", "--ticks 1 --duration 1s", "--ticks 1 --rate 0", "--ticks 1 --start soon", "--ticks 1 --symbols 0"] {
-            assert!(Cli::try_parse_from(format!("generate {flags}").split_whitespace()).is_err(), "{flags}");
+        for flags in [
+            "",
+            "--ticks 1 --duration 1s",
+            "--ticks 1 --rate 0",
+            "--ticks 1 --start soon",
+            "--ticks 1 --symbols 0",
+        ] {
+            assert!(
+                Cli::try_parse_from(format!("generate {flags}").split_whitespace()).is_err(),
+                "{flags}"
+            );
         }
     }
 }

@@ -23,13 +23,23 @@ pub(super) fn symbol_in(path: &Path) -> Option<Symbol> {
 
 /// Whether the row has names where a trade has numbers.
 pub(super) fn is_header(row: &ByteRecord) -> bool {
-    NUMBERS.iter().all(|column| row.get(*column).is_some_and(|text| text.first().is_some_and(u8::is_ascii_alphabetic)))
+    NUMBERS.iter().all(|column| {
+        row.get(*column)
+            .is_some_and(|text| text.first().is_some_and(u8::is_ascii_alphabetic))
+    })
 }
 
 /// The tick of an aggregate trade. Its trade id is that of the aggregate.
 pub(super) fn tick(symbol: &Symbol, row: &ByteRecord) -> anyhow::Result<Tick> {
-    ensure!(matches!(row.len(), 7 | 8), "{} columns where an aggregate trade has 7, or 8 with was_best_price", row.len());
-    ensure!(!row[0].is_empty() && row[0].iter().all(u8::is_ascii_digit), "agg_trade_id is not a number");
+    ensure!(
+        matches!(row.len(), 7 | 8),
+        "{} columns where an aggregate trade has 7, or 8 with was_best_price",
+        row.len()
+    );
+    ensure!(
+        !row[0].is_empty() && row[0].iter().all(u8::is_ascii_digit),
+        "agg_trade_id is not a number"
+    );
     let ts_us = micros(&row[5])?.to_string();
     // Where the buyer was the maker, the taker sold.
     let side = if boolean(&row[6])? { Side::Sell } else { Side::Buy };
@@ -84,7 +94,10 @@ mod tests {
 
     #[test]
     fn times_are_in_ms_or_us() {
-        for (time, ts_us) in [("1570752011620", 1_570_752_011_620_000), ("1735689600123456", 1_735_689_600_123_456)] {
+        for (time, ts_us) in [
+            ("1570752011620", 1_570_752_011_620_000),
+            ("1735689600123456", 1_735_689_600_123_456),
+        ] {
             assert_eq!(read(&format!("1,1,1,1,1,{time},false")).unwrap().ts_us, ts_us);
         }
         for time in ["1570752011", "1570752011620000000", "-1", "", "x", "1e12"] {
@@ -95,7 +108,10 @@ mod tests {
     #[test]
     fn an_eighth_column_and_capital_booleans_are_known() {
         let tick = read("1,1.5,0.30000000000000004,1,1,1570752011620,False,True").unwrap();
-        assert_eq!((tick.qty.to_string().as_str(), tick.side), ("0.30000000000000004", Some(Side::Buy)));
+        assert_eq!(
+            (tick.qty.to_string().as_str(), tick.side),
+            ("0.30000000000000004", Some(Side::Buy))
+        );
     }
 
     #[test]
@@ -116,8 +132,12 @@ mod tests {
     #[test]
     fn only_names_where_numbers_belong_make_a_header() {
         let is_header = |line: &str| is_header(&line.split(',').collect::<Vec<_>>().into());
-        assert!(is_header("agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker"));
-        assert!(is_header("Aggregate tradeId,Price,Quantity,First tradeId,Last tradeId,Timestamp,Maker,Best"));
+        assert!(is_header(
+            "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker"
+        ));
+        assert!(is_header(
+            "Aggregate tradeId,Price,Quantity,First tradeId,Last tradeId,Timestamp,Maker,Best"
+        ));
         assert!(!is_header("x,0.5,1,1,1,1570752011620,true"));
         assert!(!is_header("rubbish"));
     }
@@ -126,7 +146,10 @@ mod tests {
     fn the_name_of_a_file_names_its_symbol() {
         let symbol = |path: &str| symbol_in(Path::new(path)).map(|symbol| symbol.to_string());
         assert_eq!(symbol("BTCUSDT-aggTrades-2024-01.csv").as_deref(), Some("BTCUSDT"));
-        assert_eq!(symbol("seed/xrpeth-aggTrades-2019-10-11.csv").as_deref(), Some("XRPETH"));
+        assert_eq!(
+            symbol("seed/xrpeth-aggTrades-2019-10-11.csv").as_deref(),
+            Some("XRPETH")
+        );
         assert_eq!(symbol("trades.csv"), None);
         assert_eq!(symbol("-"), None);
         assert_eq!(symbol("-aggTrades.csv"), None);

@@ -41,15 +41,18 @@ impl Layout {
     /// # Errors
     /// When a symbol is wanted and unknown, or given for a format that names them itself.
     pub(crate) fn of(format: Format, path: &Path, symbol: Option<Symbol>) -> Result<Self, Misconfigured> {
-        match (format, symbol.or_else(|| binance::symbol_in(path).filter(|_| format == Format::BinanceAggTrades))) {
+        match (
+            format,
+            symbol.or_else(|| binance::symbol_in(path).filter(|_| format == Format::BinanceAggTrades)),
+        ) {
             (Format::BinanceAggTrades, Some(symbol)) => Ok(Self::Binance(symbol)),
             (Format::BinanceAggTrades, None) => Err(Misconfigured::new(format!(
                 "which symbol the trades of {} are of is not in its name; say so with --symbol",
                 path.display()
             ))),
-            (Format::TicksCsv, Some(_)) => {
-                Err(Misconfigured::new("--symbol is of no use here: in ticks-csv every line names its symbol"))
-            }
+            (Format::TicksCsv, Some(_)) => Err(Misconfigured::new(
+                "--symbol is of no use here: in ticks-csv every line names its symbol",
+            )),
             (Format::TicksCsv, None) => Ok(Self::TicksCsv),
         }
     }
@@ -97,7 +100,14 @@ impl<R: Read> TickReader<R> {
             .quoting(layout.quoting())
             .buffer_capacity(1 << 16)
             .from_reader(input);
-        Self { rows, row: ByteRecord::new(), layout, name: name.into(), skipped, ended: false }
+        Self {
+            rows,
+            row: ByteRecord::new(),
+            layout,
+            name: name.into(),
+            skipped,
+            ended: false,
+        }
     }
 
     /// The next line's tick; `None` for a header or a bad line that is left out.
@@ -154,8 +164,14 @@ impl<R: Read> Iterator for TickReader<R> {
 
 /// The tick with these fields, judged as the readers of the stream will judge it.
 fn judged<'a>(fields: impl IntoIterator<Item = (&'static str, &'a [u8])>) -> anyhow::Result<Tick> {
-    let fields = fields.into_iter().map(|(name, value)| (name.into(), value.to_vec())).collect();
-    Ok(Tick::from_entry(&Entry { id: StreamId::START, fields })?)
+    let fields = fields
+        .into_iter()
+        .map(|(name, value)| (name.into(), value.to_vec()))
+        .collect();
+    Ok(Tick::from_entry(&Entry {
+        id: StreamId::START,
+        fields,
+    })?)
 }
 
 #[cfg(test)]
@@ -197,7 +213,12 @@ mod tests {
     fn a_header_is_optional_for_binance() {
         let header = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker\r\n";
         let row = "1,0.5,1,1,1,1570752011620,true\r\n";
-        for text in [format!("{header}{row}"), row.to_owned(), format!("\u{feff}{header}{row}"), format!("\u{feff}{row}")] {
+        for text in [
+            format!("{header}{row}"),
+            row.to_owned(),
+            format!("\u{feff}{header}{row}"),
+            format!("\u{feff}{row}"),
+        ] {
             let (ticks, error) = read(&text, binance(), None);
             assert_eq!((ticks.len(), error), (1, None), "{text}");
         }
@@ -223,9 +244,18 @@ mod tests {
         let of = |format, path: &str, symbol: Option<&str>| {
             Layout::of(format, Path::new(path), symbol.map(|symbol| symbol.parse().unwrap()))
         };
-        assert!(matches!(Layout::of(Format::BinanceAggTrades, path, None), Ok(Layout::Binance(s)) if s.as_str() == "BTCUSDT"));
-        assert!(matches!(of(Format::BinanceAggTrades, "x.csv", Some("A.B")), Ok(Layout::Binance(s)) if s.as_str() == "A.B"));
-        assert!(of(Format::BinanceAggTrades, "x.csv", None).unwrap_err().to_string().contains("--symbol"));
+        assert!(
+            matches!(Layout::of(Format::BinanceAggTrades, path, None), Ok(Layout::Binance(s)) if s.as_str() == "BTCUSDT")
+        );
+        assert!(
+            matches!(of(Format::BinanceAggTrades, "x.csv", Some("A.B")), Ok(Layout::Binance(s)) if s.as_str() == "A.B")
+        );
+        assert!(
+            of(Format::BinanceAggTrades, "x.csv", None)
+                .unwrap_err()
+                .to_string()
+                .contains("--symbol")
+        );
         assert!(of(Format::TicksCsv, "x.csv", Some("A")).is_err());
         assert!(matches!(Layout::of(Format::TicksCsv, path, None), Ok(Layout::TicksCsv)));
     }

@@ -14,13 +14,22 @@ pub(crate) const COLUMNS: [&str; 6] = ["symbol", "ts_us", "price", "qty", "trade
 
 /// Checks the first row.
 pub(super) fn check_header(row: &ByteRecord) -> anyhow::Result<()> {
-    ensure!(row.iter().eq(COLUMNS.iter().map(|name| name.as_bytes())), "the header is not `{}`", COLUMNS.join(","));
+    ensure!(
+        row.iter().eq(COLUMNS.iter().map(|name| name.as_bytes())),
+        "the header is not `{}`",
+        COLUMNS.join(",")
+    );
     Ok(())
 }
 
 /// The tick of a row.
 pub(super) fn tick(row: &ByteRecord) -> anyhow::Result<Tick> {
-    ensure!(row.len() == COLUMNS.len(), "{} columns where ticks-csv has {}", row.len(), COLUMNS.len());
+    ensure!(
+        row.len() == COLUMNS.len(),
+        "{} columns where ticks-csv has {}",
+        row.len(),
+        COLUMNS.len()
+    );
     judged(COLUMNS.into_iter().zip(row))
 }
 
@@ -43,7 +52,12 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// When the output can't be written to.
     pub(crate) fn write(&mut self, fields: &Fields) -> anyhow::Result<()> {
-        let value = |column| fields.iter().find(|(name, _)| *name == column).map_or("", |(_, value)| value);
+        let value = |column| {
+            fields
+                .iter()
+                .find(|(name, _)| *name == column)
+                .map_or("", |(_, value)| value)
+        };
         self.0.write_record(COLUMNS.map(value)).context("writing ticks")
     }
 
@@ -63,12 +77,15 @@ mod tests {
     use storage_core::redis::codec::ticks::entry_fields;
 
     fn read(text: &str) -> anyhow::Result<Vec<Tick>> {
-        TickReader::new(text.as_bytes(), "t.csv", Layout::TicksCsv, None).map(|tick| Ok(tick?.0)).collect()
+        TickReader::new(text.as_bytes(), "t.csv", Layout::TicksCsv, None)
+            .map(|tick| Ok(tick?.0))
+            .collect()
     }
 
     #[test]
     fn what_was_written_reads_back() {
-        let text = "symbol,ts_us,price,qty,trade_id,side\nBTCUSDT,1700000000123456,42000.1,0.005,\"a,1\",buy\nA/B,1,2,3,,\n";
+        let text =
+            "symbol,ts_us,price,qty,trade_id,side\nBTCUSDT,1700000000123456,42000.1,0.005,\"a,1\",buy\nA/B,1,2,3,,\n";
         let ticks = read(text).unwrap();
         assert_eq!(ticks[0].trade_id.as_deref(), Some("a,1"));
         assert_eq!((ticks[1].trade_id.as_deref(), ticks[1].side), (None, None));
@@ -84,12 +101,23 @@ mod tests {
     #[test]
     fn the_header_is_wanted() {
         let error = read("BTCUSDT,1,2,3,,\n").unwrap_err();
-        assert_eq!(format!("{error:#}"), "t.csv:1: the header is not `symbol,ts_us,price,qty,trade_id,side`");
+        assert_eq!(
+            format!("{error:#}"),
+            "t.csv:1: the header is not `symbol,ts_us,price,qty,trade_id,side`"
+        );
     }
 
     #[test]
     fn what_the_pipeline_would_refuse_is_a_bad_line() {
-        for row in ["A:B,1,2,3,,", "A,soon,2,3,,", "A,1,NaN,3,,", "A,1,2,,,", "A,1,2,3,,up", "A,1,2,3", "A,1,2,3,,,"] {
+        for row in [
+            "A:B,1,2,3,,",
+            "A,soon,2,3,,",
+            "A,1,NaN,3,,",
+            "A,1,2,,,",
+            "A,1,2,3,,up",
+            "A,1,2,3",
+            "A,1,2,3,,,",
+        ] {
             let error = read(&format!("symbol,ts_us,price,qty,trade_id,side\n{row}\n")).unwrap_err();
             assert!(format!("{error:#}").starts_with("t.csv:2: "), "{error:#}");
         }
