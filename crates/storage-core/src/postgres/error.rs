@@ -38,8 +38,9 @@ impl Fault {
             // Read-only: a standby, or a server that protects itself from a full disk.
             "25006" | "55006" | "55P03" | "25P02" | "25P03" | "25P04" => Self::Transient,
             _ => match code.get(..2) {
-                // connection · transaction rollback · resources · operator intervention · system error · too long to hold
-                Some("08" | "40" | "53" | "57" | "58") => Self::Transient,
+                // connection · transaction rollback · resources · operator intervention · system error · internal error,
+                // as when two sessions change the same row of the catalogue at once
+                Some("08" | "40" | "53" | "57" | "58" | "XX") => Self::Transient,
                 // data exception · integrity constraint · program limit (an index entry too long)
                 Some("22" | "23" | "54") => Self::BadRow,
                 _ => Self::Permanent,
@@ -102,15 +103,14 @@ mod tests {
     fn codes_are_told_apart_by_what_to_do() {
         for code in [
             "08006", "40001", "40P01", "53100", "53200", "53300", "57P01", "57P03", "57014", "55P03", "25006", "58030",
+            "XX000",
         ] {
             assert_eq!(Fault::of_sqlstate(code), Fault::Transient, "{code}");
         }
         for code in ["22003", "22P05", "22021", "22008", "23502", "23505", "23514", "54000"] {
             assert_eq!(Fault::of_sqlstate(code), Fault::BadRow, "{code}");
         }
-        for code in [
-            "42P01", "42703", "42501", "28P01", "3D000", "0A000", "XX000", "53400", "21000",
-        ] {
+        for code in ["42P01", "42703", "42501", "28P01", "3D000", "0A000", "53400", "21000"] {
             assert_eq!(Fault::of_sqlstate(code), Fault::Permanent, "{code}");
         }
     }

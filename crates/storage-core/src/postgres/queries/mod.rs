@@ -2,6 +2,7 @@
 
 pub mod candles;
 pub mod dead_letters;
+mod maintenance;
 pub mod policies;
 pub mod rollups;
 pub mod signals;

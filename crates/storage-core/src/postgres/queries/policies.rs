@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use diesel::sql_types::{BigInt, Integer, Jsonb, Text};
 use diesel::{QueryResult, QueryableByName, sql_query};
-use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::Value;
 
+use super::maintenance;
 use crate::postgres::edition::Edition;
 
 /// What a job does. In the order in which they should run: retention must not drop what a refresh still reads.
@@ -99,5 +100,5 @@ impl Row {
 /// # Errors
 /// The database's.
 pub async fn run_job(connection: &mut AsyncPgConnection, id: i32) -> QueryResult<()> {
-    connection.batch_execute(&format!("CALL run_job({id})")).await
+    maintenance::call(connection, &format!("CALL run_job({id})")).await
 }

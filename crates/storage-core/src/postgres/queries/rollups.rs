@@ -7,6 +7,7 @@ use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz};
 use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
+use super::maintenance;
 use crate::domain::time::{TimeRange, rfc3339, to_datetime};
 use crate::domain::timeframe::Timeframe;
 use crate::postgres::edition::Edition;
@@ -72,12 +73,11 @@ async fn refresh_continuous(
         let range = range.widened_to(timeframe);
         format!("'{}', '{}'", rfc3339(range.from_us), rfc3339(range.to_us))
     };
-    connection
-        .batch_execute(&format!(
-            "CALL refresh_continuous_aggregate('{}', {window})",
-            timeframe.table()
-        ))
-        .await
+    maintenance::call(
+        connection,
+        &format!("CALL refresh_continuous_aggregate('{}', {window})", timeframe.table()),
+    )
+    .await
 }
 
 async fn refresh_managed(
@@ -115,6 +115,7 @@ async fn refresh_managed(
     ];
     connection
         .transaction(async |connection| {
+            connection.batch_execute("SET LOCAL statement_timeout = 0").await?;
             // Two processes that refresh overlapping ranges would otherwise read before the other wrote.
             sql_query("SELECT pg_advisory_xact_lock(hashtext($1))")
                 .bind::<Text, _>(target)

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Nullable, SmallInt, Text, Timestamptz};
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use crate::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use crate::domain::symbol::Symbol;
@@ -166,6 +166,7 @@ pub async fn set_decimals(
 ) -> Result<Rescaled, SetDecimalsError> {
     connection
         .transaction(async |connection| {
+            connection.batch_execute("SET LOCAL statement_timeout = 0").await?;
             diesel::sql_query("SELECT pg_advisory_xact_lock($1)")
                 .bind::<BigInt, _>(LOTS_LOCK)
                 .execute(connection)
