@@ -39,11 +39,7 @@ impl<'a> Retry<'a> {
     }
 
     /// Sets `condition` after each attempt. The error's text shows on `/readyz` then.
-    pub fn readiness(
-        mut self,
-        readiness: &'a Readiness,
-        condition: impl Into<Cow<'static, str>>,
-    ) -> Self {
+    pub fn readiness(mut self, readiness: &'a Readiness, condition: impl Into<Cow<'static, str>>) -> Self {
         self.readiness = Some((readiness, condition.into()));
         self
     }
@@ -129,7 +125,11 @@ pub async fn keep_running<F>(
         let Err(error) = operation().await else { continue };
         warn!("{condition} failed, beginning again: {error:#}");
         readiness.fail(condition.clone(), format_args!("{error:#}"));
-        delay = if begin.elapsed() > DELAYS.1 { DELAYS.0 } else { (delay * 2).min(DELAYS.1) };
+        delay = if begin.elapsed() > DELAYS.1 {
+            DELAYS.0
+        } else {
+            (delay * 2).min(DELAYS.1)
+        };
         let _ = token.run_until_cancelled(sleep(delay)).await;
     }
 }
@@ -230,10 +230,7 @@ mod tests {
         };
         let (result, ()) = tokio::join!(retry, shutdown);
         assert!(result.unwrap_err().is::<Stopped>());
-        assert_eq!(
-            (finished.get(), begin.elapsed()),
-            (1, Duration::from_secs(10))
-        );
+        assert_eq!((finished.get(), begin.elapsed()), (1, Duration::from_secs(10)));
     }
 
     #[tokio::test]
@@ -249,9 +246,7 @@ mod tests {
     #[test]
     fn a_lasting_failure_is_logged_ever_more_rarely() {
         let mut log = LogSchedule::default();
-        let due: Vec<u64> = (0..1000)
-            .filter(|s| log.is_due(Duration::from_secs(*s)))
-            .collect();
+        let due: Vec<u64> = (0..1000).filter(|s| log.is_due(Duration::from_secs(*s))).collect();
         assert_eq!(due, [0, 5, 15, 35, 75, 155, 315, 615, 915]);
     }
 }

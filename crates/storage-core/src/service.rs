@@ -82,11 +82,7 @@ fn exit_code(result: anyhow::Result<()>) -> u8 {
     match result {
         Err(error) if !is_stop(&error) => {
             eprintln!("error: {error:#}");
-            if Misconfigured::caused(&error) {
-                MISUSED
-            } else {
-                FAILED
-            }
+            if Misconfigured::caused(&error) { MISUSED } else { FAILED }
         }
         _ => DONE,
     }
@@ -217,10 +213,7 @@ impl Service {
             Ok((id, result)) => (id, result),
             Err(error) => (error.id(), Err(panicked(error))),
         };
-        let name = self
-            .running
-            .remove(&id)
-            .map_or("unknown".into(), |task| task.name);
+        let name = self.running.remove(&id).map_or("unknown".into(), |task| task.name);
         match result {
             Err(error) if !is_stop(&error) => Err(error.context(format!("task `{name}` failed"))),
             _ => {
@@ -239,10 +232,7 @@ impl Service {
             .map(|task| task.name.as_ref())
             .collect();
         names.sort_unstable();
-        anyhow!(
-            "{reason}; aborted while still running: {}",
-            names.join(", ")
-        )
+        anyhow!("{reason}; aborted while still running: {}", names.join(", "))
     }
 }
 
@@ -271,10 +261,7 @@ fn panic_message(payload: &(dyn Any + Send)) -> &str {
 
 /// The first signal cancels `shutdown`, the second `abort`. A process that has not ended shortly
 /// after the second is ended, whatever it does.
-fn abort_on_second_signal(
-    shutdown: CancellationToken,
-    abort: CancellationToken,
-) -> std::io::Result<()> {
+fn abort_on_second_signal(shutdown: CancellationToken, abort: CancellationToken) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::spawn(async move {

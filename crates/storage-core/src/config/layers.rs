@@ -71,11 +71,9 @@ pub struct CommonArgs {
 ///
 /// # Errors
 /// If the file can't be read, a key is unknown, or a value doesn't fit.
-pub fn load<C: DeserializeOwned + Serialize + Default>(
-    flags: &CommonArgs,
-) -> Result<C, Misconfigured> {
-    let environment = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+pub fn load<C: DeserializeOwned + Serialize + Default>(flags: &CommonArgs) -> Result<C, Misconfigured> {
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     load_from(flags, environment)
 }
 
@@ -93,9 +91,7 @@ pub fn load_from<C: DeserializeOwned + Serialize + Default>(
             keys,
         },
         _ => {
-            return Err(Misconfigured::new(
-                "the defaults are not a table of sections",
-            ));
+            return Err(Misconfigured::new("the defaults are not a table of sections"));
         }
     };
     let mut figment = Figment::from(&defaults);
@@ -156,8 +152,8 @@ struct Override {
 
 fn file(path: &Path, known: &Dict) -> Result<Layer, Misconfigured> {
     let source = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Misconfigured::new(format!("can't read {source}: {error}")))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| Misconfigured::new(format!("can't read {source}: {error}")))?;
     // The parser's own message quotes the line, which may hold a secret.
     let table: toml::Table = toml::from_str(&text).map_err(|error| {
         let line = error
@@ -166,9 +162,7 @@ fn file(path: &Path, known: &Dict) -> Result<Layer, Misconfigured> {
         Misconfigured::new(format!("{source}, line {line}: {}", error.message()))
     })?;
     let Ok(Value::Dict(_, mut keys)) = Value::serialize(table) else {
-        return Err(Misconfigured::new(format!(
-            "{source}: not a table of sections"
-        )));
+        return Err(Misconfigured::new(format!("{source}: not a table of sections")));
     };
     keys.retain(|section, _| known.contains_key(section) || !is_sibling(section));
     refuse_unknown(&source, known, &keys, "")?;
@@ -216,11 +210,7 @@ fn flag_overrides(flags: &CommonArgs, known: &Dict) -> Result<Vec<Override>, Mis
     let named = [
         ("--redis-url", "redis.url", &flags.redis_url),
         ("--database-url", "postgres.url", &flags.database_url),
-        (
-            "--metrics-listen",
-            "telemetry.metrics_listen",
-            &flags.metrics_listen,
-        ),
+        ("--metrics-listen", "telemetry.metrics_listen", &flags.metrics_listen),
     ];
     let mut overrides: Vec<Override> = named
         .into_iter()
@@ -234,9 +224,7 @@ fn flag_overrides(flags: &CommonArgs, known: &Dict) -> Result<Vec<Override>, Mis
         .collect();
     for assignment in &flags.set {
         let Some((key, text)) = assignment.split_once('=') else {
-            return Err(Misconfigured::new(
-                "--set wants SECTION.KEY=VALUE, with an equals sign",
-            ));
+            return Err(Misconfigured::new("--set wants SECTION.KEY=VALUE, with an equals sign"));
         };
         let (key, text) = (key.trim().to_owned(), text.trim().to_owned());
         overrides.push(Override {
@@ -253,12 +241,7 @@ fn flag_overrides(flags: &CommonArgs, known: &Dict) -> Result<Vec<Override>, Mis
 
 /// A text as the type that its key has: text if `C` takes it as text, otherwise what it says
 /// (number, boolean, array).
-fn typed<C: DeserializeOwned>(
-    defaults: &Figment,
-    source: String,
-    key: &str,
-    text: String,
-) -> Layer {
+fn typed<C: DeserializeOwned>(defaults: &Figment, source: String, key: &str, text: String) -> Layer {
     let as_text = nested(key, Value::from(text.clone()));
     let takes_text = defaults
         .clone()
@@ -269,20 +252,14 @@ fn typed<C: DeserializeOwned>(
         .extract::<C>()
         .is_ok();
     if takes_text {
-        return Layer {
-            source,
-            keys: as_text,
-        };
+        return Layer { source, keys: as_text };
     }
     match text.parse::<Value>() {
         Ok(value) if value.as_str().is_none() => Layer {
             source,
             keys: nested(key, value),
         },
-        _ => Layer {
-            source,
-            keys: as_text,
-        },
+        _ => Layer { source, keys: as_text },
     }
 }
 
@@ -303,12 +280,7 @@ fn is_sibling(section: &str) -> bool {
 }
 
 /// Refuses what `given` has and `known` hasn't. A table that is empty in `known` takes any key.
-fn refuse_unknown(
-    source: &str,
-    known: &Dict,
-    given: &Dict,
-    path: &str,
-) -> Result<(), Misconfigured> {
+fn refuse_unknown(source: &str, known: &Dict, given: &Dict, path: &str) -> Result<(), Misconfigured> {
     for (key, value) in given {
         match (known.get(key), value) {
             (None, _) => {

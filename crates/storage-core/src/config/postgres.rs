@@ -72,10 +72,7 @@ impl PostgresConfig {
     /// If `url` is not the URL of a PostgreSQL database.
     pub fn at(url: &str) -> Result<Self, Misconfigured> {
         let url = parse(url).map_err(Misconfigured::new)?;
-        Ok(Self {
-            url,
-            ..Self::default()
-        })
+        Ok(Self { url, ..Self::default() })
     }
 
     /// The password from `password_file`, read now. `None` where no file is set; the URL may hold
@@ -84,10 +81,7 @@ impl PostgresConfig {
     /// # Errors
     /// If the file can't be read or is empty.
     pub fn password(&self) -> io::Result<Option<SecretString>> {
-        self.password_file
-            .as_deref()
-            .map(password_file::read)
-            .transpose()
+        self.password_file.as_deref().map(password_file::read).transpose()
     }
 
     /// What the URL asks of TLS.
@@ -102,8 +96,8 @@ impl PostgresConfig {
     /// # Errors
     /// If the password file can't be read or is empty.
     pub fn connection_options(&self, application: &str) -> io::Result<tokio_postgres::Config> {
-        let mut options = options(self.url.expose())
-            .map_err(|expected| io::Error::new(io::ErrorKind::InvalidInput, expected))?;
+        let mut options =
+            options(self.url.expose()).map_err(|expected| io::Error::new(io::ErrorKind::InvalidInput, expected))?;
         options
             .application_name(application)
             .connect_timeout(self.connect_timeout);
@@ -116,8 +110,7 @@ impl PostgresConfig {
 
 const URL_EXPECTED: &str = "not the URL of a PostgreSQL database: write postgres://[USER@]HOST[:PORT]/DATABASE, \
      and special characters of a password percent-encoded";
-const SSL_MODE_EXPECTED: &str =
-    "sslmode in the URL is none of disable, prefer, require, verify-full";
+const SSL_MODE_EXPECTED: &str = "sslmode in the URL is none of disable, prefer, require, verify-full";
 
 /// The driver's options for `url`. Its own errors aren't shown, as they may quote a password.
 fn options(url: &str) -> Result<tokio_postgres::Config, &'static str> {
@@ -182,10 +175,7 @@ mod tests {
             ("", SslMode::Prefer),
             ("?sslmode=disable", SslMode::Disable),
             ("?application_name=x&sslmode=require", SslMode::Require),
-            (
-                "?sslmode=verify-full&application_name=x",
-                SslMode::VerifyFull,
-            ),
+            ("?sslmode=verify-full&application_name=x", SslMode::VerifyFull),
         ] {
             let config = PostgresConfig::at(&format!("postgres://u@h/d{query}")).unwrap();
             assert_eq!(config.ssl_mode(), mode);
@@ -201,10 +191,7 @@ mod tests {
     fn several_hosts_and_a_socket_are_understood() {
         let config = PostgresConfig::at("postgresql://u:p@a:1,b:2/d").unwrap();
         let options = config.connection_options("test").unwrap();
-        assert_eq!(
-            options.get_hosts(),
-            [Host::Tcp("a".into()), Host::Tcp("b".into())]
-        );
+        assert_eq!(options.get_hosts(), [Host::Tcp("a".into()), Host::Tcp("b".into())]);
         let config = PostgresConfig::at("postgres:///d?host=/run/postgresql").unwrap();
         let options = config.connection_options("test").unwrap();
         assert_eq!(options.get_hosts(), [Host::Unix("/run/postgresql".into())]);
@@ -225,12 +212,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_postgres_url_is_refused_without_showing_it() {
-        for url in [
-            "redis://u:hunter2@h",
-            "postgres://u:p@h/d?hunter2=1",
-            "hunter2",
-            "",
-        ] {
+        for url in ["redis://u:hunter2@h", "postgres://u:p@h/d?hunter2=1", "hunter2", ""] {
             let error = PostgresConfig::at(url).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
         }

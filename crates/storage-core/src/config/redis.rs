@@ -65,10 +65,7 @@ impl RedisConfig {
     /// If `url` is not the URL of a Redis.
     pub fn at(url: &str) -> Result<Self, super::Misconfigured> {
         let url = parse(url).map_err(super::Misconfigured::new)?;
-        Ok(Self {
-            url,
-            ..Self::default()
-        })
+        Ok(Self { url, ..Self::default() })
     }
 
     /// The password from `password_file`, read now. `None` where no file is set; the URL may hold
@@ -77,10 +74,7 @@ impl RedisConfig {
     /// # Errors
     /// If the file can't be read or is empty.
     pub fn password(&self) -> io::Result<Option<SecretString>> {
-        self.password_file
-            .as_deref()
-            .map(password_file::read)
-            .transpose()
+        self.password_file.as_deref().map(password_file::read).transpose()
     }
 
     /// Address, user, password (read now) and database for a new connection.

@@ -30,11 +30,17 @@ const MAX_EXPONENT: i32 = 300;
 
 impl Decimal {
     /// Zero.
-    pub const ZERO: Self = Self { mantissa: 0, exponent: 0 };
+    pub const ZERO: Self = Self {
+        mantissa: 0,
+        exponent: 0,
+    };
 
     /// The number `lots × 10^-decimals`.
     pub fn from_lots(lots: i128, decimals: u8) -> Self {
-        Self { mantissa: lots, exponent: -i32::from(decimals) }
+        Self {
+            mantissa: lots,
+            exponent: -i32::from(decimals),
+        }
     }
 
     /// Reads decimal text, plain or scientific (`9.2E-7`), surrounding space excluded.
@@ -76,7 +82,10 @@ impl Decimal {
         if exponent.abs() > MAX_EXPONENT {
             return Err(InvalidDecimal::TooLong);
         }
-        Ok(Self { mantissa: if negative { -mantissa } else { mantissa }, exponent })
+        Ok(Self {
+            mantissa: if negative { -mantissa } else { mantissa },
+            exponent,
+        })
     }
 
     /// Whether the number is greater than zero.
@@ -108,7 +117,11 @@ impl Decimal {
             Ordering::Greater => true,
             Ordering::Equal => quotient % 2 != 0,
         };
-        let rounded = if away { quotient + self.mantissa.signum() } else { quotient };
+        let rounded = if away {
+            quotient + self.mantissa.signum()
+        } else {
+            quotient
+        };
         Some((rounded, rest == 0))
     }
 
@@ -210,7 +223,9 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_number() {
-        for text in ["", ".", "NaN", "inf", "1e", "1e+", "1.2.3", "1,5", " 1", "0x10", "1e1.5", "--1", "1_000"] {
+        for text in [
+            "", ".", "NaN", "inf", "1e", "1e+", "1.2.3", "1,5", " 1", "0x10", "1e1.5", "--1", "1_000",
+        ] {
             assert_eq!(text.parse::<Decimal>(), Err(InvalidDecimal::Malformed), "{text:?}");
         }
         for text in ["1e999", "1e-999", "1e99999999999", &"9".repeat(60)] {

@@ -26,7 +26,10 @@ impl Entry {
 
     /// The bytes of field `name`, where there are any.
     pub fn optional(&self, name: &str) -> Option<&[u8]> {
-        self.fields.iter().find(|(field, _)| field == name.as_bytes()).map(|(_, value)| value.as_slice())
+        self.fields
+            .iter()
+            .find(|(field, _)| field == name.as_bytes())
+            .map(|(_, value)| value.as_slice())
     }
 
     /// Field `name`, parsed.
@@ -52,5 +55,8 @@ pub fn utf8<'a>(field: &'static str, bytes: &'a [u8]) -> Result<&'a str, Rejecti
 
 /// A rejection of `field` that says what is wrong with it.
 pub fn invalid(field: &'static str, problem: impl Display) -> Rejection {
-    Rejection::InvalidField { field, problem: problem.to_string() }
+    Rejection::InvalidField {
+        field,
+        problem: problem.to_string(),
+    }
 }

@@ -66,14 +66,14 @@ pub fn rejection(symbol: &Symbol, quantity: Decimal, error: LotsError, decimals:
 /// The command that makes a symbol's lots fit `quantity`, or `None` where no number of decimals would.
 pub fn fitting_command(symbol: &Symbol, quantity: Decimal) -> Option<String> {
     // Headroom for a busy minute: prefer lots in which a thousand such ticks still fit, as fine as possible up to the default.
-    let fits = |decimals: &u8| {
-        Lots::of(quantity, *decimals).is_ok_and(|lots| lots.count.checked_mul(1_000).is_some())
-    };
+    let fits = |decimals: &u8| Lots::of(quantity, *decimals).is_ok_and(|lots| lots.count.checked_mul(1_000).is_some());
     let decimals = (0..=DEFAULT_VOLUME_DECIMALS)
         .rev()
         .find(fits)
         .or_else(|| (DEFAULT_VOLUME_DECIMALS..=MAX_VOLUME_DECIMALS).find(fits))?;
-    Some(format!("aggregator-admin symbols set {symbol} --volume-decimals {decimals}"))
+    Some(format!(
+        "aggregator-admin symbols set {symbol} --volume-decimals {decimals}"
+    ))
 }
 
 #[cfg(test)]
@@ -86,10 +86,34 @@ mod tests {
 
     #[test]
     fn float_noise_rounds_to_the_lot_that_was_meant() {
-        assert_eq!(of("0.00031099999999999997", 8), Ok(Lots { count: 31_100, rounded: true }));
-        assert_eq!(of("4043681.0359377135", 8), Ok(Lots { count: 404_368_103_593_771, rounded: true }));
-        assert_eq!(of("9.2E-7", 8), Ok(Lots { count: 92, rounded: false }));
-        assert_eq!(of("1.01748847777E7", 8), Ok(Lots { count: 1_017_488_477_770_000, rounded: false }));
+        assert_eq!(
+            of("0.00031099999999999997", 8),
+            Ok(Lots {
+                count: 31_100,
+                rounded: true
+            })
+        );
+        assert_eq!(
+            of("4043681.0359377135", 8),
+            Ok(Lots {
+                count: 404_368_103_593_771,
+                rounded: true
+            })
+        );
+        assert_eq!(
+            of("9.2E-7", 8),
+            Ok(Lots {
+                count: 92,
+                rounded: false
+            })
+        );
+        assert_eq!(
+            of("1.01748847777E7", 8),
+            Ok(Lots {
+                count: 1_017_488_477_770_000,
+                rounded: false
+            })
+        );
     }
 
     #[test]
@@ -104,8 +128,14 @@ mod tests {
     fn the_command_names_decimals_that_do_fit() {
         let symbol: Symbol = "PEPEUSDT".parse().unwrap();
         let command = |text: &str| fitting_command(&symbol, text.parse().unwrap());
-        assert_eq!(command("100000000000").unwrap(), "aggregator-admin symbols set PEPEUSDT --volume-decimals 4");
-        assert_eq!(command("0.000000001").unwrap(), "aggregator-admin symbols set PEPEUSDT --volume-decimals 9");
+        assert_eq!(
+            command("100000000000").unwrap(),
+            "aggregator-admin symbols set PEPEUSDT --volume-decimals 4"
+        );
+        assert_eq!(
+            command("0.000000001").unwrap(),
+            "aggregator-admin symbols set PEPEUSDT --volume-decimals 9"
+        );
         assert_eq!(command("1e200"), None);
         assert_eq!(command("1e-200"), None);
     }

@@ -15,7 +15,9 @@ pub enum Rejection {
         problem: String,
     },
     /// The event time is further ahead of the entry's acceptance than `max_future`.
-    #[error("ts_us is {ahead_us} µs ahead of the time at which Redis accepted the entry; a tick from the future would close candles")]
+    #[error(
+        "ts_us is {ahead_us} µs ahead of the time at which Redis accepted the entry; a tick from the future would close candles"
+    )]
     Future {
         /// How far ahead, in µs.
         ahead_us: i64,
@@ -44,7 +46,9 @@ pub enum Rejection {
     #[error("the entry's ID can't be used as a revision; let Redis give the IDs (`XADD … *`)")]
     UnusableId,
     /// The entry is in a stream that its symbol does not belong to.
-    #[error("symbol belongs to partition {expected}, not to {found}; the producer must use CRC16(symbol) modulo the partitions in `stream:partitions`")]
+    #[error(
+        "symbol belongs to partition {expected}, not to {found}; the producer must use CRC16(symbol) modulo the partitions in `stream:partitions`"
+    )]
     WrongPartition {
         /// The partition that the symbol belongs to.
         expected: u16,

@@ -86,17 +86,34 @@ mod tests {
             ("ts_us", "1700000000000000"),
             ("ttl_ms", ttl_ms),
         ];
-        let fields = fields.iter().map(|(k, v)| (k.as_bytes().to_vec(), v.as_bytes().to_vec())).collect();
-        Entry { id: StreamId { ms: 1_700_000_000_001, seq: 0 }, fields }
+        let fields = fields
+            .iter()
+            .map(|(k, v)| (k.as_bytes().to_vec(), v.as_bytes().to_vec()))
+            .collect();
+        Entry {
+            id: StreamId {
+                ms: 1_700_000_000_001,
+                seq: 0,
+            },
+            fields,
+        }
     }
 
     #[test]
     fn expires_a_ttl_after_its_event_time() {
-        assert_eq!(Signal::from_entry(&entry("1500")).unwrap().expires_us, 1_700_000_001_500_000);
+        assert_eq!(
+            Signal::from_entry(&entry("1500")).unwrap().expires_us,
+            1_700_000_001_500_000
+        );
     }
 
     #[test]
     fn a_ttl_that_is_no_number_is_named() {
-        assert!(Signal::from_entry(&entry("-1")).unwrap_err().to_string().contains("ttl_ms"));
+        assert!(
+            Signal::from_entry(&entry("-1"))
+                .unwrap_err()
+                .to_string()
+                .contains("ttl_ms")
+        );
     }
 }

@@ -28,7 +28,10 @@ impl StreamId {
     pub fn next(self) -> Self {
         match self.seq.checked_add(1) {
             Some(seq) => Self { ms: self.ms, seq },
-            None => Self { ms: self.ms + 1, seq: 0 },
+            None => Self {
+                ms: self.ms + 1,
+                seq: 0,
+            },
         }
     }
 
@@ -77,7 +80,10 @@ impl Revision {
     /// The stream entry that this revision stands for.
     pub fn stream_id(self) -> StreamId {
         let bits = self.0.unsigned_abs();
-        StreamId { ms: bits >> SEQ_BITS, seq: bits & ((1 << SEQ_BITS) - 1) }
+        StreamId {
+            ms: bits >> SEQ_BITS,
+            seq: bits & ((1 << SEQ_BITS) - 1),
+        }
     }
 }
 
@@ -89,7 +95,9 @@ impl TryFrom<StreamId> for Revision {
         if id.seq >> SEQ_BITS != 0 || id.ms >> (63 - SEQ_BITS) != 0 {
             return Err(Rejection::UnusableId);
         }
-        i64::try_from(id.ms << SEQ_BITS | id.seq).map(Self).map_err(|_| Rejection::UnusableId)
+        i64::try_from(id.ms << SEQ_BITS | id.seq)
+            .map(Self)
+            .map_err(|_| Rejection::UnusableId)
     }
 }
 
@@ -97,7 +105,11 @@ impl TryFrom<i64> for Revision {
     type Error = Rejection;
 
     fn try_from(number: i64) -> Result<Self, Rejection> {
-        if number < 0 { Err(Rejection::UnusableId) } else { Ok(Self(number)) }
+        if number < 0 {
+            Err(Rejection::UnusableId)
+        } else {
+            Ok(Self(number))
+        }
     }
 }
 

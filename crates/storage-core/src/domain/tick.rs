@@ -95,7 +95,11 @@ impl AcceptedTick {
             Some(_) => entry.parsed("requeued")?,
             None => entry.id,
         };
-        Ok(Self { tick, revision: entry.id.try_into()?, origin })
+        Ok(Self {
+            tick,
+            revision: entry.id.try_into()?,
+            origin,
+        })
     }
 
     /// What tells this tick apart from its symbol's others of the same time: its trade ID or, without one, `@` and
@@ -152,21 +156,32 @@ fn parse_ts_us(entry: &Entry) -> Result<i64, Rejection> {
 pub fn parse_price(bytes: &[u8]) -> Result<f64, Rejection> {
     let decimal = Decimal::parse(bytes).map_err(|error| invalid("price", format_args!("is {error}")))?;
     // The text again, not the decimal: the standard library rounds correctly from any length.
-    let price: f64 = utf8("price", bytes)?.parse().map_err(|_| invalid("price", "is not a number"))?;
-    if decimal.is_positive() && price.is_normal() { Ok(price) } else { Err(invalid("price", "must be positive")) }
+    let price: f64 = utf8("price", bytes)?
+        .parse()
+        .map_err(|_| invalid("price", "is not a number"))?;
+    if decimal.is_positive() && price.is_normal() {
+        Ok(price)
+    } else {
+        Err(invalid("price", "must be positive"))
+    }
 }
 
 fn parse_qty(bytes: &[u8]) -> Result<Decimal, Rejection> {
     let qty = Decimal::parse(bytes).map_err(|error| invalid("qty", format_args!("is {error}")))?;
-    if qty.is_positive() { Ok(qty) } else { Err(invalid("qty", "must be positive")) }
+    if qty.is_positive() {
+        Ok(qty)
+    } else {
+        Err(invalid("qty", "must be positive"))
+    }
 }
 
 fn parse_trade_id(bytes: Option<&[u8]>) -> Result<Option<Box<str>>, Rejection> {
     match bytes {
         None | Some([]) => Ok(None),
-        Some(bytes) if bytes.len() > MAX_TRADE_ID_BYTES => {
-            Err(invalid("trade_id", format_args!("is longer than {MAX_TRADE_ID_BYTES} bytes")))
-        }
+        Some(bytes) if bytes.len() > MAX_TRADE_ID_BYTES => Err(invalid(
+            "trade_id",
+            format_args!("is longer than {MAX_TRADE_ID_BYTES} bytes"),
+        )),
         Some([b'@', ..]) => Err(invalid("trade_id", "must not begin with @")),
         Some(bytes) if bytes.contains(&0) => Err(invalid("trade_id", "holds a zero byte")),
         Some(bytes) => utf8("trade_id", bytes).map(|text| Some(text.into())),
@@ -176,7 +191,10 @@ fn parse_trade_id(bytes: Option<&[u8]>) -> Result<Option<Box<str>>, Rejection> {
 fn parse_side(bytes: Option<&[u8]>) -> Result<Option<Side>, Rejection> {
     match bytes {
         None | Some([]) => Ok(None),
-        Some(bytes) => utf8("side", bytes)?.parse().map(Some).map_err(|error| invalid("side", error)),
+        Some(bytes) => utf8("side", bytes)?
+            .parse()
+            .map(Some)
+            .map_err(|error| invalid("side", error)),
     }
 }
 
@@ -184,7 +202,10 @@ fn parse_side(bytes: Option<&[u8]>) -> Result<Option<Side>, Rejection> {
 mod tests {
     use super::*;
 
-    const ACCEPTED: StreamId = StreamId { ms: 1_700_000_000_200, seq: 3 };
+    const ACCEPTED: StreamId = StreamId {
+        ms: 1_700_000_000_200,
+        seq: 3,
+    };
 
     fn judge(changes: &[(&str, Option<&str>)]) -> Result<AcceptedTick, Rejection> {
         let mut fields = vec![
@@ -199,7 +220,10 @@ mod tests {
             fields.retain(|(field, _)| field != name);
             fields.extend(value.map(|value| (*name, value)));
         }
-        let fields = fields.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect();
+        let fields = fields
+            .iter()
+            .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
+            .collect();
         AcceptedTick::from_entry(&Entry { id: ACCEPTED, fields }, Duration::from_secs(5))
     }
 
@@ -235,7 +259,9 @@ mod tests {
 
     #[test]
     fn numbers_may_be_in_scientific_notation() {
-        let tick = judge(&[("price", Some("1.5E-7")), ("qty", Some("9.2E-7"))]).unwrap().tick;
+        let tick = judge(&[("price", Some("1.5E-7")), ("qty", Some("9.2E-7"))])
+            .unwrap()
+            .tick;
         assert_eq!((tick.price, tick.qty.to_string().as_str()), (1.5e-7, "0.00000092"));
     }
 
@@ -243,7 +269,10 @@ mod tests {
     fn rubbish_is_named() {
         assert_eq!(reason(&[("qty", None)]), "field `qty` is missing");
         assert_eq!(reason(&[("price", Some("-1"))]), "field `price` must be positive");
-        assert_eq!(reason(&[("price", Some("NaN"))]), "field `price` is not a decimal number");
+        assert_eq!(
+            reason(&[("price", Some("NaN"))]),
+            "field `price` is not a decimal number"
+        );
         assert_eq!(reason(&[("qty", Some("0"))]), "field `qty` must be positive");
         assert!(reason(&[("symbol", Some(""))]).starts_with("field `symbol` a symbol has 1 to 64"));
         assert!(reason(&[("symbol", Some("A:B"))]).starts_with("field `symbol`"));
@@ -257,6 +286,9 @@ mod tests {
     fn a_quantity_beyond_the_lots_names_the_command_that_mends_it() {
         let tick = judge(&[("qty", Some("100000000000"))]).unwrap().tick;
         let reason = tick.lots(8).unwrap_err().to_string();
-        assert!(reason.contains("`aggregator-admin symbols set BTCUSDT --volume-decimals 4`"), "{reason}");
+        assert!(
+            reason.contains("`aggregator-admin symbols set BTCUSDT --volume-decimals 4`"),
+            "{reason}"
+        );
     }
 }

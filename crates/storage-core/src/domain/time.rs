@@ -36,7 +36,10 @@ impl TimeRange {
     #[must_use]
     pub fn widened_to(self, timeframe: Timeframe) -> Self {
         let last = timeframe.bucket_start_us(self.to_us - 1);
-        Self { from_us: timeframe.bucket_start_us(self.from_us), to_us: last + timeframe.micros() }
+        Self {
+            from_us: timeframe.bucket_start_us(self.from_us),
+            to_us: last + timeframe.micros(),
+        }
     }
 
     /// Merges ranges that overlap, touch, or lie less than `gap_us` apart; sorted by time.
@@ -46,7 +49,9 @@ impl TimeRange {
         let mut merged: Vec<Self> = Vec::new();
         for range in ranges {
             match merged.last_mut() {
-                Some(last) if range.from_us <= last.to_us.saturating_add(gap_us) => last.to_us = last.to_us.max(range.to_us),
+                Some(last) if range.from_us <= last.to_us.saturating_add(gap_us) => {
+                    last.to_us = last.to_us.max(range.to_us)
+                }
                 _ => merged.push(range),
             }
         }
@@ -68,8 +73,17 @@ mod tests {
     #[test]
     fn a_range_widens_to_whole_buckets() {
         let minute = 60_000_000;
-        let range = TimeRange { from_us: 7 * minute, to_us: 10 * minute };
-        assert_eq!(range.widened_to(Timeframe::M5), TimeRange { from_us: 5 * minute, to_us: 10 * minute });
+        let range = TimeRange {
+            from_us: 7 * minute,
+            to_us: 10 * minute,
+        };
+        assert_eq!(
+            range.widened_to(Timeframe::M5),
+            TimeRange {
+                from_us: 5 * minute,
+                to_us: 10 * minute
+            }
+        );
     }
 
     proptest! {

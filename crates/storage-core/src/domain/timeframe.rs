@@ -80,7 +80,10 @@ impl FromStr for Timeframe {
     type Err = InvalidTimeframe;
 
     fn from_str(text: &str) -> Result<Self, InvalidTimeframe> {
-        Self::ALL.into_iter().find(|tf| tf.label() == text).ok_or_else(|| InvalidTimeframe(text.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|tf| tf.label() == text)
+            .ok_or_else(|| InvalidTimeframe(text.to_owned()))
     }
 }
 

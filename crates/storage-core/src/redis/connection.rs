@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, TlsCertificates,
-    Value,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult,
+    TlsCertificates, Value,
 };
 
 use crate::config::redis::RedisConfig;
@@ -38,7 +38,12 @@ impl Connection {
     }
 
     fn waiting(config: &RedisConfig, response_timeout: Duration) -> Self {
-        Self { config: Arc::new(config.clone()), response_timeout, current: None, database: 0 }
+        Self {
+            config: Arc::new(config.clone()),
+            response_timeout,
+            current: None,
+            database: 0,
+        }
     }
 
     async fn live(&mut self) -> RedisResult<&mut MultiplexedConnection> {
@@ -50,13 +55,18 @@ impl Connection {
                 .set_response_timeout(Some(self.response_timeout));
             self.current = Some(client.get_multiplexed_async_connection_with_config(&options).await?);
         }
-        self.current.as_mut().ok_or_else(|| RedisError::from((ErrorKind::Io, "not connected")))
+        self.current
+            .as_mut()
+            .ok_or_else(|| RedisError::from((ErrorKind::Io, "not connected")))
     }
 
     /// Lets go of the connection when `result` says that it is of no use any more. After a time-out it isn't: the late answer
     /// would be waited for again.
     fn settle<T>(&mut self, result: RedisResult<T>) -> RedisResult<T> {
-        if result.as_ref().is_err_and(|error| error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error()) {
+        if result
+            .as_ref()
+            .is_err_and(|error| error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error())
+        {
             self.current = None;
         }
         result
@@ -71,7 +81,12 @@ impl ConnectionLike for Connection {
         })
     }
 
-    fn req_packed_commands<'a>(&'a mut self, pipeline: &'a Pipeline, offset: usize, count: usize) -> RedisFuture<'a, Vec<Value>> {
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
             let result = async { self.live().await?.req_packed_commands(pipeline, offset, count).await }.await;
             self.settle(result)
@@ -94,9 +109,18 @@ pub fn client(config: &RedisConfig) -> RedisResult<Client> {
     };
     let root_cert = config.ca_file.as_deref().map(read).transpose()?;
     let client_tls = match (&config.cert_file, &config.key_file) {
-        (Some(cert), Some(key)) => Some(ClientTlsConfig { client_cert: read(cert)?, client_key: read(key)? }),
+        (Some(cert), Some(key)) => Some(ClientTlsConfig {
+            client_cert: read(cert)?,
+            client_key: read(key)?,
+        }),
         (None, None) => None,
-        _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "`cert_file` and `key_file` need each other").into()),
+        _ => {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "`cert_file` and `key_file` need each other",
+            )
+            .into());
+        }
     };
     if root_cert.is_none() && client_tls.is_none() {
         return Client::open(info);
@@ -120,7 +144,10 @@ pub fn explained(error: RedisError, config: &RedisConfig) -> anyhow::Error {
 /// Whether an error was caused by Redis in a way that no waiting mends, such as a wrong password; for
 /// [`Retry::permanent_if`](crate::retry::Retry::permanent_if) when a worker starts. While it runs it goes on trying: passwords are rotated.
 pub fn is_permanent(error: &anyhow::Error) -> bool {
-    error.chain().filter_map(|cause| cause.downcast_ref::<RedisError>()).any(|error| !is_transient(error))
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<RedisError>())
+        .any(|error| !is_transient(error))
 }
 
 /// Whether repeating the command later may succeed: the server is away, loading, full, failing over or out of memory.
@@ -129,8 +156,20 @@ pub fn is_transient(error: &RedisError) -> bool {
     match error.code() {
         Some(code) => matches!(
             code,
-            "LOADING" | "BUSY" | "OOM" | "EXECABORT" | "MISCONF" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "READONLY" | "NOREPLICAS" | "NOGROUP"
+            "LOADING"
+                | "BUSY"
+                | "OOM"
+                | "EXECABORT"
+                | "MISCONF"
+                | "TRYAGAIN"
+                | "CLUSTERDOWN"
+                | "MASTERDOWN"
+                | "READONLY"
+                | "NOREPLICAS"
+                | "NOGROUP"
         ),
-        None => error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_connection_refusal(),
+        None => {
+            error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_connection_refusal()
+        }
     }
 }

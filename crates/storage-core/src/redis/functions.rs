@@ -34,7 +34,12 @@ pub enum FunctionsError {
 /// # Errors
 /// When Redis refuses it.
 pub async fn load(conn: &mut impl ConnectionLike) -> RedisResult<()> {
-    cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(LIBRARY).query_async(conn).await
+    cmd("FUNCTION")
+        .arg("LOAD")
+        .arg("REPLACE")
+        .arg(LIBRARY)
+        .query_async(conn)
+        .await
 }
 
 /// Checks that the library is loaded and not older than this build's.
@@ -42,7 +47,12 @@ pub async fn load(conn: &mut impl ConnectionLike) -> RedisResult<()> {
 /// # Errors
 /// Says what is wrong and which command mends it.
 pub async fn check(conn: &mut impl ConnectionLike) -> Result<(), FunctionsError> {
-    match cmd("FCALL_RO").arg("storage_version").arg(0).query_async::<i64>(conn).await {
+    match cmd("FCALL_RO")
+        .arg("storage_version")
+        .arg(0)
+        .query_async::<i64>(conn)
+        .await
+    {
         Ok(found) if found < VERSION => Err(FunctionsError::Old { found }),
         Ok(_) => Ok(()),
         Err(error) if error.to_string().contains("Function not found") => Err(FunctionsError::Missing),

@@ -106,7 +106,9 @@ impl GroupReader {
 
     async fn read_next(&mut self) -> RedisResult<Vec<Entry>> {
         if let Some(after) = self.backlog {
-            let entries = self.read_group(&after.to_string(), self.options.batch, self.options.block).await?;
+            let entries = self
+                .read_group(&after.to_string(), self.options.batch, self.options.block)
+                .await?;
             self.backlog = entries.last().map(|entry| entry.id);
             if !entries.is_empty() {
                 return Ok(entries);

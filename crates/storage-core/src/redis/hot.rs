@@ -48,7 +48,10 @@ pub async fn hash(conn: &mut impl ConnectionLike, key: &Key) -> RedisResult<Hash
 /// # Errors
 /// When Redis can't be asked.
 pub async fn open_symbols(conn: &mut impl ConnectionLike, partition: u16) -> RedisResult<Vec<Symbol>> {
-    let members: Vec<String> = cmd("SMEMBERS").arg(keys::open_symbols(partition)).query_async(conn).await?;
+    let members: Vec<String> = cmd("SMEMBERS")
+        .arg(keys::open_symbols(partition))
+        .query_async(conn)
+        .await?;
     Ok(members.into_iter().filter_map(|member| member.parse().ok()).collect())
 }
 

@@ -22,7 +22,11 @@ pub struct Membership {
 impl Membership {
     /// The copy `instance` of `worker`; what it holds is free again `ttl` after its last sign of life.
     pub fn new(worker: &'static str, instance: String, ttl: Duration) -> Self {
-        Self { worker, instance, ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX) }
+        Self {
+            worker,
+            instance,
+            ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+        }
     }
 
     /// Gives a sign of life and returns the partitions that are this copy's fair share.
@@ -40,7 +44,9 @@ impl Membership {
     /// # Errors
     /// When Redis can't be asked.
     pub async fn hold(&self, conn: &mut impl ConnectionLike, partition: u16) -> RedisResult<bool> {
-        functions::lease(&keys::lease(self.worker, partition), &self.instance, self.ttl_ms).query_async(conn).await
+        functions::lease(&keys::lease(self.worker, partition), &self.instance, self.ttl_ms)
+            .query_async(conn)
+            .await
     }
 
     /// Gives the lease of `partition` back.
@@ -48,7 +54,9 @@ impl Membership {
     /// # Errors
     /// When Redis can't be asked.
     pub async fn release(&self, conn: &mut impl ConnectionLike, partition: u16) -> RedisResult<()> {
-        functions::release(&keys::lease(self.worker, partition), &self.instance).query_async(conn).await
+        functions::release(&keys::lease(self.worker, partition), &self.instance)
+            .query_async(conn)
+            .await
     }
 
     /// Leaves the members, so that the others share this copy's partitions at once.
@@ -56,7 +64,11 @@ impl Membership {
     /// # Errors
     /// When Redis can't be asked.
     pub async fn leave(&self, conn: &mut impl ConnectionLike) -> RedisResult<()> {
-        redis::cmd("HDEL").arg(keys::members(self.worker)).arg(&self.instance).query_async(conn).await
+        redis::cmd("HDEL")
+            .arg(keys::members(self.worker))
+            .arg(&self.instance)
+            .query_async(conn)
+            .await
     }
 }
 
@@ -72,7 +84,11 @@ pub async fn members(conn: &mut impl ConnectionLike, worker: &str) -> RedisResul
 ///
 /// # Errors
 /// When Redis can't be asked.
-pub async fn holders(conn: &mut impl ConnectionLike, worker: &str, partitions: u16) -> RedisResult<Vec<Option<String>>> {
+pub async fn holders(
+    conn: &mut impl ConnectionLike,
+    worker: &str,
+    partitions: u16,
+) -> RedisResult<Vec<Option<String>>> {
     let mut get = redis::pipe();
     for partition in 0..partitions {
         get.get(keys::lease(worker, partition));

@@ -21,7 +21,11 @@ pub async fn stored(conn: &mut impl ConnectionLike) -> RedisResult<Option<u16>> 
 /// # Errors
 /// When Redis can't be asked.
 pub async fn store_once(conn: &mut impl ConnectionLike, partitions: u16) -> RedisResult<u16> {
-    cmd("SETNX").arg(keys::partitions()).arg(partitions).query_async::<()>(conn).await?;
+    cmd("SETNX")
+        .arg(keys::partitions())
+        .arg(partitions)
+        .query_async::<()>(conn)
+        .await?;
     Ok(stored(conn).await?.unwrap_or(partitions))
 }
 
@@ -31,9 +35,17 @@ pub async fn store_once(conn: &mut impl ConnectionLike, partitions: u16) -> Redi
 /// # Errors
 /// When Redis can't be asked.
 pub async fn replace(conn: &mut impl ConnectionLike, from: u16, to: u16) -> RedisResult<()> {
-    cmd("SET").arg(keys::partitions()).arg(to).query_async::<()>(conn).await?;
+    cmd("SET")
+        .arg(keys::partitions())
+        .arg(to)
+        .query_async::<()>(conn)
+        .await?;
     for gone in to..from {
-        for key in [Stream::Ticks(gone).key(), Stream::Candles(gone).key(), keys::open_symbols(gone)] {
+        for key in [
+            Stream::Ticks(gone).key(),
+            Stream::Candles(gone).key(),
+            keys::open_symbols(gone),
+        ] {
             cmd("DEL").arg(key).query_async::<()>(conn).await?;
         }
     }
@@ -61,9 +73,14 @@ pub async fn unfinished(conn: &mut impl ConnectionLike, partitions: u16) -> Redi
                 }
             }
         }
-        let open: u64 = cmd("SCARD").arg(keys::open_symbols(partition)).query_async(conn).await?;
+        let open: u64 = cmd("SCARD")
+            .arg(keys::open_symbols(partition))
+            .query_async(conn)
+            .await?;
         if open > 0 {
-            found.push(format!("{open} symbols of partition {partition} have candles in the making"));
+            found.push(format!(
+                "{open} symbols of partition {partition} have candles in the making"
+            ));
         }
     }
     Ok(found)
@@ -80,6 +97,8 @@ pub fn check(stored: Option<u16>, configured: u16) -> Result<(), Misconfigured> 
             "partitions is {stored} in Redis but {configured} in the configuration; use {stored}, or drain the streams and run \
              `aggregator-admin migrate --partitions {configured}`"
         ))),
-        None => Err(Misconfigured::new("Redis holds no number of partitions; run `aggregator-admin migrate`")),
+        None => Err(Misconfigured::new(
+            "Redis holds no number of partitions; run `aggregator-admin migrate`",
+        )),
     }
 }

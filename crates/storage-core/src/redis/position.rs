@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use redis::aio::ConnectionLike;
 use redis::{FromRedisValue, RedisResult, Value, cmd};
 
+use super::reply;
 use super::stream::Stream;
 use crate::domain::stream_id::StreamId;
-use super::reply;
 
 /// A consumer group's place in its stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,12 +34,12 @@ impl Position {
 /// # Errors
 /// When Redis can't be asked.
 pub async fn positions(conn: &mut impl ConnectionLike, stream: Stream) -> RedisResult<Vec<Position>> {
-    let groups: Vec<HashMap<String, Value>> =
-        match cmd("XINFO").arg("GROUPS").arg(stream.key()).query_async(conn).await {
-            Ok(groups) => groups,
-            Err(error) if error.to_string().contains("no such key") => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
+    let groups: Vec<HashMap<String, Value>> = match cmd("XINFO").arg("GROUPS").arg(stream.key()).query_async(conn).await
+    {
+        Ok(groups) => groups,
+        Err(error) if error.to_string().contains("no such key") => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
     groups.into_iter().map(position).collect()
 }
 
@@ -48,7 +48,10 @@ pub async fn positions(conn: &mut impl ConnectionLike, stream: Stream) -> RedisR
 /// # Errors
 /// When Redis can't be asked.
 pub async fn position_of(conn: &mut impl ConnectionLike, stream: Stream, group: &str) -> RedisResult<Option<Position>> {
-    Ok(positions(conn, stream).await?.into_iter().find(|position| position.group == group))
+    Ok(positions(conn, stream)
+        .await?
+        .into_iter()
+        .find(|position| position.group == group))
 }
 
 /// The first entry that the group of `position` may still need: its oldest pending one, or else whatever comes next.
@@ -59,7 +62,11 @@ pub async fn floor(conn: &mut impl ConnectionLike, stream: Stream, position: &Po
     if position.pending == 0 {
         return Ok(position.delivered.next());
     }
-    let summary: Vec<Value> = cmd("XPENDING").arg(stream.key()).arg(&position.group).query_async(conn).await?;
+    let summary: Vec<Value> = cmd("XPENDING")
+        .arg(stream.key())
+        .arg(&position.group)
+        .query_async(conn)
+        .await?;
     match summary.into_iter().nth(1) {
         Some(Value::Nil) | None => Ok(position.delivered.next()),
         Some(oldest) => reply::stream_id(oldest),

@@ -39,7 +39,16 @@ impl VolumeDecimals {
 /// When Redis can't be asked.
 pub async fn store(conn: &mut impl ConnectionLike, symbol: &Symbol, decimals: u8) -> RedisResult<()> {
     if decimals == DEFAULT_VOLUME_DECIMALS {
-        return cmd("HDEL").arg(keys::symbols()).arg(symbol.as_str()).query_async(conn).await;
+        return cmd("HDEL")
+            .arg(keys::symbols())
+            .arg(symbol.as_str())
+            .query_async(conn)
+            .await;
     }
-    cmd("HSET").arg(keys::symbols()).arg(symbol.as_str()).arg(decimals).query_async(conn).await
+    cmd("HSET")
+        .arg(keys::symbols())
+        .arg(symbol.as_str())
+        .arg(decimals)
+        .query_async(conn)
+        .await
 }

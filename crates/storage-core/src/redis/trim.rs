@@ -16,7 +16,10 @@ use crate::domain::stream_id::StreamId;
 /// When Redis can't be asked.
 pub async fn trim(conn: &mut impl ConnectionLike, stream: Stream, retention: Duration) -> RedisResult<u64> {
     let positions = positions(conn, stream).await?;
-    let complete = stream.groups().iter().all(|group| positions.iter().any(|position| position.group == *group));
+    let complete = stream
+        .groups()
+        .iter()
+        .all(|group| positions.iter().any(|position| position.group == *group));
     if !complete {
         return Ok(0);
     }
@@ -25,7 +28,13 @@ pub async fn trim(conn: &mut impl ConnectionLike, stream: Stream, retention: Dur
     for position in &positions {
         keep_from = keep_from.min(floor(conn, stream, position).await?);
     }
-    cmd("XTRIM").arg(stream.key()).arg("MINID").arg("~").arg(keep_from.to_string()).query_async(conn).await
+    cmd("XTRIM")
+        .arg(stream.key())
+        .arg("MINID")
+        .arg("~")
+        .arg(keep_from.to_string())
+        .query_async(conn)
+        .await
 }
 
 /// The clock of Redis in ms since 1970.

@@ -35,15 +35,9 @@ fn the_result_of_the_command_is_the_exit_code() {
     assert_eq!(code_of(&[], || Ok(())), 0);
     assert_eq!(code_of(&[], || Err(anyhow!("failed"))), 1);
     assert_eq!(code_of(&[], || Err(misconfigured())), 64);
+    assert_eq!(code_of(&[], || Err(misconfigured().context("starting"))), 64);
     assert_eq!(
-        code_of(&[], || Err(misconfigured().context("starting"))),
-        64
-    );
-    assert_eq!(
-        code_of(
-            &[],
-            || Err(anyhow::Error::from(Stopped).context("starting"))
-        ),
+        code_of(&[], || Err(anyhow::Error::from(Stopped).context("starting"))),
         0
     );
 }
@@ -92,14 +86,9 @@ async fn a_task_that_fails_shuts_the_others_down() {
         token.cancelled().await;
         Err(anyhow!("a later failure"))
     });
-    service.spawn("commit", async {
-        Err(Misconfigured::new("wrong partitions").into())
-    });
+    service.spawn("commit", async { Err(Misconfigured::new("wrong partitions").into()) });
     let error = service.run().await.unwrap_err();
-    assert_eq!(
-        format!("{error:#}"),
-        "task `commit` failed: wrong partitions"
-    );
+    assert_eq!(format!("{error:#}"), "task `commit` failed: wrong partitions");
     assert_eq!(exit_code(Err(error)), 64);
 }
 
@@ -113,10 +102,7 @@ async fn a_task_that_panics_shuts_the_others_down() {
     });
     service.spawn_background("http", async { panic!("number {}", 7) });
     let error = service.run().await.unwrap_err();
-    assert_eq!(
-        format!("{error:#}"),
-        "task `http` failed: panicked: number 7"
-    );
+    assert_eq!(format!("{error:#}"), "task `http` failed: panicked: number 7");
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,11 +138,7 @@ fn process_under_signals() {
         service.spawn("commit", async move {
             token.cancelled().await;
             println!("\ndraining");
-            if task == "never ends" {
-                pending().await
-            } else {
-                Ok(())
-            }
+            if task == "never ends" { pending().await } else { Ok(()) }
         });
         service.run().await
     });
@@ -171,11 +153,7 @@ struct Process {
 impl Process {
     fn running(task: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "service::tests::process_under_signals",
-                "--nocapture",
-            ])
+            .args(["--exact", "service::tests::process_under_signals", "--nocapture"])
             .env(CHILD, task)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -201,12 +179,7 @@ impl Process {
     /// Exit code and stderr.
     fn end(mut self) -> (Option<i32>, String) {
         let mut said = String::new();
-        self.child
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut said)
-            .unwrap();
+        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         (self.child.wait().unwrap().code(), said)
     }
 }

@@ -36,11 +36,7 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// The routes. Once `shutdown` is cancelled the worker isn't ready.
-pub fn router(
-    metrics: PrometheusHandle,
-    readiness: Readiness,
-    shutdown: CancellationToken,
-) -> Router {
+pub fn router(metrics: PrometheusHandle, readiness: Readiness, shutdown: CancellationToken) -> Router {
     Router::new()
         .route(
             "/metrics",
@@ -76,10 +72,7 @@ mod tests {
             (StatusCode::SERVICE_UNAVAILABLE, "redis: not yet\n".into())
         );
         readiness.ok("redis");
-        assert_eq!(
-            ready(readiness.problems(), false),
-            (StatusCode::OK, "ready\n".into())
-        );
+        assert_eq!(ready(readiness.problems(), false), (StatusCode::OK, "ready\n".into()));
         assert_eq!(
             ready(readiness.problems(), true),
             (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".into())

@@ -107,11 +107,7 @@ impl<const N: usize> Definition<N> {
             .zip(values)
             .map(|((label, possible), value)| {
                 let bounded = possible.is_empty() || possible.contains(&value);
-                let value = if bounded {
-                    value.to_owned()
-                } else {
-                    OTHER.to_owned()
-                };
+                let value = if bounded { value.to_owned() } else { OTHER.to_owned() };
                 Label::new(*label, value)
             })
             .collect()
@@ -191,10 +187,7 @@ impl Counter<2> {
 impl<const N: usize> Gauge<N> {
     /// For [`define_metrics!`](crate::define_metrics), which makes the name's check one of compile time.
     pub const fn new(name: &'static str, help: &'static str, labels: [LabelValues; N]) -> Self {
-        assert!(
-            !ends_with(name, "_total"),
-            "a gauge's name does not end in _total"
-        );
+        assert!(!ends_with(name, "_total"), "a gauge's name does not end in _total");
         Self(Definition { name, help, labels })
     }
 
@@ -313,11 +306,7 @@ impl<const N: usize> Metric for Histogram<N> {
 ///
 /// # Errors
 /// If a recorder was installed before.
-pub fn install(
-    worker: &str,
-    version: &'static str,
-    groups: &[&[&dyn Metric]],
-) -> anyhow::Result<PrometheusHandle> {
+pub fn install(worker: &str, version: &'static str, groups: &[&[&dyn Metric]]) -> anyhow::Result<PrometheusHandle> {
     let handle = builder(groups)?
         .install_recorder()
         .context("installing the metrics recorder")?;
@@ -340,10 +329,7 @@ fn builder(groups: &[&[&dyn Metric]]) -> anyhow::Result<PrometheusBuilder> {
 
 fn register(worker: &str, version: &'static str, groups: &[&[&dyn Metric]]) {
     let build_info = format!("{worker}_build_info");
-    metrics::describe_gauge!(
-        build_info.clone(),
-        "Always 1; the version that runs is a label."
-    );
+    metrics::describe_gauge!(build_info.clone(), "Always 1; the version that runs is a label.");
     metrics::gauge!(build_info, "version" => version).set(1.0);
     for metric in groups.iter().copied().flatten() {
         metric.register();
@@ -401,10 +387,7 @@ mod tests {
     #[track_caller]
     fn assert_lines(text: &str, lines: &[&str]) {
         for line in lines {
-            assert!(
-                text.lines().any(|shown| shown == *line),
-                "no line `{line}` in\n{text}"
-            );
+            assert!(text.lines().any(|shown| shown == *line), "no line `{line}` in\n{text}");
         }
     }
 

@@ -43,10 +43,7 @@ pub async fn serve(
             handle.run_upkeep();
         }
     });
-    service.spawn_background(
-        "http",
-        async move { Ok(axum::serve(listener, router).await?) },
-    );
+    service.spawn_background("http", async move { Ok(axum::serve(listener, router).await?) });
     ::tracing::info!(%address, "serving /metrics, /healthz and /readyz");
     Ok(address)
 }
@@ -80,43 +77,26 @@ mod tests {
         let mut service = Service::new(&ServiceConfig::default()).unwrap();
         let readiness = Readiness::waiting_for(["redis"]);
         let config = TelemetryConfig::listening_on(0);
-        let address = serve(
-            &mut service,
-            &config,
-            "test",
-            "1.2.3",
-            &[DEFINITIONS],
-            &readiness,
-        )
-        .await
-        .unwrap();
+        let address = serve(&mut service, &config, "test", "1.2.3", &[DEFINITIONS], &readiness)
+            .await
+            .unwrap();
         let token = service.token();
         service.spawn("probe", async move {
             TICKS.increment(2);
             let metrics = get(address, "/metrics").await;
-            assert!(
-                metrics.contains("content-type: text/plain; version=0.0.4"),
-                "{metrics}"
-            );
+            assert!(metrics.contains("content-type: text/plain; version=0.0.4"), "{metrics}");
             assert!(metrics.contains("\ntest_ticks_total 2\n"), "{metrics}");
             assert!(
                 metrics.contains("\ntest_build_info{version=\"1.2.3\"} 1\n"),
                 "{metrics}"
             );
-            assert!(
-                get(address, "/healthz")
-                    .await
-                    .starts_with("HTTP/1.0 200 OK")
-            );
+            assert!(get(address, "/healthz").await.starts_with("HTTP/1.0 200 OK"));
             assert!(get(address, "/readyz").await.ends_with("redis: not yet\n"));
             readiness.ok("redis");
             assert!(get(address, "/readyz").await.ends_with("ready\n"));
             token.cancel();
             let ready = get(address, "/readyz").await;
-            assert!(
-                ready.starts_with("HTTP/1.0 503 Service Unavailable"),
-                "{ready}"
-            );
+            assert!(ready.starts_with("HTTP/1.0 503 Service Unavailable"), "{ready}");
             assert!(ready.ends_with("shutting down\n"), "{ready}");
             Ok(())
         });

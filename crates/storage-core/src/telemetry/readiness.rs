@@ -30,8 +30,7 @@ impl Readiness {
 
     /// The condition doesn't hold, for a reason that anybody may read on `/readyz`.
     pub fn fail(&self, condition: impl Into<Cow<'static, str>>, reason: impl Display) {
-        self.lock()
-            .insert(condition.into(), Err(reason.to_string()));
+        self.lock().insert(condition.into(), Err(reason.to_string()));
     }
 
     /// The condition doesn't matter any more.
@@ -43,18 +42,11 @@ impl Readiness {
     pub fn problems(&self) -> Vec<String> {
         self.lock()
             .iter()
-            .filter_map(|(condition, state)| {
-                state
-                    .as_ref()
-                    .err()
-                    .map(|reason| format!("{condition}: {reason}"))
-            })
+            .filter_map(|(condition, state)| state.as_ref().err().map(|reason| format!("{condition}: {reason}")))
             .collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Conditions> {
-        self.conditions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,10 +14,7 @@ use crate::config::telemetry::LogFormat;
 /// # Errors
 /// If `RUST_LOG` can't be understood, or logging was started before.
 pub fn init(format: LogFormat, default_level: LevelFilter) -> Result<(), Misconfigured> {
-    let filter = filter(
-        &std::env::var("RUST_LOG").unwrap_or_default(),
-        default_level,
-    )?;
+    let filter = filter(&std::env::var("RUST_LOG").unwrap_or_default(), default_level)?;
     let stderr = std::io::stderr;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -44,10 +41,7 @@ mod tests {
     #[test]
     fn rust_log_goes_before_the_default_level() {
         assert_eq!(filter("", LevelFilter::WARN).unwrap().to_string(), "warn");
-        assert_eq!(
-            filter("debug", LevelFilter::WARN).unwrap().to_string(),
-            "debug"
-        );
+        assert_eq!(filter("debug", LevelFilter::WARN).unwrap().to_string(), "debug");
         let error = filter("a=b=c", LevelFilter::WARN).unwrap_err().to_string();
         assert!(error.starts_with("RUST_LOG=a=b=c: "), "{error}");
     }

@@ -88,9 +88,7 @@ fn the_later_layer_goes_before_the_earlier() {
     assert_eq!(given().load().unwrap().hot.batch, 100);
     let layers = given().file(file);
     assert_eq!(layers.load().unwrap().hot.batch, 1);
-    let layers = layers
-        .env("STORAGE_HOT__BATCH", "2")
-        .env("REDIS_URL", "redis://env");
+    let layers = layers.env("STORAGE_HOT__BATCH", "2").env("REDIS_URL", "redis://env");
     assert_eq!(layers.load().unwrap().hot.batch, 2);
     assert_eq!(layers.load().unwrap().redis.url.expose(), "redis://env");
     let mut layers = layers.set("hot.batch=3");
@@ -107,10 +105,7 @@ fn a_key_keeps_the_layers_below_for_its_siblings() {
         .set("stream.partitions=8")
         .load();
     let stream = config.unwrap().stream;
-    assert_eq!(
-        (stream.partitions, stream.retention),
-        (8, Duration::from_secs(3600))
-    );
+    assert_eq!((stream.partitions, stream.retention), (8, Duration::from_secs(3600)));
 }
 
 #[test]
@@ -136,14 +131,8 @@ fn a_password_file_and_an_address_have_short_names() {
         .env("METRICS_LISTEN", "0.0.0.0:0")
         .load()
         .unwrap();
-    assert_eq!(
-        config.redis.password_file,
-        Some("/run/secrets/redis".into())
-    );
-    assert_eq!(
-        config.telemetry.metrics_listen,
-        "0.0.0.0:0".parse().unwrap()
-    );
+    assert_eq!(config.redis.password_file, Some("/run/secrets/redis".into()));
+    assert_eq!(config.telemetry.metrics_listen, "0.0.0.0:0".parse().unwrap());
 }
 
 #[test]
@@ -170,10 +159,7 @@ fn what_belongs_to_a_sibling_is_ignored_in_file_and_environment() {
 #[test]
 fn an_unknown_key_is_refused_with_its_place() {
     let error = given().file("[hot]\nbatches = 1").error();
-    assert!(
-        error.contains("storage.toml: unknown key `hot.batches`"),
-        "{error}"
-    );
+    assert!(error.contains("storage.toml: unknown key `hot.batches`"), "{error}");
     assert!(error.contains("batch, enabled"), "{error}");
     let error = given().file("[hott]\nbatch = 1").error();
     assert!(error.contains("unknown key `hott`"), "{error}");
@@ -183,10 +169,7 @@ fn an_unknown_key_is_refused_with_its_place() {
         "{error}"
     );
     let error = given().env("STORAGE_NONSENSE", "1").error();
-    assert!(
-        error.contains("STORAGE_NONSENSE: unknown key `nonsense`"),
-        "{error}"
-    );
+    assert!(error.contains("STORAGE_NONSENSE: unknown key `nonsense`"), "{error}");
     let error = given().set("hot.batches=1").error();
     assert!(
         error.contains("--set hot.batches: unknown key `hot.batches`"),
@@ -200,17 +183,8 @@ fn an_unknown_key_is_refused_with_its_place() {
 fn a_flag_for_a_section_that_this_worker_lacks_is_refused() {
     let mut layers = given();
     layers.flags.database_url = Some("postgres://h/d".into());
-    assert!(
-        layers
-            .error()
-            .starts_with("--database-url: unknown key `postgres`")
-    );
-    assert!(
-        given()
-            .set("warm.any=1")
-            .error()
-            .contains("unknown key `warm`")
-    );
+    assert!(layers.error().starts_with("--database-url: unknown key `postgres`"));
+    assert!(given().set("warm.any=1").error().contains("unknown key `warm`"));
 }
 
 #[test]
@@ -221,10 +195,7 @@ fn a_value_that_does_not_fit_is_refused_with_its_place() {
         "{error}"
     );
     let error = given().file("[telemetry]\nlog_format = 'xml'").error();
-    assert!(
-        error.contains("storage.toml: `telemetry.log_format`:"),
-        "{error}"
-    );
+    assert!(error.contains("storage.toml: `telemetry.log_format`:"), "{error}");
     assert!(error.contains("text"), "{error}");
     let error = given().set("stream.retention=soon").error();
     assert!(
@@ -249,16 +220,9 @@ fn a_value_that_does_not_fit_is_refused_with_its_place() {
 fn a_file_that_cannot_be_read_or_parsed_is_named() {
     let mut layers = given();
     layers.flags.config = Some("/nonexistent/storage.toml".into());
-    assert!(
-        layers
-            .error()
-            .starts_with("can't read /nonexistent/storage.toml: ")
-    );
+    assert!(layers.error().starts_with("can't read /nonexistent/storage.toml: "));
     let error = given().file("[hot]\nbatch = 1\nbatch = 2").error();
-    assert!(
-        error.contains("storage.toml, line 3: duplicate key"),
-        "{error}"
-    );
+    assert!(error.contains("storage.toml, line 3: duplicate key"), "{error}");
 }
 
 #[test]
@@ -282,10 +246,7 @@ fn no_error_shows_a_secret() {
 
 #[test]
 fn the_effective_configuration_shows_no_secret() {
-    let config = given()
-        .env("REDIS_URL", "redis://u:hunter2@h")
-        .load()
-        .unwrap();
+    let config = given().env("REDIS_URL", "redis://u:hunter2@h").load().unwrap();
     let shown = format!("{config:?}{}", render(&config).unwrap());
     assert!(shown.contains("redis://u:***@h"), "{shown}");
     assert!(!shown.contains("hunter2"), "{shown}");
@@ -293,11 +254,7 @@ fn the_effective_configuration_shows_no_secret() {
 
 #[test]
 fn the_effective_configuration_is_a_file_that_gives_the_same_again() {
-    let config = given()
-        .set("hot.batch=5")
-        .set("stream.retention=90s")
-        .load()
-        .unwrap();
+    let config = given().set("hot.batch=5").set("stream.retention=90s").load().unwrap();
     let text = render(&config).unwrap();
     assert!(text.contains("retention = \"1m 30s\""), "{text}");
     let again = given().file(&text).load().unwrap();
@@ -326,9 +283,6 @@ fn the_flags_stand_before_or_after_the_subcommand() {
         ["worker", "--set", "hot.batch=1", "--set=hot.limit=2", "run"],
         ["worker", "run", "--set", "hot.batch=1", "--set=hot.limit=2"],
     ] {
-        assert_eq!(
-            Cli::parse_from(args).common.set,
-            ["hot.batch=1", "hot.limit=2"]
-        );
+        assert_eq!(Cli::parse_from(args).common.set, ["hot.batch=1", "hot.limit=2"]);
     }
 }

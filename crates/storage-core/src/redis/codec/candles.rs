@@ -82,7 +82,11 @@ pub fn decode_hash(hash: HashMap<Vec<u8>, Vec<u8>>) -> Result<Option<CandleState
     if hash.is_empty() {
         return Ok(None);
     }
-    decode(&Entry { id: StreamId::START, fields: hash.into_iter().collect() }).map(Some)
+    decode(&Entry {
+        id: StreamId::START,
+        fields: hash.into_iter().collect(),
+    })
+    .map(Some)
 }
 
 fn decode(fields: &Entry) -> Result<CandleState, Rejection> {
@@ -100,7 +104,10 @@ fn decode(fields: &Entry) -> Result<CandleState, Rejection> {
         since: fields.parsed("since")?,
         revision: fields.parsed("revision")?,
     };
-    Ok(CandleState { candle, is_final: fields.required("final")? == b"1" })
+    Ok(CandleState {
+        candle,
+        is_final: fields.required("final")? == b"1",
+    })
 }
 
 #[cfg(test)]
@@ -109,9 +116,23 @@ mod tests {
     use crate::domain::timeframe::Timeframe;
 
     fn candle() -> Candle {
-        let mut candle = Candle::of_tick(Timeframe::M1, 1_570_752_011_620_000, 0.00141342, "23".parse().unwrap(), 7.try_into().unwrap());
-        let volume = candle.volume.checked_add("0.00031099999999999997".parse().unwrap()).unwrap();
-        candle.fold(1_570_752_012_000_000, 0.00141266, volume, (1_i64 << 62).try_into().unwrap());
+        let mut candle = Candle::of_tick(
+            Timeframe::M1,
+            1_570_752_011_620_000,
+            0.00141342,
+            "23".parse().unwrap(),
+            7.try_into().unwrap(),
+        );
+        let volume = candle
+            .volume
+            .checked_add("0.00031099999999999997".parse().unwrap())
+            .unwrap();
+        candle.fold(
+            1_570_752_012_000_000,
+            0.00141266,
+            volume,
+            (1_i64 << 62).try_into().unwrap(),
+        );
         candle
     }
 
@@ -119,16 +140,26 @@ mod tests {
     fn hash_and_entry_read_back_as_written() {
         let as_bytes = |fields: Fields| fields.into_iter().map(|(k, v)| (k.as_bytes().to_vec(), v.into_bytes()));
         let hash = as_bytes(hash_fields(&candle(), false)).collect();
-        assert_eq!(decode_hash(hash), Ok(Some(CandleState { candle: candle(), is_final: false })));
+        assert_eq!(
+            decode_hash(hash),
+            Ok(Some(CandleState {
+                candle: candle(),
+                is_final: false
+            }))
+        );
         let symbol: Symbol = "XRPETH".parse().unwrap();
-        let entry = Entry { id: StreamId::START, fields: as_bytes(entry_fields(&symbol, &candle())).collect() };
+        let entry = Entry {
+            id: StreamId::START,
+            fields: as_bytes(entry_fields(&symbol, &candle())).collect(),
+        };
         assert_eq!(decode_entry(&entry), Ok((symbol, candle())));
         assert_eq!(decode_hash(HashMap::new()), Ok(None));
     }
 
     #[test]
     fn a_message_keeps_what_a_double_would_lose_as_text() {
-        let message: serde_json::Value = serde_json::from_str(&message(&"XRPETH".parse().unwrap(), &candle(), true)).unwrap();
+        let message: serde_json::Value =
+            serde_json::from_str(&message(&"XRPETH".parse().unwrap(), &candle(), true)).unwrap();
         assert_eq!(message["revision"], "4611686018427387904");
         assert_eq!(message["volume"], "23.00031099999999999997");
         assert_eq!(message["final"], true);

@@ -39,9 +39,19 @@ impl DeadLetter {
             // PostgreSQL's text and jsonb hold no zero byte.
             String::from_utf8_lossy(cut).replace('\0', "\u{fffd}")
         };
-        let fields =
-            entry.fields.iter().take(MAX_FIELDS).map(|(name, value)| (text(name), Value::String(text(value)))).collect();
-        Self { stream: stream.key().to_string(), id: entry.id, reason: reason.to_string(), fields, truncated }
+        let fields = entry
+            .fields
+            .iter()
+            .take(MAX_FIELDS)
+            .map(|(name, value)| (text(name), Value::String(text(value))))
+            .collect();
+        Self {
+            stream: stream.key().to_string(),
+            id: entry.id,
+            reason: reason.to_string(),
+            fields,
+            truncated,
+        }
     }
 }
 
@@ -66,7 +76,11 @@ fn try_decode(entry: &Entry) -> Result<DeadLetter, Rejection> {
     Ok(DeadLetter {
         stream: String::from_utf8_lossy(entry.required("stream")?).into_owned(),
         id: entry.parsed("id")?,
-        reason: entry.optional("reason").map(String::from_utf8_lossy).map(Cow::into_owned).unwrap_or_default(),
+        reason: entry
+            .optional("reason")
+            .map(String::from_utf8_lossy)
+            .map(Cow::into_owned)
+            .unwrap_or_default(),
         fields: serde_json::from_slice(json).map_err(|error| invalid("fields", error))?,
         truncated: entry.optional("truncated") == Some(b"1"),
     })
@@ -77,8 +91,14 @@ mod tests {
     use super::*;
 
     fn entry(fields: &[(&[u8], &[u8])]) -> Entry {
-        let fields = fields.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
-        Entry { id: "5-1".parse().unwrap(), fields }
+        let fields = fields
+            .iter()
+            .map(|(name, value)| (name.to_vec(), value.to_vec()))
+            .collect();
+        Entry {
+            id: "5-1".parse().unwrap(),
+            fields,
+        }
     }
 
     #[test]
@@ -89,7 +109,10 @@ mod tests {
             &entry(&[(b"symbol", b"A:B"), (b"\xff\0", &rubbish)]),
             &Rejection::MissingField("qty"),
         );
-        assert_eq!((letter.stream.as_str(), letter.reason.as_str()), ("stream:ticks:2", "field `qty` is missing"));
+        assert_eq!(
+            (letter.stream.as_str(), letter.reason.as_str()),
+            ("stream:ticks:2", "field `qty` is missing")
+        );
         assert_eq!(letter.fields["symbol"], "A:B");
         assert!(letter.truncated);
         let fields = entry_fields(&letter);
@@ -101,6 +124,9 @@ mod tests {
     #[test]
     fn a_malformed_dead_letter_is_a_dead_letter_itself() {
         let letter = decode_entry(&entry(&[(b"nonsense", b"1")]));
-        assert_eq!((letter.stream.as_str(), letter.reason.as_str()), ("stream:dead", "field `fields` is missing"));
+        assert_eq!(
+            (letter.stream.as_str(), letter.reason.as_str()),
+            ("stream:dead", "field `fields` is missing")
+        );
     }
 }

@@ -19,6 +19,13 @@ pub fn decode_entry(entry: &Entry) -> Result<TimeRange, Rejection> {
         let text: String = entry.parsed(field)?;
         parse_rfc3339(&text).map_err(|error| invalid(field, error))
     };
-    let range = TimeRange { from_us: time("from")?, to_us: time("to")? };
-    if range.from_us < range.to_us { Ok(range) } else { Err(invalid("to", "must be after `from`")) }
+    let range = TimeRange {
+        from_us: time("from")?,
+        to_us: time("to")?,
+    };
+    if range.from_us < range.to_us {
+        Ok(range)
+    } else {
+        Err(invalid("to", "must be after `from`"))
+    }
 }
