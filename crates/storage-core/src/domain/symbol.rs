@@ -16,7 +16,7 @@ pub struct Symbol(Arc<str>);
 
 /// A text that is not a symbol.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a symbol has 1 to 64 characters of A-Z a-z 0-9 . _ - /")]
+#[error("must be 1 to 64 characters of A-Z a-z 0-9 . _ - /")]
 pub struct InvalidSymbol;
 
 impl Symbol {

@@ -274,7 +274,7 @@ mod tests {
             "field `price` is not a decimal number"
         );
         assert_eq!(reason(&[("qty", Some("0"))]), "field `qty` must be positive");
-        assert!(reason(&[("symbol", Some(""))]).starts_with("field `symbol` a symbol has 1 to 64"));
+        assert!(reason(&[("symbol", Some(""))]).starts_with("field `symbol` must be 1 to 64"));
         assert!(reason(&[("symbol", Some("A:B"))]).starts_with("field `symbol`"));
         assert!(reason(&[("ts_us", Some("soon"))]).starts_with("field `ts_us`"));
         assert!(reason(&[("ts_us", Some("1731536000000000"))]).contains("ahead"));
