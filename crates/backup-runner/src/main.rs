@@ -1,2 +1,30 @@
-//! backup-runner
-fn main() {}
+//! Backs up both stores to a folder, on a schedule or when asked to, and brings them back.
+//!
+//! Redis comes as an RDB over the network, PostgreSQL as a `pg_dump` that TimescaleDB can restore, and the whole server as
+//! a base backup with a WAL archive for point-in-time recovery. Nothing counts as a backup before its manifest is there.
+
+mod announce;
+mod cli;
+mod commands;
+mod config;
+mod destination;
+mod execute;
+mod manifest;
+mod metrics;
+mod postgres;
+mod prune;
+mod redis;
+mod restore;
+mod retention;
+mod run;
+mod schedule;
+mod tool;
+mod verify;
+
+use std::process::ExitCode;
+
+use storage_core::service;
+
+fn main() -> ExitCode {
+    service::main(async |cli: cli::Cli| commands::dispatch(cli).await)
+}

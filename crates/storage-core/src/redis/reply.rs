@@ -53,7 +53,8 @@ pub(super) fn array(value: Value) -> RedisResult<Vec<Value>> {
     }
 }
 
-fn bytes(value: Value) -> RedisResult<Vec<u8>> {
+/// A string's bytes.
+pub(super) fn bytes(value: Value) -> RedisResult<Vec<u8>> {
     match value {
         Value::BulkString(bytes) => Ok(bytes),
         Value::SimpleString(text) => Ok(text.into_bytes()),

@@ -1,5 +1,6 @@
 //! All SQL but the migrations': one module per family of tables.
 
+pub mod backup;
 pub mod candles;
 pub mod dead_letters;
 mod maintenance;
@@ -9,3 +10,4 @@ pub mod signals;
 pub mod storage;
 pub mod symbols;
 pub mod ticks;
+pub mod verify;

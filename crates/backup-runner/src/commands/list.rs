@@ -1,0 +1,70 @@
+//! What is in the folder of backups.
+
+use std::io::{Write, stdout};
+
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::sized;
+use crate::destination::{Destination, Found, State};
+use crate::manifest::{Kind, Manifest};
+
+/// Prints it, oldest first: as a table for a person, or the manifests of all backups as JSON.
+pub(super) async fn list(destination: &Destination, json: bool) -> anyhow::Result<()> {
+    let mut all = Vec::new();
+    for kind in Kind::ALL {
+        all.extend(destination.found(kind).await?);
+    }
+    all.sort_by_key(|found| (found.name, found.kind));
+    if json {
+        let complete: Vec<&Manifest> = all.iter().filter_map(complete).collect();
+        let text = serde_json::to_string_pretty(&complete).context("writing JSON")?;
+        writeln!(stdout(), "{text}")?;
+    } else if all.is_empty() {
+        writeln!(stdout(), "no backups in {}", destination.folder().display())?;
+    } else {
+        writeln!(stdout(), "{}", table(&all, Utc::now()))?;
+    }
+    Ok(())
+}
+
+fn complete(found: &Found) -> Option<&Manifest> {
+    match &found.state {
+        State::Complete(manifest) => Some(manifest),
+        State::Incomplete | State::Damaged(_) => None,
+    }
+}
+
+fn table(all: &[Found], now: DateTime<Utc>) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["KIND", "NAME", "AGE", "TOOK", "SIZE", "CONTENT"]);
+    for found in all {
+        let (took, size, content) = match &found.state {
+            State::Complete(manifest) => {
+                let took = (manifest.finished - manifest.started).as_seconds_f64();
+                (format!("{took:.1} s"), sized(manifest.size_bytes()), manifest.content.summary())
+            }
+            State::Incomplete => (String::new(), String::new(), "incomplete: in the making, or interrupted".to_owned()),
+            State::Damaged(reason) => (String::new(), String::new(), format!("damaged: the manifest {reason}")),
+        };
+        table.add_row([found.kind.to_string(), found.name.to_string(), age(found.name.time(), now), took, size, content]);
+    }
+    for column in 2..5 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// The largest unit of it.
+fn age(time: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    let seconds = (now - time).num_seconds().max(0);
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}

@@ -1,0 +1,115 @@
+//! The configuration of backup-runner.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use storage_core::config::positive;
+use storage_core::config::postgres::PostgresConfig;
+use storage_core::config::redis::RedisConfig;
+use storage_core::config::service::ServiceConfig;
+use storage_core::config::telemetry::TelemetryConfig;
+
+use crate::manifest::Kind;
+use crate::retention::Keep;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// All sections that this worker reads.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) redis: RedisConfig,
+    pub(crate) postgres: PostgresConfig,
+    pub(crate) telemetry: TelemetryConfig,
+    pub(crate) service: ServiceConfig,
+    pub(crate) backup: BackupConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            redis: RedisConfig::default(),
+            // To count all rows takes as long as it takes.
+            postgres: PostgresConfig { statement_timeout: Duration::ZERO, ..PostgresConfig::default() },
+            telemetry: TelemetryConfig::listening_on(9104),
+            service: ServiceConfig::default(),
+            backup: BackupConfig::default(),
+        }
+    }
+}
+
+/// Section `[backup]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BackupConfig {
+    /// Folder that holds the backups; made when missing.
+    pub(crate) folder: PathBuf,
+    /// Time between two backups of Redis by `run`; `0s`: none.
+    #[serde(with = "humantime_serde")]
+    pub(crate) redis_every: Duration,
+    /// Time between two logical backups of the database by `run`; `0s`: none.
+    #[serde(with = "humantime_serde")]
+    pub(crate) postgres_every: Duration,
+    /// Time between two base backups of the PostgreSQL server by `run`; `0s`: none.
+    #[serde(with = "humantime_serde")]
+    pub(crate) base_every: Duration,
+    /// Time between two checks of all backups by `run`; `0s`: none.
+    #[serde(with = "humantime_serde")]
+    pub(crate) verify_every: Duration,
+    /// Whether `run` archives the PostgreSQL server's WAL into the folder, for point-in-time recovery.
+    pub(crate) wal: bool,
+    /// The replication slot by which the server keeps WAL while it isn't archived. It keeps it until its disk is full, unless
+    /// the server has `max_slot_wal_keep_size`.
+    pub(crate) wal_slot: String,
+    /// How many of the newest backups of each kind stay.
+    #[serde(deserialize_with = "positive::number")]
+    pub(crate) keep_last: u32,
+    /// Of how many of the newest days with a backup the last one stays.
+    pub(crate) keep_daily: u32,
+    /// Of how many of the newest weeks with a backup the last one stays.
+    pub(crate) keep_weekly: u32,
+    /// Age from which what an interrupted backup left is removed.
+    #[serde(with = "humantime_serde")]
+    pub(crate) leftovers_after: Duration,
+    /// Folder of pg_dump and its like, of the server's major version; those in `PATH` where unset.
+    pub(crate) pg_bin: Option<PathBuf>,
+    /// Folder of redis-cli, redis-check-rdb and redis-server; those in `PATH` where unset.
+    pub(crate) redis_bin: Option<PathBuf>,
+}
+
+impl Default for BackupConfig {
+    fn default() -> Self {
+        Self {
+            folder: PathBuf::from("backups"),
+            redis_every: 6 * HOUR,
+            postgres_every: 24 * HOUR,
+            base_every: Duration::ZERO,
+            verify_every: 24 * HOUR,
+            wal: false,
+            wal_slot: "backup_runner".to_owned(),
+            keep_last: 8,
+            keep_daily: 14,
+            keep_weekly: 8,
+            leftovers_after: 24 * HOUR,
+            pg_bin: None,
+            redis_bin: None,
+        }
+    }
+}
+
+impl BackupConfig {
+    /// Time between two scheduled backups of `kind`; `None`: they aren't scheduled.
+    pub(crate) fn every(&self, kind: Kind) -> Option<Duration> {
+        let every = match kind {
+            Kind::Redis => self.redis_every,
+            Kind::Postgres => self.postgres_every,
+            Kind::Base => self.base_every,
+        };
+        (!every.is_zero()).then_some(every)
+    }
+
+    pub(crate) fn keep(&self) -> Keep {
+        Keep { last: self.keep_last, daily: self.keep_daily, weekly: self.keep_weekly }
+    }
+}

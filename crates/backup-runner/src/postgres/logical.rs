@@ -1,0 +1,74 @@
+//! Dumps the database, and counts what is in the dump.
+
+use anyhow::{Context, bail};
+use diesel_async::AsyncPgConnection;
+use storage_core::postgres::queries::backup as queries;
+
+use super::{Explained, open, tool, totals};
+use crate::config::Config;
+use crate::destination::{Destination, Draft};
+use crate::manifest::{Content, Kind, Manifest, PostgresContent, TableTotal};
+use crate::tool;
+
+/// The file of a backup.
+pub(crate) const FILE: &str = "database.dump";
+
+/// How often a dump is made again because rows were written meanwhile, where that can't be kept apart.
+const ATTEMPTS: usize = 5;
+
+/// Backs up the database of `postgres.url`.
+pub(crate) async fn backup(config: &Config, destination: &Destination) -> anyhow::Result<Manifest> {
+    let programs = config.backup.pg_bin.as_deref();
+    let (mut connection, server) = open(&config.postgres).await?;
+    let roles = queries::named_roles(&mut connection).await.explained("listing roles")?;
+    let draft = destination.begin(Kind::Postgres)?;
+    let tables = if server.single_session {
+        dump_between_counts(config, &mut connection, &draft).await?
+    } else {
+        dump_of_snapshot(config, &mut connection, &draft).await?
+    };
+    let content = PostgresContent {
+        server_version: server.postgres_version,
+        timescale_version: server.timescale_version,
+        edition: server.edition.to_string(),
+        tables,
+        roles,
+    };
+    let made_by = vec![concat!("backup-runner ", env!("CARGO_PKG_VERSION")).to_owned(), tool::version(programs, "pg_dump").await?];
+    draft.seal(Content::Postgres(content), made_by).await
+}
+
+/// pg_dump sees the very snapshot in which the rows are counted.
+async fn dump_of_snapshot(config: &Config, connection: &mut AsyncPgConnection, draft: &Draft) -> anyhow::Result<Vec<TableTotal>> {
+    let snapshot = queries::begin_snapshot(connection).await.explained("taking a snapshot")?;
+    let tables = totals(connection).await?;
+    dump(config, draft, Some(&snapshot)).await?;
+    queries::end_snapshot(connection).await.explained("ending the snapshot")?;
+    Ok(tables)
+}
+
+/// Where all clients share one session, a snapshot held here would keep pg_dump waiting for ever. So the rows are counted
+/// before and after, until nothing was written in between.
+async fn dump_between_counts(config: &Config, connection: &mut AsyncPgConnection, draft: &Draft) -> anyhow::Result<Vec<TableTotal>> {
+    let mut before = totals(connection).await?;
+    for _ in 0..ATTEMPTS {
+        dump(config, draft, None).await?;
+        let after = totals(connection).await?;
+        if before == after {
+            return Ok(after);
+        }
+        before = after;
+    }
+    bail!("rows were written during each of {ATTEMPTS} dumps, and the embedded server can't keep a snapshot; stop warm-syncer meanwhile");
+}
+
+async fn dump(config: &Config, draft: &Draft, snapshot: Option<&str>) -> anyhow::Result<()> {
+    let mut tool = tool(&config.postgres, config.backup.pg_bin.as_deref(), "pg_dump")?
+        .args(["--format=custom", "--no-password", "--file"])
+        .arg(draft.path(FILE));
+    if let Some(snapshot) = snapshot {
+        tool = tool.arg(format!("--snapshot={snapshot}"));
+    }
+    tool.run().await.with_context(|| format!("dumping the database {}", config.postgres.url))?;
+    Ok(())
+}

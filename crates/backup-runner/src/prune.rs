@@ -1,0 +1,100 @@
+//! Removes what need not stay: backups that newer ones are enough for, leftovers, and WAL that no base backup needs.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+
+use crate::config::BackupConfig;
+use crate::destination::{Destination, Found, State};
+use crate::manifest::{Kind, Name};
+use crate::postgres::wal;
+use crate::retention::superseded;
+
+/// What was removed, or would be.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pruned {
+    pub(crate) backups: Vec<(Kind, Name)>,
+    pub(crate) leftovers: Vec<(Kind, Name)>,
+    pub(crate) wal_files: usize,
+}
+
+/// Removes it, unless this is only to say what would go.
+pub(crate) async fn prune(config: &BackupConfig, destination: &Destination, now: DateTime<Utc>, dry_run: bool) -> anyhow::Result<Pruned> {
+    let mut pruned = Pruned::default();
+    for kind in Kind::ALL {
+        let found = destination.found(kind).await?;
+        let good = good_ones(destination, &found).await?;
+        let too_many = superseded(&good.iter().map(|name| name.time()).collect(), config.keep());
+        pruned.backups.extend(good.iter().filter(|name| too_many.contains(&name.time())).map(|name| (kind, *name)));
+        let old = |name: &Name| (now - name.time()).to_std().is_ok_and(|age| age > config.leftovers_after);
+        for Found { name, state, .. } in found.iter().filter(|found| !good.contains(&found.name)) {
+            // Of a damaged backup something may still be saved: it goes only when there is a newer good one.
+            let is_useless = matches!(state, State::Incomplete) || good.last().is_some_and(|newest| newest > name);
+            if old(name) && is_useless {
+                pruned.leftovers.push((kind, *name));
+            }
+        }
+    }
+    if !dry_run {
+        for (kind, name) in pruned.backups.iter().chain(&pruned.leftovers) {
+            destination.remove(*kind, *name).await?;
+        }
+    }
+    pruned.wal_files = wal::prune(destination, dry_run).await?;
+    Ok(pruned)
+}
+
+/// The backups whose files are all there.
+async fn good_ones(destination: &Destination, found: &[Found]) -> anyhow::Result<BTreeSet<Name>> {
+    let mut good = BTreeSet::new();
+    for Found { kind, name, state } in found {
+        if let State::Complete(manifest) = state {
+            let there = destination.files(*kind, *name).await?;
+            if manifest.files.iter().all(|file| there.contains(&file.path)) {
+                good.insert(*name);
+            }
+        }
+    }
+    Ok(good)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::manifest::{Content, Manifest, tests::example};
+
+    /// A backup of which only the manifest is as it would be; without one it was interrupted.
+    fn put(destination: &Destination, hour: i64, finished: bool) -> Name {
+        let started = DateTime::from_timestamp(1_795_000_000 + hour * 3_600, 0).unwrap();
+        let manifest = Manifest { name: Name::of(started), started, finished: started, files: vec![], ..example() };
+        assert!(matches!(manifest.content, Content::Postgres(_)));
+        let folder = destination.folder_of(Kind::Postgres, manifest.name);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("database.dump#1"), "half").unwrap();
+        if finished {
+            fs::write(folder.join("manifest.json"), manifest.to_json().unwrap()).unwrap();
+        }
+        manifest.name
+    }
+
+    #[tokio::test]
+    async fn old_leftovers_and_superseded_backups_go_and_the_newest_good_one_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let destination = Destination::open(folder.path()).unwrap();
+        let config = BackupConfig { keep_last: 1, keep_daily: 0, keep_weekly: 0, ..BackupConfig::default() };
+        let [superseded, newest] = [0, 1].map(|hour| put(&destination, hour, true));
+        let [old_leftover, at_work] = [2, 40].map(|hour| put(&destination, hour, false));
+        let now = at_work.time() + chrono::Duration::minutes(5);
+
+        let would = prune(&config, &destination, now, true).await.unwrap();
+        assert_eq!(destination.found(Kind::Postgres).await.unwrap().len(), 4);
+        let pruned = prune(&config, &destination, now, false).await.unwrap();
+        assert_eq!(pruned, would);
+        assert_eq!(pruned.backups, [(Kind::Postgres, superseded)]);
+        assert_eq!(pruned.leftovers, [(Kind::Postgres, old_leftover)]);
+        let left: Vec<Name> = destination.found(Kind::Postgres).await.unwrap().iter().map(|found| found.name).collect();
+        assert_eq!(left, [newest, at_work]);
+    }
+}

@@ -1,0 +1,78 @@
+//! A Redis that serves an RDB for a while: nobody but this user can reach it, and it writes nothing.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client};
+use storage_core::redis::inspect;
+use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
+use tokio::process::Child;
+use tokio::time::sleep;
+
+use crate::tool::{Tool, succeeded};
+
+/// A big value takes its time.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(300);
+const POLL: Duration = Duration::from_millis(20);
+
+/// The server. It ends when this is dropped.
+pub(crate) struct Temporary {
+    server: Child,
+    folder: TempDir,
+}
+
+impl Temporary {
+    /// Starts a server on a copy-free view of `rdb` and waits until it has loaded it. Keys whose time has passed are left out.
+    pub(crate) async fn serve(programs: Option<&Path>, rdb: &Path) -> anyhow::Result<Self> {
+        let folder = TempDir::with_prefix("backup-runner-").context("making a temporary folder")?;
+        symlink(rdb, folder.path().join("dump.rdb")).context("showing the RDB to a temporary server")?;
+        let server = Tool::new(programs, "redis-server")
+            .args(["--port", "0", "--unixsocketperm", "700", "--save", "", "--appendonly", "no", "--unixsocket"])
+            .arg(socket(&folder))
+            .arg("--dir")
+            .arg(folder.path())
+            .start()?;
+        let mut temporary = Self { server, folder };
+        temporary.loaded().await.context("loading the RDB into a temporary redis-server")?;
+        Ok(temporary)
+    }
+
+    async fn loaded(&mut self) -> anyhow::Result<()> {
+        loop {
+            if let Some(status) = self.server.try_wait()? {
+                let mut complaints = String::new();
+                if let Some(stderr) = &mut self.server.stderr {
+                    stderr.read_to_string(&mut complaints).await?;
+                }
+                succeeded("redis-server", status, &complaints)?;
+                bail!("redis-server ended by itself; is the RDB of a newer version?");
+            }
+            if let Ok(mut conn) = self.connect().await
+                && inspect::info(&mut conn).await.is_ok_and(|info| !info.flag("loading"))
+            {
+                return Ok(());
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// A connection of its own.
+    pub(crate) async fn connect(&self) -> anyhow::Result<MultiplexedConnection> {
+        let client = Client::open(format!("unix://{}", socket(&self.folder)))?;
+        connect(&client).await
+    }
+}
+
+fn socket(folder: &TempDir) -> String {
+    folder.path().join("redis.sock").display().to_string()
+}
+
+/// A connection that doesn't reopen itself, for what must not land in another database.
+pub(crate) async fn connect(client: &Client) -> anyhow::Result<MultiplexedConnection> {
+    let options = AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_TIMEOUT));
+    Ok(client.get_multiplexed_async_connection_with_config(&options).await?)
+}

@@ -1,0 +1,185 @@
+//! Makes backups on a schedule, checks them, removes what need not stay, and archives WAL.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use storage_core::config::Misconfigured;
+use storage_core::service::{Service, Stopped};
+use storage_core::telemetry;
+use storage_core::telemetry::readiness::Readiness;
+use tokio::sync::Mutex;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
+use tracing::{error, info, warn};
+
+use crate::commands::sized;
+use crate::config::Config;
+use crate::destination::Destination;
+use crate::execute::make;
+use crate::manifest::{Kind, Manifest};
+use crate::postgres::wal;
+use crate::prune::prune;
+use crate::schedule::{retry_pause, until_due};
+use crate::verify::problems;
+use crate::metrics;
+
+/// How long to wait before looking whether another copy has finished.
+const TURN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What every task of the worker needs.
+#[derive(Clone)]
+struct Worker {
+    config: Config,
+    destination: Destination,
+    readiness: Readiness,
+    token: CancellationToken,
+    /// One backup or check at a time: each is heavy reading.
+    at_work: Arc<Mutex<()>>,
+}
+
+/// Runs until a shutdown is asked for.
+pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+    telemetry::tracing::init(config.telemetry.log_format, LevelFilter::INFO)?;
+    let scheduled = Kind::ALL.map(|kind| (kind, config.backup.every(kind)));
+    let scheduled: Vec<(Kind, Duration)> = scheduled.into_iter().filter_map(|(kind, every)| Some((kind, every?))).collect();
+    if scheduled.is_empty() && !config.backup.wal {
+        return Err(Misconfigured::new("nothing to do: no `backup.*_every` is set, and `backup.wal` is false").into());
+    }
+    let destination = Destination::open(&config.backup.folder)?;
+    let mut service = Service::new(&config.service)?;
+    let conditions = scheduled.iter().map(|(kind, _)| kind.as_str()).chain(config.backup.wal.then_some(wal::CONDITION));
+    let readiness = Readiness::waiting_for(conditions);
+    let version = env!("CARGO_PKG_VERSION");
+    telemetry::serve(&mut service, &config.telemetry, "backup_runner", version, &[metrics::DEFINITIONS], &readiness).await?;
+    metrics::WAL_LAG.set(f64::NAN);
+    for kind in Kind::ALL {
+        metrics::show(kind, &destination.backups(kind).await?);
+    }
+
+    let worker = Worker { config, destination, readiness, token: service.token(), at_work: Arc::default() };
+    for (kind, every) in scheduled {
+        service.spawn(kind.as_str(), worker.clone().keep_schedule(kind, every));
+    }
+    if !worker.config.backup.verify_every.is_zero() {
+        service.spawn("verify", worker.clone().keep_verifying());
+    }
+    if worker.config.backup.wal {
+        let Worker { config, destination, readiness, token, .. } = worker;
+        service.spawn("wal", wal::archive(config, destination, readiness, token));
+    }
+    service.run().await
+}
+
+impl Worker {
+    async fn keep_schedule(self, kind: Kind, every: Duration) -> anyhow::Result<()> {
+        let mut failures = 0;
+        loop {
+            let pause = match self.backup_if_due(kind, every).await {
+                Ok(pause) => {
+                    failures = 0;
+                    self.readiness.ok(kind.as_str());
+                    pause
+                }
+                Err(error) if error.is::<Stopped>() => return Ok(()),
+                Err(error) => {
+                    failures += 1;
+                    let pause = retry_pause(failures, every);
+                    error!("{error:#}; again in {pause:?}");
+                    self.readiness.fail(kind.as_str(), format!("{error:#}"));
+                    pause
+                }
+            };
+            self.wait(pause).await?;
+        }
+    }
+
+    /// Makes a backup if one is due, and says how long the next one can wait.
+    async fn backup_if_due(&self, kind: Kind, every: Duration) -> anyhow::Result<Duration> {
+        if self.until_due(kind, every).await? > Duration::ZERO {
+            return self.until_due(kind, every).await;
+        }
+        let Some(_turn) = self.destination.take_turn(kind.as_str())? else { return Ok(TURN_INTERVAL) };
+        // Another copy may just have made it.
+        if self.until_due(kind, every).await? == Duration::ZERO {
+            let _at_work = self.at_work.lock().await;
+            let manifest = make(&self.config, &self.destination, kind, &self.token).await?;
+            info!(name = %manifest.name, "backup of {kind}: {}, {}", manifest.content.summary(), sized(manifest.size_bytes()));
+            self.prune().await;
+        }
+        self.until_due(kind, every).await
+    }
+
+    async fn until_due(&self, kind: Kind, every: Duration) -> anyhow::Result<Duration> {
+        let last = self.destination.backups(kind).await?.last().map(|manifest| manifest.started);
+        Ok(until_due(last, every, Utc::now()))
+    }
+
+    /// A failure to remove what is too much makes no backup worse: it is only logged.
+    async fn prune(&self) {
+        match prune(&self.config.backup, &self.destination, Utc::now(), false).await {
+            Ok(pruned) => {
+                for (kind, name) in pruned.backups.iter().chain(&pruned.leftovers) {
+                    metrics::PRUNED.increment(kind.as_str(), 1);
+                    info!("removed {kind}/{name}");
+                }
+                if pruned.wal_files > 0 {
+                    info!("removed {} files from the WAL archive", pruned.wal_files);
+                }
+            }
+            Err(error) => warn!("removing superseded backups: {error:#}"),
+        }
+        for kind in Kind::ALL {
+            if let Ok(backups) = self.destination.backups(kind).await {
+                metrics::show(kind, &backups);
+            }
+        }
+    }
+
+    /// Checks all backups, first one interval after the start: the disk may lose what was once whole.
+    async fn keep_verifying(self) -> anyhow::Result<()> {
+        loop {
+            self.wait(self.config.backup.verify_every).await?;
+            if self.verify_all().await? {
+                metrics::LAST_VERIFIED.set(seconds(Utc::now()));
+            }
+        }
+    }
+
+    /// Whether all backups are whole.
+    async fn verify_all(&self) -> anyhow::Result<bool> {
+        let mut whole = true;
+        for kind in Kind::ALL {
+            for manifest in self.destination.backups(kind).await.unwrap_or_default() {
+                whole &= self.verify(&manifest).await?;
+            }
+        }
+        Ok(whole)
+    }
+
+    async fn verify(&self, manifest: &Manifest) -> anyhow::Result<bool> {
+        let _at_work = self.at_work.lock().await;
+        let checked = self.token.run_until_cancelled(problems(&self.config, &self.destination, manifest)).await.ok_or(Stopped)?;
+        // It may have been removed since it was listed.
+        if !self.destination.folder_of(manifest.kind(), manifest.name).exists() {
+            return Ok(true);
+        }
+        let found = checked.unwrap_or_else(|error| vec![format!("{error:#}")]);
+        if !found.is_empty() {
+            metrics::VERIFY_FAILURES.increment(manifest.kind().as_str(), 1);
+            error!("{}/{} is damaged: {}", manifest.kind(), manifest.name, found.join("; "));
+        }
+        Ok(found.is_empty())
+    }
+
+    async fn wait(&self, pause: Duration) -> Result<(), Stopped> {
+        self.token.run_until_cancelled(sleep(pause)).await.ok_or(Stopped)
+    }
+}
+
+// Times stay far below 2^53.
+#[allow(clippy::cast_precision_loss)]
+fn seconds(time: DateTime<Utc>) -> f64 {
+    time.timestamp() as f64
+}

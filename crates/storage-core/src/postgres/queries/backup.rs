@@ -1,0 +1,199 @@
+//! What backup and restore ask of the database besides its rows: snapshots, the extension, roles, WAL.
+
+use diesel::sql_types::{BigInt, Bool, Nullable, Text};
+use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+
+#[derive(QueryableByName)]
+struct Value {
+    #[diesel(sql_type = Text)]
+    value: String,
+}
+
+#[derive(QueryableByName)]
+struct Answer {
+    #[diesel(sql_type = Bool)]
+    yes: bool,
+}
+
+async fn values(connection: &mut AsyncPgConnection, query: &str) -> QueryResult<Vec<String>> {
+    let rows: Vec<Value> = sql_query(query).get_results(connection).await?;
+    Ok(rows.into_iter().map(|row| row.value).collect())
+}
+
+async fn value(connection: &mut AsyncPgConnection, query: &str) -> QueryResult<String> {
+    let row: Value = sql_query(query).get_result(connection).await?;
+    Ok(row.value)
+}
+
+/// Begins a transaction that sees one moment, and returns the name by which pg_dump sees the same. The transaction
+/// lasts until [`end_snapshot`] or the end of the connection.
+///
+/// # Errors
+/// The database's.
+pub async fn begin_snapshot(connection: &mut AsyncPgConnection) -> QueryResult<String> {
+    connection
+        .batch_execute(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+             SET LOCAL idle_in_transaction_session_timeout = 0",
+        )
+        .await?;
+    value(connection, "SELECT pg_export_snapshot() AS value").await
+}
+
+/// Ends the transaction of [`begin_snapshot`].
+///
+/// # Errors
+/// The database's.
+pub async fn end_snapshot(connection: &mut AsyncPgConnection) -> QueryResult<()> {
+    connection.batch_execute("COMMIT").await
+}
+
+/// Tables, views and sequences that belong to no extension: what keeps a database from being empty. At most `limit`.
+///
+/// # Errors
+/// The database's.
+pub async fn occupants(connection: &mut AsyncPgConnection, limit: i64) -> QueryResult<Vec<String>> {
+    let rows: Vec<Value> = sql_query(
+        "SELECT format('%I.%I', n.nspname, c.relname) AS value
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+           AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+           AND NOT EXISTS (SELECT FROM pg_depend d
+                           WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('e', 'a', 'i'))
+         ORDER BY n.nspname <> 'public', 1
+         LIMIT $1",
+    )
+    .bind::<BigInt, _>(limit)
+    .get_results(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.value).collect())
+}
+
+/// The version of TimescaleDB that the database has; `None` where it has none yet.
+///
+/// # Errors
+/// The database's.
+pub async fn extension_version(connection: &mut AsyncPgConnection) -> QueryResult<Option<String>> {
+    Ok(values(connection, "SELECT extversion AS value FROM pg_extension WHERE extname = 'timescaledb'").await?.pop())
+}
+
+/// The versions of TimescaleDB that the server could give a database.
+///
+/// # Errors
+/// The database's.
+pub async fn available_extension_versions(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
+    values(connection, "SELECT version AS value FROM pg_available_extension_versions WHERE name = 'timescaledb' ORDER BY 1").await
+}
+
+/// Gives the database TimescaleDB in exactly this version, one of [`available_extension_versions`]. Only a new
+/// connection can use it.
+///
+/// # Errors
+/// The database's.
+pub async fn create_extension(connection: &mut AsyncPgConnection, version: &str) -> QueryResult<()> {
+    let quoted = version.replace('\'', "''");
+    connection.batch_execute(&format!("CREATE EXTENSION timescaledb VERSION '{quoted}'")).await
+}
+
+/// Stops TimescaleDB's workers and triggers in this database, so that its tables can be filled by pg_restore.
+///
+/// # Errors
+/// The database's.
+pub async fn pre_restore(connection: &mut AsyncPgConnection) -> QueryResult<()> {
+    connection.batch_execute("SELECT timescaledb_pre_restore()").await
+}
+
+/// Ends what [`pre_restore`] began.
+///
+/// # Errors
+/// The database's.
+pub async fn post_restore(connection: &mut AsyncPgConnection) -> QueryResult<()> {
+    connection.batch_execute("SELECT timescaledb_post_restore()").await
+}
+
+/// Roles that own or were granted something in this database, and so are named in a dump.
+///
+/// # Errors
+/// The database's.
+pub async fn named_roles(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
+    values(
+        connection,
+        "SELECT DISTINCT rolname::text AS value
+         FROM pg_roles JOIN (
+             SELECT acl.grantee FROM pg_class, aclexplode(relacl) acl WHERE relacl IS NOT NULL
+             UNION ALL SELECT acl.grantee FROM pg_namespace, aclexplode(nspacl) acl WHERE nspacl IS NOT NULL
+             UNION ALL SELECT acl.grantee FROM pg_proc, aclexplode(proacl) acl WHERE proacl IS NOT NULL
+             UNION ALL SELECT acl.grantee FROM pg_default_acl, aclexplode(defaclacl) acl
+             UNION ALL SELECT defaclrole FROM pg_default_acl
+         ) named ON named.grantee = pg_roles.oid
+         WHERE rolname NOT LIKE 'pg\\_%'
+         ORDER BY 1",
+    )
+    .await
+}
+
+/// The roles of the server.
+///
+/// # Errors
+/// The database's.
+pub async fn roles(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
+    values(connection, "SELECT rolname::text AS value FROM pg_roles ORDER BY 1").await
+}
+
+/// What tells this server's files and WAL from every other's.
+///
+/// # Errors
+/// The database's.
+pub async fn system_identifier(connection: &mut AsyncPgConnection) -> QueryResult<String> {
+    value(connection, "SELECT system_identifier::text AS value FROM pg_control_system()").await
+}
+
+/// The size of a WAL segment in bytes.
+///
+/// # Errors
+/// The database's.
+pub async fn wal_segment_bytes(connection: &mut AsyncPgConnection) -> QueryResult<String> {
+    value(connection, "SELECT setting AS value FROM pg_settings WHERE name = 'wal_segment_size'").await
+}
+
+/// A replication slot.
+#[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
+pub struct Slot {
+    /// Whether somebody streams from it now.
+    #[diesel(sql_type = Bool)]
+    pub active: bool,
+    /// WAL written but not yet confirmed by whoever streams, in bytes; `None` before the first use.
+    #[diesel(sql_type = Nullable<BigInt>)]
+    pub lag_bytes: Option<i64>,
+}
+
+/// The slot of this name, if there is one.
+///
+/// # Errors
+/// The database's.
+pub async fn slot(connection: &mut AsyncPgConnection, name: &str) -> QueryResult<Option<Slot>> {
+    sql_query(
+        "SELECT active, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint AS lag_bytes
+         FROM pg_replication_slots WHERE slot_name = $1",
+    )
+    .bind::<Text, _>(name)
+    .get_result(connection)
+    .await
+    .optional()
+}
+
+/// Ends whoever streams from the slot, and says whether there was somebody.
+///
+/// # Errors
+/// The database's.
+pub async fn free_slot(connection: &mut AsyncPgConnection, name: &str) -> QueryResult<bool> {
+    let freed: Option<Answer> = sql_query(
+        "SELECT pg_terminate_backend(active_pid, 5000) AS yes FROM pg_replication_slots WHERE slot_name = $1 AND active",
+    )
+    .bind::<Text, _>(name)
+    .get_result(connection)
+    .await
+    .optional()?;
+    Ok(freed.is_some_and(|answer| answer.yes))
+}

@@ -1,0 +1,90 @@
+//! What a server says about itself, for backups: version, role, persistence, what it holds.
+
+use std::collections::BTreeMap;
+
+use redis::aio::ConnectionLike;
+use redis::{RedisResult, cmd};
+
+use super::reply;
+
+/// The answer of INFO.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Info(BTreeMap<String, String>);
+
+impl Info {
+    fn parse(text: &str) -> Self {
+        let fields = text.lines().filter_map(|line| line.split_once(':'));
+        Self(fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect())
+    }
+
+    /// A field as it stands there.
+    pub fn text(&self, field: &str) -> Option<&str> {
+        self.0.get(field).map(String::as_str)
+    }
+
+    /// A field that is a number.
+    pub fn number(&self, field: &str) -> Option<i64> {
+        self.text(field)?.parse().ok()
+    }
+
+    /// A field that is 0 or 1.
+    pub fn flag(&self, field: &str) -> bool {
+        self.text(field) == Some("1")
+    }
+
+    /// Keys of each database that has some.
+    pub fn keyspace(&self) -> BTreeMap<i64, u64> {
+        let databases = self.0.iter().filter_map(|(name, value)| {
+            let number = name.strip_prefix("db")?.parse().ok()?;
+            let keys = value.strip_prefix("keys=")?.split(',').next()?.parse().ok()?;
+            Some((number, keys))
+        });
+        databases.collect()
+    }
+}
+
+/// Everything that INFO tells.
+///
+/// # Errors
+/// When Redis can't be asked.
+pub async fn info(conn: &mut impl ConnectionLike) -> RedisResult<Info> {
+    let text: String = cmd("INFO").query_async(conn).await?;
+    Ok(Info::parse(&text))
+}
+
+/// The value of a setting; `None` where this user may not see it, or the server has no such setting.
+///
+/// # Errors
+/// When Redis can't be asked.
+pub async fn setting(conn: &mut impl ConnectionLike, name: &str) -> RedisResult<Option<String>> {
+    match cmd("CONFIG").arg("GET").arg(name).query_async::<BTreeMap<String, String>>(conn).await {
+        Ok(mut settings) => Ok(settings.remove(name)),
+        // NOPERM, or CONFIG is renamed, as managed servers have it.
+        Err(error) if error.code().is_some_and(|code| code == "NOPERM" || code == "ERR") => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Names of the function libraries.
+///
+/// # Errors
+/// When Redis can't be asked.
+pub async fn libraries(conn: &mut impl ConnectionLike) -> RedisResult<Vec<String>> {
+    let libraries: Vec<BTreeMap<String, redis::Value>> = cmd("FUNCTION").arg("LIST").query_async(conn).await?;
+    let names = libraries.into_iter().filter_map(|mut library| library.remove("library_name"));
+    names.map(|name| reply::bytes(name).map(|name| String::from_utf8_lossy(&name).into_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn info_is_read_field_by_field() {
+        let info = Info::parse("# Server\r\nredis_version:7.0.15\r\naof_enabled:1\r\n\r\n# Keyspace\r\ndb0:keys=12,expires=3,avg_ttl=0\r\ndb3:keys=1,expires=0\r\n");
+        assert_eq!(info.text("redis_version"), Some("7.0.15"));
+        assert!(info.flag("aof_enabled"));
+        assert!(!info.flag("aof_rewrite_in_progress"));
+        assert_eq!(info.keyspace(), BTreeMap::from([(0, 12), (3, 1)]));
+    }
+}
