@@ -46,17 +46,29 @@ pub(crate) struct AdminConfig {
     #[serde(with = "humantime_serde")]
     pub(crate) rollup_collect: Duration,
     /// After this time without acknowledgement the entries of another copy are taken over.
-    #[serde(serialize_with = "humantime_serde::serialize", deserialize_with = "positive::duration")]
+    #[serde(
+        serialize_with = "humantime_serde::serialize",
+        deserialize_with = "positive::duration"
+    )]
     pub(crate) claim_after: Duration,
     /// How often policies run where TimescaleDB has no scheduler, and how often the Apache edition's larger timeframes are
     /// brought up to date.
-    #[serde(serialize_with = "humantime_serde::serialize", deserialize_with = "positive::duration")]
+    #[serde(
+        serialize_with = "humantime_serde::serialize",
+        deserialize_with = "positive::duration"
+    )]
     pub(crate) policy_interval: Duration,
     /// How often sizes and lags are measured for `/metrics`.
-    #[serde(serialize_with = "humantime_serde::serialize", deserialize_with = "positive::duration")]
+    #[serde(
+        serialize_with = "humantime_serde::serialize",
+        deserialize_with = "positive::duration"
+    )]
     pub(crate) measure_interval: Duration,
     /// Changes of candles younger than this are refreshed by policy; older ones by `stream:rollups`.
-    #[serde(serialize_with = "humantime_serde::serialize", deserialize_with = "positive::duration")]
+    #[serde(
+        serialize_with = "humantime_serde::serialize",
+        deserialize_with = "positive::duration"
+    )]
     pub(crate) refresh_window: Duration,
 }
 

@@ -1,9 +1,18 @@
 //! Keeps the history in order: schema, larger timeframes, repairs, compression and retention, and shows an operator
 //! what is where.
 
+mod backups;
+mod candles;
 mod cli;
 mod commands;
 mod config;
+mod dead_letter;
+mod measure;
+mod metrics;
+mod policies;
+mod repairs;
+mod rollups;
+mod run;
 mod stores;
 mod terminal;
 

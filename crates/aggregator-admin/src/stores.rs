@@ -22,7 +22,7 @@ pub(crate) const APPLICATION: &str = "aggregator-admin";
 /// Pause between two attempts of [`patiently`].
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Both stores. Nothing is opened before it is used.
+/// Both stores, as one command uses them. Nothing is opened before it is used.
 pub(crate) struct Stores {
     pub(crate) redis: Connection,
     pub(crate) pool: Pool,
@@ -30,13 +30,23 @@ pub(crate) struct Stores {
 
 impl Stores {
     pub(crate) fn new(config: &Config) -> Self {
-        Self { redis: Connection::ordinary(&config.redis), pool: Pool::new(&config.postgres, APPLICATION) }
+        let mut postgres = config.postgres.clone();
+        // Somebody looks on and can end it: counting and comparing everything takes as long as it takes.
+        postgres.statement_timeout = Duration::ZERO;
+        Self {
+            redis: Connection::ordinary(&config.redis),
+            pool: Pool::new(&postgres, APPLICATION),
+        }
     }
 
     /// The number of partitions that Redis holds.
     pub(crate) async fn partitions(&mut self) -> anyhow::Result<u16> {
-        let stored = partitions::stored(&mut self.redis).await.context("reading the number of partitions from Redis")?;
-        stored.ok_or_else(|| Misconfigured::new("Redis holds no number of partitions; run `aggregator-admin migrate`").into())
+        let stored = partitions::stored(&mut self.redis)
+            .await
+            .context("reading the number of partitions from Redis")?;
+        stored.ok_or_else(|| {
+            Misconfigured::new("Redis holds no number of partitions; run `aggregator-admin migrate`").into()
+        })
     }
 }
 
@@ -73,7 +83,9 @@ pub(crate) async fn patiently<T>(
 pub(crate) async fn await_redis(config: &RedisConfig, wait: Duration) -> anyhow::Result<()> {
     let mut redis = Connection::ordinary(config);
     patiently(wait, "Redis", async || {
-        trim::now_ms(&mut redis).await.with_context(|| format!("asking Redis at {}", config.url))?;
+        trim::now_ms(&mut redis)
+            .await
+            .with_context(|| format!("asking Redis at {}", config.url))?;
         Ok(())
     })
     .await
@@ -83,10 +95,23 @@ pub(crate) async fn await_redis(config: &RedisConfig, wait: Duration) -> anyhow:
 pub(crate) fn passes(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let of_redis = || cause.downcast_ref::<RedisError>().is_some_and(is_transient);
-        let of_functions = || matches!(cause.downcast_ref(), Some(functions::FunctionsError::Redis(error)) if is_transient(error));
-        let of_connection = || cause.downcast_ref::<ConnectError>().is_some_and(|error| error.fault() == Fault::Transient);
-        let of_schema = || cause.downcast_ref::<MigrationError>().is_some_and(|error| error.fault() == Fault::Transient);
-        let of_statement = || cause.downcast_ref::<diesel::result::Error>().is_some_and(|error| Fault::of(error) == Fault::Transient);
+        let of_functions =
+            || matches!(cause.downcast_ref(), Some(functions::FunctionsError::Redis(error)) if is_transient(error));
+        let of_connection = || {
+            cause
+                .downcast_ref::<ConnectError>()
+                .is_some_and(|error| error.fault() == Fault::Transient)
+        };
+        let of_schema = || {
+            cause
+                .downcast_ref::<MigrationError>()
+                .is_some_and(|error| error.fault() == Fault::Transient)
+        };
+        let of_statement = || {
+            cause
+                .downcast_ref::<diesel::result::Error>()
+                .is_some_and(|error| Fault::of(error) == Fault::Transient)
+        };
         of_redis() || of_functions() || of_connection() || of_schema() || of_statement()
     })
 }

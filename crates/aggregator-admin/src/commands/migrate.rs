@@ -52,7 +52,9 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     changes += changed;
     changes += create_groups(redis, partitions).await?;
     let (mut connection, server) = history(&stores.pool).await?;
-    let known = queries::symbols::list(&mut connection).await.explained("reading the symbols")?;
+    let known = queries::symbols::list(&mut connection)
+        .await
+        .explained("reading the symbols")?;
     changes += synchronise_symbols(&mut stores.redis, &known).await?;
     if changes == 0 {
         say("nothing to do")?;
@@ -82,7 +84,8 @@ async fn schema(config: &Config, wait: Duration) -> anyhow::Result<usize> {
         Ok(migrations::run(connect(&config.postgres, APPLICATION).await?).await?)
     })
     .await?;
-    done.iter().try_for_each(|name| say(format_args!("schema: ran {name}")))?;
+    done.iter()
+        .try_for_each(|name| say(format_args!("schema: ran {name}")))?;
     Ok(done.len())
 }
 
@@ -93,16 +96,22 @@ async fn load_functions(redis: &mut Connection) -> anyhow::Result<usize> {
         Err(FunctionsError::Missing) => "there were none".to_owned(),
         Err(FunctionsError::Old { found }) => format!("there was version {found}"),
     };
-    functions::load(redis).await.context("loading the functions into Redis")?;
+    functions::load(redis)
+        .await
+        .context("loading the functions into Redis")?;
     say(format_args!("functions: loaded version {}, {why}", functions::VERSION))?;
     Ok(1)
 }
 
 async fn store_partitions(redis: &mut Connection, configured: u16, asked: Option<u16>) -> anyhow::Result<(u16, usize)> {
-    let stored = partitions::stored(redis).await.context("reading the number of partitions")?;
+    let stored = partitions::stored(redis)
+        .await
+        .context("reading the number of partitions")?;
     let Some(stored) = stored else {
         let wanted = asked.unwrap_or(configured);
-        let stored = partitions::store_once(redis, wanted).await.context("storing the number of partitions")?;
+        let stored = partitions::store_once(redis, wanted)
+            .await
+            .context("storing the number of partitions")?;
         partitions::check(Some(stored), wanted)?;
         say(format_args!("partitions: {stored}"))?;
         return Ok((stored, 1));
@@ -114,17 +123,27 @@ async fn store_partitions(redis: &mut Connection, configured: u16, asked: Option
     if wanted == stored {
         return Ok((stored, 0));
     }
-    let mut obstacles = partitions::unfinished(redis, stored).await.context("looking for unfinished entries")?;
-    let holders = lease::holders(redis, HOT_WRITER, stored).await.context("looking for hot-writers")?;
+    let mut obstacles = partitions::unfinished(redis, stored)
+        .await
+        .context("looking for unfinished entries")?;
+    let holders = lease::holders(redis, HOT_WRITER, stored)
+        .await
+        .context("looking for hot-writers")?;
     if holders.iter().any(Option::is_some) {
         obstacles.push("hot-writers are running".to_owned());
     }
     if !obstacles.is_empty() {
         let obstacles = obstacles.join(", ");
-        anyhow::bail!("partitions stays {stored}: {obstacles}; stop the producers, let the workers finish, and stop the hot-writers");
+        anyhow::bail!(
+            "partitions stays {stored}: {obstacles}; stop the producers, let the workers finish, and stop the hot-writers"
+        );
     }
-    partitions::replace(redis, stored, wanted).await.context("storing the number of partitions")?;
-    say(format_args!("partitions: {wanted} instead of {stored}; give every worker `stream.partitions = {wanted}`"))?;
+    partitions::replace(redis, stored, wanted)
+        .await
+        .context("storing the number of partitions")?;
+    say(format_args!(
+        "partitions: {wanted} instead of {stored}; give every worker `stream.partitions = {wanted}`"
+    ))?;
     Ok((wanted, 1))
 }
 
@@ -132,7 +151,9 @@ async fn create_groups(redis: &mut Connection, partitions: u16) -> anyhow::Resul
     let mut created = 0;
     for stream in Stream::all(partitions) {
         for group in stream.groups() {
-            let new = create_group(redis, stream, group).await.with_context(|| format!("creating group {group} on {}", stream.key()))?;
+            let new = create_group(redis, stream, group)
+                .await
+                .with_context(|| format!("creating group {group} on {}", stream.key()))?;
             created += usize::from(new);
         }
     }
@@ -144,10 +165,20 @@ async fn create_groups(redis: &mut Connection, partitions: u16) -> anyhow::Resul
 
 /// PostgreSQL decides what a lot is; hot-writers read it from Redis.
 async fn synchronise_symbols(redis: &mut Connection, known: &[queries::symbols::KnownSymbol]) -> anyhow::Result<usize> {
-    let in_redis = VolumeDecimals::load(redis).await.context("reading the symbols' decimals")?;
-    let wanted = |name: &str| known.iter().find(|symbol| symbol.symbol == name).and_then(|symbol| u8::try_from(symbol.volume_decimals).ok());
+    let in_redis = VolumeDecimals::load(redis)
+        .await
+        .context("reading the symbols' decimals")?;
+    let wanted = |name: &str| {
+        known
+            .iter()
+            .find(|symbol| symbol.symbol == name)
+            .and_then(|symbol| u8::try_from(symbol.volume_decimals).ok())
+    };
     let mut changed = 0;
-    let names = known.iter().map(|symbol| symbol.symbol.as_str()).chain(in_redis.iter().map(|(name, _)| name));
+    let names = known
+        .iter()
+        .map(|symbol| symbol.symbol.as_str())
+        .chain(in_redis.iter().map(|(name, _)| name));
     let mut names: Vec<&str> = names.collect();
     names.sort_unstable();
     names.dedup();
@@ -155,7 +186,9 @@ async fn synchronise_symbols(redis: &mut Connection, known: &[queries::symbols::
         let Ok(symbol) = name.parse() else { continue };
         let decimals = wanted(name).unwrap_or(DEFAULT_VOLUME_DECIMALS);
         if in_redis.of(&symbol) != decimals {
-            symbols::store(redis, &symbol, decimals).await.context("storing a symbol's decimals")?;
+            symbols::store(redis, &symbol, decimals)
+                .await
+                .context("storing a symbol's decimals")?;
             say(format_args!("symbols: {symbol} has {decimals} decimals"))?;
             changed += 1;
         }

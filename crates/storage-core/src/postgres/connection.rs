@@ -81,12 +81,14 @@ pub async fn connect(config: &PostgresConfig, application: &str) -> Result<Async
 
 /// What every session of a worker needs.
 ///
-/// The last one is TimescaleDB's: a correction of old candles may unpack as many compressed rows as it takes. Servers
-/// without the extension keep it as a word that nobody reads.
+/// Notices, such as that a refresh found nothing to do, are not worth a log line. The last one is TimescaleDB's: a
+/// correction of old candles may unpack as many compressed rows as it takes. Servers without the extension keep it as a
+/// word that nobody reads.
 fn session_settings(statement_timeout: Duration) -> String {
     format!(
         "SET statement_timeout = {}; \
          SET idle_in_transaction_session_timeout = '60s'; \
+         SET client_min_messages = 'warning'; \
          SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0",
         statement_timeout.as_millis()
     )

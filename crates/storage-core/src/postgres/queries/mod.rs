@@ -11,3 +11,4 @@ pub mod storage;
 pub mod symbols;
 pub mod ticks;
 pub mod verify;
+pub mod verify;

@@ -1,0 +1,314 @@
+//! `dead-letters`: what no worker could use, and putting it into its stream again.
+
+use anyhow::{Context, anyhow, bail};
+use diesel_async::{AsyncConnection, AsyncPgConnection};
+use serde_json::Value;
+use storage_core::domain::partition::partition_of;
+use storage_core::domain::symbol::Symbol;
+use storage_core::domain::time::rfc3339;
+use storage_core::postgres::queries::dead_letters::{self, DeadLetter, Filter};
+use storage_core::redis::connection::Connection;
+use storage_core::redis::stream::{self, Stream};
+
+use crate::config::Config;
+use crate::stores::{Explained, Stores, history};
+use crate::terminal::{say, table};
+
+/// Names the ID that the entry had at first, so that it still counts once.
+const REQUEUED: &str = "requeued";
+/// Longer reasons are cut in the list; `show` has them whole.
+const REASON_WIDTH: usize = 80;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Lists dead letters, newest first
+    List {
+        #[command(flatten)]
+        which: Which,
+        /// The most to list
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+        /// Also those that were requeued
+        #[arg(long)]
+        requeued_too: bool,
+    },
+    /// Shows one with all its fields
+    Show {
+        /// As `list` shows it: STREAM/ID, or the ID alone where only one stream has it
+        id: String,
+    },
+    /// Puts entries into their streams again, after what was wrong with them was mended
+    #[command(group = clap::ArgGroup::new("target").required(true).args(["id", "all"]))]
+    Requeue {
+        /// As `list` shows it: STREAM/ID, or the ID alone where only one stream has it
+        #[arg(conflicts_with_all = ["stream", "reason"])]
+        id: Option<String>,
+        /// Every one that was not requeued yet
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        which: Which,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Which {
+    /// Only those of this stream, such as ticks:0
+    #[arg(long, value_name = "STREAM")]
+    stream: Option<String>,
+    /// Only those whose reason contains this text
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+impl Which {
+    fn filter(&self, requeued_too: bool) -> Filter {
+        Filter {
+            stream: self.stream.as_deref().map(key),
+            reason: self.reason.clone(),
+            requeued_too,
+        }
+    }
+}
+
+pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
+    let mut stores = Stores::new(config);
+    let partitions = match args.command {
+        Command::Requeue { .. } => stores.partitions().await?,
+        _ => 0,
+    };
+    let (mut connection, _) = history(&stores.pool).await?;
+    match &args.command {
+        Command::List {
+            which,
+            limit,
+            requeued_too,
+        } => {
+            let filter = which.filter(*requeued_too);
+            let letters = dead_letters::list(&mut connection, &filter, i64::from(*limit)).await;
+            list(&letters.explained("reading dead letters")?)
+        }
+        Command::Show { id } => show(&find(&mut connection, id).await?),
+        Command::Requeue { id: Some(id), .. } => {
+            let letter = find(&mut connection, id).await?;
+            let new_id = requeue(&mut connection, &mut stores.redis, partitions, &letter).await?;
+            say(format_args!("{} is {new_id} now", name(&letter)))
+        }
+        Command::Requeue { which, .. } => {
+            let letters = dead_letters::list(&mut connection, &which.filter(false), i64::MAX).await;
+            requeue_all(
+                &mut connection,
+                &mut stores.redis,
+                partitions,
+                &letters.explained("reading dead letters")?,
+            )
+            .await
+        }
+    }
+}
+
+fn list(letters: &[DeadLetter]) -> anyhow::Result<()> {
+    if letters.is_empty() {
+        return say("no dead letters");
+    }
+    let mut shown = table(&["id", "first seen", "reason", "requeued"]);
+    for letter in letters {
+        let mut reason: String = letter.reason.chars().take(REASON_WIDTH).collect();
+        if reason.len() < letter.reason.len() {
+            reason.push('…');
+        }
+        let requeued = letter.requeued_as.clone().unwrap_or_default();
+        shown.add_row([
+            name(letter),
+            rfc3339(letter.first_seen.timestamp() * 1_000_000),
+            printable(&reason),
+            requeued,
+        ]);
+    }
+    say(shown)
+}
+
+fn show(letter: &DeadLetter) -> anyhow::Result<()> {
+    say(format_args!("id          {}", name(letter)))?;
+    say(format_args!("reason      {}", printable(&letter.reason)))?;
+    say(format_args!(
+        "first seen  {}",
+        rfc3339(letter.first_seen.timestamp_micros())
+    ))?;
+    if let (Some(at), Some(id)) = (letter.requeued_at, &letter.requeued_as) {
+        say(format_args!("requeued    {} as {id}", rfc3339(at.timestamp_micros())))?;
+    }
+    if letter.truncated {
+        say("truncated   a value was too long and was cut; it can't be requeued")?;
+    }
+    say("fields")?;
+    say(serde_json::to_string_pretty(&letter.fields)?)
+}
+
+async fn find(connection: &mut AsyncPgConnection, id: &str) -> anyhow::Result<DeadLetter> {
+    let mut found = match id.rsplit_once('/') {
+        Some((stream, id)) => dead_letters::find(connection, &key(stream), id)
+            .await
+            .explained("reading a dead letter")?
+            .into_iter()
+            .collect(),
+        None => dead_letters::with_id(connection, id)
+            .await
+            .explained("reading a dead letter")?,
+    };
+    match (found.pop(), found.len()) {
+        (Some(letter), 0) => Ok(letter),
+        (Some(_), _) => Err(anyhow!(
+            "several streams had an entry {id}; write STREAM/ID, as `dead-letters list` shows it"
+        )),
+        (None, _) => Err(anyhow!(
+            "there is no dead letter {id}; `aggregator-admin dead-letters list` shows those that there are"
+        )),
+    }
+}
+
+async fn requeue_all(
+    connection: &mut AsyncPgConnection,
+    redis: &mut Connection,
+    partitions: u16,
+    letters: &[DeadLetter],
+) -> anyhow::Result<()> {
+    let mut failed = 0;
+    // Oldest first, so that they come back in the order in which they were written.
+    for letter in letters.iter().rev() {
+        match requeue(connection, redis, partitions, letter).await {
+            Ok(new_id) => say(format_args!("{} is {new_id} now", name(letter)))?,
+            Err(error) => {
+                failed += 1;
+                say(format_args!("{} stays: {error:#}", name(letter)))?;
+            }
+        }
+    }
+    match (letters.len(), failed) {
+        (0, _) => say("nothing to do"),
+        (_, 0) => Ok(()),
+        (all, failed) => Err(anyhow!("{failed} of {all} dead letters were not requeued")),
+    }
+}
+
+/// Writes the entry into its stream and notes that, keeping others from doing the same meanwhile.
+async fn requeue(
+    connection: &mut AsyncPgConnection,
+    redis: &mut Connection,
+    partitions: u16,
+    letter: &DeadLetter,
+) -> anyhow::Result<String> {
+    let (stream, fields) = entry(letter, partitions)?;
+    connection
+        .transaction(async |connection| {
+            let current = dead_letters::lock(connection, &letter.stream, &letter.entry_id).await?;
+            let current = current.context("it is gone")?;
+            if let Some(as_id) = current.requeued_as {
+                bail!("it was requeued already, as {as_id}");
+            }
+            let new_id = stream::add_again(redis, stream, &fields)
+                .await
+                .context("writing the entry")?;
+            dead_letters::mark_requeued(connection, &letter.stream, &letter.entry_id, &new_id).await?;
+            Ok(new_id)
+        })
+        .await
+}
+
+/// The stream and fields with which the entry comes back. Ticks go to the partition of their symbol, whatever stream they
+/// were in.
+fn entry(letter: &DeadLetter, partitions: u16) -> anyhow::Result<(Stream, Vec<(String, String)>)> {
+    if letter.truncated {
+        bail!("a value was too long and was cut, so it can't be requeued");
+    }
+    let Value::Object(object) = &letter.fields else {
+        bail!("its fields are not an object")
+    };
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let mut fields: Vec<_> = object.iter().map(|(name, value)| (name.clone(), text(value))).collect();
+    if !object.contains_key(REQUEUED) {
+        fields.push((REQUEUED.to_owned(), letter.entry_id.clone()));
+    }
+    let symbol = object
+        .get("symbol")
+        .and_then(Value::as_str)
+        .and_then(|symbol| symbol.parse::<Symbol>().ok());
+    let stream = match (letter.stream.parse()?, symbol) {
+        (Stream::Ticks(_), Some(symbol)) => Stream::Ticks(partition_of(&symbol, partitions)),
+        (stream, _) => stream,
+    };
+    Ok((stream, fields))
+}
+
+fn key(stream: &str) -> String {
+    if stream.starts_with("stream:") {
+        stream.to_owned()
+    } else {
+        format!("stream:{stream}")
+    }
+}
+
+fn name(letter: &DeadLetter) -> String {
+    printable(&format!(
+        "{}/{}",
+        letter.stream.trim_start_matches("stream:"),
+        letter.entry_id
+    ))
+}
+
+/// What a producer wrote must not steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn letter(stream: &str, fields: Value) -> DeadLetter {
+        DeadLetter {
+            stream: stream.into(),
+            entry_id: "5-1".into(),
+            reason: String::new(),
+            fields,
+            truncated: false,
+            first_seen: chrono::DateTime::UNIX_EPOCH,
+            requeued_at: None,
+            requeued_as: None,
+        }
+    }
+
+    #[test]
+    fn a_tick_comes_back_in_its_symbols_partition_with_its_first_id() {
+        let symbol: Symbol = "XRPETH".parse().unwrap();
+        let (stream, fields) = entry(&letter("stream:ticks:9", json!({"symbol": "XRPETH", "qty": "1"})), 4).unwrap();
+        assert_eq!(stream, Stream::Ticks(partition_of(&symbol, 4)));
+        assert!(fields.contains(&("requeued".into(), "5-1".into())));
+        let (_, fields) = entry(&letter("stream:signals", json!({"requeued": "1-1"})), 4).unwrap();
+        assert_eq!(fields, [("requeued".into(), "1-1".into())]);
+    }
+
+    #[test]
+    fn what_was_cut_or_has_no_stream_is_not_requeued() {
+        let cut = DeadLetter {
+            truncated: true,
+            ..letter("stream:signals", json!({}))
+        };
+        assert!(entry(&cut, 4).is_err());
+        assert!(entry(&letter("stream:elsewhere", json!({})), 4).is_err());
+    }
+
+    #[test]
+    fn what_a_producer_wrote_does_not_steer_the_terminal() {
+        assert_eq!(printable("a\x1b[31m\n"), "a\u{fffd}[31m\u{fffd}");
+    }
+}

@@ -1,0 +1,42 @@
+//! `refresh`: brings larger timeframes up to date now.
+
+use storage_core::config::Misconfigured;
+use storage_core::domain::time::TimeRange;
+use storage_core::postgres::queries::rollups::ALWAYS;
+
+use crate::cli::time;
+use crate::config::Config;
+use crate::rollups::refresh;
+use crate::stores::{Stores, history};
+use crate::terminal::say;
+
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["all", "from"]))]
+pub(crate) struct Args {
+    /// Refreshes the whole history
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    all: bool,
+    /// Start of the time to refresh: 2019-10-11T00:00:00Z or 2019-10-11; whole buckets are refreshed
+    #[arg(long, value_name = "TIME", requires = "to", value_parser = time)]
+    from: Option<i64>,
+    /// End of the time to refresh
+    #[arg(long, value_name = "TIME", requires = "from", value_parser = time)]
+    to: Option<i64>,
+}
+
+pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
+    let range = match (args.from, args.to) {
+        (Some(from_us), Some(to_us)) if from_us < to_us => TimeRange { from_us, to_us },
+        (None, None) => ALWAYS,
+        _ => return Err(Misconfigured::new("--from must be before --to").into()),
+    };
+    let stores = Stores::new(config);
+    let (mut connection, server) = history(&stores.pool).await?;
+    refresh::buckets(&mut connection, server.edition, &[range], |timeframe, took| {
+        say(format_args!(
+            "{timeframe:>4} candles up to date, {:.2} s",
+            took.as_secs_f64()
+        ))
+    })
+    .await
+}

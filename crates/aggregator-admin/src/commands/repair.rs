@@ -1,0 +1,69 @@
+//! `repair`: computes minutes again from their ticks, now.
+
+use anyhow::bail;
+use storage_core::config::Misconfigured;
+use storage_core::domain::symbol::Symbol;
+use storage_core::domain::time::{TimeRange, rfc3339};
+use storage_core::postgres::queries::verify::minutes_with_ticks;
+
+use crate::cli::time;
+use crate::config::Config;
+use crate::repairs::{Outcome, minute, recompute};
+use crate::rollups::refresh;
+use crate::stores::{Explained, Stores, history};
+use crate::terminal::{say, thousands};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The symbol
+    symbol: Symbol,
+    /// Start of the time to repair: 2019-10-11T00:00:00Z or 2019-10-11
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    from: i64,
+    /// End of the time to repair
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    to: i64,
+}
+
+pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
+    if args.from >= args.to {
+        return Err(Misconfigured::new("--from must be before --to").into());
+    }
+    let stores = Stores::new(config);
+    let (mut connection, server) = history(&stores.pool).await?;
+    let range = TimeRange {
+        from_us: args.from,
+        to_us: args.to,
+    };
+    let minutes = minutes_with_ticks(&mut connection, &args.symbol, range)
+        .await
+        .explained("reading the minutes")?;
+    let mut repaired = Vec::new();
+    let mut kept = 0;
+    for start_us in &minutes {
+        match recompute(&mut connection, &args.symbol, *start_us)
+            .await
+            .explained("computing a minute from its ticks")?
+        {
+            Outcome::Replaced => repaired.push(minute(*start_us)),
+            Outcome::NoTicks => {}
+            Outcome::FewerTrades { ticks } => {
+                kept += 1;
+                say(format_args!(
+                    "{} stays: its candle has more trades than the {ticks} ticks that are kept",
+                    rfc3339(*start_us)
+                ))?;
+            }
+        }
+    }
+    refresh::buckets(&mut connection, server.edition, &repaired, |_, _| Ok(())).await?;
+    let computed = thousands(i128::try_from(repaired.len())?);
+    say(format_args!(
+        "computed {computed} minutes of {} from their ticks, and refreshed the larger timeframes",
+        args.symbol
+    ))?;
+    match kept {
+        0 => Ok(()),
+        kept => bail!("{kept} minutes were left as they are"),
+    }
+}

@@ -1,0 +1,93 @@
+//! The task for `stream:rollups`: collects ranges for a short time, refreshes what they touch, then acknowledges.
+
+use anyhow::Context;
+use storage_core::domain::entry::Entry;
+use storage_core::domain::stream_id::StreamId;
+use storage_core::domain::time::TimeRange;
+use storage_core::redis::codec::rollups::decode_entry;
+use storage_core::redis::connection::Connection;
+use storage_core::redis::group_reader::GroupReader;
+use storage_core::redis::stream::Stream;
+use tokio::time::Instant;
+
+use super::refresh;
+use crate::dead_letter;
+use crate::metrics::{REFRESH, ROLLUPS};
+use crate::run::{BLOCK, Worker};
+
+/// The most ranges that are refreshed together.
+const MOST: usize = 10_000;
+
+/// What is refreshed together: ranges, and the entries that announced them.
+#[derive(Default)]
+struct Batch {
+    ids: Vec<StreamId>,
+    ranges: Vec<TimeRange>,
+}
+
+/// Works until a shutdown is asked for or something fails; then what was collected but not refreshed is read again.
+pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
+    let mut reader = worker.reader(Stream::Rollups);
+    let mut redis = worker.redis();
+    while !worker.token.is_cancelled() {
+        let batch = next_batch(&worker, &mut reader, &mut redis).await?;
+        if !batch.ids.is_empty() {
+            refresh(&worker, &batch).await?;
+            reader.acknowledge(&batch.ids).await.context("acknowledging rollups")?;
+        }
+        worker.readiness.ok("rollups");
+    }
+    Ok(())
+}
+
+async fn next_batch(worker: &Worker, reader: &mut GroupReader, redis: &mut Connection) -> anyhow::Result<Batch> {
+    let mut batch = Batch::default();
+    take(reader.read().await.context("reading rollups")?, &mut batch, redis).await?;
+    if batch.ids.is_empty() {
+        return Ok(batch);
+    }
+    let until = Instant::now() + worker.config.admin.rollup_collect;
+    while batch.ids.len() < MOST && !worker.token.is_cancelled() {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        let more = reader
+            .read_more(worker.config.admin.batch, left.min(BLOCK))
+            .await
+            .context("reading rollups")?;
+        take(more, &mut batch, redis).await?;
+    }
+    Ok(batch)
+}
+
+async fn take(entries: Vec<Entry>, batch: &mut Batch, redis: &mut Connection) -> anyhow::Result<()> {
+    for entry in entries {
+        batch.ids.push(entry.id);
+        // One without fields was deleted while it was pending.
+        if !entry.fields.is_empty() {
+            match decode_entry(&entry) {
+                Ok(range) => batch.ranges.push(range),
+                Err(reason) => dead_letter::send(redis, Stream::Rollups, &entry, &reason).await?,
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn refresh(worker: &Worker, batch: &Batch) -> anyhow::Result<()> {
+    let mut connection = worker.pool.get().await?;
+    refresh::buckets(
+        &mut connection,
+        worker.server.edition,
+        &batch.ranges,
+        |timeframe, took| {
+            REFRESH.record(timeframe.label(), took.as_secs_f64());
+            Ok(())
+        },
+    )
+    .await?;
+    ROLLUPS.increment(u64::try_from(batch.ranges.len())?);
+    tracing::debug!(ranges = batch.ranges.len(), "refreshed the larger timeframes");
+    Ok(())
+}
