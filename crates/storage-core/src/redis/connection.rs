@@ -4,6 +4,7 @@
 //! repeat their command (all of the pipeline's writes may be repeated). A blocking read has a connection of its own: on a shared
 //! one everybody would wait for it.
 
+use std::error::Error;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -103,10 +104,8 @@ impl ConnectionLike for Connection {
 /// # Errors
 /// When a password or certificate file can't be read.
 pub fn client(config: &RedisConfig) -> RedisResult<Client> {
-    let info = config.connection_info()?;
-    let read = |path: &Path| {
-        std::fs::read(path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-    };
+    let info = config.connection_info().map_err(|error| unusable(error.to_string()))?;
+    let read = |path: &Path| std::fs::read(path).map_err(|error| unusable(format!("{}: {error}", path.display())));
     let root_cert = config.ca_file.as_deref().map(read).transpose()?;
     let client_tls = match (&config.cert_file, &config.key_file) {
         (Some(cert), Some(key)) => Some(ClientTlsConfig {
@@ -128,12 +127,26 @@ pub fn client(config: &RedisConfig) -> RedisResult<Client> {
     Client::build_with_tls(info, TlsCertificates { client_tls, root_cert })
 }
 
+/// Not an input or output error, as no waiting mends it.
+fn unusable(reason: String) -> RedisError {
+    (ErrorKind::InvalidClientConfig, "cannot be used", reason).into()
+}
+
+/// Whether the two sides do not agree on TLS: a certificate that is not trusted or for another name, or a server without TLS.
+fn is_of_tls(error: &RedisError) -> bool {
+    // The driver keeps the cause in an `Arc`, which is what its `source` shows.
+    let shared = error.source().and_then(|cause| cause.downcast_ref::<Arc<dyn Error + Send + Sync>>());
+    let cause = shared.and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
+}
+
 /// The error with what an operator needs to know: where Redis was looked for, and what to do. Shows no secret.
 pub fn explained(error: RedisError, config: &RedisConfig) -> anyhow::Error {
     let remedy = match error.code() {
         Some("WRONGPASS" | "NOAUTH") => "; check user and password in the URL or in `password_file`",
         Some("NOPERM") => "; grant the user what it needs, `redis/users.acl` shows the rights of each worker",
         Some("OOM") => "; raise `maxmemory`, or wait until the streams are drained",
+        None if is_of_tls(&error) => "; check `ca_file`, and that its certificate is for this host",
         None if error.is_io_error() || error.is_timeout() => "; is it running, and is this its port?",
         _ => "",
     };
@@ -168,6 +181,7 @@ pub fn is_transient(error: &RedisError) -> bool {
                 | "NOREPLICAS"
                 | "NOGROUP"
         ),
+        None if is_of_tls(error) => false,
         None => {
             error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_connection_refusal()
         }

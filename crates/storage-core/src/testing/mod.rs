@@ -7,6 +7,7 @@
     reason = "a test that can't have its server has failed, and what was skipped must be seen"
 )]
 
+pub mod certificates;
 pub mod native;
 pub mod postgres;
 pub mod process;

@@ -33,8 +33,17 @@ impl TestRedis {
     pub async fn start() -> Self {
         let started = match env::var("REDIS_URL") {
             Ok(url) if !url.is_empty() => Self::emptied(&url).await,
-            _ => Self::own().await,
+            _ => Self::own(&[]).await,
         };
+        started.unwrap_or_else(|error| panic!("a Redis for the test: {error:#}"))
+    }
+
+    /// Starts a server with further options of redis-server, whatever `REDIS_URL` says.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_with(options: &[&str]) -> Self {
+        let started = Self::own(options).await;
         started.unwrap_or_else(|error| panic!("a Redis for the test: {error:#}"))
     }
 
@@ -45,18 +54,18 @@ impl TestRedis {
         Ok(Self { config, _server: None })
     }
 
-    async fn own() -> anyhow::Result<Self> {
-        let mut started = Self::spawn().await;
+    async fn own(further: &[&str]) -> anyhow::Result<Self> {
+        let mut started = Self::spawn(further).await;
         for _ in 1..ATTEMPTS {
             if started.is_ok() {
                 break;
             }
-            started = Self::spawn().await;
+            started = Self::spawn(further).await;
         }
         started
     }
 
-    async fn spawn() -> anyhow::Result<Self> {
+    async fn spawn(further: &[&str]) -> anyhow::Result<Self> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
         let folder = TempDir::new()?;
         let data = folder
@@ -76,7 +85,7 @@ impl TestRedis {
             "--maxmemory-policy",
             "noeviction",
         ];
-        let server = ServerProcess::start(&[&["redis-server"], &options[..]].concat(), "KILL", folder)?;
+        let server = ServerProcess::start(&[&["redis-server"], &options[..], further].concat(), "KILL", folder)?;
         let config = RedisConfig::at(&format!("redis://127.0.0.1:{port}"))?;
         server
             .until(PATIENCE, async || is_at(&config, &data).await.ok().filter(|own| *own))

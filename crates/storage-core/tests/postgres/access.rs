@@ -1,6 +1,4 @@
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use diesel::{QueryableByName, sql_query, sql_types::Bool};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
@@ -8,6 +6,7 @@ use storage_core::config::postgres::PostgresConfig;
 use storage_core::postgres::connection::{ConnectError, connect};
 use storage_core::postgres::error::{Fault, sqlstate};
 use storage_core::postgres::migrations;
+use storage_core::testing::certificates::Certificates;
 use storage_core::testing::native::NativeServer;
 
 fn url(server: &NativeServer, query: &str) -> String {
@@ -62,30 +61,12 @@ async fn is_encrypted(conn: &mut AsyncPgConnection) -> bool {
     row.ssl
 }
 
-/// An authority and a certificate that it signed for `localhost`; false where there is no openssl.
-fn make_certificates(folder: &Path) -> bool {
-    let script = "set -e
-        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem
-        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=stranger -keyout stranger.key -out stranger.pem
-        openssl req -newkey rsa:2048 -nodes -subj /CN=server -keyout server.key -out server.csr
-        printf 'subjectAltName=DNS:localhost' >server.ext
-        openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile server.ext -out server.pem
-        chmod 600 server.key";
-    Command::new("sh")
-        .args(["-c", script])
-        .current_dir(folder)
-        .output()
-        .is_ok_and(|made| made.status.success())
-}
-
 #[tokio::test]
 async fn tls_is_what_sslmode_asks_for() {
-    let folder = tempfile::tempdir().unwrap();
-    if !make_certificates(folder.path()) {
-        eprintln!("skipped: no openssl to make certificates with");
+    let Some(certificates) = Certificates::make() else {
         return;
-    }
-    let file = |name: &str| folder.path().join(name);
+    };
+    let file = |name: &str| certificates.file(name);
     let (certificate, key) = (file("server.pem"), file("server.key"));
     let settings = [
         "ssl=on".to_owned(),

@@ -1,0 +1,424 @@
+//! `redis/users.acl`: every user can do its work, and nothing else.
+
+use std::time::Duration;
+
+use redis::{RedisResult, Value, cmd};
+use storage_core::config::redis::RedisConfig;
+use storage_core::domain::stream_id::{Revision, StreamId};
+use storage_core::domain::symbol::Symbol;
+use storage_core::domain::timeframe::Timeframe;
+use storage_core::redis::connection::{Connection, is_permanent};
+use storage_core::redis::functions::{self, Expiry};
+use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
+use storage_core::redis::lease::{self, Membership};
+use storage_core::redis::position::positions;
+use storage_core::redis::stream::{self, AGGREGATOR_ADMIN, HOT_WRITER, Stream, WARM_SYNCER};
+use storage_core::redis::symbols::{self, VolumeDecimals};
+use storage_core::redis::{hot, keys, partitions, trim};
+use storage_core::testing::redis::TestRedis;
+
+const USERS: &str = include_str!("../../../../redis/users.acl");
+const FIRST_SECOND: Duration = Duration::from_secs(1);
+
+/// A server with these users, each with its own name as password, made ready by aggregator-admin.
+struct Server(TestRedis);
+
+impl Server {
+    async fn start() -> Self {
+        let server = Self(TestRedis::start_with(&[]).await);
+        let mut root = server.0.connect();
+        for line in USERS.lines().filter(|line| !line.starts_with("user default")) {
+            let words: Vec<&str> = line.split(' ').collect();
+            cmd("ACL")
+                .arg("SETUSER")
+                .arg(&words[1..])
+                .arg(format!(">{}", words[1]))
+                .exec_async(&mut root)
+                .await
+                .unwrap();
+        }
+        let mut admin = server.user("aggregator-admin");
+        functions::load(&mut admin).await.unwrap();
+        partitions::store_once(&mut admin, 2).await.unwrap();
+        for stream in Stream::all(2) {
+            for group in stream.groups() {
+                stream::create_group(&mut admin, stream, group).await.unwrap();
+            }
+        }
+        server
+    }
+
+    fn config(&self, name: &str) -> RedisConfig {
+        RedisConfig::at(&self.0.url().replace("redis://", &format!("redis://{name}:{name}@"))).unwrap()
+    }
+
+    fn user(&self, name: &str) -> Connection {
+        Connection::ordinary(&self.config(name))
+    }
+
+    async fn assert_refused(&self, name: &str, commands: &[&str]) {
+        for command in commands {
+            let error = self.run(name, command).await.unwrap_err();
+            assert_eq!(error.code(), Some("NOPERM"), "{name}: {command}: {error}");
+            assert!(is_permanent(&error.into()));
+        }
+    }
+
+    async fn run(&self, name: &str, command: &str) -> RedisResult<Value> {
+        let words: Vec<&str> = command.split(' ').collect();
+        cmd(words[0]).arg(&words[1..]).query_async(&mut self.user(name)).await
+    }
+
+    /// Adds a tick as its producer and returns its ID.
+    async fn tick(&self) -> StreamId {
+        let fields = vec![("symbol", "BTCUSDT".to_owned())];
+        let id: String = stream::add(Stream::Ticks(0), &fields)
+            .query_async(&mut self.user("feed-handler"))
+            .await
+            .unwrap();
+        id.parse().unwrap()
+    }
+
+    async fn read(&self, name: &str, group: &'static str, stream: Stream) {
+        let options = GroupReaderOptions {
+            group,
+            consumer: "test".to_owned(),
+            batch: 10,
+            block: Duration::from_millis(50),
+            claim_after: Duration::ZERO,
+        };
+        let mut reader = GroupReader::new(Connection::blocking(&self.config(name), FIRST_SECOND), stream, options);
+        reader.read().await.unwrap();
+        reader.acknowledge(&[StreamId::START]).await.unwrap();
+    }
+}
+
+fn symbol() -> Symbol {
+    "BTCUSDT".parse().unwrap()
+}
+
+fn some_fields() -> stream::Fields {
+    vec![("symbol", "BTCUSDT".to_owned())]
+}
+
+#[tokio::test]
+async fn without_a_password_nobody_gets_in() {
+    let mut kept = Vec::new();
+    for line in USERS.lines() {
+        let (user, rules) = line.strip_prefix("user ").unwrap().split_once(' ').unwrap();
+        assert!(
+            !rules.contains("nopass") && !rules.contains('>') && !rules.contains('#'),
+            "{user}"
+        );
+        assert_eq!(rules.starts_with("off "), user == "default", "{user}");
+        kept.push(user);
+    }
+    assert_eq!(
+        kept,
+        [
+            "default",
+            "hot-writer",
+            "warm-syncer",
+            "aggregator-admin",
+            "backup-runner",
+            "feed-handler",
+            "strategy",
+            "reader",
+            "operator"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn hot_writer_keeps_the_hot_view_and_trims() {
+    let server = Server::start().await;
+    let id = server.tick().await;
+    let conn = &mut server.user("hot-writer");
+    functions::check(conn).await.unwrap();
+    partitions::stored(conn).await.unwrap();
+    VolumeDecimals::load(conn).await.unwrap();
+    trim::now_ms(conn).await.unwrap();
+
+    let membership = Membership::new(HOT_WRITER, "test".to_owned(), FIRST_SECOND);
+    assert_eq!(membership.share(conn, 2).await.unwrap(), [0, 1]);
+    assert!(membership.hold(conn, 0).await.unwrap());
+    membership.release(conn, 0).await.unwrap();
+    membership.leave(conn).await.unwrap();
+
+    let blocking = &mut Connection::blocking(&server.config("hot-writer"), FIRST_SECOND);
+    assert_eq!(
+        stream::read_after(blocking, Stream::Ticks(0), StreamId::START, 10, 50)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    stream::range(conn, Stream::Ticks(0), StreamId::START, id, 10)
+        .await
+        .unwrap();
+    let revision = Revision::try_from(1).unwrap();
+    for (key, channel) in [
+        (keys::tick_latest(&symbol()), keys::tick_channel(&symbol())),
+        (
+            keys::candle_current(Timeframe::M1, &symbol()),
+            keys::candle_channel(Timeframe::M1, &symbol()),
+        ),
+        (
+            keys::candle_recent(Timeframe::M1, &symbol(), 0),
+            keys::candle_channel(Timeframe::M1, &symbol()),
+        ),
+        (keys::signal_active(&symbol()), keys::signal_channel(&symbol())),
+    ] {
+        let put = functions::put(
+            &key,
+            revision,
+            Expiry::AfterMs(60_000),
+            Some((&channel, "{}")),
+            &some_fields(),
+        );
+        assert_eq!(put.query_async::<u8>(conn).await.unwrap(), 1);
+        hot::candles(conn, std::slice::from_ref(&key)).await.unwrap();
+        hot::remove(&key).exec_async(conn).await.unwrap();
+    }
+    hot::opened(0, [&symbol()]).exec_async(conn).await.unwrap();
+    hot::open_symbols(conn, 0).await.unwrap();
+    hot::closed(0, [&symbol()]).exec_async(conn).await.unwrap();
+    for stream in [Stream::Candles(0), Stream::Repairs, Stream::Dead] {
+        stream::add(stream, &some_fields()).exec_async(conn).await.unwrap();
+    }
+    let advance = functions::advance(Stream::Ticks(0), HOT_WRITER, StreamId::START, id, 1);
+    assert_eq!(advance.query_async::<u8>(conn).await.unwrap(), 1);
+    server.read("hot-writer", HOT_WRITER, Stream::Signals).await;
+    for stream in Stream::all(2) {
+        positions(conn, stream).await.unwrap();
+        trim::trim(conn, stream, Duration::ZERO).await.unwrap();
+    }
+
+    server
+        .assert_refused(
+            "hot-writer",
+            &[
+                "FLUSHALL",
+                "CONFIG GET *",
+                "ACL LIST",
+                "KEYS *",
+                "SCAN 0",
+                "DEL other",
+                "SET stream:partitions 3",
+                "HSET stream:symbols BTCUSDT 2",
+                "XADD stream:rollups * a b",
+                "XADD stream:backups * a b",
+                "PUBLISH other x",
+                "SUBSCRIBE tick:BTCUSDT",
+                "FUNCTION FLUSH",
+                "EVAL return 0",
+            ],
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn warm_syncer_reads_as_a_group_and_asks_for_repairs() {
+    let server = Server::start().await;
+    server.tick().await;
+    let conn = &mut server.user("warm-syncer");
+    functions::check(conn).await.unwrap();
+    partitions::stored(conn).await.unwrap();
+    for stream in [Stream::Ticks(0), Stream::Candles(0), Stream::Signals, Stream::Dead] {
+        server.read("warm-syncer", WARM_SYNCER, stream).await;
+        positions(conn, stream).await.unwrap();
+        stream::create_group(conn, stream, WARM_SYNCER).await.unwrap();
+    }
+    for stream in [Stream::Repairs, Stream::Rollups, Stream::Dead] {
+        stream::add_all(conn, stream, &[some_fields()]).await.unwrap();
+    }
+
+    server
+        .assert_refused(
+            "warm-syncer",
+            &[
+                "XADD stream:ticks:0 * a b",
+                "XADD stream:candles:0 * a b",
+                "XTRIM stream:ticks:0 MAXLEN 0",
+                "DEL stream:ticks:0",
+                "XGROUP DESTROY stream:ticks:0 hot-writer",
+                "HGETALL tick:latest:BTCUSDT",
+                "SET stream:partitions 3",
+                "PUBLISH tick:BTCUSDT x",
+                "FUNCTION FLUSH",
+            ],
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn aggregator_admin_keeps_the_streams_and_reads_the_hot_view() {
+    let server = Server::start().await;
+    let id = server.tick().await;
+    let conn = &mut server.user("aggregator-admin");
+    functions::check(conn).await.unwrap();
+    partitions::check(partitions::stored(conn).await.unwrap(), 2).unwrap();
+    partitions::unfinished(conn, 2).await.unwrap();
+    partitions::replace(conn, 2, 1).await.unwrap();
+    symbols::store(conn, &symbol(), 2).await.unwrap();
+    symbols::store(conn, &symbol(), 8).await.unwrap();
+    VolumeDecimals::load(conn).await.unwrap();
+    lease::holders(conn, HOT_WRITER, 2).await.unwrap();
+    lease::members(conn, HOT_WRITER).await.unwrap();
+    let leader = Membership::new(AGGREGATOR_ADMIN, "test".to_owned(), FIRST_SECOND);
+    leader.share(conn, 1).await.unwrap();
+    assert!(leader.hold(conn, 0).await.unwrap());
+    leader.release(conn, 0).await.unwrap();
+    hot::candles(conn, &[keys::candle_current(Timeframe::M1, &symbol())])
+        .await
+        .unwrap();
+    hot::hash(conn, &keys::tick_latest(&symbol())).await.unwrap();
+    for stream in [Stream::Repairs, Stream::Rollups, Stream::Backups] {
+        server.read("aggregator-admin", AGGREGATOR_ADMIN, stream).await;
+        positions(conn, stream).await.unwrap();
+        stream::length(conn, stream).await.unwrap();
+    }
+    stream::range(conn, Stream::Ticks(0), StreamId::START, id, 1)
+        .await
+        .unwrap();
+    stream::add_again(conn, Stream::Ticks(0), &[("symbol".to_owned(), "BTCUSDT".to_owned())])
+        .await
+        .unwrap();
+
+    server
+        .assert_refused(
+            "aggregator-admin",
+            &[
+                "FLUSHALL",
+                "CONFIG SET maxmemory 1",
+                "ACL LIST",
+                "SHUTDOWN",
+                "HSET candle:current:1m:BTCUSDT close 1",
+                "DEL tick:latest:BTCUSDT",
+                "SET lease:hot-writer:0 me",
+                "PUBLISH tick:BTCUSDT x",
+            ],
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn backup_runner_reads_everything_and_changes_nothing() {
+    let server = Server::start().await;
+    server.tick().await;
+    for command in [
+        "INFO",
+        "CONFIG GET appendonly",
+        "SCAN 0",
+        "TYPE stream:ticks:0",
+        "DUMP stream:ticks:0",
+        "PEXPIRETIME stream:ticks:0",
+        "XLEN stream:ticks:0",
+        "XINFO GROUPS stream:ticks:0",
+        "FUNCTION LIST",
+        "FUNCTION DUMP",
+        "DBSIZE",
+        "REPLCONF rdb-only 1",
+        "XADD stream:backups * kind redis",
+    ] {
+        server
+            .run("backup-runner", command)
+            .await
+            .unwrap_or_else(|error| panic!("{command}: {error}"));
+    }
+    server
+        .assert_refused(
+            "backup-runner",
+            &[
+                "FLUSHALL",
+                "CONFIG SET dir /tmp",
+                "ACL LIST",
+                "RESTORE other 0 x",
+                "DEL stream:ticks:0",
+                "XADD stream:ticks:0 * a b",
+                "XTRIM stream:backups MAXLEN 0",
+                "FUNCTION FLUSH",
+                "REPLICAOF other 6379",
+            ],
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn producers_only_add() {
+    let server = Server::start().await;
+    let conn = &mut server.user("feed-handler");
+    assert_eq!(partitions::stored(conn).await.unwrap(), Some(2));
+    stream::add_all(conn, Stream::Ticks(1), &[some_fields(), some_fields()])
+        .await
+        .unwrap();
+    stream::add_all(&mut server.user("strategy"), Stream::Signals, &[some_fields()])
+        .await
+        .unwrap();
+    server
+        .assert_refused(
+            "feed-handler",
+            &[
+                "XADD stream:signals * a b",
+                "XADD stream:candles:0 * a b",
+                "XRANGE stream:ticks:0 - +",
+                "XTRIM stream:ticks:0 MAXLEN 0",
+                "DEL stream:ticks:0",
+                "SET stream:partitions 3",
+                "SUBSCRIBE tick:BTCUSDT",
+            ],
+        )
+        .await;
+    server
+        .assert_refused(
+            "strategy",
+            &[
+                "XADD stream:ticks:0 * a b",
+                "XRANGE stream:signals - +",
+                "HGETALL tick:latest:BTCUSDT",
+            ],
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn a_reader_only_looks_and_listens() {
+    let server = Server::start().await;
+    for command in [
+        "HGETALL tick:latest:BTCUSDT",
+        "HMGET candle:current:1m:BTCUSDT open close",
+        "HGETALL candle:recent:1m:BTCUSDT:0",
+        "PTTL signal:active:BTCUSDT",
+        "SCAN 0 MATCH tick:latest:*",
+    ] {
+        server
+            .run("reader", command)
+            .await
+            .unwrap_or_else(|error| panic!("{command}: {error}"));
+    }
+    let client = storage_core::redis::connection::client(&server.config("reader")).unwrap();
+    let mut listening = client.get_async_pubsub().await.unwrap();
+    listening
+        .subscribe(&["tick:BTCUSDT", "candle:1m:BTCUSDT", "signal:BTCUSDT"])
+        .await
+        .unwrap();
+    listening
+        .psubscribe(&["tick:*", "candle:*", "candle:1m:*", "candle:1d:*", "signal:*"])
+        .await
+        .unwrap();
+    assert_eq!(listening.subscribe("other").await.unwrap_err().code(), Some("NOPERM"));
+    server
+        .assert_refused(
+            "reader",
+            &[
+                "HSET tick:latest:BTCUSDT price 1",
+                "DEL tick:latest:BTCUSDT",
+                "PUBLISH tick:BTCUSDT x",
+                "XRANGE stream:ticks:0 - +",
+                "XADD stream:signals * a b",
+                "GET stream:partitions",
+                "KEYS *",
+            ],
+        )
+        .await;
+}

@@ -1,0 +1,96 @@
+use std::net::TcpListener;
+use std::path::Path;
+
+use redis::{RedisResult, cmd};
+use storage_core::config::redis::RedisConfig;
+use storage_core::redis::connection::{Connection, is_permanent, is_transient};
+use storage_core::testing::certificates::Certificates;
+use storage_core::testing::redis::TestRedis;
+
+/// A server with TLS that wants certificates of its clients or not; its port for TLS.
+async fn start(certificates: &Certificates, auth_clients: &str) -> (TestRedis, u16) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let file = |name| certificates.file(name).display().to_string();
+    let options = [
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &file("server.pem"),
+        "--tls-key-file",
+        &file("server.key"),
+        "--tls-ca-cert-file",
+        &file("ca.pem"),
+        "--tls-auth-clients",
+        auth_clients,
+    ];
+    (TestRedis::start_with(&options).await, port)
+}
+
+async fn ping(config: &RedisConfig) -> RedisResult<String> {
+    cmd("PING").query_async(&mut Connection::ordinary(config)).await
+}
+
+fn trusting(url: &str, ca_file: &Path) -> RedisConfig {
+    RedisConfig {
+        ca_file: Some(ca_file.to_owned()),
+        ..RedisConfig::at(url).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn the_server_must_show_a_certificate_of_the_authority_for_its_name() {
+    let Some(certificates) = Certificates::make() else {
+        return;
+    };
+    let (_redis, port) = start(&certificates, "no").await;
+    let (ca, stranger) = (certificates.file("ca.pem"), certificates.file("stranger.pem"));
+    let named = format!("rediss://localhost:{port}");
+
+    assert_eq!(ping(&trusting(&named, &ca)).await.unwrap(), "PONG");
+    for (config, why) in [
+        (trusting(&named, &stranger), "another authority"),
+        (trusting(&format!("rediss://127.0.0.1:{port}"), &ca), "another name"),
+        (RedisConfig::at(&named).unwrap(), "the system's authorities"),
+        (trusting(&named, Path::new("/nowhere/ca.pem")), "no authority"),
+    ] {
+        let error = ping(&config).await.unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("certificate") || text.contains("/nowhere/ca.pem"),
+            "{why}: {text}"
+        );
+        assert!(!is_transient(&error) && is_permanent(&error.into()), "{why}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_wants_a_certificate_gets_one() {
+    let Some(certificates) = Certificates::make() else {
+        return;
+    };
+    let (_redis, port) = start(&certificates, "yes").await;
+    let without = trusting(&format!("rediss://localhost:{port}"), &certificates.file("ca.pem"));
+    ping(&without).await.unwrap_err();
+
+    let with = RedisConfig {
+        cert_file: Some(certificates.file("client.pem")),
+        key_file: Some(certificates.file("client.key")),
+        ..without
+    };
+    assert_eq!(ping(&with).await.unwrap(), "PONG");
+
+    let half = RedisConfig { key_file: None, ..with };
+    let error = ping(&half).await.unwrap_err().to_string();
+    assert!(error.contains("`cert_file` and `key_file`"), "{error}");
+}
+
+#[tokio::test]
+async fn certificates_without_tls_in_the_url_are_refused() {
+    let Some(certificates) = Certificates::make() else {
+        return;
+    };
+    let config = trusting("redis://localhost", &certificates.file("ca.pem"));
+    let error = ping(&config).await.unwrap_err().to_string();
+    assert!(error.contains("rediss://"), "{error}");
+}
