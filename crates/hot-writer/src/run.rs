@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use storage_core::config::Misconfigured;
-use storage_core::redis::connection::{Connection, is_transient};
+use storage_core::redis::connection::{self, Connection, explained};
 use storage_core::redis::functions::{self, FunctionsError};
 use storage_core::redis::partitions;
 use storage_core::retry::Retry;
@@ -49,23 +49,17 @@ pub(crate) async fn run(config: Config) -> Result<()> {
 
 async fn check(config: &Config) -> Result<()> {
     let mut conn = Connection::ordinary(&config.redis);
-    partitions::check(partitions::stored(&mut conn).await?, config.stream.partitions)?;
-    functions::check(&mut conn).await?;
-    Ok(())
+    let stored = partitions::stored(&mut conn)
+        .await
+        .map_err(|error| explained(error, &config.redis))?;
+    partitions::check(stored, config.stream.partitions)?;
+    functions::check(&mut conn).await.map_err(|error| match error {
+        FunctionsError::Redis(error) => explained(error, &config.redis),
+        unusable => unusable.into(),
+    })
 }
 
 /// What waiting does not mend: a wrong configuration, a wrong password, missing or old functions.
 fn is_permanent(error: &anyhow::Error) -> bool {
-    if Misconfigured::caused(error)
-        || matches!(
-            error.downcast_ref(),
-            Some(FunctionsError::Missing | FunctionsError::Old { .. })
-        )
-    {
-        return true;
-    }
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref())
-        .any(|error| !is_transient(error))
+    Misconfigured::caused(error) || error.is::<FunctionsError>() || connection::is_permanent(error)
 }
