@@ -11,4 +11,3 @@ pub mod storage;
 pub mod symbols;
 pub mod ticks;
 pub mod verify;
-pub mod verify;
