@@ -61,7 +61,11 @@ export class Engine {
   static async open({ dataDir, isNew, cacheDir, lockTimeoutMs }) {
     const options = { dataDir, database: DATABASE, extensions: { timescaledb } };
     if (isNew) options.loadDataDir = new Blob([await loadTemplate(cacheDir)]);
-    return new Engine(await PGlite.create(options), lockTimeoutMs);
+    const db = await PGlite.create(options);
+    // There is no shared_preload_libraries here. The loader must come first all the same: without it an existing
+    // database gets its extension piecemeal, refuses what the licence allows, and traps on a continuous aggregate.
+    await db.exec("LOAD 'timescaledb'");
+    return new Engine(db, lockTimeoutMs);
   }
 
   /** What the server reports to a client that connects. */

@@ -266,3 +266,30 @@ for (const signal of ["SIGTERM", "SIGKILL"]) {
     assert.equal(await stop(own), 0);
   });
 }
+
+test("TimescaleDB is whole again after a restart", async () => {
+  const data = join(folder, "data-restarted");
+  let own = await start("--data", data);
+  let it = await client({ port: own.port });
+  await it.query(`
+    CREATE EXTENSION timescaledb;
+    CREATE TABLE ticks(time timestamptz NOT NULL, price int);
+    SELECT create_hypertable('ticks', 'time');
+    INSERT INTO ticks VALUES ('2020-01-01', 1), ('2020-01-01 00:30', 3);
+    CREATE MATERIALIZED VIEW hours WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS
+      SELECT time_bucket('1 hour', time) AS hour, max(price) AS high FROM ticks GROUP BY 1 WITH NO DATA;
+    ALTER TABLE ticks SET (timescaledb.compress);
+    SELECT add_compression_policy('ticks', INTERVAL '1 day');`);
+  const job = await value(it, "SELECT job_id FROM timescaledb_information.jobs WHERE hypertable_name = 'ticks'");
+  await it.end();
+  await stop(own);
+  own = await start("--data", data);
+  it = await client({ port: own.port });
+  assert.equal(await value(it, "SELECT high FROM hours"), 3);
+  await it.query("CALL refresh_continuous_aggregate('hours', NULL, NULL)");
+  await it.query(`CALL run_job(${job})`);
+  await it.query("INSERT INTO ticks VALUES ('2020-01-01 00:45', 7)");
+  assert.equal(await value(it, "SELECT max(price) FROM ticks"), 7);
+  await it.end();
+  assert.equal(await stop(own), 0);
+});
