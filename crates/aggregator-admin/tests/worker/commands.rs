@@ -1,0 +1,175 @@
+//! What an operator asks for by hand.
+
+use storage_core::domain::candle::Candle;
+use storage_core::domain::timeframe::Timeframe;
+use storage_core::redis::codec::candles::hash_fields;
+use storage_core::redis::functions::{Expiry, put};
+use storage_core::redis::keys;
+use storage_core::testing::postgres::TestDatabase;
+
+use crate::harness::Stores;
+use crate::{LATE_MINUTE, MINUTE_US, OLD_US, symbol, ticks};
+
+#[tokio::test]
+async fn verify_finds_a_wrong_candle_and_repair_mends_it() {
+    for database in TestDatabase::start_each().await {
+        let stores = Stores::ready(database).await;
+        stores.execute(LATE_MINUTE).await;
+        stores.admin(&["refresh", "--all"]);
+        let wrong = stores.admin(&["verify"]);
+        assert_eq!(wrong.code, 1);
+        let expected = "XRPETH 1m 2019-10-11T00:00:00Z: found (2,2,2,2,100000000,1), expected (1,3,1,3,300000000,3)";
+        assert!(wrong.out.contains(expected), "{}", wrong.out);
+
+        let repaired = stores.admin(&["repair", "XRPETH", "--from", "2019-10-11", "--to", "2019-10-12"]);
+        assert!(
+            repaired.out.contains("computed 1 minutes of XRPETH"),
+            "{}{}",
+            repaired.out,
+            repaired.err
+        );
+        assert_eq!(stores.admin(&["verify"]).code, 0);
+
+        stores.execute("UPDATE candles_1m SET high = 9").await;
+        let stale = stores.admin(&[
+            "verify",
+            "--symbol",
+            "XRPETH",
+            "--from",
+            "2019-10-11",
+            "--to",
+            "2019-10-12",
+        ]);
+        assert!(stale.out.contains("XRPETH 1d 2019-10-11T00:00:00Z"), "{}", stale.out);
+        assert_eq!(stores.admin(&["verify", "--symbol", "OTHER"]).code, 0);
+        assert_eq!(stores.admin(&["verify", "--from", "2019-10-12"]).code, 0);
+    }
+}
+
+#[tokio::test]
+async fn candles_are_one_series_up_to_the_one_in_the_making() {
+    for database in TestDatabase::start_each().await {
+        let stores = Stores::ready(database).await;
+        stores.execute(LATE_MINUTE).await;
+        let revision = (1_i64 << 40).try_into().unwrap();
+        let making = Candle::of_tick(
+            Timeframe::M1,
+            OLD_US + MINUTE_US,
+            0.00141342,
+            "9.2E-7".parse().unwrap(),
+            revision,
+        );
+        let key = keys::candle_current(Timeframe::M1, &symbol());
+        put(
+            &key,
+            revision,
+            Expiry::AfterMs(60_000),
+            None,
+            &hash_fields(&making, false),
+        )
+        .query_async::<i64>(&mut stores.redis.connect())
+        .await
+        .unwrap();
+        let csv = stores.admin(&["candles", "XRPETH", "1m", "--format", "csv"]);
+        let expected = "time,open,high,low,close,volume,trades,state\n\
+            2019-10-11T00:00:00Z,2.0,2.0,2.0,2.0,1,1,stored\n\
+            2019-10-11T00:01:00Z,0.00141342,0.00141342,0.00141342,0.00141342,0.00000092,1,making\n";
+        assert_eq!(csv.out, expected, "{}", csv.err);
+        let json = stores
+            .admin(&["candles", "XRPETH", "1m", "--format", "json", "--limit", "1"])
+            .out;
+        assert!(
+            json.contains("\"state\": \"making\"") && !json.contains("stored"),
+            "{json}"
+        );
+        assert!(
+            stores
+                .admin(&["candles", "XRPETH", "1m"])
+                .out
+                .contains("◀ in the making")
+        );
+        let before = stores
+            .admin(&["candles", "XRPETH", "1m", "--to", "2019-10-11T00:01:00Z"])
+            .out;
+        assert!(!before.contains("making"), "{before}");
+        assert!(stores.admin(&["candles", "XRPETH", "1m", "--chart"]).out.contains('┤'));
+        assert_eq!(stores.admin(&["candles", "XRP:ETH", "1m"]).code, 64);
+    }
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_requeued_once_with_the_id_it_had() {
+    for database in TestDatabase::start_each().await {
+        let stores = Stores::ready(database).await;
+        stores
+            .execute(
+                "INSERT INTO dead_letters (stream, entry_id, reason, fields, truncated) VALUES
+                    ('stream:ticks:9', '5-1', 'qty 1 is too large', '{\"symbol\": \"XRPETH\", \"qty\": \"1\"}', false),
+                    ('stream:signals', '6-1', 'field `x` is missing', '{}', true)",
+            )
+            .await;
+        let list = stores.admin(&["dead-letters", "list"]).out;
+        assert!(list.contains("ticks:9/5-1") && list.contains("signals/6-1"), "{list}");
+        assert!(
+            stores
+                .admin(&["dead-letters", "show", "5-1"])
+                .out
+                .contains("\"qty\": \"1\"")
+        );
+
+        let all = stores.admin(&["dead-letters", "requeue", "--all"]);
+        assert_eq!(all.code, 1);
+        assert!(
+            all.out.contains("signals/6-1 stays: a value was too long"),
+            "{}",
+            all.out
+        );
+        assert_eq!(stores.entries(ticks()).await, ["qty=1 symbol=XRPETH requeued=5-1"]);
+        let again = stores.admin(&["dead-letters", "requeue", "ticks:9/5-1"]);
+        assert_eq!(again.code, 1);
+        assert!(again.err.contains("requeued already"), "{}", again.err);
+        assert!(!stores.admin(&["dead-letters", "list"]).out.contains("5-1"));
+        assert!(
+            stores
+                .admin(&["dead-letters", "list", "--requeued-too"])
+                .out
+                .contains("5-1")
+        );
+    }
+}
+
+#[tokio::test]
+async fn decimals_of_a_symbol_with_rows_change_only_when_asked_to_rescale() {
+    for database in TestDatabase::start_each().await {
+        let stores = Stores::ready(database).await;
+        stores.execute(LATE_MINUTE).await;
+        stores.admin(&["refresh", "--all"]);
+        let refused = stores.admin(&["symbols", "set", "XRPETH", "--volume-decimals", "2"]);
+        assert_eq!(refused.code, 64);
+        assert!(refused.err.contains("add --rescale"), "{}", refused.err);
+        let done = stores.admin(&["symbols", "set", "XRPETH", "--volume-decimals", "2", "--rescale"]);
+        assert!(
+            done.out.contains("rewrote 1 candles and 3 ticks"),
+            "{}{}",
+            done.out,
+            done.err
+        );
+        assert_eq!(stores.number("SELECT volume FROM candles_1d").await, 100);
+        assert!(
+            stores
+                .admin(&["candles", "XRPETH", "1d", "--format", "csv"])
+                .out
+                .contains(",1,1,stored")
+        );
+        assert!(stores.admin(&["symbols"]).out.contains("XRPETH"));
+
+        // Redis lost it: PostgreSQL knows.
+        redis::cmd("DEL")
+            .arg(keys::symbols())
+            .query_async::<()>(&mut stores.redis.connect())
+            .await
+            .unwrap();
+        let migrated = stores.admin(&["migrate"]).out;
+        assert!(migrated.contains("symbols: XRPETH has 2 decimals"), "{migrated}");
+    }
+}

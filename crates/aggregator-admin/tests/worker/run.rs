@@ -1,0 +1,144 @@
+//! `run`: repairs, rollups, backups, and how the worker starts and ends.
+
+use storage_core::domain::stream_id::{Revision, StreamId};
+use storage_core::domain::time::TimeRange;
+use storage_core::redis::codec::backups::BackupAnnouncement;
+use storage_core::redis::codec::repairs::Repair;
+use storage_core::redis::codec::{backups, repairs, rollups};
+use storage_core::redis::functions::advance;
+use storage_core::redis::stream::{Stream, WARM_SYNCER};
+use storage_core::testing::postgres::TestDatabase;
+
+use crate::harness::{Stores, until};
+use crate::{LATE_MINUTE, MINUTE_US, OLD_US, symbol, ticks};
+
+const FIRST_CANDLE: &str =
+    "SELECT (open, high, low, close, volume, trades) FROM candles_1m WHERE time = '2019-10-11 00:00Z'";
+
+fn repair(start_us: i64, up_to: StreamId) -> Vec<(&'static str, String)> {
+    let revision = Revision::try_from(up_to).unwrap();
+    let symbol = symbol();
+    repairs::entry_fields(&Repair {
+        symbol,
+        start_us,
+        revision,
+    })
+}
+
+#[tokio::test]
+async fn a_minute_is_repaired_once_the_warm_syncers_have_finished_its_ticks() {
+    for database in TestDatabase::start_each().await {
+        let stores = Stores::ready(database).await;
+        stores.execute(LATE_MINUTE).await;
+        assert_eq!(stores.admin(&["refresh", "--all"]).code, 0);
+        let late = stores.add(ticks(), &vec![("symbol", symbol().to_string())]).await;
+        let worker = stores.worker();
+        stores.add(Stream::Repairs, &repair(OLD_US, late)).await;
+        // A minute without ticks is done at once; when it is, the other one has been looked at.
+        stores
+            .add(Stream::Repairs, &repair(OLD_US + 9 * MINUTE_US, StreamId::START))
+            .await;
+        until("the minute without ticks is done with", async || {
+            worker.log().contains("has no ticks")
+        })
+        .await;
+        assert_eq!(stores.text(FIRST_CANDLE).await, "(2,2,2,2,100000000,1)");
+
+        let moved: i64 = advance(ticks(), WARM_SYNCER, StreamId::START, late, 1)
+            .query_async(&mut stores.redis.connect())
+            .await
+            .unwrap();
+        assert_eq!(moved, 1);
+        stores.drained(Stream::Repairs).await;
+        stores.drained(Stream::Rollups).await;
+        assert_eq!(stores.text(FIRST_CANDLE).await, "(1,3,1,3,300000000,3)");
+        assert_eq!(stores.number("SELECT trades FROM candles_1d").await, 3);
+        assert_eq!(stores.admin(&["verify"]).code, 0);
+        let (status, log) = worker.stop().await;
+        assert!(status.success(), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_candle_with_more_trades_than_there_are_ticks_stays() {
+    for database in TestDatabase::start_each().await {
+        let stores = Stores::ready(database).await;
+        stores.execute(LATE_MINUTE).await;
+        stores.execute("UPDATE candles_1m SET trades = 9").await;
+        let _worker = stores.worker();
+        stores.add(Stream::Repairs, &repair(OLD_US, StreamId::START)).await;
+        stores.drained(Stream::Repairs).await;
+        assert_eq!(stores.number("SELECT trades FROM candles_1m").await, 9);
+        let dead = stores.entries(Stream::Dead).await.join("\n");
+        assert!(dead.contains("more trades than the 3 ticks"), "{dead}");
+    }
+}
+
+#[tokio::test]
+async fn announced_ranges_are_refreshed_and_rubbish_is_a_dead_letter() {
+    for database in TestDatabase::start_each().await {
+        let stores = Stores::ready(database).await;
+        stores.execute("INSERT INTO candles_1m SELECT '2019-10-11 00:00Z'::timestamptz + m * INTERVAL '1 minute', 'XRPETH', 1, 2, 0.5, 1.5, 100, 2, m FROM generate_series(1, 600) m").await;
+        let _worker = stores.worker();
+        stores
+            .add(Stream::Rollups, &vec![("from", "yesterday".to_owned())])
+            .await;
+        let range = TimeRange {
+            from_us: OLD_US,
+            to_us: OLD_US + 700 * MINUTE_US,
+        };
+        stores.add(Stream::Rollups, &rollups::entry_fields(range)).await;
+        stores.drained(Stream::Rollups).await;
+        assert_eq!(stores.number("SELECT sum(trades) FROM candles_5m").await, 1_200);
+        assert_eq!(stores.number("SELECT sum(volume) FROM candles_1d").await, 60_000);
+        let dead = stores.entries(Stream::Dead).await.join("\n");
+        assert!(
+            dead.contains("stream=stream:rollups") && dead.contains("reason=field `from`"),
+            "{dead}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_last_backup_of_each_kind_is_kept_for_status() {
+    let Some(database) = TestDatabase::start_each().await.pop() else {
+        return;
+    };
+    let stores = Stores::ready(database).await;
+    let _worker = stores.worker();
+    for name in ["redis-1", "redis-2"] {
+        let backup = BackupAnnouncement {
+            name: name.into(),
+            kind: "redis".into(),
+            started_us: OLD_US,
+            took_ms: 1_500,
+            size_bytes: 36_600_000,
+        };
+        stores.add(Stream::Backups, &backups::entry_fields(&backup)).await;
+    }
+    stores.drained(Stream::Backups).await;
+    let status = stores.admin(&["status"]);
+    assert!(status.out.contains("redis redis-2"), "{}", status.out);
+    assert!(
+        status.out.contains("36.6 MB in 1.5 s") && !status.out.contains("redis-1"),
+        "{}",
+        status.out
+    );
+}
+
+#[tokio::test]
+async fn a_worker_that_does_not_fit_says_what_to_do() {
+    let Some(database) = TestDatabase::start_each().await.pop() else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    let new = stores.admin(&["run"]);
+    assert_eq!(new.code, 64);
+    assert!(new.err.contains("run `aggregator-admin migrate`"), "{}", new.err);
+    assert_eq!(stores.admin(&["migrate"]).code, 0);
+    let other = stores.admin(&["run", "--set", "stream.partitions=7"]);
+    assert_eq!(other.code, 64);
+    assert!(other.err.contains("partitions is 4 in Redis but 7"), "{}", other.err);
+    let unknown = stores.admin(&["run", "--set", "admin.refresh=1h"]);
+    assert_eq!(unknown.code, 64);
+}
