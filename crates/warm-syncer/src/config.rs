@@ -54,7 +54,7 @@ pub(crate) struct WarmConfig {
     )]
     pub(crate) claim_after: Duration,
     /// Changes of minutes older than this are announced on `stream:rollups`, as the rollups' own policies don't see them any more.
-    /// At most the policies' `start_offset` (3 days) less the largest bucket (1 day), as a bucket must lie in their window whole.
+    /// At most the policies' `start_offset` (4 days) less the largest bucket (1 day), as a bucket must lie in their window whole.
     #[serde(with = "humantime_serde")]
     pub(crate) refresh_window: Duration,
 }

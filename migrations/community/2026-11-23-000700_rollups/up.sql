@@ -83,13 +83,14 @@ GROUP BY 1, 2
 WITH NO DATA;
 COMMENT ON VIEW candles_1d IS '1-day candles in UTC, from candles_4h; volume in lots';
 
--- Refresh windows. Whatever changes inside the last 3 days is refreshed by these jobs; warm-syncer
--- announces every change that is older on stream:rollups. The window is the same for all, so there is
--- one border to know, and it holds at least two buckets of the largest timeframe, which TimescaleDB
--- demands. It ends one bucket before now: a bucket still filling is computed when it is read.
+-- Refresh windows, 4 days for all, so that there is one border to know: warm-syncer announces every change
+-- of a minute older than 2 days on stream:rollups, and these jobs see every younger one. A bucket is
+-- refreshed only while it lies in the window whole, so of the 4 days one goes off for the largest bucket,
+-- and the other lets a job be late by as much. The window ends one bucket before now: a bucket
+-- that still fills is computed when it is read. Only what changed is computed, so a wide window costs little.
 -- `aggregator-admin plan` and `apply` change the windows.
-SELECT add_continuous_aggregate_policy('candles_5m',  start_offset => INTERVAL '3 days', end_offset => INTERVAL '5 minutes',  schedule_interval => INTERVAL '5 minutes');
-SELECT add_continuous_aggregate_policy('candles_15m', start_offset => INTERVAL '3 days', end_offset => INTERVAL '15 minutes', schedule_interval => INTERVAL '15 minutes');
-SELECT add_continuous_aggregate_policy('candles_1h',  start_offset => INTERVAL '3 days', end_offset => INTERVAL '1 hour',     schedule_interval => INTERVAL '1 hour');
-SELECT add_continuous_aggregate_policy('candles_4h',  start_offset => INTERVAL '3 days', end_offset => INTERVAL '4 hours',    schedule_interval => INTERVAL '1 hour');
-SELECT add_continuous_aggregate_policy('candles_1d',  start_offset => INTERVAL '3 days', end_offset => INTERVAL '1 day',      schedule_interval => INTERVAL '1 hour');
+SELECT add_continuous_aggregate_policy('candles_5m',  start_offset => INTERVAL '4 days', end_offset => INTERVAL '5 minutes',  schedule_interval => INTERVAL '5 minutes');
+SELECT add_continuous_aggregate_policy('candles_15m', start_offset => INTERVAL '4 days', end_offset => INTERVAL '15 minutes', schedule_interval => INTERVAL '15 minutes');
+SELECT add_continuous_aggregate_policy('candles_1h',  start_offset => INTERVAL '4 days', end_offset => INTERVAL '1 hour',     schedule_interval => INTERVAL '1 hour');
+SELECT add_continuous_aggregate_policy('candles_4h',  start_offset => INTERVAL '4 days', end_offset => INTERVAL '4 hours',    schedule_interval => INTERVAL '1 hour');
+SELECT add_continuous_aggregate_policy('candles_1d',  start_offset => INTERVAL '4 days', end_offset => INTERVAL '1 day',      schedule_interval => INTERVAL '1 hour');
