@@ -28,7 +28,7 @@ const { values: options } = parseArgs({
     memory: { type: "boolean", default: false },
     port: { type: "string", default: "0" },
     "port-file": { type: "string" },
-    cache: { type: "string", default: process.env.STORAGE_CACHE_DIR ?? resolve(here, "../../.dev/cache") },
+    cache: { type: "string", default: process.env.DEV_CACHE_DIR ?? resolve(here, "../../.dev/cache") },
     "lock-timeout": { type: "string", default: "30000" },
   },
 });
