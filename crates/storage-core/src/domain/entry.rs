@@ -1,6 +1,7 @@
 //! [`Entry`]: a stream entry as it was read, before anybody has judged it.
 
 use std::fmt::Display;
+use std::num::ParseIntError;
 use std::str::FromStr;
 
 use super::rejection::Rejection;
@@ -42,6 +43,15 @@ impl Entry {
     {
         let text = utf8(name, self.required(name)?)?;
         text.parse().map_err(|error: T::Err| invalid(name, error))
+    }
+
+    /// Field `name`, a whole number.
+    ///
+    /// # Errors
+    /// When it is missing or is something else.
+    pub fn integer<T: FromStr<Err = ParseIntError>>(&self, name: &'static str) -> Result<T, Rejection> {
+        let text = utf8(name, self.required(name)?)?;
+        text.parse().map_err(|_| invalid(name, "is not a whole number, or out of its range"))
     }
 }
 

@@ -35,8 +35,8 @@ impl Signal {
     /// # Errors
     /// Says why the entry is a dead letter.
     pub fn from_entry(entry: &Entry) -> Result<Self, Rejection> {
-        let ts_us: i64 = entry.parsed("ts_us")?;
-        let ttl_ms: u32 = entry.parsed("ttl_ms")?;
+        let ts_us: i64 = entry.integer("ts_us")?;
+        let ttl_ms: u32 = entry.integer("ttl_ms")?;
         let strength: f64 = entry.parsed("strength")?;
         if !strength.is_finite() {
             return Err(invalid("strength", "must be finite"));

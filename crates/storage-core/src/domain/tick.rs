@@ -143,7 +143,7 @@ impl Tick {
 }
 
 fn parse_ts_us(entry: &Entry) -> Result<i64, Rejection> {
-    match entry.parsed("ts_us")? {
+    match entry.integer("ts_us")? {
         ts_us @ 0.. => Ok(ts_us),
         _ => Err(invalid("ts_us", "is before 1970")),
     }
