@@ -1,1 +1,21 @@
-//! The acceptance suite lives in `tests/`.
+//! What the feature suite stands on: stores of a scenario's own, the workers as real processes, a producer, and an oracle
+//! that knows the pipeline's rules only from their description.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a step that can't go on has failed, and the suite's output is its result"
+)]
+
+pub mod database;
+pub mod http;
+pub mod oracle;
+pub mod pipeline;
+pub mod process;
+pub mod producer;
+pub mod redis_server;
+pub mod requirements;
+pub mod wait;

@@ -1,0 +1,157 @@
+//! What the pipeline must come to, computed another way: trades in order of arrival, grouped by bucket.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::path::Path;
+
+use chrono::DateTime;
+
+/// Lots per unit: 8 decimals.
+pub const DECIMALS: usize = 8;
+
+/// A trade that must be counted.
+#[derive(Clone, Debug)]
+pub struct Trade {
+    /// What was traded.
+    pub symbol: String,
+    /// Event time, µs since 1970.
+    pub ts_us: i64,
+    /// As text, as the producer sends it.
+    pub price: String,
+    /// As text, as the producer sends it.
+    pub qty: String,
+    /// The exchange's number of the trade.
+    pub id: Option<String>,
+}
+
+/// A candle as text would show it, volume in lots of 8 decimals.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bar {
+    /// Price of the first trade.
+    pub open: f64,
+    /// Highest price.
+    pub high: f64,
+    /// Lowest price.
+    pub low: f64,
+    /// Price of the last trade.
+    pub close: f64,
+    /// Sum of quantities.
+    pub lots: i128,
+    /// Number of trades.
+    pub trades: i64,
+}
+
+/// Candles by symbol and start in µs.
+pub type Bars = BTreeMap<(String, i64), Bar>;
+
+/// Groups `trades` into buckets of `width_us`; the same id of a symbol counts once.
+pub fn group(trades: &[Trade], width_us: i64) -> Bars {
+    let mut seen = HashSet::new();
+    let mut in_order: Vec<&Trade> = Vec::new();
+    for trade in trades {
+        if trade.id.as_ref().is_none_or(|id| seen.insert((&trade.symbol, id))) {
+            in_order.push(trade);
+        }
+    }
+    in_order.sort_by_key(|trade| trade.ts_us); // stable: arrival decides between equals
+    let mut bars = Bars::new();
+    for trade in in_order {
+        let price: f64 = trade.price.parse().expect("a price");
+        let start_us = trade.ts_us - trade.ts_us.rem_euclid(width_us);
+        let new = Bar { open: price, high: price, low: price, close: price, lots: 0, trades: 0 };
+        let bar = bars.entry((trade.symbol.clone(), start_us)).or_insert(new);
+        bar.high = bar.high.max(price);
+        bar.low = bar.low.min(price);
+        bar.close = price;
+        bar.lots += lots(&trade.qty);
+        bar.trades += 1;
+    }
+    bars
+}
+
+/// Plain decimal text in lots, exactly.
+pub fn lots(units: &str) -> i128 {
+    let (whole, fraction) = units.split_once('.').unwrap_or((units, ""));
+    let (kept, rest) = fraction.split_at(fraction.len().min(DECIMALS));
+    assert!(rest.bytes().all(|digit| digit == b'0'), "{units} is finer than a lot");
+    format!("{whole}{kept:0<DECIMALS$}").parse().expect("decimal text")
+}
+
+/// Says where two sets of candles differ.
+///
+/// # Errors
+/// With the first differences.
+pub fn compare(expected: &Bars, found: &Bars) -> Result<(), String> {
+    let keys: std::collections::BTreeSet<_> = expected.keys().chain(found.keys()).collect();
+    let differences: Vec<String> = keys
+        .into_iter()
+        .filter(|key| expected.get(*key) != found.get(*key))
+        .map(|key| format!("{} {}: expected {:?}, found {:?}", key.0, time(key.1), expected.get(key), found.get(key)))
+        .collect();
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let shown = &differences[..differences.len().min(3)];
+    Err(format!(
+        "{} of {} candles differ, {} found:\n{}",
+        differences.len(),
+        expected.len(),
+        found.len(),
+        shown.join("\n")
+    ))
+}
+
+/// The trades of a Binance aggregate-trade file with times in ms.
+pub fn binance_trades(file: &Path, symbol: &str) -> Vec<Trade> {
+    let text = fs::read_to_string(file).expect("a trade file");
+    let rows = text.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    let trades = rows.filter(|row| row[0].starts_with(|first: char| first.is_ascii_digit())).map(|row| Trade {
+        symbol: symbol.to_owned(),
+        ts_us: row[5].parse::<i64>().expect("ms") * 1_000,
+        price: row[1].to_owned(),
+        qty: row[2].to_owned(),
+        id: Some(row[0].to_owned()),
+    });
+    trades.collect()
+}
+
+/// Candles that another program made: `time,open,high,low,close,volume,trades`.
+pub fn candle_file(file: &Path, symbol: &str) -> Bars {
+    let text = fs::read_to_string(file).expect("a candle file");
+    let bar = |line: &str| {
+        let row: Vec<&str> = line.split(',').collect();
+        let price = |column: usize| row[column].parse().expect("a price");
+        let bar = Bar {
+            open: price(1),
+            high: price(2),
+            low: price(3),
+            close: price(4),
+            lots: lots(row[5]),
+            trades: row[6].parse().expect("a count"),
+        };
+        ((symbol.to_owned(), micros(row[0])), bar)
+    };
+    text.lines().skip(1).map(bar).collect()
+}
+
+/// µs since 1970 of an RFC 3339 time.
+pub fn micros(time: &str) -> i64 {
+    DateTime::parse_from_rfc3339(time).expect("a time").timestamp_micros()
+}
+
+/// RFC 3339 of µs since 1970.
+pub fn time(us: i64) -> String {
+    DateTime::from_timestamp_micros(us).expect("a time").to_rfc3339()
+}
+
+/// The width of a timeframe in µs.
+pub fn width_us(timeframe: &str) -> i64 {
+    let (number, unit) = timeframe.split_at(timeframe.len() - 1);
+    let minutes = match unit {
+        "m" => 1,
+        "h" => 60,
+        "d" => 24 * 60,
+        _ => panic!("no timeframe: {timeframe}"),
+    };
+    number.parse::<i64>().expect("a timeframe") * minutes * 60_000_000
+}

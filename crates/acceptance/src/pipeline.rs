@@ -1,0 +1,281 @@
+//! A scenario's world: its stores, its workers, and what it has seen.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use cucumber::World;
+use serde_json::Value;
+use storage_core::postgres::edition::Edition;
+use storage_core::redis::functions;
+use storage_core::redis::partitions;
+use storage_core::redis::stream::{Stream, create_group};
+use storage_core::testing::postgres::TestDatabase;
+use tempfile::TempDir;
+
+use crate::database;
+use crate::oracle::{Bar, Bars, Trade};
+use crate::process::{Outcome, Worker, program, run};
+use crate::producer::{self, Fields};
+use crate::redis_server::RedisServer;
+
+/// Partitions of the streams, as by default.
+pub const PARTITIONS: u16 = 4;
+
+/// Settings that make waiting short, with which every worker starts.
+const SETTINGS: [(&str, &str); 12] = [
+    ("RUST_LOG", "info"),
+    ("METRICS_LISTEN", "127.0.0.1:0"),
+    ("STORAGE_HOT__LEASE_TTL", "1s"),
+    ("STORAGE_HOT__TRIM_INTERVAL", "1s"),
+    ("STORAGE_HOT__CLAIM_AFTER", "2s"),
+    ("STORAGE_WARM__BATCH_WAIT", "50ms"),
+    ("STORAGE_WARM__CLAIM_AFTER", "3s"),
+    ("STORAGE_ADMIN__CLAIM_AFTER", "3s"),
+    ("STORAGE_ADMIN__ROLLUP_COLLECT", "200ms"),
+    ("STORAGE_ADMIN__POLICY_INTERVAL", "1s"),
+    ("STORAGE_ADMIN__MEASURE_INTERVAL", "1s"),
+    ("STORAGE_REDIS__RESPONSE_TIMEOUT", "10s"),
+];
+
+/// The edition that the suite runs on now.
+pub static EDITION: RwLock<Edition> = RwLock::new(Edition::Community);
+
+/// What was published, by channel.
+pub type Messages = Arc<Mutex<Vec<(String, Value)>>>;
+
+/// What one scenario has.
+#[derive(Debug, World)]
+#[world(init = Self::start)]
+pub struct Pipeline {
+    /// The workers that run or ran. Fields are dropped in order: workers, then stores, then files.
+    pub workers: Vec<Worker>,
+    /// The edition that it runs on.
+    pub edition: Edition,
+    /// Its Redis.
+    pub redis: RedisServer,
+    /// Its database, once a step asked for one.
+    pub database: Option<TestDatabase>,
+    /// Other URLs than those of the scenario's own stores, and further settings.
+    pub settings: BTreeMap<String, String>,
+    /// Files of this scenario.
+    pub folder: TempDir,
+    /// How the last command ended.
+    pub outcome: Option<Outcome>,
+    /// The trades that were sent and must be counted, in order.
+    pub trades: Vec<Trade>,
+    /// What was published since the scenario subscribed.
+    pub messages: Messages,
+    /// What a step keeps for a later one.
+    pub notes: HashMap<String, String>,
+    /// The replay that runs beside the steps.
+    pub replay: Option<tokio::task::JoinHandle<std::io::Result<Outcome>>>,
+    stopped_logs: Vec<String>,
+}
+
+impl Pipeline {
+    async fn start() -> anyhow::Result<Self> {
+        let edition = *EDITION.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(Self {
+            folder: TempDir::new()?,
+            edition,
+            redis: RedisServer::start().await?,
+            database: None,
+            settings: BTreeMap::new(),
+            workers: Vec::new(),
+            outcome: None,
+            trades: Vec::new(),
+            messages: Messages::default(),
+            notes: HashMap::new(),
+            replay: None,
+            stopped_logs: Vec::new(),
+        })
+    }
+
+    /// What a hot-writer finds after `aggregator-admin migrate`, without a database.
+    pub async fn prepare_redis(&self) {
+        let mut conn = self.redis.connect();
+        partitions::store_once(&mut conn, PARTITIONS).await.expect("partitions");
+        functions::load(&mut conn).await.expect("functions");
+        for stream in Stream::all(PARTITIONS) {
+            for group in stream.groups() {
+                create_group(&mut conn, stream, group).await.expect("a group");
+            }
+        }
+    }
+
+    /// Makes both stores ready, as an operator does.
+    pub async fn migrate(&mut self) {
+        if self.database.is_none() {
+            self.database = TestDatabase::start(self.edition).await;
+        }
+        self.command("aggregator-admin", &["migrate"]).await;
+        self.succeeded();
+    }
+
+    /// The database's URL.
+    ///
+    /// # Panics
+    /// When no step asked for one.
+    pub fn database_url(&self) -> &str {
+        self.database.as_ref().expect("a database").url()
+    }
+
+    /// Rows of a query as text.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn rows(&self, sql: &str) -> Result<Vec<Vec<String>>, String> {
+        database::rows(self.database_url(), sql).await
+    }
+
+    /// The only value of a query.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn value(&self, sql: &str) -> Result<String, String> {
+        let rows = self.rows(sql).await?;
+        rows.into_iter().flatten().next().ok_or_else(|| format!("no row from {sql}"))
+    }
+
+    /// The environment of a process of this scenario.
+    pub fn environment(&self, instance: &str) -> Vec<(String, String)> {
+        let mut environment: BTreeMap<String, String> =
+            SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        environment.insert("REDIS_URL".to_owned(), self.redis.url().to_owned());
+        if let Some(file) = &self.redis.config.password_file {
+            environment.insert("REDIS_PASSWORD_FILE".to_owned(), file.display().to_string());
+        }
+        if let Some(database) = &self.database {
+            environment.insert("DATABASE_URL".to_owned(), database.url().to_owned());
+            if let Some(file) = database.config().password_file {
+                environment.insert("DATABASE_PASSWORD_FILE".to_owned(), file.display().to_string());
+            }
+        }
+        environment.insert("STORAGE_SERVICE__INSTANCE".to_owned(), instance.replace(' ', "-"));
+        environment.extend(self.settings.clone());
+        environment.into_iter().collect()
+    }
+
+    /// Runs a command of one of the programs to its end.
+    pub async fn command(&mut self, name: &str, arguments: &[&str]) {
+        let environment = self.environment(name);
+        self.outcome = Some(run(&program(name), arguments, &environment).await);
+    }
+
+    /// The last command.
+    ///
+    /// # Panics
+    /// When there was none.
+    pub fn outcome(&self) -> &Outcome {
+        self.outcome.as_ref().expect("a command that ran")
+    }
+
+    /// Demands that the last command ended well.
+    ///
+    /// # Panics
+    /// When it did not.
+    pub fn succeeded(&self) {
+        assert_eq!(self.outcome().code, Some(0), "{:?}", self.outcome());
+    }
+
+    /// Starts a worker without waiting for it.
+    pub fn launch(&mut self, name: &str) {
+        self.forget(name);
+        let worker = Worker::start(name, &["run"], &self.environment(name), self.folder.path());
+        self.workers.push(worker);
+    }
+
+    /// Starts a worker and waits until it is ready.
+    pub async fn start_worker(&mut self, name: &str) {
+        self.launch(name);
+        self.worker(name).ready().await;
+    }
+
+    /// A worker of this scenario.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    pub fn worker(&mut self, name: &str) -> &mut Worker {
+        let worker = self.workers.iter_mut().find(|worker| worker.name == name);
+        worker.unwrap_or_else(|| panic!("no {name} was started"))
+    }
+
+    fn forget(&mut self, name: &str) {
+        if let Some(at) = self.workers.iter().position(|worker| worker.name == name) {
+            let worker = self.workers.remove(at);
+            self.stopped_logs.push(format!("--- {} (before)\n{}", worker.name, tail(&worker.log())));
+        }
+    }
+
+    /// Sends a trade that must be counted.
+    pub async fn send(&mut self, trade: Trade) {
+        self.send_fields(&trade.symbol, &producer::fields(&trade)).await;
+        self.trades.push(trade);
+    }
+
+    /// Sends a tick entry as it is; returns stream and ID.
+    pub async fn send_fields(&self, symbol: &str, fields: &Fields) -> (String, String) {
+        let stream = format!("stream:ticks:{}", producer::partition(symbol, PARTITIONS));
+        let id = producer::add(&self.redis, &stream, fields).await.expect("to add a tick");
+        (stream, id)
+    }
+
+    /// The candles of a timeframe in the history.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn history(&self, timeframe: &str) -> Result<Bars, String> {
+        let sql = format!(
+            "SELECT symbol, (extract(epoch FROM time) * 1000000)::bigint, open, high, low, close, volume, trades FROM candles_{timeframe}"
+        );
+        let rows = self.rows(&sql).await?;
+        let bar = |row: Vec<String>| {
+            let price = |column: usize| row[column].parse().expect("a price");
+            let bar = Bar {
+                open: price(2),
+                high: price(3),
+                low: price(4),
+                close: price(5),
+                lots: row[6].parse().expect("lots"),
+                trades: row[7].parse().expect("a count"),
+            };
+            ((row[0].clone(), row[1].parse().expect("µs")), bar)
+        };
+        Ok(rows.into_iter().map(bar).collect())
+    }
+
+    /// A hash in Redis.
+    ///
+    /// # Errors
+    /// What Redis says.
+    pub async fn hash(&self, key: &str) -> Result<BTreeMap<String, String>, String> {
+        self.redis.ask(&["HGETALL", key]).await.map_err(|error| error.to_string())
+    }
+
+    /// A file with this content.
+    ///
+    /// # Panics
+    /// When it can't be written.
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs::write(&path, content).expect("to write a file");
+        path
+    }
+
+    /// What the workers printed, for somebody who looks for the cause of a failure.
+    pub fn logs(&self) -> String {
+        let mut logs = self.stopped_logs.join("\n");
+        for worker in &self.workers {
+            let _ = writeln!(logs, "--- {}\n{}", worker.name, tail(&worker.log()));
+        }
+        logs
+    }
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}

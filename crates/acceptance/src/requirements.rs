@@ -1,0 +1,61 @@
+//! What a scenario needs of the machine, as tags. One that can't run here is skipped, and says why.
+
+use std::env;
+use std::path::PathBuf;
+
+use storage_core::postgres::edition::Edition;
+
+use crate::process::project;
+use crate::redis_server;
+
+/// Why a scenario with these tags can't run here on `edition`, if so.
+pub fn unmet(tags: &[String], edition: Edition) -> Option<String> {
+    let has = |tag: &str| tags.iter().any(|other| other == tag);
+    if let Some(missing) = missing_server(edition)
+        && !has("redis-only")
+    {
+        return Some(missing);
+    }
+    if has("real-trades") && market_data().is_none() {
+        return Some("MARKET_DATA_DIR names no folder with xrpeth_agg_trades.csv and xrpeth_candles_1m.csv".to_owned());
+    }
+    if has("own-redis") && redis_server::given().is_some() {
+        return Some("it stops or reconfigures Redis, and REDIS_URL names one that is not its own".to_owned());
+    }
+    if has("prometheus") && !tool("prometheus").exists() {
+        return Some("no prometheus; run `scripts/services tools`".to_owned());
+    }
+    None
+}
+
+/// Whether a scenario with these tags is about `edition`. What only concerns Redis runs once, with the first one.
+pub fn concerns(tags: &[String], edition: Edition, first: Edition) -> bool {
+    let has = |tag: &str| tags.iter().any(|other| other == tag);
+    match edition {
+        _ if has("redis-only") => edition == first,
+        Edition::Community => !has("apache") || has("community"),
+        Edition::Apache => !has("community") || has("apache"),
+    }
+}
+
+fn missing_server(edition: Edition) -> Option<String> {
+    if env::var_os("DATABASE_URL").is_some_and(|url| !url.is_empty()) {
+        return None;
+    }
+    let there = match edition {
+        Edition::Community => project().join("scripts/embedded/node_modules").exists(),
+        Edition::Apache => env::var_os("TEST_NATIVE_DATABASE_URL").is_some() || tool("initdb").exists(),
+    };
+    (!there).then(|| format!("no server of the {edition} edition; run `scripts/services tools`"))
+}
+
+/// A program that `scripts/services tools` installed.
+pub fn tool(name: &str) -> PathBuf {
+    env::var_os("PG_BIN").map_or_else(|| project().join(".dev/bin"), PathBuf::from).join(name)
+}
+
+/// The folder with the real trades and the candles made from them by another program.
+pub fn market_data() -> Option<PathBuf> {
+    let folder = PathBuf::from(env::var_os("MARKET_DATA_DIR")?);
+    ["xrpeth_agg_trades.csv", "xrpeth_candles_1m.csv"].iter().all(|file| folder.join(file).exists()).then_some(folder)
+}

@@ -1,0 +1,87 @@
+//! Runs `features/*.feature` on both TimescaleDB editions, or on the one that `EDITION` names.
+//!
+//! `cargo test -p acceptance --test cucumber -- --name REGEX` runs some of them. What can't run on this machine is printed
+//! as `skipped: REASON` and counted as skipped. The last line is `N passed, N failed, N skipped`, in scenarios.
+
+mod steps;
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use acceptance::pipeline::{EDITION, Pipeline};
+use acceptance::process::project;
+use acceptance::{redis_server, requirements};
+use cucumber::event::ScenarioFinished;
+use cucumber::tag::Ext;
+use cucumber::writer::Stats as _;
+use cucumber::{World, cli, gherkin};
+use storage_core::postgres::edition::Edition;
+
+static PASSED: AtomicUsize = AtomicUsize::new(0);
+static FAILED: AtomicUsize = AtomicUsize::new(0);
+static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+
+type Options = cli::Opts<cucumber::parser::basic::Cli, cucumber::runner::basic::Cli, cucumber::writer::basic::Cli>;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // `cargo nextest` lists the tests of every binary; this one has none of the kind that it could run one by one.
+    if std::env::args().any(|argument| argument == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    let mut sound = true;
+    let editions = editions();
+    for edition in &editions {
+        println!("\n=== TimescaleDB {edition} edition ===\n");
+        *EDITION.write().unwrap() = *edition;
+        sound &= run(*edition, editions[0]).await;
+    }
+    let [passed, failed, skipped] = [&PASSED, &FAILED, &SKIPPED].map(|count| count.load(Ordering::Relaxed));
+    println!("\n{passed} passed, {failed} failed, {skipped} skipped");
+    if sound && failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn editions() -> Vec<Edition> {
+    match std::env::var("EDITION").as_deref() {
+        Ok("community") => vec![Edition::Community],
+        Ok("apache") => vec![Edition::Apache],
+        Ok("") | Err(_) => vec![Edition::Community, Edition::Apache],
+        Ok(other) => panic!("EDITION is {other}, not community or apache"),
+    }
+}
+
+/// Runs the features on an edition; `false` when a feature could not be read.
+async fn run(edition: Edition, first: Edition) -> bool {
+    let mut options = Options::parsed();
+    let (name, tags) = (options.re_filter.take(), options.tags_filter.take());
+    let chosen = move |feature: &gherkin::Feature, rule: Option<&gherkin::Rule>, scenario: &gherkin::Scenario| {
+        let rule_tags = rule.iter().flat_map(|rule| &rule.tags);
+        let all: Vec<String> = feature.tags.iter().chain(rule_tags).chain(&scenario.tags).cloned().collect();
+        let wanted = name.as_ref().is_none_or(|name| name.is_match(&scenario.name) || name.is_match(&feature.name))
+            && tags.as_ref().is_none_or(|tags| tags.eval(all.iter()));
+        if !wanted || !requirements::concerns(&all, edition, first) {
+            return false;
+        }
+        let Some(reason) = requirements::unmet(&all, edition) else { return true };
+        println!("skipped: {reason} ({}: {})", feature.name, scenario.name);
+        SKIPPED.fetch_add(1, Ordering::Relaxed);
+        false
+    };
+    let concurrent = if redis_server::given().is_some() { 1 } else { 3 };
+    let writer = Pipeline::cucumber()
+        .with_cli(options)
+        .max_concurrent_scenarios(concurrent)
+        .fail_on_skipped()
+        .after(|_, _, scenario, finished, world| {
+            let passed = matches!(finished, ScenarioFinished::StepPassed);
+            let counter = if passed { &PASSED } else { &FAILED };
+            counter.fetch_add(1, Ordering::Relaxed);
+            if let Some(world) = world.filter(|_| !passed) {
+                println!("--- logs of the scenario that failed: {} ({})\n{}", scenario.name, world.edition, world.logs());
+            }
+            Box::pin(async {})
+        })
+        .filter_run(project().join("features"), chosen)
+        .await;
+    writer.parsing_errors() == 0 && writer.hook_errors() == 0
+}

@@ -1,0 +1,200 @@
+//! The history: every trade once, larger timeframes, compression, migrations.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use acceptance::oracle::{self, Trade};
+use acceptance::pipeline::Pipeline;
+use acceptance::process::{Outcome, command, program, project};
+use acceptance::requirements::market_data;
+use acceptance::wait::{PATIENCE, until, until_within};
+use cucumber::gherkin::Step;
+use cucumber::{given, then, when};
+
+use super::hot::rows;
+
+const SEED: &str = "seed/xrpeth-aggTrades-2019-10-11.csv";
+const LARGER: [(&str, &str); 5] =
+    [("5m", "5 minutes"), ("15m", "15 minutes"), ("1h", "1 hour"), ("4h", "4 hours"), ("1d", "1 day")];
+
+fn trade_file(which: &str) -> PathBuf {
+    match which {
+        "seed" => project().join(SEED),
+        _ => market_data().expect("MARKET_DATA_DIR").join("xrpeth_agg_trades.csv"),
+    }
+}
+
+async fn replay(world: &mut Pipeline, which: &str, speed: &str) {
+    let file = trade_file(which);
+    let file = file.to_str().unwrap();
+    let arguments = ["replay", file, "--format", "binance-agg-trades", "--symbol", "XRPETH", "--speed", speed];
+    world.command("tick-replayer", &arguments).await;
+    world.succeeded();
+}
+
+fn expect_trades(world: &mut Pipeline, which: &str) {
+    world.trades.extend(oracle::binance_trades(&trade_file(which), "XRPETH"));
+}
+
+#[given(expr = "the {word} trades are replayed at speed {word}")]
+#[when(expr = "the {word} trades are replayed at speed {word}")]
+async fn replayed(world: &mut Pipeline, which: String, speed: String) {
+    replay(world, &which, &speed).await;
+    expect_trades(world, &which);
+}
+
+#[when(expr = "the {word} trades are replayed at speed {word}, {int} time(s)")]
+async fn replayed_often(world: &mut Pipeline, which: String, speed: String, times: usize) {
+    for _ in 0..times {
+        replay(world, &which, &speed).await;
+    }
+    expect_trades(world, &which);
+}
+
+#[when(expr = "the replay of the {word} trades begins at speed {word}")]
+async fn replay_begins(world: &mut Pipeline, which: String, speed: String) {
+    let file = trade_file(&which);
+    let mut replayer = command(&program("tick-replayer"), &world.environment("tick-replayer"));
+    replayer.arg("replay").arg(file).args(["--format", "binance-agg-trades", "--symbol", "XRPETH", "--speed", &speed]);
+    let running = tokio::spawn(async move { replayer.output().await.map(Outcome::from) });
+    world.replay = Some(running);
+    expect_trades(world, &which);
+}
+
+#[when(expr = "{int} trades have been folded")]
+async fn folded(world: &mut Pipeline, count: u64) {
+    let symbol_hash = "candle:current:1d:XRPETH";
+    until("trades in today's candle", async || {
+        let hash = world.hash(symbol_hash).await?;
+        let trades: u64 = hash.get("trades").and_then(|text| text.parse().ok()).unwrap_or_default();
+        if trades >= count { Ok(()) } else { Err(format!("{trades} trades")) }
+    })
+    .await;
+}
+
+#[when(expr = "{int} candles are in the history")]
+async fn candles_there(world: &mut Pipeline, count: u64) {
+    until("candles in the history", async || {
+        let found = world.value("SELECT count(*) FROM candles_1m").await?;
+        if found.parse::<u64>().unwrap() >= count { Ok(()) } else { Err(found) }
+    })
+    .await;
+}
+
+#[then("the replay ends well")]
+async fn replay_ends(world: &mut Pipeline) {
+    let running = world.replay.take().expect("a replay");
+    let outcome = tokio::time::timeout(2 * PATIENCE, running).await.expect("the replay's end").unwrap().unwrap();
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+}
+
+#[then("candles_1m holds every trade exactly once")]
+async fn exactly_once(world: &mut Pipeline) {
+    let expected = oracle::group(&world.trades, oracle::width_us("1m"));
+    until_within(2 * PATIENCE, "candles_1m", async || oracle::compare(&expected, &world.history("1m").await?)).await;
+}
+
+#[then(expr = "candles_1m holds exactly the {int} candles that another program made of them")]
+async fn exactly_those(world: &mut Pipeline, count: usize) {
+    let expected = oracle::candle_file(&market_data().unwrap().join("xrpeth_candles_1m.csv"), "XRPETH");
+    assert_eq!(expected.len(), count);
+    until_within(2 * PATIENCE, "candles_1m", async || oracle::compare(&expected, &world.history("1m").await?)).await;
+}
+
+#[then("ticks holds every trade exactly once")]
+async fn ticks_once(world: &mut Pipeline) {
+    let trades = |bars: oracle::Bars| bars.values().map(|bar| bar.trades).sum::<i64>().to_string();
+    let expected = trades(oracle::group(&world.trades, oracle::width_us("1d")));
+    until("ticks", async || {
+        let found = world.value("SELECT count(*) FROM ticks").await?;
+        if found == expected { Ok(()) } else { Err(format!("{found} rows, {expected} expected")) }
+    })
+    .await;
+}
+
+#[then("every larger timeframe is the plain grouping of candles_1m")]
+async fn larger_timeframes(world: &mut Pipeline) {
+    for (timeframe, width) in LARGER {
+        let table = format!("candles_{timeframe}");
+        let grouped = format!(
+            "SELECT date_bin('{width}', time, '1970-01-01 00:00Z'), symbol, (array_agg(open ORDER BY time))[1], max(high), min(low),
+                    (array_agg(close ORDER BY time DESC))[1], sum(volume)::numeric, sum(trades)::bigint
+             FROM candles_1m GROUP BY 1, 2"
+        );
+        let kept = format!("SELECT time, symbol, open, high, low, close, volume::numeric, trades::bigint FROM {table}");
+        let differences = format!(
+            "SELECT (SELECT count(*) FROM ({grouped}) g) || ' expected, ' || (SELECT count(*) FROM ({kept}) k) || ' found, '
+                 || (SELECT count(*) FROM (({grouped}) EXCEPT ({kept})) d) || ' differ'"
+        );
+        until_within(2 * PATIENCE, &table, async || {
+            let found = world.value(&differences).await?;
+            let expected = found.split(' ').next().unwrap();
+            if found == format!("{expected} expected, {expected} found, 0 differ") && expected != "0" {
+                Ok(())
+            } else {
+                Err(found)
+            }
+        })
+        .await;
+    }
+}
+
+#[then(regex = r"^(candles_\S+) holds:$")]
+async fn table_holds(world: &mut Pipeline, table: String, step: &Step) {
+    let timeframe = table.strip_prefix("candles_").unwrap();
+    let expected = rows(step)
+        .into_iter()
+        .map(|row| {
+            let price = |name: &str| row[name].parse().unwrap();
+            let bar = oracle::Bar {
+                open: price("open"),
+                high: price("high"),
+                low: price("low"),
+                close: price("close"),
+                lots: row["volume"].parse().unwrap(),
+                trades: row["trades"].parse().unwrap(),
+            };
+            ((row["symbol"].clone(), oracle::micros(&row["time"])), bar)
+        })
+        .collect();
+    until(&table, async || oracle::compare(&expected, &world.history(timeframe).await?)).await;
+}
+
+#[given(expr = "trades of {int} days ago up to now")]
+async fn recent_trades(world: &mut Pipeline, days: i64) {
+    // Ends in the past: the minute before the current one.
+    let minute_us = 60_000_000;
+    let now_us = chrono::Utc::now().timestamp_micros() / minute_us * minute_us;
+    let begin_us = now_us - days * 24 * 60 * minute_us;
+    let step_us = (now_us - begin_us) / 400;
+    for number in 0..400_i64 {
+        let ts_us = begin_us + number * step_us;
+        let price = format!("{}.5", 100 + number % 17);
+        let qty = format!("0.{}", 1 + number % 9);
+        let id = Some(number.to_string());
+        world.send(Trade { symbol: "ETHUSDT".to_owned(), ts_us, price, qty, id }).await;
+    }
+}
+
+#[then(expr = "the query {string} gives {string}")]
+async fn query(world: &mut Pipeline, sql: String, expected: String) {
+    until(&sql, async || {
+        let rows = world.rows(&sql).await?;
+        let found = rows.iter().map(|row| row.join(" ")).collect::<Vec<_>>().join(", ");
+        if found == expected { Ok(()) } else { Err(format!("{found:?}, not {expected:?}")) }
+    })
+    .await;
+}
+
+#[then("a query gives, from TimescaleDB's own views:")]
+async fn queries(world: &mut Pipeline, step: &Step) {
+    for row in rows(step) {
+        query(world, row["query"].clone(), row["answer"].clone()).await;
+    }
+}
+
+#[then("the candles of before are the same")]
+async fn same_candles(world: &mut Pipeline) {
+    let expected = oracle::group(&world.trades, oracle::width_us("1m"));
+    until_within(Duration::from_secs(20), "candles_1m", async || oracle::compare(&expected, &world.history("1m").await?)).await;
+}

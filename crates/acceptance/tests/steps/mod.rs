@@ -1,0 +1,7 @@
+//! The steps, by what they are about.
+
+mod bad_input;
+mod faults;
+mod history;
+mod hot;
+mod setup;
