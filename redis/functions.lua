@@ -89,11 +89,31 @@ local function join(keys, args)
   return live
 end
 
-redis.register_function('storage_put', put)
-redis.register_function('storage_advance', advance)
-redis.register_function('storage_lease', lease)
-redis.register_function('storage_release', release)
-redis.register_function('storage_join', join)
+-- announce KEY field value ...
+-- Adds to a stream what a worker tells another.
+local function announce(keys, args)
+  return redis.call('XADD', keys[1], '*', unpack(args))
+end
+
+-- opened KEY symbol ...
+-- Adds to the index of symbols with open candles.
+local function opened(keys, args)
+  for _, symbol in ipairs(args) do redis.call('SADD', keys[1], symbol) end
+end
+
+-- At the memory limit producers must wait, and the workers must not: their work is what frees memory.
+local library = {
+  storage_put = put,
+  storage_advance = advance,
+  storage_announce = announce,
+  storage_opened = opened,
+  storage_lease = lease,
+  storage_release = release,
+  storage_join = join,
+}
+for name, callback in pairs(library) do
+  redis.register_function{function_name = name, callback = callback, flags = {'allow-oom'}}
+end
 redis.register_function{
   function_name = 'storage_version',
   callback = function() return VERSION end,

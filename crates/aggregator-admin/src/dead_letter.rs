@@ -5,7 +5,8 @@ use storage_core::domain::entry::Entry;
 use storage_core::domain::rejection::Rejection;
 use storage_core::redis::codec::dead::{DeadLetter, entry_fields};
 use storage_core::redis::connection::Connection;
-use storage_core::redis::stream::{self, Stream};
+use storage_core::redis::functions;
+use storage_core::redis::stream::Stream;
 
 /// Puts `entry` of `stream` aside, saying why.
 pub(crate) async fn send(
@@ -27,7 +28,7 @@ pub(crate) async fn send_because(
     tracing::warn!(%stream, id = %entry.id, %reason, "entry can't be used");
     let mut letter = DeadLetter::new(stream, entry, &Rejection::Refused(String::new()));
     letter.reason = reason;
-    stream::add(Stream::Dead, &entry_fields(&letter))
+    functions::announce(Stream::Dead, &entry_fields(&letter))
         .query_async::<()>(redis)
         .await
         .context("writing a dead letter")

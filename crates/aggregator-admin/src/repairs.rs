@@ -20,8 +20,9 @@ use storage_core::postgres::queries::{candles, symbols, ticks};
 use storage_core::redis::codec::repairs::{Repair, decode_entry, entry_fields};
 use storage_core::redis::codec::rollups;
 use storage_core::redis::connection::Connection;
+use storage_core::redis::functions;
 use storage_core::redis::position::{floor, position_of};
-use storage_core::redis::stream::{self, Stream, WARM_SYNCER};
+use storage_core::redis::stream::{Stream, WARM_SYNCER};
 
 use crate::dead_letter;
 use crate::metrics::{REPAIRS, REPAIRS_WAITING};
@@ -163,7 +164,7 @@ async fn repair(
         Outcome::Replaced => {
             // The rollups come first, so that a crash before the acknowledgement only does it all again.
             let range = rollups::entry_fields(minute(start_us));
-            stream::add(Stream::Rollups, &range)
+            functions::announce(Stream::Rollups, &range)
                 .query_async::<()>(redis)
                 .await
                 .context("announcing a repaired minute")?;

@@ -11,7 +11,7 @@ use storage_core::redis::connection::Connection;
 use storage_core::redis::functions::{self, Expiry};
 use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
 use storage_core::redis::keys;
-use storage_core::redis::stream::{self, HOT_WRITER, Stream};
+use storage_core::redis::stream::{HOT_WRITER, Stream};
 use storage_core::redis::trim::now_ms;
 use storage_core::retry::keep_running;
 use storage_core::telemetry::readiness::Readiness;
@@ -93,7 +93,7 @@ fn write(entry: &Entry, now_us: i64) -> redis::Cmd {
         Err(reason) => {
             metrics::DEAD_LETTERS.increment(reason.label(), 1);
             let letter = dead::DeadLetter::new(Stream::Signals, entry, &reason);
-            stream::add(Stream::Dead, &dead::entry_fields(&letter))
+            functions::announce(Stream::Dead, &dead::entry_fields(&letter))
         }
     }
 }

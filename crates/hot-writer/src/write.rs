@@ -16,7 +16,7 @@ use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::codec::{candles, dead, repairs, ticks};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions::{self, Expiry};
-use storage_core::redis::stream::{self, HOT_WRITER, Stream};
+use storage_core::redis::stream::{HOT_WRITER, Stream};
 use storage_core::redis::{hot, keys};
 
 use crate::close::{Change, Changes};
@@ -60,7 +60,7 @@ impl Writes {
         metrics::DEAD_LETTERS.increment(reason.label(), 1);
         let letter = dead::DeadLetter::new(stream, entry, reason);
         self.announce
-            .add_command(stream::add(Stream::Dead, &dead::entry_fields(&letter)))
+            .add_command(functions::announce(Stream::Dead, &dead::entry_fields(&letter)))
             .ignore();
     }
 
@@ -72,7 +72,7 @@ impl Writes {
             revision,
         };
         self.announce
-            .add_command(stream::add(Stream::Repairs, &repairs::entry_fields(&repair)))
+            .add_command(functions::announce(Stream::Repairs, &repairs::entry_fields(&repair)))
             .ignore();
     }
 
@@ -129,7 +129,7 @@ impl Writes {
                 &metrics::CANDLES_CLOSED
             };
             counter.increment(1);
-            let add = stream::add(Stream::Candles(self.partition), &candles::entry_fields(symbol, candle));
+            let add = functions::announce(Stream::Candles(self.partition), &candles::entry_fields(symbol, candle));
             self.announce.add_command(add).ignore();
         }
         let (key, ttl_ms, step) = if change.is_current {

@@ -5,7 +5,8 @@ use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::codec::{repairs, rollups};
 use storage_core::redis::connection::Connection;
-use storage_core::redis::stream::{Fields, Stream, add_all};
+use storage_core::redis::functions::announce_all;
+use storage_core::redis::stream::{Fields, Stream};
 
 use crate::commit::Written;
 use crate::metrics;
@@ -33,9 +34,9 @@ impl Announcements {
 
     /// Adds them to their streams.
     pub(crate) async fn send(&self, redis: &mut Connection) -> RedisResult<()> {
-        add_all(redis, Stream::Dead, &self.dead).await?;
-        add_all(redis, Stream::Repairs, &self.repairs).await?;
-        add_all(redis, Stream::Rollups, &self.rollups).await
+        announce_all(redis, Stream::Dead, &self.dead).await?;
+        announce_all(redis, Stream::Repairs, &self.repairs).await?;
+        announce_all(redis, Stream::Rollups, &self.rollups).await
     }
 
     /// Counts them, once they were sent.

@@ -7,6 +7,7 @@ use storage_core::postgres::error::Fault;
 use storage_core::postgres::migrations::{self, MigrationError};
 use storage_core::postgres::pool::Pool;
 use storage_core::redis::connection::{Connection, explained, is_permanent};
+use storage_core::redis::functions::{self, FunctionsError};
 use storage_core::redis::partitions;
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
 use storage_core::retry::Retry;
@@ -43,10 +44,10 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     .await?;
 
     let stop = service.token();
-    Retry::new("asking Redis for its partitions", &stop)
+    Retry::new("checking what Redis holds", &stop)
         .readiness(&readiness, "redis")
-        .permanent_if(|error| Misconfigured::caused(error) || is_permanent(error))
-        .run(async || check_partitions(&config).await)
+        .permanent_if(|error| Misconfigured::caused(error) || error.is::<FunctionsError>() || is_permanent(error))
+        .run(async || check_redis(&config).await)
         .await?;
     let pool = Pool::new(&config.postgres, WARM_SYNCER);
     Retry::new("asking PostgreSQL for its schema", &stop)
@@ -77,10 +78,15 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     service.run().await
 }
 
-async fn check_partitions(config: &Config) -> anyhow::Result<()> {
-    let stored = partitions::stored(&mut Connection::ordinary(&config.redis)).await;
+async fn check_redis(config: &Config) -> anyhow::Result<()> {
+    let mut redis = Connection::ordinary(&config.redis);
+    let stored = partitions::stored(&mut redis).await;
     let stored = stored.map_err(|error| explained(error, &config.redis))?;
-    Ok(partitions::check(stored, config.stream.partitions)?)
+    partitions::check(stored, config.stream.partitions)?;
+    functions::check(&mut redis).await.map_err(|error| match error {
+        FunctionsError::Redis(error) => explained(error, &config.redis),
+        unusable => unusable.into(),
+    })
 }
 
 async fn check_schema(pool: &Pool) -> anyhow::Result<()> {

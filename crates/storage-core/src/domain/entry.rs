@@ -51,7 +51,8 @@ impl Entry {
     /// When it is missing or is something else.
     pub fn integer<T: FromStr<Err = ParseIntError>>(&self, name: &'static str) -> Result<T, Rejection> {
         let text = utf8(name, self.required(name)?)?;
-        text.parse().map_err(|_| invalid(name, "is not a whole number, or out of its range"))
+        text.parse()
+            .map_err(|_| invalid(name, "is not a whole number, or out of its range"))
     }
 }
 

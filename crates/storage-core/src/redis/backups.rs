@@ -17,7 +17,12 @@ use crate::domain::stream_id::StreamId;
 pub async fn note_last(conn: &mut impl ConnectionLike, backup: &BackupAnnouncement) -> RedisResult<()> {
     let fields: BTreeMap<_, _> = entry_fields(backup).into_iter().collect();
     let json = serde_json::json!(fields).to_string();
-    cmd("HSET").arg(keys::last_backups()).arg(&backup.kind).arg(json).query_async(conn).await
+    cmd("HSET")
+        .arg(keys::last_backups())
+        .arg(&backup.kind)
+        .arg(json)
+        .query_async(conn)
+        .await
 }
 
 /// The last backup of each kind, by kind.
@@ -31,6 +36,13 @@ pub async fn last(conn: &mut impl ConnectionLike) -> RedisResult<Vec<BackupAnnou
 
 fn read(json: &str) -> Option<BackupAnnouncement> {
     let fields: BTreeMap<String, String> = serde_json::from_str(json).ok()?;
-    let fields = fields.into_iter().map(|(name, value)| (name.into_bytes(), value.into_bytes())).collect();
-    decode_entry(&Entry { id: StreamId::START, fields }).ok()
+    let fields = fields
+        .into_iter()
+        .map(|(name, value)| (name.into_bytes(), value.into_bytes()))
+        .collect();
+    decode_entry(&Entry {
+        id: StreamId::START,
+        fields,
+    })
+    .ok()
 }

@@ -135,7 +135,9 @@ fn unusable(reason: String) -> RedisError {
 /// Whether the two sides do not agree on TLS: a certificate that is not trusted or for another name, or a server without TLS.
 fn is_of_tls(error: &RedisError) -> bool {
     // The driver keeps the cause in an `Arc`, which is what its `source` shows.
-    let shared = error.source().and_then(|cause| cause.downcast_ref::<Arc<dyn Error + Send + Sync>>());
+    let shared = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<Arc<dyn Error + Send + Sync>>());
     let cause = shared.and_then(|cause| cause.downcast_ref::<io::Error>());
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
 }

@@ -1,11 +1,12 @@
 //! The Redis Function library `redis/functions.lua`: loading it, checking it, and the commands that call it.
 
 use redis::aio::ConnectionLike;
-use redis::{Cmd, RedisResult, cmd};
+use redis::{Cmd, RedisResult, cmd, pipe};
 
 use super::keys::{Channel, Key};
 use super::stream::{Fields, Stream};
 use crate::domain::stream_id::{Revision, StreamId};
+use crate::domain::symbol::Symbol;
 
 const LIBRARY: &str = include_str!("../../../../redis/functions.lua");
 
@@ -91,6 +92,38 @@ pub fn put(key: &Key, revision: Revision, expiry: Expiry, publish: Option<(&Chan
 pub fn advance(stream: Stream, group: &str, from: StreamId, to: StreamId, count: usize) -> Cmd {
     let mut command = call("storage_advance", &stream.key());
     command.arg(group).arg(from.to_string()).arg(to.to_string()).arg(count);
+    command
+}
+
+/// Adds an entry to a stream for another worker, also at the memory limit: the work that it leads to frees memory.
+pub fn announce(stream: Stream, fields: &Fields) -> Cmd {
+    let mut command = call("storage_announce", &stream.key());
+    for (name, value) in fields {
+        command.arg(name).arg(value);
+    }
+    command
+}
+
+/// [`announce`]s several entries.
+///
+/// # Errors
+/// When Redis can't be asked; some may have been added then.
+pub async fn announce_all(conn: &mut impl ConnectionLike, stream: Stream, entries: &[Fields]) -> RedisResult<()> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let mut announcements = pipe();
+    for fields in entries {
+        announcements.add_command(announce(stream, fields)).ignore();
+    }
+    announcements.exec_async(conn).await
+}
+
+pub(super) fn opened<'a>(key: &Key, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
+    let mut command = call("storage_opened", key);
+    for symbol in symbols {
+        command.arg(symbol.as_str());
+    }
     command
 }
 

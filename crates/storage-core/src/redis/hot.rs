@@ -6,6 +6,7 @@ use redis::aio::ConnectionLike;
 use redis::{Cmd, RedisResult, cmd, pipe};
 
 use super::codec::candles::{CandleState, decode_hash};
+use super::functions;
 use super::keys::{self, Key};
 use crate::domain::symbol::Symbol;
 
@@ -57,16 +58,12 @@ pub async fn open_symbols(conn: &mut impl ConnectionLike, partition: u16) -> Red
 
 /// Notes that `symbols` have candles not yet closed.
 pub fn opened<'a>(partition: u16, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
-    index("SADD", partition, symbols)
+    functions::opened(&keys::open_symbols(partition), symbols)
 }
 
 /// Notes that all candles of `symbols` are closed.
 pub fn closed<'a>(partition: u16, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
-    index("SREM", partition, symbols)
-}
-
-fn index<'a>(command: &str, partition: u16, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
-    let mut command = cmd(command);
+    let mut command = cmd("SREM");
     command.arg(keys::open_symbols(partition));
     for symbol in symbols {
         command.arg(symbol.as_str());

@@ -14,7 +14,11 @@ pub struct Info(BTreeMap<String, String>);
 impl Info {
     fn parse(text: &str) -> Self {
         let fields = text.lines().filter_map(|line| line.split_once(':'));
-        Self(fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect())
+        Self(
+            fields
+                .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+                .collect(),
+        )
     }
 
     /// A field as it stands there.
@@ -57,7 +61,12 @@ pub async fn info(conn: &mut impl ConnectionLike) -> RedisResult<Info> {
 /// # Errors
 /// When Redis can't be asked.
 pub async fn setting(conn: &mut impl ConnectionLike, name: &str) -> RedisResult<Option<String>> {
-    match cmd("CONFIG").arg("GET").arg(name).query_async::<BTreeMap<String, String>>(conn).await {
+    match cmd("CONFIG")
+        .arg("GET")
+        .arg(name)
+        .query_async::<BTreeMap<String, String>>(conn)
+        .await
+    {
         Ok(mut settings) => Ok(settings.remove(name)),
         // NOPERM, or CONFIG is renamed, as managed servers have it.
         Err(error) if error.code().is_some_and(|code| code == "NOPERM" || code == "ERR") => Ok(None),
@@ -71,8 +80,12 @@ pub async fn setting(conn: &mut impl ConnectionLike, name: &str) -> RedisResult<
 /// When Redis can't be asked.
 pub async fn libraries(conn: &mut impl ConnectionLike) -> RedisResult<Vec<String>> {
     let libraries: Vec<BTreeMap<String, redis::Value>> = cmd("FUNCTION").arg("LIST").query_async(conn).await?;
-    let names = libraries.into_iter().filter_map(|mut library| library.remove("library_name"));
-    names.map(|name| reply::bytes(name).map(|name| String::from_utf8_lossy(&name).into_owned())).collect()
+    let names = libraries
+        .into_iter()
+        .filter_map(|mut library| library.remove("library_name"));
+    names
+        .map(|name| reply::bytes(name).map(|name| String::from_utf8_lossy(&name).into_owned()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -81,7 +94,9 @@ mod tests {
 
     #[test]
     fn info_is_read_field_by_field() {
-        let info = Info::parse("# Server\r\nredis_version:7.0.15\r\naof_enabled:1\r\n\r\n# Keyspace\r\ndb0:keys=12,expires=3,avg_ttl=0\r\ndb3:keys=1,expires=0\r\n");
+        let info = Info::parse(
+            "# Server\r\nredis_version:7.0.15\r\naof_enabled:1\r\n\r\n# Keyspace\r\ndb0:keys=12,expires=3,avg_ttl=0\r\ndb3:keys=1,expires=0\r\n",
+        );
         assert_eq!(info.text("redis_version"), Some("7.0.15"));
         assert!(info.flag("aof_enabled"));
         assert!(!info.flag("aof_rewrite_in_progress"));

@@ -21,7 +21,11 @@ pub(super) fn entries_of_one_stream(reply: Value) -> RedisResult<Vec<Entry>> {
 
 /// A list of entries. One that was deleted while pending comes without fields.
 pub(super) fn entries(reply: Value) -> RedisResult<Vec<Entry>> {
-    array(reply)?.into_iter().filter(|item| *item != Value::Nil).map(entry).collect()
+    array(reply)?
+        .into_iter()
+        .filter(|item| *item != Value::Nil)
+        .map(entry)
+        .collect()
 }
 
 fn entry(item: Value) -> RedisResult<Entry> {
@@ -63,5 +67,10 @@ pub(super) fn bytes(value: Value) -> RedisResult<Vec<u8>> {
 }
 
 fn unexpected(wanted: &'static str) -> RedisError {
-    (ErrorKind::UnexpectedReturnType, "Redis did not answer with", wanted.to_owned()).into()
+    (
+        ErrorKind::UnexpectedReturnType,
+        "Redis did not answer with",
+        wanted.to_owned(),
+    )
+        .into()
 }

@@ -97,7 +97,11 @@ impl FromStr for Stream {
                 _ => None,
             }
         };
-        let unpartitioned = |name: &str| Self::UNPARTITIONED.into_iter().find(|stream| stream.to_string() == name);
+        let unpartitioned = |name: &str| {
+            Self::UNPARTITIONED
+                .into_iter()
+                .find(|stream| stream.to_string() == name)
+        };
         key.strip_prefix("stream:")
             .and_then(|name| unpartitioned(name).or_else(|| partitioned(name)))
             .ok_or_else(|| InvalidStream(key.to_owned()))
@@ -121,7 +125,11 @@ pub fn add(stream: Stream, fields: &Fields) -> redis::Cmd {
 ///
 /// # Errors
 /// When Redis can't be asked.
-pub async fn add_again(conn: &mut impl ConnectionLike, stream: Stream, fields: &[(String, String)]) -> RedisResult<String> {
+pub async fn add_again(
+    conn: &mut impl ConnectionLike,
+    stream: Stream,
+    fields: &[(String, String)],
+) -> RedisResult<String> {
     let mut command = cmd("XADD");
     command.arg(stream.key()).arg("*");
     for (name, value) in fields {
@@ -152,7 +160,9 @@ pub async fn add_all(conn: &mut impl ConnectionLike, stream: Stream, entries: &[
     transaction.exec_async(conn).await.map_err(|error| {
         // One cause says as much as the same from every entry.
         let causes = error.clone().into_server_errors();
-        causes.and_then(|causes| causes.first().map(|(_, cause)| cause.clone().into())).unwrap_or(error)
+        causes
+            .and_then(|causes| causes.first().map(|(_, cause)| cause.clone().into()))
+            .unwrap_or(error)
     })
 }
 
@@ -207,8 +217,14 @@ pub async fn read_after(
 /// # Errors
 /// When Redis can't be asked.
 pub async fn create_group(conn: &mut impl ConnectionLike, stream: Stream, group: &str) -> RedisResult<bool> {
-    let created: RedisResult<()> =
-        cmd("XGROUP").arg("CREATE").arg(stream.key()).arg(group).arg("0").arg("MKSTREAM").query_async(conn).await;
+    let created: RedisResult<()> = cmd("XGROUP")
+        .arg("CREATE")
+        .arg(stream.key())
+        .arg(group)
+        .arg("0")
+        .arg("MKSTREAM")
+        .query_async(conn)
+        .await;
     match created {
         Ok(()) => Ok(true),
         Err(error) if error.code() == Some("BUSYGROUP") => Ok(false),

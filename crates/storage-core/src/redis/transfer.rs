@@ -69,14 +69,20 @@ pub async fn dump(conn: &mut impl ConnectionLike, keys: &[RawKey]) -> RedisResul
     let replies: Vec<Value> = pipeline.query_async(conn).await?;
     let mut dumped = Vec::with_capacity(keys.len());
     for (key, reply) in keys.iter().zip(replies.chunks_exact(2)) {
-        let [Value::Int(expires), value] = reply else { return Err(unexpected()) };
+        let [Value::Int(expires), value] = reply else {
+            return Err(unexpected());
+        };
         let expires_ms = match Expiry::from(*expires) {
             Expiry::Gone => continue,
             Expiry::Never => None,
             Expiry::At(at_ms) => Some(at_ms),
         };
         match value {
-            Value::BulkString(payload) => dumped.push(DumpedKey { key: key.clone(), payload: payload.clone(), expires_ms }),
+            Value::BulkString(payload) => dumped.push(DumpedKey {
+                key: key.clone(),
+                payload: payload.clone(),
+                expires_ms,
+            }),
             Value::Nil => {}
             _ => return Err(unexpected()),
         }
@@ -94,8 +100,19 @@ pub async fn restore(conn: &mut impl ConnectionLike, keys: &[DumpedKey]) -> Redi
         return Ok(());
     }
     let mut pipeline = pipe();
-    for DumpedKey { key, payload, expires_ms } in keys {
-        pipeline.cmd("RESTORE").arg(key).arg(expires_ms.unwrap_or(0)).arg(payload).arg("ABSTTL").ignore();
+    for DumpedKey {
+        key,
+        payload,
+        expires_ms,
+    } in keys
+    {
+        pipeline
+            .cmd("RESTORE")
+            .arg(key)
+            .arg(expires_ms.unwrap_or(0))
+            .arg(payload)
+            .arg("ABSTTL")
+            .ignore();
     }
     pipeline.query_async(conn).await
 }
@@ -120,9 +137,13 @@ pub async fn expiry(conn: &mut impl ConnectionLike, keys: &[RawKey]) -> RedisRes
 ///
 /// # Errors
 /// When Redis can't be asked.
-pub async fn stream_state(conn: &mut impl ConnectionLike, stream: &RawKey) -> RedisResult<(u64, Vec<(String, String, u64)>)> {
+pub async fn stream_state(
+    conn: &mut impl ConnectionLike,
+    stream: &RawKey,
+) -> RedisResult<(u64, Vec<(String, String, u64)>)> {
     let length = cmd("XLEN").arg(stream).query_async(conn).await?;
-    let groups: Vec<std::collections::BTreeMap<String, Value>> = cmd("XINFO").arg("GROUPS").arg(stream).query_async(conn).await?;
+    let groups: Vec<std::collections::BTreeMap<String, Value>> =
+        cmd("XINFO").arg("GROUPS").arg(stream).query_async(conn).await?;
     let mut states = Vec::with_capacity(groups.len());
     for mut group in groups {
         let mut take = |name: &str| group.remove(name).unwrap_or(Value::Nil);
@@ -150,7 +171,12 @@ pub async fn streams_among(conn: &mut impl ConnectionLike, keys: &[RawKey]) -> R
         pipeline.cmd("TYPE").arg(key);
     }
     let types: Vec<String> = pipeline.query_async(conn).await?;
-    Ok(keys.iter().zip(types).filter(|(_, kind)| kind == "stream").map(|(key, _)| key.clone()).collect())
+    Ok(keys
+        .iter()
+        .zip(types)
+        .filter(|(_, kind)| kind == "stream")
+        .map(|(key, _)| key.clone())
+        .collect())
 }
 
 /// All function libraries, in Redis' own format.
@@ -166,9 +192,18 @@ pub async fn dump_functions(conn: &mut impl ConnectionLike) -> RedisResult<Vec<u
 /// # Errors
 /// When Redis can't be asked or refuses them.
 pub async fn restore_functions(conn: &mut impl ConnectionLike, payload: &[u8]) -> RedisResult<()> {
-    cmd("FUNCTION").arg("RESTORE").arg(payload).arg("REPLACE").query_async(conn).await
+    cmd("FUNCTION")
+        .arg("RESTORE")
+        .arg(payload)
+        .arg("REPLACE")
+        .query_async(conn)
+        .await
 }
 
 fn unexpected() -> RedisError {
-    (ErrorKind::UnexpectedReturnType, "Redis did not answer with a value and its expiry").into()
+    (
+        ErrorKind::UnexpectedReturnType,
+        "Redis did not answer with a value and its expiry",
+    )
+        .into()
 }

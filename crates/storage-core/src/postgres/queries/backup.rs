@@ -75,7 +75,12 @@ pub async fn occupants(connection: &mut AsyncPgConnection, limit: i64) -> QueryR
 /// # Errors
 /// The database's.
 pub async fn extension_version(connection: &mut AsyncPgConnection) -> QueryResult<Option<String>> {
-    Ok(values(connection, "SELECT extversion AS value FROM pg_extension WHERE extname = 'timescaledb'").await?.pop())
+    Ok(values(
+        connection,
+        "SELECT extversion AS value FROM pg_extension WHERE extname = 'timescaledb'",
+    )
+    .await?
+    .pop())
 }
 
 /// The versions of TimescaleDB that the server could give a database.
@@ -83,7 +88,11 @@ pub async fn extension_version(connection: &mut AsyncPgConnection) -> QueryResul
 /// # Errors
 /// The database's.
 pub async fn available_extension_versions(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
-    values(connection, "SELECT version AS value FROM pg_available_extension_versions WHERE name = 'timescaledb' ORDER BY 1").await
+    values(
+        connection,
+        "SELECT version AS value FROM pg_available_extension_versions WHERE name = 'timescaledb' ORDER BY 1",
+    )
+    .await
 }
 
 /// Gives the database TimescaleDB in exactly this version, one of [`available_extension_versions`]. Only a new
@@ -93,7 +102,9 @@ pub async fn available_extension_versions(connection: &mut AsyncPgConnection) ->
 /// The database's.
 pub async fn create_extension(connection: &mut AsyncPgConnection, version: &str) -> QueryResult<()> {
     let quoted = version.replace('\'', "''");
-    connection.batch_execute(&format!("CREATE EXTENSION timescaledb VERSION '{quoted}'")).await
+    connection
+        .batch_execute(&format!("CREATE EXTENSION timescaledb VERSION '{quoted}'"))
+        .await
 }
 
 /// Stops TimescaleDB's workers and triggers in this database, so that its tables can be filled by pg_restore.
@@ -146,7 +157,11 @@ pub async fn roles(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String
 /// # Errors
 /// The database's.
 pub async fn system_identifier(connection: &mut AsyncPgConnection) -> QueryResult<String> {
-    value(connection, "SELECT system_identifier::text AS value FROM pg_control_system()").await
+    value(
+        connection,
+        "SELECT system_identifier::text AS value FROM pg_control_system()",
+    )
+    .await
 }
 
 /// The size of a WAL segment in bytes.
@@ -154,7 +169,11 @@ pub async fn system_identifier(connection: &mut AsyncPgConnection) -> QueryResul
 /// # Errors
 /// The database's.
 pub async fn wal_segment_bytes(connection: &mut AsyncPgConnection) -> QueryResult<String> {
-    value(connection, "SELECT setting AS value FROM pg_settings WHERE name = 'wal_segment_size'").await
+    value(
+        connection,
+        "SELECT setting AS value FROM pg_settings WHERE name = 'wal_segment_size'",
+    )
+    .await
 }
 
 /// A replication slot.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use diesel::sql_types::{BigInt, Integer, Jsonb, Text};
+use diesel::sql_types::{BigInt, Integer, Jsonb, Nullable, Text};
 use diesel::{QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::Value;
@@ -32,8 +32,21 @@ pub struct Job {
     pub table: String,
     /// How often it runs.
     pub every: Duration,
+    /// The age that it goes by: how far back a refresh reaches, or from when on chunks are compressed or dropped.
+    pub age: Option<Duration>,
     /// Its settings, as TimescaleDB keeps them: `start_offset`, `end_offset`, `compress_after`, `drop_after`.
     pub config: Value,
+}
+
+impl JobKind {
+    /// The setting that [`Job::age`] is.
+    const fn setting(self) -> &'static str {
+        match self {
+            Self::Refresh => "start_offset",
+            Self::Compress => "compress_after",
+            Self::Retain => "drop_after",
+        }
+    }
 }
 
 #[derive(QueryableByName)]
@@ -46,6 +59,8 @@ struct Row {
     table_name: String,
     #[diesel(sql_type = BigInt)]
     every_seconds: i64,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    age_seconds: Option<i64>,
     #[diesel(sql_type = Jsonb)]
     config: Value,
 }
@@ -61,7 +76,10 @@ pub async fn jobs(connection: &mut AsyncPgConnection, edition: Edition) -> Query
     // Versions differ in which of its two names they give for a continuous aggregate.
     let rows: Vec<Row> = sql_query(
         "SELECT job_id AS id, proc_name::text, coalesce(view_name, hypertable_name)::text AS table_name,
-                extract(epoch FROM schedule_interval)::bigint AS every_seconds, coalesce(config, '{}'::jsonb) AS config
+                extract(epoch FROM schedule_interval)::bigint AS every_seconds,
+                extract(epoch FROM coalesce(config->>'start_offset', config->>'compress_after', config->>'drop_after')::interval)::bigint
+                    AS age_seconds,
+                coalesce(config, '{}'::jsonb) AS config
          FROM timescaledb_information.jobs
          LEFT JOIN (SELECT view_name, materialization_hypertable_name AS hypertable_name
                     FROM timescaledb_information.continuous_aggregates) rollups USING (hypertable_name)
@@ -89,6 +107,10 @@ impl Row {
             kind,
             table: self.table_name,
             every,
+            age: self
+                .age_seconds
+                .and_then(|seconds| u64::try_from(seconds).ok())
+                .map(Duration::from_secs),
             config: self.config,
         })
     }
@@ -101,4 +123,59 @@ impl Row {
 /// The database's.
 pub async fn run_job(connection: &mut AsyncPgConnection, id: i32) -> QueryResult<()> {
     maintenance::call(connection, &format!("CALL run_job({id})")).await
+}
+
+/// Gives a job another [`age`](Job::age).
+///
+/// # Errors
+/// The database's.
+pub async fn set_age(connection: &mut AsyncPgConnection, job: &Job, age: Duration) -> QueryResult<()> {
+    sql_query(
+        "SELECT alter_job(job_id, config => config || jsonb_build_object($2, $3))
+         FROM timescaledb_information.jobs WHERE job_id = $1",
+    )
+    .bind::<Integer, _>(job.id)
+    .bind::<Text, _>(job.kind.setting())
+    .bind::<Text, _>(format!("{} seconds", age.as_secs()))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Drops chunks of `table` that are wholly older than `age`, from now on.
+///
+/// # Errors
+/// The database's.
+pub async fn add_retention(connection: &mut AsyncPgConnection, table: &str, age: Duration) -> QueryResult<()> {
+    sql_query("SELECT add_retention_policy($1::regclass, drop_after => make_interval(secs => $2))")
+        .bind::<Text, _>(table)
+        .bind::<BigInt, _>(i64::try_from(age.as_secs()).unwrap_or(i64::MAX))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Keeps all chunks of `table` from now on.
+///
+/// # Errors
+/// The database's.
+pub async fn remove_retention(connection: &mut AsyncPgConnection, table: &str) -> QueryResult<()> {
+    sql_query("SELECT remove_retention_policy($1::regclass)")
+        .bind::<Text, _>(table)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Drops chunks of `table` that are wholly older than `age`, now; for the Apache edition, which has no policies. Returns how
+/// many were dropped.
+///
+/// # Errors
+/// The database's.
+pub async fn drop_chunks(connection: &mut AsyncPgConnection, table: &str, age: Duration) -> QueryResult<usize> {
+    sql_query("SELECT drop_chunks($1::regclass, older_than => make_interval(secs => $2))")
+        .bind::<Text, _>(table)
+        .bind::<BigInt, _>(i64::try_from(age.as_secs()).unwrap_or(i64::MAX))
+        .execute(connection)
+        .await
 }

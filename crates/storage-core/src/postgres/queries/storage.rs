@@ -170,7 +170,9 @@ pub async fn spans(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Span>>
 /// # Errors
 /// The database's.
 pub async fn newest_minute(connection: &mut AsyncPgConnection) -> QueryResult<Option<i64>> {
-    let newest: Newest = sql_query("SELECT max(time) AS time FROM candles_1m").get_result(connection).await?;
+    let newest: Newest = sql_query("SELECT max(time) AS time FROM candles_1m")
+        .get_result(connection)
+        .await?;
     Ok(newest.time.map(|time| time.timestamp_micros()))
 }
 

@@ -91,7 +91,9 @@ pub async fn compare(
              IS DISTINCT FROM (f.open, f.high, f.low, f.close, f.volume::numeric, f.trades::numeric)
          ORDER BY 1, 2"
     ));
-    let compared = sql_query(format!("{pairs} SELECT count(*) AS compared FROM expected FULL JOIN found USING (symbol, bucket)"));
+    let compared = sql_query(format!(
+        "{pairs} SELECT count(*) AS compared FROM expected FULL JOIN found USING (symbol, bucket)"
+    ));
     let differences = differences
         .bind::<Timestamptz, _>(to_datetime(range.from_us))
         .bind::<Timestamptz, _>(to_datetime(range.to_us))
@@ -127,7 +129,10 @@ pub async fn chunk_ranges(connection: &mut AsyncPgConnection, table: &str) -> Qu
     .bind::<Text, _>(table)
     .get_results(connection)
     .await?;
-    let range = |chunk: Chunk| TimeRange { from_us: chunk.range_start.timestamp_micros(), to_us: chunk.range_end.timestamp_micros() };
+    let range = |chunk: Chunk| TimeRange {
+        from_us: chunk.range_start.timestamp_micros(),
+        to_us: chunk.range_end.timestamp_micros(),
+    };
     Ok(chunks.into_iter().map(range).collect())
 }
 
@@ -135,7 +140,11 @@ pub async fn chunk_ranges(connection: &mut AsyncPgConnection, table: &str) -> Qu
 ///
 /// # Errors
 /// The database's.
-pub async fn minutes_with_ticks(connection: &mut AsyncPgConnection, symbol: &Symbol, range: TimeRange) -> QueryResult<Vec<i64>> {
+pub async fn minutes_with_ticks(
+    connection: &mut AsyncPgConnection,
+    symbol: &Symbol,
+    range: TimeRange,
+) -> QueryResult<Vec<i64>> {
     let minutes: Vec<Minute> = sql_query(
         "SELECT DISTINCT time_bucket(INTERVAL '1 minute', time) AS minute FROM ticks
          WHERE symbol = $1 AND time >= $2 AND time < $3 ORDER BY 1",
@@ -145,7 +154,10 @@ pub async fn minutes_with_ticks(connection: &mut AsyncPgConnection, symbol: &Sym
     .bind::<Timestamptz, _>(to_datetime(range.to_us))
     .get_results(connection)
     .await?;
-    Ok(minutes.into_iter().map(|minute| minute.minute.timestamp_micros()).collect())
+    Ok(minutes
+        .into_iter()
+        .map(|minute| minute.minute.timestamp_micros())
+        .collect())
 }
 
 #[derive(QueryableByName)]
