@@ -112,3 +112,18 @@ await() {
     sleep 0.05
   done
 }
+
+# prepare_backups: backup-runner in PATH with all its tools, and the stores to work on in the environment.
+prepare_backups() {
+  local edition
+  need_toolchain
+  if [[ -z ${REDIS_URL:-} || -z ${DATABASE_URL:-} ]]; then
+    edition=$(cat "$DEV/run/edition" 2>/dev/null) || edition=community
+    "$PROJECT/scripts/services" up --timescale "$edition"
+    eval "$("$PROJECT/scripts/services" env)"
+  fi
+  eval "$("$PROJECT/scripts/services" tools)"
+  cargo build --quiet --locked --manifest-path "$PROJECT/Cargo.toml" --package backup-runner
+  export PATH=$PROJECT/target/debug:$PATH
+  export STORAGE_BACKUP__FOLDER=${STORAGE_BACKUP__FOLDER:-$DEV/backups} STORAGE_BACKUP__PG_BIN=${STORAGE_BACKUP__PG_BIN:-$PG_BIN}
+}

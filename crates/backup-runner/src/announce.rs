@@ -13,7 +13,11 @@ use crate::metrics;
 pub(crate) async fn announce(config: &RedisConfig, manifest: &Manifest) {
     if let Err(error) = add(config, manifest).await {
         metrics::UNANNOUNCED.increment(1);
-        tracing::warn!("{}/{} is done, but was not announced: {error:#}", manifest.kind(), manifest.name);
+        tracing::warn!(
+            "{}/{} is done, but was not announced: {error:#}",
+            manifest.kind(),
+            manifest.name
+        );
     }
 }
 
@@ -27,5 +31,8 @@ async fn add(config: &RedisConfig, manifest: &Manifest) -> anyhow::Result<()> {
         size_bytes: manifest.size_bytes(),
     };
     let command = stream::add(Stream::Backups, &entry_fields(&announcement));
-    command.query_async::<()>(&mut Connection::ordinary(config)).await.with_context(|| format!("adding to stream:backups of {}", config.url))
+    command
+        .query_async::<()>(&mut Connection::ordinary(config))
+        .await
+        .with_context(|| format!("adding to stream:backups of {}", config.url))
 }

@@ -31,7 +31,10 @@ impl Default for Config {
         Self {
             redis: RedisConfig::default(),
             // To count all rows takes as long as it takes.
-            postgres: PostgresConfig { statement_timeout: Duration::ZERO, ..PostgresConfig::default() },
+            postgres: PostgresConfig {
+                statement_timeout: Duration::ZERO,
+                ..PostgresConfig::default()
+            },
             telemetry: TelemetryConfig::listening_on(9104),
             service: ServiceConfig::default(),
             backup: BackupConfig::default(),
@@ -110,6 +113,10 @@ impl BackupConfig {
     }
 
     pub(crate) fn keep(&self) -> Keep {
-        Keep { last: self.keep_last, daily: self.keep_daily, weekly: self.keep_weekly }
+        Keep {
+            last: self.keep_last,
+            daily: self.keep_daily,
+            weekly: self.keep_weekly,
+        }
     }
 }

@@ -50,10 +50,19 @@ impl Destination {
     pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
         let failed = || format!("using the folder of backups, {}", folder.display());
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(failed)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .with_context(failed)?;
         let folder = folder.canonicalize().with_context(failed)?;
-        let store = LocalFileSystem::new_with_prefix(&folder).with_context(failed)?.with_fsync(true);
-        Ok(Self { folder, store: std::sync::Arc::new(store) })
+        let store = LocalFileSystem::new_with_prefix(&folder)
+            .with_context(failed)?
+            .with_fsync(true);
+        Ok(Self {
+            folder,
+            store: std::sync::Arc::new(store),
+        })
     }
 
     /// Where it is.
@@ -79,7 +88,16 @@ impl Destination {
             let folder = self.folder_of(kind, name);
             make_folder(&self.folder.join(kind.as_str()))?;
             match DirBuilder::new().mode(0o700).create(&folder) {
-                Ok(()) => return Ok(Draft { destination: self.clone(), kind, name, started, folder, sealed: false }),
+                Ok(()) => {
+                    return Ok(Draft {
+                        destination: self.clone(),
+                        kind,
+                        name,
+                        started,
+                        folder,
+                        sealed: false,
+                    });
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => std::thread::yield_now(),
                 Err(error) => return Err(error).with_context(|| format!("making {}", folder.display())),
             }
@@ -88,12 +106,23 @@ impl Destination {
 
     /// Everything that is there of a kind, oldest first.
     pub(crate) async fn found(&self, kind: Kind) -> anyhow::Result<Vec<Found>> {
-        let listed = self.store.list_with_delimiter(Some(&Location::from(kind.as_str()))).await.context("listing the backups")?;
-        let names: BTreeSet<Name> =
-            listed.common_prefixes.iter().filter_map(|prefix| prefix.filename()?.parse().ok()).collect();
+        let listed = self
+            .store
+            .list_with_delimiter(Some(&Location::from(kind.as_str())))
+            .await
+            .context("listing the backups")?;
+        let names: BTreeSet<Name> = listed
+            .common_prefixes
+            .iter()
+            .filter_map(|prefix| prefix.filename()?.parse().ok())
+            .collect();
         let mut found = Vec::with_capacity(names.len());
         for name in names {
-            found.push(Found { kind, name, state: self.state(kind, name).await? });
+            found.push(Found {
+                kind,
+                name,
+                state: self.state(kind, name).await?,
+            });
         }
         Ok(found)
     }
@@ -126,7 +155,11 @@ impl Destination {
     /// The backup of this name, or the newest one for `latest`.
     pub(crate) async fn find(&self, kind: Kind, name: &str) -> anyhow::Result<Manifest> {
         if name == "latest" {
-            return self.backups(kind).await?.pop().ok_or_else(|| anyhow!("there is no backup of kind {kind} in {}", self.folder.display()));
+            return self
+                .backups(kind)
+                .await?
+                .pop()
+                .ok_or_else(|| anyhow!("there is no backup of kind {kind} in {}", self.folder.display()));
         }
         let name: Name = name.strip_prefix(&format!("{kind}/")).unwrap_or(name).parse()?;
         match self.state(kind, name).await? {
@@ -135,16 +168,29 @@ impl Destination {
             State::Incomplete if self.folder_of(kind, name).exists() => {
                 bail!("{kind}/{name} is incomplete: it has no manifest, so its backup is not done or was interrupted")
             }
-            State::Incomplete => bail!("there is no backup {kind}/{name} in {}; see `backup-runner list`", self.folder.display()),
+            State::Incomplete => bail!(
+                "there is no backup {kind}/{name} in {}; see `backup-runner list`",
+                self.folder.display()
+            ),
         }
     }
 
     /// The paths of all files of a backup but its manifest.
     pub(crate) async fn files(&self, kind: Kind, name: Name) -> anyhow::Result<BTreeSet<String>> {
         let prefix = Location::from(format!("{kind}/{name}"));
-        let listed: Vec<_> = self.store.list(Some(&prefix)).try_collect().await.context("listing a backup's files")?;
-        let paths = listed.iter().filter_map(|file| file.location.as_ref().strip_prefix(prefix.as_ref()));
-        Ok(paths.map(|path| path.trim_start_matches('/').to_owned()).filter(|path| path != FILE_NAME).collect())
+        let listed: Vec<_> = self
+            .store
+            .list(Some(&prefix))
+            .try_collect()
+            .await
+            .context("listing a backup's files")?;
+        let paths = listed
+            .iter()
+            .filter_map(|file| file.location.as_ref().strip_prefix(prefix.as_ref()));
+        Ok(paths
+            .map(|path| path.trim_start_matches('/').to_owned())
+            .filter(|path| path != FILE_NAME)
+            .collect())
     }
 
     /// Size and checksum of a file as it is now.
@@ -155,7 +201,11 @@ impl Destination {
             size_bytes += bytes.len() as u64;
             hasher.update(&bytes);
         }
-        Ok(File { path: path.to_owned(), size_bytes, sha256: hex(&hasher.finalize()) })
+        Ok(File {
+            path: path.to_owned(),
+            size_bytes,
+            sha256: hex(&hasher.finalize()),
+        })
     }
 
     /// Removes a backup, or what is left of one: the manifest first, so that at no moment half of it counts.
@@ -187,7 +237,11 @@ fn location(kind: Kind, name: Name, path: &str) -> Location {
 
 /// Makes a folder that only this user can look into.
 pub(crate) fn make_folder(folder: &Path) -> anyhow::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(|| format!("making {}", folder.display()))
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("making {}", folder.display()))
 }
 
 /// A backup in the making. Its folder goes when it is dropped before [`Draft::seal`].
@@ -217,15 +271,39 @@ impl Draft {
         let mut files = Vec::new();
         for path in self.destination.files(self.kind, self.name).await? {
             let failed = || format!("finishing {path}");
-            fs::File::open(self.folder.join(&path)).and_then(|file| file.sync_all()).with_context(failed)?;
-            files.push(self.destination.measure(self.kind, self.name, &path).await.with_context(failed)?);
+            fs::File::open(self.folder.join(&path))
+                .and_then(|file| file.sync_all())
+                .with_context(failed)?;
+            files.push(
+                self.destination
+                    .measure(self.kind, self.name, &path)
+                    .await
+                    .with_context(failed)?,
+            );
         }
-        let manifest = Manifest { name: self.name, started: self.started, finished: Utc::now(), made_by, files, content };
+        let manifest = Manifest {
+            name: self.name,
+            started: self.started,
+            finished: Utc::now(),
+            made_by,
+            files,
+            content,
+        };
         let location = location(self.kind, self.name, FILE_NAME);
-        self.destination.store.put(&location, manifest.to_json()?.into()).await.context("writing the manifest")?;
+        self.destination
+            .store
+            .put(&location, manifest.to_json()?.into())
+            .await
+            .context("writing the manifest")?;
         self.sealed = true;
-        for folder in [self.folder.as_path(), &self.destination.folder.join(self.kind.as_str()), &self.destination.folder] {
-            fs::File::open(folder).and_then(|folder| folder.sync_all()).context("finishing the backup")?;
+        for folder in [
+            self.folder.as_path(),
+            &self.destination.folder.join(self.kind.as_str()),
+            &self.destination.folder,
+        ] {
+            fs::File::open(folder)
+                .and_then(|folder| folder.sync_all())
+                .context("finishing the backup")?;
         }
         Ok(manifest)
     }
@@ -236,7 +314,10 @@ impl Drop for Draft {
         if !self.sealed
             && let Err(error) = fs::remove_dir_all(&self.folder)
         {
-            tracing::warn!("could not remove what an interrupted backup left, {}: {error}", self.folder.display());
+            tracing::warn!(
+                "could not remove what an interrupted backup left, {}: {error}",
+                self.folder.display()
+            );
         }
     }
 }
@@ -260,9 +341,22 @@ mod tests {
         let draft = destination.begin(Kind::Postgres).unwrap();
         fs::write(draft.path("database.dump"), "dump").unwrap();
         let found = destination.found(Kind::Postgres).await.unwrap();
-        assert!(matches!(found[..], [Found { state: State::Incomplete, .. }]), "{found:?}");
+        assert!(
+            matches!(
+                found[..],
+                [Found {
+                    state: State::Incomplete,
+                    ..
+                }]
+            ),
+            "{found:?}"
+        );
         assert!(destination.find(Kind::Postgres, "latest").await.is_err());
-        let error = destination.find(Kind::Postgres, &draft.name.to_string()).await.unwrap_err().to_string();
+        let error = destination
+            .find(Kind::Postgres, &draft.name.to_string())
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("incomplete"), "{error}");
 
         let manifest = draft.seal(example().content, vec![]).await.unwrap();

@@ -14,7 +14,12 @@ use crate::{metrics, postgres, redis};
 ///
 /// # Errors
 /// When it fails, then nothing is left of it; [`Stopped`] when it was cancelled.
-pub(crate) async fn make(config: &Config, destination: &Destination, kind: Kind, token: &CancellationToken) -> anyhow::Result<Manifest> {
+pub(crate) async fn make(
+    config: &Config,
+    destination: &Destination,
+    kind: Kind,
+    token: &CancellationToken,
+) -> anyhow::Result<Manifest> {
     let backup = async {
         match kind {
             Kind::Redis => redis::backup::backup(config, destination).await,
@@ -22,7 +27,9 @@ pub(crate) async fn make(config: &Config, destination: &Destination, kind: Kind,
             Kind::Base => postgres::base::backup(config, destination).await,
         }
     };
-    let Some(made) = token.run_until_cancelled(backup).await else { return Err(Stopped.into()) };
+    let Some(made) = token.run_until_cancelled(backup).await else {
+        return Err(Stopped.into());
+    };
     metrics::BACKUPS.increment(kind.as_str(), if made.is_ok() { "ok" } else { "failed" }, 1);
     let manifest = made.map_err(|error| error.context(format!("backup of {kind}")))?;
     if let Ok(took) = (manifest.finished - manifest.started).to_std() {

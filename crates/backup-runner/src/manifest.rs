@@ -77,9 +77,12 @@ impl FromStr for Name {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
-        let time = NaiveDateTime::parse_from_str(text, NAME_FORMAT).ok().map(|time| Self(time.and_utc()));
+        let time = NaiveDateTime::parse_from_str(text, NAME_FORMAT)
+            .ok()
+            .map(|time| Self(time.and_utc()));
         // The form is one: whatever else the parser takes is another backup's or nobody's.
-        time.filter(|name| name.to_string() == text).ok_or_else(|| anyhow!("`{text}` is no name of a backup"))
+        time.filter(|name| name.to_string() == text)
+            .ok_or_else(|| anyhow!("`{text}` is no name of a backup"))
     }
 }
 
@@ -220,8 +223,19 @@ impl Content {
                 format!("{} keys, {entries} stream entries", redis.keys)
             }
             Self::Postgres(postgres) => {
-                let rows = |table: &str| postgres.tables.iter().find(|total| total.table == table).map_or(0, |total| total.rows);
-                format!("{} candles, {} ticks ({})", rows("candles_1m"), rows("ticks"), postgres.edition)
+                let rows = |table: &str| {
+                    postgres
+                        .tables
+                        .iter()
+                        .find(|total| total.table == table)
+                        .map_or(0, |total| total.rows)
+                };
+                format!(
+                    "{} candles, {} ticks ({})",
+                    rows("candles_1m"),
+                    rows("ticks"),
+                    postgres.edition
+                )
             }
             Self::Base(base) => format!("from WAL {}", base.start_lsn),
         }
@@ -239,7 +253,11 @@ impl Manifest {
 
     /// The manifest as it is written: with the version of its form and a checksum of its own.
     pub(crate) fn to_json(&self) -> anyhow::Result<Vec<u8>> {
-        let sealed = Sealed { format: FORMAT, sha256: self.sha256()?, manifest: self.clone() };
+        let sealed = Sealed {
+            format: FORMAT,
+            sha256: self.sha256()?,
+            manifest: self.clone(),
+        };
         let mut json = serde_json::to_vec_pretty(&sealed).context("writing a manifest")?;
         json.push(b'\n');
         Ok(json)
@@ -253,7 +271,10 @@ impl Manifest {
         let Format { format } = serde_json::from_slice(json).context("not a manifest")?;
         ensure!(format == FORMAT, "has format {format}, this version reads {FORMAT}");
         let sealed: Sealed = serde_json::from_slice(json).context("not a manifest")?;
-        ensure!(sealed.manifest.sha256()? == sealed.sha256, "was changed: its checksum is another");
+        ensure!(
+            sealed.manifest.sha256()? == sealed.sha256,
+            "was changed: its checksum is another"
+        );
         Ok(sealed.manifest)
     }
 
@@ -279,11 +300,13 @@ struct Sealed {
 /// Lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String can't fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a String can't fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 #[cfg(test)]
@@ -299,12 +322,20 @@ pub(crate) mod tests {
             started,
             finished: started + chrono::Duration::seconds(3),
             made_by: vec!["backup-runner 0.1.0".into(), "pg_dump (PostgreSQL) 17.11".into()],
-            files: vec![File { path: "database.dump".into(), size_bytes: 12, sha256: hex(&[0xab; 32]) }],
+            files: vec![File {
+                path: "database.dump".into(),
+                size_bytes: 12,
+                sha256: hex(&[0xab; 32]),
+            }],
             content: Content::Postgres(PostgresContent {
                 server_version: "17.5".into(),
                 timescale_version: "2.23.0".into(),
                 edition: "community".into(),
-                tables: vec![TableTotal { table: "candles_1m".into(), rows: 2_469, volume: Some("123456789012345678901".into()) }],
+                tables: vec![TableTotal {
+                    table: "candles_1m".into(),
+                    rows: 2_469,
+                    volume: Some("123456789012345678901".into()),
+                }],
                 roles: vec!["warm_syncer".into()],
             }),
         }
@@ -318,7 +349,9 @@ pub(crate) mod tests {
 
     #[test]
     fn a_newer_form_is_refused() {
-        let json = String::from_utf8(example().to_json().unwrap()).unwrap().replace("\"format\": 1", "\"format\": 2");
+        let json = String::from_utf8(example().to_json().unwrap())
+            .unwrap()
+            .replace("\"format\": 1", "\"format\": 2");
         let error = Manifest::from_json(json.as_bytes()).unwrap_err();
         assert!(format!("{error:#}").contains("format 2"), "{error:#}");
     }

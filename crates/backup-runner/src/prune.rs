@@ -19,14 +19,27 @@ pub(crate) struct Pruned {
 }
 
 /// Removes it, unless this is only to say what would go.
-pub(crate) async fn prune(config: &BackupConfig, destination: &Destination, now: DateTime<Utc>, dry_run: bool) -> anyhow::Result<Pruned> {
+pub(crate) async fn prune(
+    config: &BackupConfig,
+    destination: &Destination,
+    now: DateTime<Utc>,
+    dry_run: bool,
+) -> anyhow::Result<Pruned> {
     let mut pruned = Pruned::default();
     for kind in Kind::ALL {
         let found = destination.found(kind).await?;
         let good = good_ones(destination, &found).await?;
         let too_many = superseded(&good.iter().map(|name| name.time()).collect(), config.keep());
-        pruned.backups.extend(good.iter().filter(|name| too_many.contains(&name.time())).map(|name| (kind, *name)));
-        let old = |name: &Name| (now - name.time()).to_std().is_ok_and(|age| age > config.leftovers_after);
+        pruned.backups.extend(
+            good.iter()
+                .filter(|name| too_many.contains(&name.time()))
+                .map(|name| (kind, *name)),
+        );
+        let old = |name: &Name| {
+            (now - name.time())
+                .to_std()
+                .is_ok_and(|age| age > config.leftovers_after)
+        };
         for Found { name, state, .. } in found.iter().filter(|found| !good.contains(&found.name)) {
             // Of a damaged backup something may still be saved: it goes only when there is a newer good one.
             let is_useless = matches!(state, State::Incomplete) || good.last().is_some_and(|newest| newest > name);
@@ -68,7 +81,13 @@ mod tests {
     /// A backup of which only the manifest is as it would be; without one it was interrupted.
     fn put(destination: &Destination, hour: i64, finished: bool) -> Name {
         let started = DateTime::from_timestamp(1_795_000_000 + hour * 3_600, 0).unwrap();
-        let manifest = Manifest { name: Name::of(started), started, finished: started, files: vec![], ..example() };
+        let manifest = Manifest {
+            name: Name::of(started),
+            started,
+            finished: started,
+            files: vec![],
+            ..example()
+        };
         assert!(matches!(manifest.content, Content::Postgres(_)));
         let folder = destination.folder_of(Kind::Postgres, manifest.name);
         fs::create_dir_all(&folder).unwrap();
@@ -83,7 +102,12 @@ mod tests {
     async fn old_leftovers_and_superseded_backups_go_and_the_newest_good_one_stays() {
         let folder = tempfile::tempdir().unwrap();
         let destination = Destination::open(folder.path()).unwrap();
-        let config = BackupConfig { keep_last: 1, keep_daily: 0, keep_weekly: 0, ..BackupConfig::default() };
+        let config = BackupConfig {
+            keep_last: 1,
+            keep_daily: 0,
+            keep_weekly: 0,
+            ..BackupConfig::default()
+        };
         let [superseded, newest] = [0, 1].map(|hour| put(&destination, hour, true));
         let [old_leftover, at_work] = [2, 40].map(|hour| put(&destination, hour, false));
         let now = at_work.time() + chrono::Duration::minutes(5);
@@ -94,7 +118,13 @@ mod tests {
         assert_eq!(pruned, would);
         assert_eq!(pruned.backups, [(Kind::Postgres, superseded)]);
         assert_eq!(pruned.leftovers, [(Kind::Postgres, old_leftover)]);
-        let left: Vec<Name> = destination.found(Kind::Postgres).await.unwrap().iter().map(|found| found.name).collect();
+        let left: Vec<Name> = destination
+            .found(Kind::Postgres)
+            .await
+            .unwrap()
+            .iter()
+            .map(|found| found.name)
+            .collect();
         assert_eq!(left, [newest, at_work]);
     }
 }

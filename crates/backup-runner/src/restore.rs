@@ -17,12 +17,21 @@ use crate::{postgres, redis};
 async fn find(destination: &Destination, kind: Kind, name: &str) -> anyhow::Result<Manifest> {
     let manifest = destination.find(kind, name).await?;
     let problems = damaged_files(destination, &manifest).await?;
-    ensure!(problems.is_empty(), "{kind}/{} is damaged and was not restored: {}", manifest.name, problems.join("; "));
+    ensure!(
+        problems.is_empty(),
+        "{kind}/{} is damaged and was not restored: {}",
+        manifest.name,
+        problems.join("; ")
+    );
     Ok(manifest)
 }
 
 /// Restores Redis.
-pub(crate) async fn redis(config: &Config, destination: &Destination, name: &str) -> anyhow::Result<(Manifest, Restored)> {
+pub(crate) async fn redis(
+    config: &Config,
+    destination: &Destination,
+    name: &str,
+) -> anyhow::Result<(Manifest, Restored)> {
     let manifest = find(destination, Kind::Redis, name).await?;
     let rdb = destination.folder_of(Kind::Redis, manifest.name).join(redis::FILE);
     let restored = redis::restore::restore(&config.redis, config.backup.redis_bin.as_deref(), &rdb).await?;
@@ -30,9 +39,15 @@ pub(crate) async fn redis(config: &Config, destination: &Destination, name: &str
 }
 
 /// Restores the database.
-pub(crate) async fn postgres(config: &Config, destination: &Destination, name: &str) -> anyhow::Result<(Manifest, PostgresContent)> {
+pub(crate) async fn postgres(
+    config: &Config,
+    destination: &Destination,
+    name: &str,
+) -> anyhow::Result<(Manifest, PostgresContent)> {
     let manifest = find(destination, Kind::Postgres, name).await?;
-    let Content::Postgres(content) = manifest.content.clone() else { bail!("{name} is no dump of a database") };
+    let Content::Postgres(content) = manifest.content.clone() else {
+        bail!("{name} is no dump of a database")
+    };
     let dump = destination.folder_of(Kind::Postgres, manifest.name).join(logical::FILE);
     postgres::restore::restore(&config.postgres, config.backup.pg_bin.as_deref(), &dump, &content).await?;
     Ok((manifest, content))
@@ -47,7 +62,9 @@ pub(crate) async fn base(
     target: Option<DateTime<Utc>>,
 ) -> anyhow::Result<(Manifest, bool)> {
     let manifest = find(destination, Kind::Base, name).await?;
-    let Content::Base(content) = &manifest.content else { bail!("{name} is no base backup") };
+    let Content::Base(content) = &manifest.content else {
+        bail!("{name} is no base backup")
+    };
     let wal = destination.wal_folder(&content.system_identifier);
     refuse_impossible_target(&manifest, content, &wal, target)?;
     let folder = destination.folder_of(Kind::Base, manifest.name);
@@ -59,7 +76,12 @@ pub(crate) async fn base(
     Ok((manifest, recovers))
 }
 
-fn refuse_impossible_target(manifest: &Manifest, content: &BaseContent, wal: &Path, target: Option<DateTime<Utc>>) -> anyhow::Result<()> {
+fn refuse_impossible_target(
+    manifest: &Manifest,
+    content: &BaseContent,
+    wal: &Path,
+    target: Option<DateTime<Utc>>,
+) -> anyhow::Result<()> {
     let Some(target) = target else { return Ok(()) };
     ensure!(
         wal.exists(),

@@ -37,7 +37,9 @@ fn newest<P: PartialEq>(
         last = this;
         is_first
     });
-    newest_of_each.copied().take(usize::try_from(count).unwrap_or(usize::MAX))
+    newest_of_each
+        .copied()
+        .take(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
 fn day(time: DateTime<Utc>) -> NaiveDate {
@@ -55,23 +57,48 @@ mod tests {
     use super::*;
 
     fn times(texts: &[&str]) -> BTreeSet<DateTime<Utc>> {
-        texts.iter().map(|text| format!("{text}:00Z").parse().unwrap()).collect()
+        texts
+            .iter()
+            .map(|text| format!("{text}:00Z").parse().unwrap())
+            .collect()
     }
 
     #[test]
     fn the_last_of_each_day_and_week_stays() {
         // A Thursday to the Tuesday after next.
         let backups = times(&[
-            "2026-11-12T06:00", "2026-11-12T18:00", "2026-11-15T18:00", "2026-11-16T06:00", "2026-11-22T18:00", "2026-11-23T06:00",
-            "2026-11-23T12:00", "2026-11-24T06:00", "2026-11-24T12:00",
+            "2026-11-12T06:00",
+            "2026-11-12T18:00",
+            "2026-11-15T18:00",
+            "2026-11-16T06:00",
+            "2026-11-22T18:00",
+            "2026-11-23T06:00",
+            "2026-11-23T12:00",
+            "2026-11-24T06:00",
+            "2026-11-24T12:00",
         ]);
-        let removed = superseded(&backups, Keep { last: 1, daily: 2, weekly: 3 });
-        let stay = times(&["2026-11-15T18:00", "2026-11-22T18:00", "2026-11-23T12:00", "2026-11-24T12:00"]);
+        let removed = superseded(
+            &backups,
+            Keep {
+                last: 1,
+                daily: 2,
+                weekly: 3,
+            },
+        );
+        let stay = times(&[
+            "2026-11-15T18:00",
+            "2026-11-22T18:00",
+            "2026-11-23T12:00",
+            "2026-11-24T12:00",
+        ]);
         assert_eq!(&backups - &removed, stay);
     }
 
     fn any_backups() -> impl Strategy<Value = BTreeSet<DateTime<Utc>>> {
-        prop::collection::btree_set((0_i64..90 * 24).prop_map(|h| DateTime::from_timestamp(1_790_000_000 + h * 3_600, 0).unwrap()), 0..60)
+        prop::collection::btree_set(
+            (0_i64..90 * 24).prop_map(|h| DateTime::from_timestamp(1_790_000_000 + h * 3_600, 0).unwrap()),
+            0..60,
+        )
     }
 
     fn any_keep() -> impl Strategy<Value = Keep> {

@@ -19,11 +19,11 @@ use crate::config::Config;
 use crate::destination::Destination;
 use crate::execute::make;
 use crate::manifest::{Kind, Manifest};
+use crate::metrics;
 use crate::postgres::wal;
 use crate::prune::prune;
 use crate::schedule::{retry_pause, until_due};
 use crate::verify::problems;
-use crate::metrics;
 
 /// How long to wait before looking whether another copy has finished.
 const TURN_INTERVAL: Duration = Duration::from_secs(10);
@@ -43,22 +43,44 @@ struct Worker {
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     telemetry::tracing::init(config.telemetry.log_format, LevelFilter::INFO)?;
     let scheduled = Kind::ALL.map(|kind| (kind, config.backup.every(kind)));
-    let scheduled: Vec<(Kind, Duration)> = scheduled.into_iter().filter_map(|(kind, every)| Some((kind, every?))).collect();
-    if scheduled.is_empty() && !config.backup.wal {
-        return Err(Misconfigured::new("nothing to do: no `backup.*_every` is set, and `backup.wal` is false").into());
+    let scheduled: Vec<(Kind, Duration)> = scheduled
+        .into_iter()
+        .filter_map(|(kind, every)| Some((kind, every?)))
+        .collect();
+    if scheduled.is_empty() && !config.backup.wal && config.backup.verify_every.is_zero() {
+        return Err(
+            Misconfigured::new("nothing to do: every `backup.*_every` is 0s, and `backup.wal` is false").into(),
+        );
     }
     let destination = Destination::open(&config.backup.folder)?;
     let mut service = Service::new(&config.service)?;
-    let conditions = scheduled.iter().map(|(kind, _)| kind.as_str()).chain(config.backup.wal.then_some(wal::CONDITION));
+    let conditions = scheduled
+        .iter()
+        .map(|(kind, _)| kind.as_str())
+        .chain(config.backup.wal.then_some(wal::CONDITION));
     let readiness = Readiness::waiting_for(conditions);
     let version = env!("CARGO_PKG_VERSION");
-    telemetry::serve(&mut service, &config.telemetry, "backup_runner", version, &[metrics::DEFINITIONS], &readiness).await?;
+    telemetry::serve(
+        &mut service,
+        &config.telemetry,
+        "backup_runner",
+        version,
+        &[metrics::DEFINITIONS],
+        &readiness,
+    )
+    .await?;
     metrics::WAL_LAG.set(f64::NAN);
     for kind in Kind::ALL {
         metrics::show(kind, &destination.backups(kind).await?);
     }
 
-    let worker = Worker { config, destination, readiness, token: service.token(), at_work: Arc::default() };
+    let worker = Worker {
+        config,
+        destination,
+        readiness,
+        token: service.token(),
+        at_work: Arc::default(),
+    };
     for (kind, every) in scheduled {
         service.spawn(kind.as_str(), worker.clone().keep_schedule(kind, every));
     }
@@ -66,7 +88,13 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         service.spawn("verify", worker.clone().keep_verifying());
     }
     if worker.config.backup.wal {
-        let Worker { config, destination, readiness, token, .. } = worker;
+        let Worker {
+            config,
+            destination,
+            readiness,
+            token,
+            ..
+        } = worker;
         service.spawn("wal", wal::archive(config, destination, readiness, token));
     }
     service.run().await
@@ -100,7 +128,9 @@ impl Worker {
         if self.until_due(kind, every).await? > Duration::ZERO {
             return self.until_due(kind, every).await;
         }
-        let Some(_turn) = self.destination.take_turn(kind.as_str())? else { return Ok(TURN_INTERVAL) };
+        let Some(_turn) = self.destination.take_turn(kind.as_str())? else {
+            return Ok(TURN_INTERVAL);
+        };
         // Another copy may just have made it.
         if self.until_due(kind, every).await? == Duration::ZERO {
             let _at_work = self.at_work.lock().await;
@@ -112,7 +142,12 @@ impl Worker {
     }
 
     async fn until_due(&self, kind: Kind, every: Duration) -> anyhow::Result<Duration> {
-        let last = self.destination.backups(kind).await?.last().map(|manifest| manifest.started);
+        let last = self
+            .destination
+            .backups(kind)
+            .await?
+            .last()
+            .map(|manifest| manifest.started);
         Ok(until_due(last, every, Utc::now()))
     }
 
@@ -160,7 +195,11 @@ impl Worker {
 
     async fn verify(&self, manifest: &Manifest) -> anyhow::Result<bool> {
         let _at_work = self.at_work.lock().await;
-        let checked = self.token.run_until_cancelled(problems(&self.config, &self.destination, manifest)).await.ok_or(Stopped)?;
+        let checked = self
+            .token
+            .run_until_cancelled(problems(&self.config, &self.destination, manifest))
+            .await
+            .ok_or(Stopped)?;
         // It may have been removed since it was listed.
         if !self.destination.folder_of(manifest.kind(), manifest.name).exists() {
             return Ok(true);

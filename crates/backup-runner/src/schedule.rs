@@ -36,14 +36,19 @@ mod tests {
     fn the_first_one_is_due_at_once_and_so_is_one_that_was_missed() {
         let now = at("2026-11-23T12:00:00Z");
         assert_eq!(until_due(None, 6 * HOUR, now), Duration::ZERO);
-        assert_eq!(until_due(Some(at("2026-11-23T05:00:00Z")), 6 * HOUR, now), Duration::ZERO);
+        assert_eq!(
+            until_due(Some(at("2026-11-23T05:00:00Z")), 6 * HOUR, now),
+            Duration::ZERO
+        );
         assert_eq!(until_due(Some(at("2026-11-23T10:00:00Z")), 6 * HOUR, now), 4 * HOUR);
         assert_eq!(until_due(Some(at("2027-01-01T00:00:00Z")), 6 * HOUR, now), 6 * HOUR);
     }
 
     #[test]
     fn failures_are_repeated_ever_more_slowly() {
-        let pauses: Vec<u64> = [1, 2, 3, 7, 40].map(|failures| retry_pause(failures, HOUR).as_secs()).to_vec();
+        let pauses: Vec<u64> = [1, 2, 3, 7, 40]
+            .map(|failures| retry_pause(failures, HOUR).as_secs())
+            .to_vec();
         assert_eq!(pauses, [5, 10, 20, 300, 300]);
         assert_eq!(retry_pause(9, Duration::from_secs(30)), Duration::from_secs(30));
     }

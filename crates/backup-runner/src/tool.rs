@@ -51,14 +51,26 @@ impl Tool {
         let output = self.command.output().await.map_err(|error| missing(name, error))?;
         let stdout = String::from_utf8_lossy(&output.stdout);
         let complaints = String::from_utf8_lossy(&output.stderr);
-        succeeded(name, output.status, if complaints.trim().is_empty() { &stdout } else { &complaints })?;
+        succeeded(
+            name,
+            output.status,
+            if complaints.trim().is_empty() {
+                &stdout
+            } else {
+                &complaints
+            },
+        )?;
         Ok(stdout.into_owned())
     }
 
     /// Starts it, with its output on this process' stderr when it fails.
     pub(crate) fn start(mut self) -> anyhow::Result<tokio::process::Child> {
         let name = self.name;
-        self.command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(|error| missing(name, error))
+        self.command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| missing(name, error))
     }
 }
 
@@ -81,7 +93,9 @@ pub(crate) fn succeeded(name: &str, status: ExitStatus, output: &str) -> anyhow:
 fn missing(name: &str, error: io::Error) -> anyhow::Error {
     let hint = match error.kind() {
         io::ErrorKind::NotFound if name.starts_with("redis-") => "; install Redis, or set `backup.redis_bin`",
-        io::ErrorKind::NotFound => "; install PostgreSQL's client and server programs of the server's major version, or set `backup.pg_bin`",
+        io::ErrorKind::NotFound => {
+            "; install PostgreSQL's client and server programs of the server's major version, or set `backup.pg_bin`"
+        }
         _ => "",
     };
     anyhow!("cannot run {name}: {error}{hint}")
@@ -93,15 +107,25 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_program_says_what_to_do() {
-        let error = Tool::new(Some(Path::new("/nonexistent")), "pg_dump").run().await.unwrap_err().to_string();
+        let error = Tool::new(Some(Path::new("/nonexistent")), "pg_dump")
+            .run()
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("backup.pg_bin"), "{error}");
     }
 
     #[tokio::test]
     async fn a_failure_shows_the_end_of_the_complaints() {
         let script = "seq 100 >&2; exit 3";
-        let error = format!("{:#}", Tool::new(None, "sh").args(["-c", script]).run().await.unwrap_err());
-        assert!(error.contains("sh failed (exit status: 3)") && error.ends_with("99\n100"), "{error}");
+        let error = format!(
+            "{:#}",
+            Tool::new(None, "sh").args(["-c", script]).run().await.unwrap_err()
+        );
+        assert!(
+            error.contains("sh failed (exit status: 3)") && error.ends_with("99\n100"),
+            "{error}"
+        );
         assert!(!error.contains("\n50\n"), "{error}");
     }
 }

@@ -15,7 +15,11 @@ use crate::tool::Tool;
 ///
 /// # Errors
 /// When it can't be checked.
-pub(crate) async fn problems(config: &Config, destination: &Destination, manifest: &Manifest) -> anyhow::Result<Vec<String>> {
+pub(crate) async fn problems(
+    config: &Config,
+    destination: &Destination,
+    manifest: &Manifest,
+) -> anyhow::Result<Vec<String>> {
     let mut problems = damaged_files(destination, manifest).await?;
     if problems.is_empty()
         && let Err(error) = read_through(config, destination, manifest).await
@@ -46,9 +50,17 @@ pub(crate) async fn damaged_files(destination: &Destination, manifest: &Manifest
 
 fn difference(wanted: &File, found: &File) -> Option<String> {
     if wanted.size_bytes != found.size_bytes {
-        return Some(format!("{} has {} bytes instead of {}", wanted.path, found.size_bytes, wanted.size_bytes));
+        return Some(format!(
+            "{} has {} bytes instead of {}",
+            wanted.path, found.size_bytes, wanted.size_bytes
+        ));
     }
-    (wanted.sha256 != found.sha256).then(|| format!("{} was changed: its SHA-256 is {} instead of {}", wanted.path, found.sha256, wanted.sha256))
+    (wanted.sha256 != found.sha256).then(|| {
+        format!(
+            "{} was changed: its SHA-256 is {} instead of {}",
+            wanted.path, found.sha256, wanted.sha256
+        )
+    })
 }
 
 /// Has the tools read every byte.
@@ -61,7 +73,11 @@ async fn read_through(config: &Config, destination: &Destination, manifest: &Man
         }
         Kind::Postgres => {
             let dump = folder.join(logical::FILE);
-            Tool::new(programs, "pg_restore").arg("--file=/dev/null").arg(dump).run().await?;
+            Tool::new(programs, "pg_restore")
+                .arg("--file=/dev/null")
+                .arg(dump)
+                .run()
+                .await?;
         }
         Kind::Base => unpack(programs, destination, manifest, &folder).await?,
     }
@@ -69,7 +85,15 @@ async fn read_through(config: &Config, destination: &Destination, manifest: &Man
 }
 
 /// pg_verifybackup of this version reads no archives, so they are unpacked beside the backups, where there is most room.
-async fn unpack(programs: Option<&Path>, destination: &Destination, manifest: &Manifest, folder: &Path) -> anyhow::Result<()> {
-    let temporary = tempfile::Builder::new().prefix(".verify-").tempdir_in(destination.folder()).context("making a folder to unpack into")?;
+async fn unpack(
+    programs: Option<&Path>,
+    destination: &Destination,
+    manifest: &Manifest,
+    folder: &Path,
+) -> anyhow::Result<()> {
+    let temporary = tempfile::Builder::new()
+        .prefix(".verify-")
+        .tempdir_in(destination.folder())
+        .context("making a folder to unpack into")?;
     recovery::unpack(programs, folder, manifest, &temporary.path().join("data")).await
 }

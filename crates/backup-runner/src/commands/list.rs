@@ -38,17 +38,34 @@ fn complete(found: &Found) -> Option<&Manifest> {
 
 fn table(all: &[Found], now: DateTime<Utc>) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["KIND", "NAME", "AGE", "TOOK", "SIZE", "CONTENT"]);
+    table
+        .load_style(presets::NOTHING)
+        .set_header(["KIND", "NAME", "AGE", "TOOK", "SIZE", "CONTENT"]);
     for found in all {
         let (took, size, content) = match &found.state {
             State::Complete(manifest) => {
                 let took = (manifest.finished - manifest.started).as_seconds_f64();
-                (format!("{took:.1} s"), sized(manifest.size_bytes()), manifest.content.summary())
+                (
+                    format!("{took:.1} s"),
+                    sized(manifest.size_bytes()),
+                    manifest.content.summary(),
+                )
             }
-            State::Incomplete => (String::new(), String::new(), "incomplete: in the making, or interrupted".to_owned()),
+            State::Incomplete => (
+                String::new(),
+                String::new(),
+                "incomplete: in the making, or interrupted".to_owned(),
+            ),
             State::Damaged(reason) => (String::new(), String::new(), format!("damaged: the manifest {reason}")),
         };
-        table.add_row([found.kind.to_string(), found.name.to_string(), age(found.name.time(), now), took, size, content]);
+        table.add_row([
+            found.kind.to_string(),
+            found.name.to_string(),
+            age(found.name.time(), now),
+            took,
+            size,
+            content,
+        ]);
     }
     for column in 2..5 {
         if let Some(column) = table.column_mut(column) {

@@ -36,7 +36,11 @@ pub(crate) async fn dispatch(cli: Cli) -> anyhow::Result<()> {
     let service = Service::new(&config.service)?;
     // A signal drops the command: programs at work are ended, drafts are removed.
     let token = service.token();
-    match token.clone().run_until_cancelled(once(config, cli.command, &token)).await {
+    match token
+        .clone()
+        .run_until_cancelled(once(config, cli.command, &token))
+        .await
+    {
         Some(Err(error)) if error.is::<Stopped>() => Err(anyhow!("interrupted")),
         Some(result) => result,
         None => Err(anyhow!("interrupted")),
@@ -56,11 +60,22 @@ async fn once(config: Config, command: Command, token: &CancellationToken) -> an
     }
 }
 
-async fn backup(config: &Config, destination: &Destination, what: What, token: &CancellationToken) -> anyhow::Result<()> {
+async fn backup(
+    config: &Config,
+    destination: &Destination,
+    what: What,
+    token: &CancellationToken,
+) -> anyhow::Result<()> {
     for kind in what.kinds() {
         let manifest = make(config, destination, *kind, token).await?;
         let took = (manifest.finished - manifest.started).as_seconds_f64();
-        writeln!(stdout(), "{kind}/{}: {}, {} in {took:.1} s", manifest.name, manifest.content.summary(), sized(manifest.size_bytes()))?;
+        writeln!(
+            stdout(),
+            "{kind}/{}: {}, {} in {took:.1} s",
+            manifest.name,
+            manifest.content.summary(),
+            sized(manifest.size_bytes())
+        )?;
     }
     Ok(())
 }
@@ -71,17 +86,30 @@ async fn verify(config: &Config, destination: &Destination, names: &[String], al
         let (kind, name) = (manifest.kind(), manifest.name);
         let problems = verify::problems(config, destination, &manifest).await?;
         if problems.is_empty() {
-            writeln!(stdout(), "{kind}/{name}: whole ({}, {})", manifest.content.summary(), sized(manifest.size_bytes()))?;
+            writeln!(
+                stdout(),
+                "{kind}/{name}: whole ({}, {})",
+                manifest.content.summary(),
+                sized(manifest.size_bytes())
+            )?;
         } else {
             metrics::VERIFY_FAILURES.increment(kind.as_str(), 1);
             damaged.extend(problems.into_iter().map(|problem| format!("{kind}/{name}: {problem}")));
         }
     }
-    if damaged.is_empty() { Ok(()) } else { bail!("damaged: {}", damaged.join("; ")) }
+    if damaged.is_empty() {
+        Ok(())
+    } else {
+        bail!("damaged: {}", damaged.join("; "))
+    }
 }
 
 /// The backups to check, and what is wrong with those that can't be read at all.
-async fn chosen(destination: &Destination, names: &[String], all: bool) -> anyhow::Result<(Vec<Manifest>, Vec<String>)> {
+async fn chosen(
+    destination: &Destination,
+    names: &[String],
+    all: bool,
+) -> anyhow::Result<(Vec<Manifest>, Vec<String>)> {
     let (mut manifests, mut unreadable) = (Vec::new(), Vec::new());
     for name in names {
         manifests.push(by_name(destination, name).await?);
@@ -120,7 +148,10 @@ async fn by_name(destination: &Destination, name: &str) -> anyhow::Result<Manife
             return destination.find(kind, &name.to_string()).await;
         }
     }
-    bail!("there is no backup {name} in {}; see `backup-runner list`", destination.folder().display());
+    bail!(
+        "there is no backup {name} in {}; see `backup-runner list`",
+        destination.folder().display()
+    );
 }
 
 async fn restore(config: &Config, destination: &Destination, what: Restore) -> anyhow::Result<()> {
@@ -130,21 +161,38 @@ async fn restore(config: &Config, destination: &Destination, what: Restore) -> a
             writeln!(
                 stdout(),
                 "redis/{}: {} keys are back, {} streams with {} entries, and the functions",
-                manifest.name, restored.keys, restored.streams, restored.stream_entries
+                manifest.name,
+                restored.keys,
+                restored.streams,
+                restored.stream_entries
             )?;
         }
         Restore::Postgres { name } => {
             let (manifest, content) = restore::postgres(config, destination, &name).await?;
-            writeln!(stdout(), "postgres/{}: the database is back, rows and volumes of {} tables as in the backup", manifest.name, content.tables.len())?;
+            writeln!(
+                stdout(),
+                "postgres/{}: the database is back, rows and volumes of {} tables as in the backup",
+                manifest.name,
+                content.tables.len()
+            )?;
         }
-        Restore::Base { name, data_dir, target_time } => {
+        Restore::Base {
+            name,
+            data_dir,
+            target_time,
+        } => {
             let (manifest, recovers) = restore::base(config, destination, &name, &data_dir, target_time).await?;
             let then = match (recovers, target_time) {
                 (false, _) => "it will be as at the end of the backup".to_owned(),
                 (true, None) => "it will recover to the end of the archived WAL".to_owned(),
                 (true, Some(time)) => format!("it will recover up to {time}"),
             };
-            writeln!(stdout(), "base/{}: {} is ready; start PostgreSQL there, {then}", manifest.name, data_dir.display())?;
+            writeln!(
+                stdout(),
+                "base/{}: {} is ready; start PostgreSQL there, {then}",
+                manifest.name,
+                data_dir.display()
+            )?;
         }
     }
     Ok(())
@@ -159,7 +207,13 @@ async fn remove(config: &Config, destination: &Destination, dry_run: bool) -> an
     for (kind, name) in &pruned.leftovers {
         writeln!(stdout(), "{verb} what is left of {kind}/{name}")?;
     }
-    writeln!(stdout(), "{verb} {} backups, {} leftovers, {} WAL files", pruned.backups.len(), pruned.leftovers.len(), pruned.wal_files)?;
+    writeln!(
+        stdout(),
+        "{verb} {} backups, {} leftovers, {} WAL files",
+        pruned.backups.len(),
+        pruned.leftovers.len(),
+        pruned.wal_files
+    )?;
     Ok(())
 }
 
@@ -173,7 +227,11 @@ pub(crate) fn sized(bytes: u64) -> String {
         size /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{bytes} B") } else { format!("{size:.1} {}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{bytes} B")
+    } else {
+        format!("{size:.1} {}", UNITS[unit])
+    }
 }
 
 #[cfg(test)]

@@ -30,7 +30,12 @@ pub(crate) async fn backup(config: &Config, destination: &Destination) -> anyhow
     let segment_bytes = segment_bytes(&mut connection).await?;
     let draft = destination.begin(Kind::Base)?;
     tool(&config.postgres, programs, "pg_basebackup")?
-        .args(["--format=tar", "--compress=client-gzip:3", "--wal-method=stream", "--checkpoint=fast"])
+        .args([
+            "--format=tar",
+            "--compress=client-gzip:3",
+            "--wal-method=stream",
+            "--checkpoint=fast",
+        ])
         .args(["--manifest-checksums=SHA256", "--no-password", "--pgdata"])
         .arg(draft.folder())
         .run()
@@ -38,7 +43,10 @@ pub(crate) async fn backup(config: &Config, destination: &Destination) -> anyhow
         .with_context(|| format!("copying the server of {}", config.postgres.url))?;
     let own = fs::read(draft.path(OWN_MANIFEST)).context("reading pg_basebackup's manifest")?;
     let content = content(&own, server.postgres_version, segment_bytes)?;
-    let made_by = vec![concat!("backup-runner ", env!("CARGO_PKG_VERSION")).to_owned(), tool::version(programs, "pg_basebackup").await?];
+    let made_by = vec![
+        concat!("backup-runner ", env!("CARGO_PKG_VERSION")).to_owned(),
+        tool::version(programs, "pg_basebackup").await?,
+    ];
     draft.seal(Content::Base(content), made_by).await
 }
 
@@ -52,7 +60,9 @@ pub(crate) fn refuse_without_replication(server: &Server) -> anyhow::Result<()> 
 }
 
 async fn segment_bytes(connection: &mut AsyncPgConnection) -> anyhow::Result<u64> {
-    let text = queries::wal_segment_bytes(connection).await.explained("asking for the size of WAL segments")?;
+    let text = queries::wal_segment_bytes(connection)
+        .await
+        .explained("asking for the size of WAL segments")?;
     text.parse().context("the size of WAL segments")
 }
 
@@ -78,7 +88,11 @@ struct WalRange {
 
 fn content(own: &[u8], server_version: String, segment_bytes: u64) -> anyhow::Result<BaseContent> {
     let own: OwnManifest = serde_json::from_slice(own).context("reading pg_basebackup's manifest")?;
-    let range = own.wal_ranges.into_iter().next().ok_or_else(|| anyhow!("pg_basebackup's manifest names no WAL"))?;
+    let range = own
+        .wal_ranges
+        .into_iter()
+        .next()
+        .ok_or_else(|| anyhow!("pg_basebackup's manifest names no WAL"))?;
     let start_segment = segment_of(range.timeline, &range.start_lsn, segment_bytes)?;
     Ok(BaseContent {
         server_version,

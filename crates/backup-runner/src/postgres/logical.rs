@@ -34,22 +34,37 @@ pub(crate) async fn backup(config: &Config, destination: &Destination) -> anyhow
         tables,
         roles,
     };
-    let made_by = vec![concat!("backup-runner ", env!("CARGO_PKG_VERSION")).to_owned(), tool::version(programs, "pg_dump").await?];
+    let made_by = vec![
+        concat!("backup-runner ", env!("CARGO_PKG_VERSION")).to_owned(),
+        tool::version(programs, "pg_dump").await?,
+    ];
     draft.seal(Content::Postgres(content), made_by).await
 }
 
 /// pg_dump sees the very snapshot in which the rows are counted.
-async fn dump_of_snapshot(config: &Config, connection: &mut AsyncPgConnection, draft: &Draft) -> anyhow::Result<Vec<TableTotal>> {
-    let snapshot = queries::begin_snapshot(connection).await.explained("taking a snapshot")?;
+async fn dump_of_snapshot(
+    config: &Config,
+    connection: &mut AsyncPgConnection,
+    draft: &Draft,
+) -> anyhow::Result<Vec<TableTotal>> {
+    let snapshot = queries::begin_snapshot(connection)
+        .await
+        .explained("taking a snapshot")?;
     let tables = totals(connection).await?;
     dump(config, draft, Some(&snapshot)).await?;
-    queries::end_snapshot(connection).await.explained("ending the snapshot")?;
+    queries::end_snapshot(connection)
+        .await
+        .explained("ending the snapshot")?;
     Ok(tables)
 }
 
 /// Where all clients share one session, a snapshot held here would keep pg_dump waiting for ever. So the rows are counted
 /// before and after, until nothing was written in between.
-async fn dump_between_counts(config: &Config, connection: &mut AsyncPgConnection, draft: &Draft) -> anyhow::Result<Vec<TableTotal>> {
+async fn dump_between_counts(
+    config: &Config,
+    connection: &mut AsyncPgConnection,
+    draft: &Draft,
+) -> anyhow::Result<Vec<TableTotal>> {
     let mut before = totals(connection).await?;
     for _ in 0..ATTEMPTS {
         dump(config, draft, None).await?;
@@ -59,7 +74,9 @@ async fn dump_between_counts(config: &Config, connection: &mut AsyncPgConnection
         }
         before = after;
     }
-    bail!("rows were written during each of {ATTEMPTS} dumps, and the embedded server can't keep a snapshot; stop warm-syncer meanwhile");
+    bail!(
+        "rows were written during each of {ATTEMPTS} dumps, and the embedded server can't keep a snapshot; stop warm-syncer meanwhile"
+    );
 }
 
 async fn dump(config: &Config, draft: &Draft, snapshot: Option<&str>) -> anyhow::Result<()> {
@@ -69,6 +86,8 @@ async fn dump(config: &Config, draft: &Draft, snapshot: Option<&str>) -> anyhow:
     if let Some(snapshot) = snapshot {
         tool = tool.arg(format!("--snapshot={snapshot}"));
     }
-    tool.run().await.with_context(|| format!("dumping the database {}", config.postgres.url))?;
+    tool.run()
+        .await
+        .with_context(|| format!("dumping the database {}", config.postgres.url))?;
     Ok(())
 }

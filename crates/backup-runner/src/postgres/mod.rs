@@ -38,15 +38,29 @@ impl<T> Explained<T> for diesel::QueryResult<T> {
 /// A connection, and the server at its other end.
 async fn open(config: &PostgresConfig) -> anyhow::Result<(AsyncPgConnection, Server)> {
     let mut connection = connect(config, APPLICATION).await?;
-    let server = Server::detect(&mut connection).await.explained("asking the server what it is")?;
-    let server = server.with_context(|| format!("the database {} has no TimescaleDB; run `aggregator-admin migrate`", config.url))?;
+    let server = Server::detect(&mut connection)
+        .await
+        .explained("asking the server what it is")?;
+    let server = server.with_context(|| {
+        format!(
+            "the database {} has no TimescaleDB; run `aggregator-admin migrate`",
+            config.url
+        )
+    })?;
     Ok((connection, server))
 }
 
 /// Rows and volumes of every table.
 async fn totals(connection: &mut AsyncPgConnection) -> anyhow::Result<Vec<TableTotal>> {
     let totals = storage::totals(connection).await.explained("counting rows")?;
-    Ok(totals.into_iter().map(|total| TableTotal { table: total.table_name, rows: total.rows, volume: total.volume }).collect())
+    Ok(totals
+        .into_iter()
+        .map(|total| TableTotal {
+            table: total.table_name,
+            rows: total.rows,
+            volume: total.volume,
+        })
+        .collect())
 }
 
 /// A program of PostgreSQL that reaches the server as this process does: through its environment, so that the password
@@ -78,8 +92,18 @@ fn environment(config: &PostgresConfig) -> anyhow::Result<Vec<(&'static str, Str
     set("PGUSER", options.get_user().map(ToOwned::to_owned));
     set("PGDATABASE", options.get_dbname().map(ToOwned::to_owned));
     set("PGOPTIONS", options.get_options().map(ToOwned::to_owned));
-    let in_url = || options.get_password().map(|password| String::from_utf8_lossy(password).into_owned());
-    set("PGPASSWORD", config.password()?.map(|password| password.expose_secret().to_owned()).or_else(in_url));
+    let in_url = || {
+        options
+            .get_password()
+            .map(|password| String::from_utf8_lossy(password).into_owned())
+    };
+    set(
+        "PGPASSWORD",
+        config
+            .password()?
+            .map(|password| password.expose_secret().to_owned())
+            .or_else(in_url),
+    );
     let authorities = match (&config.ca_file, config.ssl_mode()) {
         (Some(file), _) => Some(file.display().to_string()),
         (None, SslMode::VerifyFull) => Some("system".to_owned()),
@@ -103,7 +127,10 @@ mod tests {
     use super::*;
 
     fn environment_of(url: &str) -> std::collections::BTreeMap<&'static str, String> {
-        environment(&PostgresConfig::at(url).unwrap()).unwrap().into_iter().collect()
+        environment(&PostgresConfig::at(url).unwrap())
+            .unwrap()
+            .into_iter()
+            .collect()
     }
 
     #[test]

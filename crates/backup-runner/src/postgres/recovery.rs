@@ -20,33 +20,60 @@ const TIMELINE: usize = 8;
 const SEGMENT: usize = 24;
 
 /// Unpacks a base backup into `data`, which must be empty or absent, and checks every file.
-pub(crate) async fn unpack(programs: Option<&Path>, backup: &Path, manifest: &Manifest, data: &Path) -> anyhow::Result<()> {
+pub(crate) async fn unpack(
+    programs: Option<&Path>,
+    backup: &Path,
+    manifest: &Manifest,
+    data: &Path,
+) -> anyhow::Result<()> {
     let known = [FILES, WAL, OWN_MANIFEST];
     if let Some(file) = manifest.files.iter().find(|file| !known.contains(&file.path.as_str())) {
-        bail!("{} is a tablespace; unpack this backup by hand, as PostgreSQL's documentation says", file.path);
+        bail!(
+            "{} is a tablespace; unpack this backup by hand, as PostgreSQL's documentation says",
+            file.path
+        );
     }
     make_folder(data)?;
-    ensure!(fs::read_dir(data)?.next().is_none(), "{} is not empty; name a new data directory", data.display());
+    ensure!(
+        fs::read_dir(data)?.next().is_none(),
+        "{} is not empty; name a new data directory",
+        data.display()
+    );
     fs::set_permissions(data, fs::Permissions::from_mode(0o700))?;
     for (archive, folder) in [(FILES, data.to_path_buf()), (WAL, data.join("pg_wal"))] {
         // The files become those of whoever restores, also where that is root, who would take on the owner in the archive.
-        Tool::new(None, "tar").args(["--no-same-owner", "-xzf"]).arg(backup.join(archive)).arg("-C").arg(folder).run().await?;
+        Tool::new(None, "tar")
+            .args(["--no-same-owner", "-xzf"])
+            .arg(backup.join(archive))
+            .arg("-C")
+            .arg(folder)
+            .run()
+            .await?;
     }
     fs::copy(backup.join(OWN_MANIFEST), data.join(OWN_MANIFEST)).context("copying pg_basebackup's manifest")?;
-    Tool::new(programs, "pg_verifybackup").arg("--quiet").arg(data).run().await.context("checking the unpacked files")?;
+    Tool::new(programs, "pg_verifybackup")
+        .arg("--quiet")
+        .arg(data)
+        .run()
+        .await
+        .context("checking the unpacked files")?;
     Ok(())
 }
 
 /// Has the server that starts on `data` recover from the archive `wal`, up to `target` or to its end, and take writes then.
 pub(crate) fn prepare(data: &Path, wal: &Path, target: Option<DateTime<Utc>>) -> anyhow::Result<()> {
-    let mut settings = OpenOptions::new().append(true).create(true).open(data.join("postgresql.auto.conf"))?;
+    let mut settings = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(data.join("postgresql.auto.conf"))?;
     settings.write_all(recovery_settings(wal, target)?.as_bytes())?;
     fs::write(data.join("recovery.signal"), "").context("writing recovery.signal")
 }
 
 fn recovery_settings(wal: &Path, target: Option<DateTime<Utc>>) -> anyhow::Result<String> {
     let command = restore_command(wal)?.replace('\'', "''");
-    let mut settings = format!("\n# backup-runner restore base\nrestore_command = '{command}'\nrecovery_target_timeline = 'latest'\n");
+    let mut settings =
+        format!("\n# backup-runner restore base\nrestore_command = '{command}'\nrecovery_target_timeline = 'latest'\n");
     if let Some(target) = target {
         let target = target.to_rfc3339_opts(SecondsFormat::Micros, false);
         settings += &format!("recovery_target_time = '{target}'\nrecovery_target_action = 'promote'\n");
@@ -58,7 +85,9 @@ fn recovery_settings(wal: &Path, target: Option<DateTime<Utc>>) -> anyhow::Resul
 fn restore_command(wal: &Path) -> anyhow::Result<String> {
     let path = wal.to_str().ok_or_else(|| anyhow!("{} is not text", wal.display()))?;
     let quoted = format!("'{}'", path.replace('\'', r"'\''")).replace('%', "%%");
-    Ok(format!(r#"cp {quoted}/%f "%p" 2>/dev/null || cp {quoted}/%f.partial "%p""#))
+    Ok(format!(
+        r#"cp {quoted}/%f "%p" 2>/dev/null || cp {quoted}/%f.partial "%p""#
+    ))
 }
 
 /// The name of the WAL segment that holds `lsn`.
@@ -68,16 +97,29 @@ pub(crate) fn segment_of(timeline: u32, lsn: &str, segment_bytes: u64) -> anyhow
         Some(part(high)? << 32 | part(low)?)
     });
     let position = position.with_context(|| format!("`{lsn}` is no position in the WAL"))?;
-    ensure!(segment_bytes.is_power_of_two() && segment_bytes < 1 << 32, "{segment_bytes} is no size of a WAL segment");
+    ensure!(
+        segment_bytes.is_power_of_two() && segment_bytes < 1 << 32,
+        "{segment_bytes} is no size of a WAL segment"
+    );
     let number = position / segment_bytes;
     let per_log = (1 << 32) / segment_bytes;
-    Ok(format!("{timeline:08X}{:08X}{:08X}", number / per_log, number % per_log))
+    Ok(format!(
+        "{timeline:08X}{:08X}{:08X}",
+        number / per_log,
+        number % per_log
+    ))
 }
 
 /// Those of an archive's files that no recovery from `oldest_needed` on reads. Timelines' histories always stay.
 pub(crate) fn outdated(files: &BTreeSet<String>, oldest_needed: &str) -> BTreeSet<String> {
-    let Some(oldest) = segment_number(oldest_needed) else { return BTreeSet::new() };
-    files.iter().filter(|file| segment_number(file).is_some_and(|segment| segment < oldest)).cloned().collect()
+    let Some(oldest) = segment_number(oldest_needed) else {
+        return BTreeSet::new();
+    };
+    files
+        .iter()
+        .filter(|file| segment_number(file).is_some_and(|segment| segment < oldest))
+        .cloned()
+        .collect()
 }
 
 /// A segment's name without its timeline; segments of all timelines count alike, as in pg_archivecleanup.
@@ -107,12 +149,19 @@ mod tests {
     #[test]
     fn the_archive_keeps_what_the_oldest_base_backup_needs() {
         let files: BTreeSet<String> = [
-            "000000010000000000000001", "000000010000000000000002", "000000010000000000000003.partial", "00000002.history",
-            "000000020000000000000001.partial", "000000020000000000000004", "notes.txt",
+            "000000010000000000000001",
+            "000000010000000000000002",
+            "000000010000000000000003.partial",
+            "00000002.history",
+            "000000020000000000000001.partial",
+            "000000020000000000000004",
+            "notes.txt",
         ]
         .map(Into::into)
         .into();
-        let expected = ["000000010000000000000001", "000000020000000000000001.partial"].map(String::from).into();
+        let expected = ["000000010000000000000001", "000000020000000000000001.partial"]
+            .map(String::from)
+            .into();
         assert_eq!(outdated(&files, "000000010000000000000002"), expected);
         assert!(outdated(&files, "garbage").is_empty());
     }
@@ -120,7 +169,10 @@ mod tests {
     #[test]
     fn paths_are_quoted_for_the_shell_and_for_the_settings() {
         let settings = recovery_settings(Path::new("/a b/it's 5%"), None).unwrap();
-        assert!(settings.contains(r"restore_command = 'cp ''/a b/it''\''''s 5%%''/%f"), "{settings}");
+        assert!(
+            settings.contains(r"restore_command = 'cp ''/a b/it''\''''s 5%%''/%f"),
+            "{settings}"
+        );
         assert!(!settings.contains("recovery_target_time ="));
     }
 
@@ -128,7 +180,10 @@ mod tests {
     fn the_target_is_a_moment_in_utc() {
         let target = "2026-11-23T05:00:00.123456Z".parse().unwrap();
         let settings = recovery_settings(Path::new("/wal"), Some(target)).unwrap();
-        assert!(settings.contains("recovery_target_time = '2026-11-23T05:00:00.123456+00:00'"), "{settings}");
+        assert!(
+            settings.contains("recovery_target_time = '2026-11-23T05:00:00.123456+00:00'"),
+            "{settings}"
+        );
         assert!(settings.contains("recovery_target_action = 'promote'"));
     }
 }

@@ -17,17 +17,26 @@ const NAMED: i64 = 3;
 ///
 /// # Errors
 /// When the target holds anything or is another TimescaleDB, something can't be restored, or the copy is not the same.
-pub(crate) async fn restore(config: &PostgresConfig, programs: Option<&Path>, dump: &Path, content: &PostgresContent) -> anyhow::Result<()> {
+pub(crate) async fn restore(
+    config: &PostgresConfig,
+    programs: Option<&Path>,
+    dump: &Path,
+    content: &PostgresContent,
+) -> anyhow::Result<()> {
     refuse_unless_empty(config).await?;
     prepare_extension(config, content).await?;
     let missing_roles = missing_roles(config, content).await?;
 
     let (mut connection, _) = open(config).await?;
-    queries::pre_restore(&mut connection).await.explained("preparing TimescaleDB for the restore")?;
+    queries::pre_restore(&mut connection)
+        .await
+        .explained("preparing TimescaleDB for the restore")?;
     drop(connection);
     let restored = fill(config, programs, dump, &missing_roles).await;
     let (mut connection, _) = open(config).await?;
-    queries::post_restore(&mut connection).await.explained("ending the restore in TimescaleDB")?;
+    queries::post_restore(&mut connection)
+        .await
+        .explained("ending the restore in TimescaleDB")?;
     restored?;
 
     compare(&content.tables, &totals(&mut connection).await?)
@@ -35,7 +44,9 @@ pub(crate) async fn restore(config: &PostgresConfig, programs: Option<&Path>, du
 
 async fn refuse_unless_empty(config: &PostgresConfig) -> anyhow::Result<()> {
     let mut connection = connect(config, APPLICATION).await?;
-    let some = queries::occupants(&mut connection, NAMED).await.explained("asking what the target holds")?;
+    let some = queries::occupants(&mut connection, NAMED)
+        .await
+        .explained("asking what the target holds")?;
     ensure!(
         some.is_empty(),
         "the database {} is not empty: it holds {} …; restore into a new one",
@@ -49,21 +60,30 @@ async fn refuse_unless_empty(config: &PostgresConfig) -> anyhow::Result<()> {
 async fn prepare_extension(config: &PostgresConfig, content: &PostgresContent) -> anyhow::Result<()> {
     let wanted = &content.timescale_version;
     let mut connection = connect(config, APPLICATION).await?;
-    let found = queries::extension_version(&mut connection).await.explained("looking for TimescaleDB")?;
+    let found = queries::extension_version(&mut connection)
+        .await
+        .explained("looking for TimescaleDB")?;
     if let Some(found) = found {
         ensure!(
             found == *wanted,
             "the backup was made with TimescaleDB {wanted}, the target has {found}; restore with {wanted}, then update the extension"
         );
     } else {
-        let available = queries::available_extension_versions(&mut connection).await.explained("looking for TimescaleDB")?;
-        ensure!(!available.is_empty(), "the target's server has no TimescaleDB; the backup was made with {wanted}");
+        let available = queries::available_extension_versions(&mut connection)
+            .await
+            .explained("looking for TimescaleDB")?;
+        ensure!(
+            !available.is_empty(),
+            "the target's server has no TimescaleDB; the backup was made with {wanted}"
+        );
         ensure!(
             available.contains(wanted),
             "the backup was made with TimescaleDB {wanted}, the target's server has {}; restore with {wanted}, then update the extension",
             available.join(", ")
         );
-        queries::create_extension(&mut connection, wanted).await.explained("creating the extension")?;
+        queries::create_extension(&mut connection, wanted)
+            .await
+            .explained("creating the extension")?;
     }
     let (_, server) = open(config).await?;
     let edition = server.edition.to_string();
@@ -76,7 +96,11 @@ async fn prepare_extension(config: &PostgresConfig, content: &PostgresContent) -
     );
     let major = |version: &str| version.split('.').next().unwrap_or_default().to_owned();
     if major(&server.postgres_version) != major(&content.server_version) {
-        tracing::warn!("the backup was made with PostgreSQL {}, the target is {}", content.server_version, server.postgres_version);
+        tracing::warn!(
+            "the backup was made with PostgreSQL {}, the target is {}",
+            content.server_version,
+            server.postgres_version
+        );
     }
     Ok(())
 }
@@ -84,12 +108,26 @@ async fn prepare_extension(config: &PostgresConfig, content: &PostgresContent) -
 async fn missing_roles(config: &PostgresConfig, content: &PostgresContent) -> anyhow::Result<Vec<String>> {
     let mut connection = connect(config, APPLICATION).await?;
     let there = queries::roles(&mut connection).await.explained("listing roles")?;
-    Ok(content.roles.iter().filter(|role| !there.contains(role)).cloned().collect())
+    Ok(content
+        .roles
+        .iter()
+        .filter(|role| !there.contains(role))
+        .cloned()
+        .collect())
 }
 
 /// All or nothing: the dump is restored in one transaction.
-async fn fill(config: &PostgresConfig, programs: Option<&Path>, dump: &Path, missing_roles: &[String]) -> anyhow::Result<()> {
-    let database = config.connection_options(APPLICATION)?.get_dbname().unwrap_or("postgres").to_owned();
+async fn fill(
+    config: &PostgresConfig,
+    programs: Option<&Path>,
+    dump: &Path,
+    missing_roles: &[String],
+) -> anyhow::Result<()> {
+    let database = config
+        .connection_options(APPLICATION)?
+        .get_dbname()
+        .unwrap_or("postgres")
+        .to_owned();
     let mut tool = tool(config, programs, "pg_restore")?.args([
         "--single-transaction",
         "--exit-on-error",
@@ -98,10 +136,16 @@ async fn fill(config: &PostgresConfig, programs: Option<&Path>, dump: &Path, mis
         &format!("--dbname={database}"),
     ]);
     if !missing_roles.is_empty() {
-        tracing::warn!("privileges aren't restored, as these roles don't exist here: {}", missing_roles.join(", "));
+        tracing::warn!(
+            "privileges aren't restored, as these roles don't exist here: {}",
+            missing_roles.join(", ")
+        );
         tool = tool.arg("--no-privileges");
     }
-    tool.arg(dump).run().await.with_context(|| format!("restoring into the database {}; nothing was restored", config.url))?;
+    tool.arg(dump)
+        .run()
+        .await
+        .with_context(|| format!("restoring into the database {}; nothing was restored", config.url))?;
     Ok(())
 }
 
@@ -110,7 +154,10 @@ fn compare(wanted: &[TableTotal], found: &[TableTotal]) -> anyhow::Result<()> {
     if differences.is_empty() {
         return Ok(());
     }
-    bail!("the restored database is not what was backed up: {}", differences.join("; "));
+    bail!(
+        "the restored database is not what was backed up: {}",
+        differences.join("; ")
+    );
 }
 
 fn differences(wanted: &[TableTotal], found: &[TableTotal]) -> Vec<String> {
@@ -121,7 +168,12 @@ fn differences(wanted: &[TableTotal], found: &[TableTotal]) -> Vec<String> {
     let of_table = |wanted: &TableTotal| {
         let found = found.iter().find(|found| found.table == wanted.table);
         (found != Some(wanted)).then(|| {
-            format!("{} has {} instead of {}", wanted.table, found.map_or("nothing".to_owned(), shown), shown(wanted))
+            format!(
+                "{} has {} instead of {}",
+                wanted.table,
+                found.map_or("nothing".to_owned(), shown),
+                shown(wanted)
+            )
         })
     };
     wanted.iter().filter_map(of_table).collect()
@@ -132,7 +184,11 @@ mod tests {
     use super::*;
 
     fn total(table: &str, rows: i64, volume: Option<&str>) -> TableTotal {
-        TableTotal { table: table.into(), rows, volume: volume.map(Into::into) }
+        TableTotal {
+            table: table.into(),
+            rows,
+            volume: volume.map(Into::into),
+        }
     }
 
     #[test]
@@ -140,7 +196,13 @@ mod tests {
         let wanted = [total("candles_1m", 2, Some("10")), total("symbols", 1, None)];
         assert!(differences(&wanted, &wanted).is_empty());
         let found = [total("candles_1m", 2, Some("11")), total("symbols", 1, None)];
-        assert_eq!(differences(&wanted, &found), ["candles_1m has 2 rows, volume 11 instead of 2 rows, volume 10"]);
-        assert_eq!(differences(&wanted[1..], &[]), ["symbols has nothing instead of 1 rows"]);
+        assert_eq!(
+            differences(&wanted, &found),
+            ["candles_1m has 2 rows, volume 11 instead of 2 rows, volume 10"]
+        );
+        assert_eq!(
+            differences(&wanted[1..], &[]),
+            ["symbols has nothing instead of 1 rows"]
+        );
     }
 }

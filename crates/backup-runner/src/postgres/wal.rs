@@ -36,12 +36,21 @@ const LAG_INTERVAL: Duration = Duration::from_secs(5);
 const TURN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Archives WAL until `token` is cancelled. One copy at a time does; the others stand by.
-pub(crate) async fn archive(config: Config, destination: Destination, readiness: Readiness, token: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn archive(
+    config: Config,
+    destination: Destination,
+    readiness: Readiness,
+    token: CancellationToken,
+) -> anyhow::Result<()> {
     let mut pause = SHORTEST_PAUSE;
     loop {
         let Some(_turn) = destination.take_turn("wal")? else {
             readiness.ok(CONDITION);
-            if pass(TURN_INTERVAL, &token).await { continue } else { return Ok(()) }
+            if pass(TURN_INTERVAL, &token).await {
+                continue;
+            } else {
+                return Ok(());
+            }
         };
         let begun = tokio::time::Instant::now();
         match stream(&config, &destination, &readiness, &token).await {
@@ -68,22 +77,39 @@ async fn pass(pause: Duration, token: &CancellationToken) -> bool {
 }
 
 /// Streams until the connection breaks, which is an error, or `token` is cancelled.
-async fn stream(config: &Config, destination: &Destination, readiness: &Readiness, token: &CancellationToken) -> anyhow::Result<()> {
+async fn stream(
+    config: &Config,
+    destination: &Destination,
+    readiness: &Readiness,
+    token: &CancellationToken,
+) -> anyhow::Result<()> {
     let (mut connection, server) = open(&config.postgres).await?;
     refuse_without_replication(&server)?;
-    let system = queries::system_identifier(&mut connection).await.explained("asking for the system identifier")?;
+    let system = queries::system_identifier(&mut connection)
+        .await
+        .explained("asking for the system identifier")?;
     // It is our turn, so whoever streams from the slot was left behind by a copy that was killed.
-    if queries::free_slot(&mut connection, &config.backup.wal_slot).await.explained("freeing the replication slot")? {
+    if queries::free_slot(&mut connection, &config.backup.wal_slot)
+        .await
+        .explained("freeing the replication slot")?
+    {
         info!(slot = config.backup.wal_slot, "ended a stream that nobody supervised");
     }
     let folder = destination.wal_folder(&system);
     make_folder(&folder)?;
     let start = |args: &[&str]| -> anyhow::Result<Child> {
         let programs = config.backup.pg_bin.as_deref();
-        tool(&config.postgres, programs, "pg_receivewal")?.args(["--no-password", "--slot", &config.backup.wal_slot]).args(args).start()
+        tool(&config.postgres, programs, "pg_receivewal")?
+            .args(["--no-password", "--slot", &config.backup.wal_slot])
+            .args(args)
+            .start()
     };
-    ended(start(&["--create-slot", "--if-not-exists"])?).await.context("creating the replication slot")?;
-    let folder = folder.to_str().context("the folder of backups has a name that is not text")?;
+    ended(start(&["--create-slot", "--if-not-exists"])?)
+        .await
+        .context("creating the replication slot")?;
+    let folder = folder
+        .to_str()
+        .context("the folder of backups has a name that is not text")?;
     let mut receiver = start(&["--synchronous", "--no-loop", "--directory", folder])?;
     info!(folder, slot = config.backup.wal_slot, "archiving WAL");
     loop {
@@ -153,5 +179,7 @@ fn names_in(folder: &Path) -> anyhow::Result<std::collections::BTreeSet<String>>
         return Ok(Default::default());
     }
     let entries = fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))?;
-    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    entries
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect()
 }

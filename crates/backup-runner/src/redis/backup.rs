@@ -26,7 +26,12 @@ pub(crate) async fn backup(config: &Config, destination: &Destination) -> anyhow
     let counted = check(programs, &rdb).await?;
     content.keys = counted.keys;
     content.keys_with_expiry = counted.with_expiry;
-    draft.seal(Content::Redis(content), vec![made_by(), tool::version(programs, "redis-cli").await?]).await
+    draft
+        .seal(
+            Content::Redis(content),
+            vec![made_by(), tool::version(programs, "redis-cli").await?],
+        )
+        .await
 }
 
 fn made_by() -> String {
@@ -45,7 +50,10 @@ async fn state(config: &RedisConfig) -> anyhow::Result<RedisContent> {
     let mut streams = Vec::new();
     for stream in Stream::all(partitions.unwrap_or(0)) {
         let entries = stream::length(&mut conn, stream).await.with_context(asking)?;
-        streams.push(StreamLength { stream: stream.key().to_string(), entries });
+        streams.push(StreamLength {
+            stream: stream.key().to_string(),
+            entries,
+        });
     }
     let text = |field: &str| info.text(field).unwrap_or("unknown").to_owned();
     Ok(RedisContent {
@@ -57,7 +65,9 @@ async fn state(config: &RedisConfig) -> anyhow::Result<RedisContent> {
         functions: inspect::libraries(&mut conn).await.with_context(asking)?,
         partitions,
         streams,
-        rdb_last_save: info.number("rdb_last_save_time").and_then(|seconds| DateTime::from_timestamp(seconds, 0)),
+        rdb_last_save: info
+            .number("rdb_last_save_time")
+            .and_then(|seconds| DateTime::from_timestamp(seconds, 0)),
         aof: AofState {
             enabled: info.flag("aof_enabled"),
             fsync: inspect::setting(&mut conn, "appendfsync").await.with_context(asking)?,
@@ -76,12 +86,18 @@ async fn fetch(config: &RedisConfig, programs: Option<&Path>, rdb: &Path) -> any
     match info.addr() {
         ConnectionAddr::Unix(socket) => tool = tool.arg("-s").arg(socket),
         ConnectionAddr::Tcp(host, port) => tool = tool.args(["-h", host, "-p", &port.to_string()]),
-        ConnectionAddr::TcpTls { host, port, insecure, .. } => {
+        ConnectionAddr::TcpTls {
+            host, port, insecure, ..
+        } => {
             tool = tool.args(["-h", host, "-p", &port.to_string(), "--tls", "--sni", host]);
             if *insecure {
                 tool = tool.arg("--insecure");
             }
-            for (option, file) in [("--cacert", &config.ca_file), ("--cert", &config.cert_file), ("--key", &config.key_file)] {
+            for (option, file) in [
+                ("--cacert", &config.ca_file),
+                ("--cert", &config.cert_file),
+                ("--key", &config.key_file),
+            ] {
                 if let Some(file) = file {
                     tool = tool.arg(option).arg(file);
                 }
@@ -95,6 +111,10 @@ async fn fetch(config: &RedisConfig, programs: Option<&Path>, rdb: &Path) -> any
     if let Some(password) = info.redis_settings().password() {
         tool = tool.env("REDISCLI_AUTH", password);
     }
-    tool.arg("--rdb").arg(rdb).run().await.with_context(|| format!("fetching an RDB from Redis at {}", config.url))?;
+    tool.arg("--rdb")
+        .arg(rdb)
+        .run()
+        .await
+        .with_context(|| format!("fetching an RDB from Redis at {}", config.url))?;
     Ok(())
 }

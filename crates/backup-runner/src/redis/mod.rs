@@ -25,16 +25,25 @@ pub(crate) struct Counted {
 /// # Errors
 /// When it is not whole.
 pub(crate) async fn check(programs: Option<&Path>, rdb: &Path) -> anyhow::Result<Counted> {
-    let printed = Tool::new(programs, "redis-check-rdb").arg(rdb).run().await.with_context(|| format!("checking {}", rdb.display()))?;
+    let printed = Tool::new(programs, "redis-check-rdb")
+        .arg(rdb)
+        .run()
+        .await
+        .with_context(|| format!("checking {}", rdb.display()))?;
     counted(&printed).ok_or_else(|| anyhow!("redis-check-rdb did not count the keys of {}: {printed}", rdb.display()))
 }
 
 fn counted(printed: &str) -> Option<Counted> {
     let number = |what: &str| {
-        let line = printed.lines().find_map(|line| line.strip_prefix("[info] ")?.strip_suffix(what))?;
+        let line = printed
+            .lines()
+            .find_map(|line| line.strip_prefix("[info] ")?.strip_suffix(what))?;
         line.trim().parse().ok()
     };
-    Some(Counted { keys: number("keys read")?, with_expiry: number("expires")? })
+    Some(Counted {
+        keys: number("keys read")?,
+        with_expiry: number("expires")?,
+    })
 }
 
 #[cfg(test)]
@@ -44,7 +53,13 @@ mod tests {
     #[test]
     fn the_counts_are_read_from_what_is_printed() {
         let printed = "[offset 0] Checking RDB file x\n[offset 274] \\o/ RDB looks OK! \\o/\n[info] 12 keys read\n[info] 7 expires\n[info] 1 already expired\n";
-        assert_eq!(counted(printed), Some(Counted { keys: 12, with_expiry: 7 }));
+        assert_eq!(
+            counted(printed),
+            Some(Counted {
+                keys: 12,
+                with_expiry: 7
+            })
+        );
         assert_eq!(counted("[offset 274] Checksum OK"), None);
     }
 }

@@ -34,22 +34,38 @@ pub(crate) struct Restored {
 /// When the target holds keys, something can't be copied, or the copy is not the same.
 pub(crate) async fn restore(config: &RedisConfig, programs: Option<&Path>, rdb: &Path) -> anyhow::Result<Restored> {
     let client = connection::client(config)?;
-    let mut target = connect(&client).await.with_context(|| format!("connecting to Redis at {}", config.url))?;
+    let mut target = connect(&client)
+        .await
+        .with_context(|| format!("connecting to Redis at {}", config.url))?;
     refuse_unless_empty(config, &mut target).await?;
 
     let temporary = Temporary::serve(programs, rdb).await?;
     let mut source = temporary.connect().await?;
-    let partial = || format!("the Redis at {} may hold a part of the backup now; empty it before the next attempt", config.url);
+    let partial = || {
+        format!(
+            "the Redis at {} may hold a part of the backup now; empty it before the next attempt",
+            config.url
+        )
+    };
     copy(&mut source, &mut target).await.with_context(partial)
 }
 
 async fn refuse_unless_empty(config: &RedisConfig, target: &mut MultiplexedConnection) -> anyhow::Result<()> {
-    let keyspace = inspect::info(target).await.context("asking what the target holds")?.keyspace();
-    let Some((database, _)) = keyspace.first_key_value() else { return Ok(()) };
+    let keyspace = inspect::info(target)
+        .await
+        .context("asking what the target holds")?
+        .keyspace();
+    let Some((database, _)) = keyspace.first_key_value() else {
+        return Ok(());
+    };
     let total: u64 = keyspace.values().sum();
     transfer::select(target, *database).await?;
     let (_, some) = transfer::scan(target, 0, NAMED).await?;
-    let names: Vec<_> = some.iter().take(NAMED).map(|key| String::from_utf8_lossy(key)).collect();
+    let names: Vec<_> = some
+        .iter()
+        .take(NAMED)
+        .map(|key| String::from_utf8_lossy(key))
+        .collect();
     bail!(
         "the Redis at {} is not empty: it holds {total} keys, among them {}; restore into an empty one, or stop the workers and \
          empty it with FLUSHALL",
@@ -59,27 +75,42 @@ async fn refuse_unless_empty(config: &RedisConfig, target: &mut MultiplexedConne
 }
 
 async fn copy(source: &mut MultiplexedConnection, target: &mut MultiplexedConnection) -> anyhow::Result<Restored> {
-    let functions = transfer::dump_functions(source).await.context("reading the functions")?;
-    transfer::restore_functions(target, &functions).await.context("restoring the functions")?;
+    let functions = transfer::dump_functions(source)
+        .await
+        .context("reading the functions")?;
+    transfer::restore_functions(target, &functions)
+        .await
+        .context("restoring the functions")?;
     let mut restored = Restored::default();
     let databases: BTreeMap<i64, u64> = inspect::info(source).await?.keyspace();
     for database in databases.into_keys() {
         transfer::select(source, database).await?;
-        transfer::select(target, database).await.with_context(|| format!("the backup has keys in database {database}"))?;
+        transfer::select(target, database)
+            .await
+            .with_context(|| format!("the backup has keys in database {database}"))?;
         let copied = copy_keys(source, target).await?;
         compare(source, target, &copied, &mut restored).await?;
     }
     Ok(restored)
 }
 
-async fn copy_keys(source: &mut MultiplexedConnection, target: &mut MultiplexedConnection) -> anyhow::Result<Vec<RawKey>> {
+async fn copy_keys(
+    source: &mut MultiplexedConnection,
+    target: &mut MultiplexedConnection,
+) -> anyhow::Result<Vec<RawKey>> {
     let (mut copied, mut cursor) = (HashSet::new(), 0);
     loop {
-        let (next, mut keys) = transfer::scan(source, cursor, BATCH).await.context("listing the keys")?;
+        let (next, mut keys) = transfer::scan(source, cursor, BATCH)
+            .await
+            .context("listing the keys")?;
         keys.retain(|key| copied.insert(key.clone()));
         for batch in keys.chunks(BATCH) {
-            let dumped = transfer::dump(source, batch).await.context("reading keys of the backup")?;
-            transfer::restore(target, &dumped).await.context("writing keys; nothing else may write there meanwhile")?;
+            let dumped = transfer::dump(source, batch)
+                .await
+                .context("reading keys of the backup")?;
+            transfer::restore(target, &dumped)
+                .await
+                .context("writing keys; nothing else may write there meanwhile")?;
         }
         cursor = next;
         if cursor == 0 {
@@ -99,14 +130,23 @@ async fn compare(
         let wanted = transfer::expiry(source, batch).await?;
         let found = transfer::expiry(target, batch).await?;
         for ((key, wanted), found) in batch.iter().zip(wanted).zip(found) {
-            let named = || format!("{} was not restored: {found:?} instead of {wanted:?}", String::from_utf8_lossy(key));
+            let named = || {
+                format!(
+                    "{} was not restored: {found:?} instead of {wanted:?}",
+                    String::from_utf8_lossy(key)
+                )
+            };
             ensure!(is_copied(wanted, found, Utc::now().timestamp_millis()), named());
             restored.keys += u64::from(found != Expiry::Gone);
         }
         for stream in transfer::streams_among(source, batch).await? {
             let wanted = transfer::stream_state(source, &stream).await?;
             let found = transfer::stream_state(target, &stream).await?;
-            ensure!(wanted == found, "{} is another stream than in the backup: {found:?} instead of {wanted:?}", String::from_utf8_lossy(&stream));
+            ensure!(
+                wanted == found,
+                "{} is another stream than in the backup: {found:?} instead of {wanted:?}",
+                String::from_utf8_lossy(&stream)
+            );
             restored.streams += 1;
             restored.stream_entries += found.0;
         }

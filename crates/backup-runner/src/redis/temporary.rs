@@ -31,13 +31,26 @@ impl Temporary {
         let folder = TempDir::with_prefix("backup-runner-").context("making a temporary folder")?;
         symlink(rdb, folder.path().join("dump.rdb")).context("showing the RDB to a temporary server")?;
         let server = Tool::new(programs, "redis-server")
-            .args(["--port", "0", "--unixsocketperm", "700", "--save", "", "--appendonly", "no", "--unixsocket"])
+            .args([
+                "--port",
+                "0",
+                "--unixsocketperm",
+                "700",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--unixsocket",
+            ])
             .arg(socket(&folder))
             .arg("--dir")
             .arg(folder.path())
             .start()?;
         let mut temporary = Self { server, folder };
-        temporary.loaded().await.context("loading the RDB into a temporary redis-server")?;
+        temporary
+            .loaded()
+            .await
+            .context("loading the RDB into a temporary redis-server")?;
         Ok(temporary)
     }
 
