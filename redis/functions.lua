@@ -102,18 +102,16 @@ local function opened(keys, args)
 end
 
 -- At the memory limit producers must wait, and the workers must not: their work is what frees memory.
-local library = {
-  storage_put = put,
-  storage_advance = advance,
-  storage_announce = announce,
-  storage_opened = opened,
-  storage_lease = lease,
-  storage_release = release,
-  storage_join = join,
-}
-for name, callback in pairs(library) do
+local function register(name, callback)
   redis.register_function{function_name = name, callback = callback, flags = {'allow-oom'}}
 end
+register('storage_put', put)
+register('storage_advance', advance)
+register('storage_announce', announce)
+register('storage_opened', opened)
+register('storage_lease', lease)
+register('storage_release', release)
+register('storage_join', join)
 redis.register_function{
   function_name = 'storage_version',
   callback = function() return VERSION end,
