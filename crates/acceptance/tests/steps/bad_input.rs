@@ -74,6 +74,7 @@ async fn volume(world: &mut Pipeline, symbol: String, units: String, trades: i64
 #[when("the dead letter is requeued")]
 async fn requeued(world: &mut Pipeline) {
     let (stream, id) = (world.notes["stream"].clone(), world.notes["id"].clone());
-    world.command("aggregator-admin", &["dead-letters", "requeue", &stream, &id]).await;
+    let name = format!("{}/{id}", stream.trim_start_matches("stream:"));
+    world.command("aggregator-admin", &["dead-letters", "requeue", &name]).await;
     world.succeeded();
 }

@@ -141,7 +141,7 @@ async fn documented_keys(world: &mut Pipeline) {
             ["stream", "ticks" | "candles" | "open", partition] => partition.parse::<u16>().is_ok(),
             ["stream", "signals" | "repairs" | "rollups" | "backups" | "dead" | "partitions" | "symbols"] => true,
             ["stream", "backups", "last"] => true,
-            ["lease", "hot-writer", owner] => owner == "members" || owner.parse::<u16>().is_ok(),
+            ["lease", "hot-writer" | "aggregator-admin", owner] => owner == "members" || owner.parse::<u16>().is_ok(),
             _ => false,
         }
     };
