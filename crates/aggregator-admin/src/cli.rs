@@ -34,6 +34,12 @@ pub(crate) enum Command {
     Symbols(commands::symbols::Args),
     /// Lists, shows and requeues entries that no worker could use
     DeadLetters(commands::dead_letters::Args),
+    /// Shows which policies differ from the configuration; refuses settings that lose data
+    Plan,
+    /// Changes the policies to what the configuration says
+    Apply,
+    /// Shows where a candle comes from: history, Redis, and what its source gives
+    Explain(commands::explain::Args),
     /// Compares every candle with what it was made from; exits 1 where one differs
     Verify(commands::verify::Args),
     /// Computes minutes again from their ticks

@@ -10,6 +10,9 @@ use storage_core::config::service::ServiceConfig;
 use storage_core::config::stream::StreamConfig;
 use storage_core::config::telemetry::TelemetryConfig;
 
+/// A day.
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 3_600);
+
 /// All sections that this worker reads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,12 +67,28 @@ pub(crate) struct AdminConfig {
         deserialize_with = "positive::duration"
     )]
     pub(crate) measure_interval: Duration,
-    /// Changes of candles younger than this are refreshed by policy; older ones by `stream:rollups`.
+    /// How far back policies refresh the larger timeframes; older changes come by `stream:rollups`. At least a day more than
+    /// `warm.refresh_window`.
     #[serde(
         serialize_with = "humantime_serde::serialize",
         deserialize_with = "positive::duration"
     )]
     pub(crate) refresh_window: Duration,
+    /// Chunks wholly older than this are compressed (Community edition).
+    #[serde(
+        serialize_with = "humantime_serde::serialize",
+        deserialize_with = "positive::duration"
+    )]
+    pub(crate) compress_after: Duration,
+    /// Chunks of `ticks` wholly older than this are dropped; unset: never.
+    #[serde(with = "humantime_serde")]
+    pub(crate) retain_ticks: Option<Duration>,
+    /// Chunks of `candles_1m` wholly older than this are dropped, the larger timeframes stay; unset: never.
+    #[serde(with = "humantime_serde")]
+    pub(crate) retain_candles_1m: Option<Duration>,
+    /// Chunks of `signals` wholly older than this are dropped; unset: never.
+    #[serde(with = "humantime_serde")]
+    pub(crate) retain_signals: Option<Duration>,
 }
 
 impl Default for AdminConfig {
@@ -80,7 +99,11 @@ impl Default for AdminConfig {
             claim_after: Duration::from_secs(60),
             policy_interval: Duration::from_secs(60),
             measure_interval: Duration::from_secs(15),
-            refresh_window: Duration::from_secs(3 * 24 * 3_600),
+            refresh_window: 4 * DAY,
+            compress_after: DAY,
+            retain_ticks: None,
+            retain_candles_1m: None,
+            retain_signals: None,
         }
     }
 }

@@ -15,6 +15,7 @@ use storage_core::redis::trim::now_ms;
 use tokio::time::{Instant, sleep};
 
 use crate::metrics::{LEADER, POLICY_FAILURES, POLICY_RUNS};
+use crate::plan::{RETAINABLE, retention};
 use crate::rollups::ranges::LARGER;
 use crate::rollups::refresh;
 use crate::run::Worker;
@@ -48,7 +49,10 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
             match worker.server.edition {
                 Edition::Community if worker.server.has_scheduler => {}
                 Edition::Community => run_jobs(&worker).await?,
-                Edition::Apache => refresh_recent(&worker, now_us).await?,
+                Edition::Apache => {
+                    refresh_recent(&worker, now_us).await?;
+                    drop_old_chunks(&worker).await?;
+                }
             }
             due = Instant::now() + worker.config.admin.policy_interval;
         }
@@ -105,6 +109,22 @@ async fn refresh_recent(worker: &Worker, now_us: i64) -> anyhow::Result<()> {
         POLICY_FAILURES.increment("refresh", 1);
     }
     refreshed
+}
+
+async fn drop_old_chunks(worker: &Worker) -> anyhow::Result<()> {
+    let mut connection = worker.pool.get().await?;
+    for table in RETAINABLE {
+        let Some(kept) = retention(&worker.config.admin, table) else {
+            continue;
+        };
+        POLICY_RUNS.increment("retain", 1);
+        let dropped = policies::drop_chunks(&mut connection, table, kept).await;
+        let dropped = dropped.explained(&format!("dropping old chunks of {table}"))?;
+        if dropped > 0 {
+            tracing::info!(table, dropped, "dropped old chunks");
+        }
+    }
+    Ok(())
 }
 
 /// Runs every job. One that fails doesn't keep the others, and is run again the next time.

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
 use crate::config::Config;
+use crate::plan::objections;
 use crate::stores::{self, APPLICATION};
 use crate::{backups, measure, metrics, policies, repairs, rollups};
 
@@ -62,6 +63,10 @@ impl Worker {
 /// Works until the process is told to stop.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     telemetry::tracing::init(config.telemetry.log_format, LevelFilter::INFO)?;
+    let objections = objections(&config.admin);
+    if !objections.is_empty() {
+        return Err(Misconfigured::new(objections.join("; ")).into());
+    }
     let mut service = Service::new(&config.service)?;
     let token = service.token();
     let readiness = Readiness::waiting_for(["redis", "postgres"]);

@@ -2,6 +2,7 @@
 
 use storage_core::domain::candle::Candle;
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::edition::Edition;
 use storage_core::redis::codec::candles::hash_fields;
 use storage_core::redis::functions::{Expiry, put};
 use storage_core::redis::keys;
@@ -171,5 +172,87 @@ async fn decimals_of_a_symbol_with_rows_change_only_when_asked_to_rescale() {
             .unwrap();
         let migrated = stores.admin(&["migrate"]).out;
         assert!(migrated.contains("symbols: XRPETH has 2 decimals"), "{migrated}");
+    }
+}
+
+#[tokio::test]
+async fn policies_become_what_the_configuration_says_unless_that_loses_data() {
+    for database in TestDatabase::start_each().await {
+        let stores = Stores::ready(database).await;
+        assert!(stores.admin(&["plan"]).out.starts_with("nothing to do"));
+        let losing = ["apply", "--set", "admin.retain_candles_1m=1day"];
+        let refused = stores.admin(&losing);
+        assert_eq!(refused.code, 64);
+        assert!(
+            refused.err.contains("admin.retain_candles_1m must be at least 6days"),
+            "{}",
+            refused.err
+        );
+
+        let settings = [
+            "--set",
+            "admin.retain_ticks=30d",
+            "--set",
+            "admin.compress_after=2d",
+            "--set",
+            "admin.refresh_window=5d",
+        ];
+        let ask = |command| stores.admin(&[&[command], &settings[..]].concat());
+        if stores.database.edition() == Edition::Apache {
+            assert!(ask("plan").out.contains("drop chunks of ticks older than 30days"));
+            continue;
+        }
+        let planned = ask("plan").out;
+        assert!(planned.contains("aggregator-admin apply"), "{planned}");
+        let changed = "SELECT count(*) FROM timescaledb_information.jobs
+            WHERE hypertable_name IS NOT NULL AND ((config->>'drop_after')::interval = '30 days'
+                OR (config->>'compress_after')::interval = '2 days' OR (config->>'start_offset')::interval = '5 days')";
+        assert_eq!(stores.number(changed).await, 0);
+        let applied = ask("apply");
+        assert_eq!(applied.code, 0, "{}", applied.err);
+        assert_eq!(stores.number(changed).await, 9);
+        assert!(ask("plan").out.starts_with("nothing to do"));
+        assert_eq!(stores.admin(&["apply"]).code, 0);
+        assert_eq!(stores.number(changed).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_leaves_larger_candles_whose_minutes_were_dropped() {
+    for database in TestDatabase::start_each().await {
+        let stores = Stores::ready(database).await;
+        stores.execute(LATE_MINUTE).await;
+        stores
+            .execute("INSERT INTO candles_1m SELECT '2019-11-11 00:00Z', symbol, 1, 1, 1, 1, 1, 1, 1 FROM symbols")
+            .await;
+        stores.admin(&["refresh", "--all"]);
+        stores
+            .execute("SELECT drop_chunks('candles_1m', TIMESTAMPTZ '2019-10-20')")
+            .await;
+        assert_eq!(stores.admin(&["refresh", "--all"]).code, 0);
+        assert_eq!(
+            stores
+                .admin(&["refresh", "--from", "2019-10-01", "--to", "2019-12-01"])
+                .code,
+            0
+        );
+        assert_eq!(stores.number("SELECT count(*) FROM candles_1d").await, 2);
+    }
+}
+
+#[tokio::test]
+async fn explain_says_what_a_candle_is_and_what_it_should_be() {
+    for database in TestDatabase::start_each().await {
+        let stores = Stores::ready(database).await;
+        stores.execute(LATE_MINUTE).await;
+        let wrong = stores.admin(&["explain", "XRPETH", "1m", "2019-10-11T00:00:30Z"]);
+        assert!(
+            wrong.out.contains("ticks      give (1,3,1,3,300000000,3)"),
+            "{}{}",
+            wrong.out,
+            wrong.err
+        );
+        let day = stores.admin(&["explain", "XRPETH", "1d", "2019-10-11"]);
+        assert_eq!(day.code, 0, "{}", day.err);
     }
 }

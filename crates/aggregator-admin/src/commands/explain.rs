@@ -1,0 +1,156 @@
+//! `explain`: where a candle comes from: what the history holds, what Redis holds, and what its source gives.
+
+use anyhow::Context;
+use storage_core::domain::partition::partition_of;
+use storage_core::domain::stream_id::Revision;
+use storage_core::domain::symbol::Symbol;
+use storage_core::domain::time::{TimeRange, rfc3339};
+use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::queries::candles::{HistoryCandle, range};
+use storage_core::postgres::queries::verify::compare;
+use storage_core::postgres::queries::{rollups, ticks};
+use storage_core::redis::connection::Connection;
+use storage_core::redis::position::position_of;
+use storage_core::redis::stream::{Stream, WARM_SYNCER};
+use storage_core::redis::{hot, keys};
+
+use crate::cli::time;
+use crate::config::Config;
+use crate::stores::{Explained, Stores, history};
+use crate::terminal::say;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The symbol
+    symbol: Symbol,
+    /// 1m, 5m, 15m, 1h, 4h or 1d
+    timeframe: Timeframe,
+    /// Any time inside the candle: 2019-10-11T00:00:00Z or 2019-10-11
+    #[arg(value_parser = time)]
+    time: i64,
+}
+
+pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
+    let mut stores = Stores::new(config);
+    let start_us = args.timeframe.bucket_start_us(args.time);
+    let bucket = TimeRange {
+        from_us: start_us,
+        to_us: start_us + args.timeframe.micros(),
+    };
+    let (from, to) = (rfc3339(bucket.from_us), rfc3339(bucket.to_us));
+    say(format_args!(
+        "{} {} from {from} to before {to}",
+        args.symbol, args.timeframe
+    ))?;
+    let partition = partition_of(&args.symbol, stores.partitions().await?);
+    let (mut connection, server) = history(&stores.pool).await?;
+    let stored = range(&mut connection, args.timeframe, &args.symbol, bucket, 1)
+        .await
+        .explained("reading the candle")?;
+    say(format_args!(
+        "history    {}",
+        stored.first().map_or("nothing".to_owned(), describe)
+    ))?;
+    say(format_args!(
+        "Redis      {}",
+        describe_hot(&mut stores.redis, args, start_us).await?
+    ))?;
+
+    let source = if args.timeframe == Timeframe::M1 {
+        "ticks"
+    } else {
+        "candles_1m"
+    };
+    let comparison = compare(&mut connection, args.timeframe, Some(&args.symbol), bucket)
+        .await
+        .explained("comparing the candle")?;
+    let verdict = match comparison.differences.first() {
+        Some(difference) => format!("give {}", difference.expected.as_deref().unwrap_or("nothing")),
+        None if comparison.compared == 0 => "give nothing".to_owned(),
+        None => "give the same".to_owned(),
+    };
+    say(format_args!("{source:<10} {verdict}"))?;
+    if args.timeframe == Timeframe::M1 {
+        let minute = ticks::minute(&mut connection, &args.symbol, start_us)
+            .await
+            .explained("reading the ticks")?;
+        if let Some(minute) = minute {
+            say(format_args!(
+                "           {} ticks, the last accepted {}",
+                minute.trades,
+                accepted(minute.revision.as_i64())
+            ))?;
+        }
+    } else if let Some(made_us) = rollups::watermark(&mut connection, server.edition, args.timeframe)
+        .await
+        .explained("reading the watermark")?
+    {
+        let side = if bucket.to_us <= made_us {
+            "before: made by a refresh"
+        } else {
+            "after: made when it is read, or not yet"
+        };
+        say(format_args!("watermark  {}; this candle lies {side}", rfc3339(made_us)))?;
+    }
+    let position = position_of(&mut stores.redis, Stream::Ticks(partition), WARM_SYNCER)
+        .await
+        .context("reading the position")?;
+    match position {
+        Some(position) if position.has_finished() => say(format_args!(
+            "stream     ticks:{partition}; warm-syncer has finished it"
+        )),
+        Some(position) => say(format_args!(
+            "stream     ticks:{partition}; warm-syncer is at {}",
+            position.delivered
+        )),
+        None => say(format_args!("stream     ticks:{partition}; warm-syncer has not begun")),
+    }
+}
+
+fn describe(candle: &HistoryCandle) -> String {
+    format!(
+        "open {} high {} low {} close {} volume {} trades {}, last tick accepted {}",
+        candle.open,
+        candle.high,
+        candle.low,
+        candle.close,
+        candle.volume,
+        candle.trades,
+        accepted(candle.revision)
+    )
+}
+
+async fn describe_hot(redis: &mut Connection, args: &Args, start_us: i64) -> anyhow::Result<String> {
+    let places = [
+        keys::candle_current(args.timeframe, &args.symbol),
+        keys::candle_recent(args.timeframe, &args.symbol, start_us),
+    ];
+    let found = hot::candles(redis, &places)
+        .await
+        .context("reading hot candles from Redis")?;
+    let Some((key, state)) = places
+        .iter()
+        .zip(found)
+        .find_map(|(key, state)| Some((key, state.filter(|state| state.candle.start_us == start_us)?)))
+    else {
+        return Ok("nothing".to_owned());
+    };
+    let candle = state.candle;
+    let state = if state.is_final { "closed" } else { "in the making" };
+    Ok(format!(
+        "{key}, {state}: open {} high {} low {} close {} volume {} trades {}, first tick accepted {}, last {}",
+        candle.open,
+        candle.high,
+        candle.low,
+        candle.close,
+        candle.volume,
+        candle.trades,
+        accepted(candle.since.as_i64()),
+        accepted(candle.revision.as_i64())
+    ))
+}
+
+fn accepted(revision: i64) -> String {
+    let id = Revision::try_from(revision).unwrap_or_default().stream_id();
+    format!("{} (entry {id})", rfc3339(id.accepted_us()))
+}

@@ -1,0 +1,103 @@
+//! `plan` and `apply`: TimescaleDB's policies as the configuration says.
+
+use anyhow::Context;
+use diesel_async::{AsyncConnection, AsyncPgConnection};
+use storage_core::config::Misconfigured;
+use storage_core::postgres::edition::Edition;
+use storage_core::postgres::queries::policies::{self, Job, JobKind};
+
+use crate::config::Config;
+use crate::plan::{Change, RETAINABLE, changes, days, objections, retention};
+use crate::stores::{Explained, Stores, history};
+use crate::terminal::{say, table};
+
+/// `plan`: shows what would change, and changes nothing.
+pub(crate) async fn plan(config: &Config) -> anyhow::Result<()> {
+    run(config, false).await
+}
+
+/// `apply`: changes it.
+pub(crate) async fn apply(config: &Config) -> anyhow::Result<()> {
+    run(config, true).await
+}
+
+async fn run(config: &Config, apply: bool) -> anyhow::Result<()> {
+    let objections = objections(&config.admin);
+    if !objections.is_empty() {
+        return Err(Misconfigured::new(objections.join("; ")).into());
+    }
+    let stores = Stores::new(config);
+    let (mut connection, server) = history(&stores.pool).await?;
+    if server.edition == Edition::Apache {
+        return explain_apache(config);
+    }
+    let jobs = policies::jobs(&mut connection, server.edition)
+        .await
+        .explained("reading the policies")?;
+    let changes = changes(&config.admin, &jobs);
+    if changes.is_empty() {
+        return say("nothing to do: the policies are as the configuration says");
+    }
+    show(&changes)?;
+    if !apply {
+        return say("`aggregator-admin apply` changes this");
+    }
+    connection
+        .transaction(async |connection| {
+            for change in &changes {
+                make(connection, change, &jobs)
+                    .await
+                    .explained(&format!("changing a policy of {}", change.table))?;
+            }
+            anyhow::Ok(())
+        })
+        .await
+        .context("nothing was changed")?;
+    say(format_args!("changed {} policies", changes.len()))
+}
+
+/// There are no policies to change: `run` goes by the configuration.
+fn explain_apache(config: &Config) -> anyhow::Result<()> {
+    say("nothing to do: TimescaleDB's Apache edition has no policies; `aggregator-admin run` does this itself")?;
+    say(format_args!(
+        "refresh the larger timeframes over the last {}",
+        days(config.admin.refresh_window)
+    ))?;
+    for name in RETAINABLE {
+        if let Some(kept) = retention(&config.admin, name) {
+            say(format_args!("drop chunks of {name} older than {}", days(kept)))?;
+        }
+    }
+    say("compression is unavailable")
+}
+
+fn show(changes: &[Change]) -> anyhow::Result<()> {
+    let mut shown = table(&["policy", "table", "now", "then"]);
+    for change in changes {
+        let policy = match change.kind {
+            JobKind::Refresh => "refresh the last",
+            JobKind::Compress => "compress after",
+            JobKind::Retain => "drop after",
+        };
+        let age = |age: Option<_>| age.map_or("never".to_owned(), days);
+        shown.add_row([
+            policy.to_owned(),
+            change.table.clone(),
+            age(change.from),
+            age(change.to),
+        ]);
+    }
+    say(shown)
+}
+
+async fn make(connection: &mut AsyncPgConnection, change: &Change, jobs: &[Job]) -> diesel::QueryResult<()> {
+    let job = jobs
+        .iter()
+        .find(|job| job.kind == change.kind && job.table == change.table);
+    match (job, change.to) {
+        (Some(job), Some(age)) => policies::set_age(connection, job, age).await,
+        (Some(_), None) => policies::remove_retention(connection, &change.table).await,
+        (None, Some(age)) => policies::add_retention(connection, &change.table, age).await,
+        (None, None) => Ok(()),
+    }
+}
