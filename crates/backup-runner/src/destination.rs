@@ -8,6 +8,8 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use chrono::{DateTime, Utc};
@@ -19,11 +21,14 @@ use sha2::{Digest, Sha256};
 
 use crate::manifest::{Content, FILE_NAME, File, Kind, Manifest, Name, hex};
 
+/// What the names of folders that a check unpacks into begin with.
+pub(crate) const SCRATCH_PREFIX: &str = ".verify-";
+
 /// The folder of backups.
 #[derive(Clone, Debug)]
 pub(crate) struct Destination {
     folder: PathBuf,
-    store: std::sync::Arc<LocalFileSystem>,
+    store: Arc<LocalFileSystem>,
 }
 
 /// What is in the place of a backup.
@@ -61,7 +66,7 @@ impl Destination {
             .with_fsync(true);
         Ok(Self {
             folder,
-            store: std::sync::Arc::new(store),
+            store: Arc::new(store),
         })
     }
 
@@ -216,6 +221,24 @@ impl Destination {
         }
         // Also what an interrupted write left, which the store does not list.
         fs::remove_dir_all(self.folder_of(kind, name)).with_context(|| format!("removing {kind}/{name}"))
+    }
+
+    /// Removes the folders that an interrupted check left, once they are older than `age`.
+    pub(crate) fn remove_scratch(&self, age: Duration) -> anyhow::Result<()> {
+        for entry in fs::read_dir(&self.folder).context("listing the folder of backups")? {
+            let entry = entry?;
+            let is_scratch = entry.file_name().to_string_lossy().starts_with(SCRATCH_PREFIX);
+            if is_scratch
+                && entry
+                    .metadata()?
+                    .modified()?
+                    .elapsed()
+                    .is_ok_and(|elapsed| elapsed > age)
+            {
+                fs::remove_dir_all(entry.path()).with_context(|| format!("removing {}", entry.path().display()))?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes the turn for `task` among all copies of backup-runner that use this folder, until the answer is dropped; `None`

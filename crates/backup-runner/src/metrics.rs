@@ -25,7 +25,7 @@ storage_core::define_metrics! {
     Counter PRUNED = "pruned_total", kind = Kind::NAMES;
     /// Announcements on stream:backups that Redis did not take.
     Counter UNANNOUNCED = "unannounced_total";
-    /// WAL that the server wrote and that is not in the archive yet; NaN before it is known.
+    /// WAL that the server wrote and that is not in the archive yet; NaN while that is not known.
     Gauge WAL_LAG = "wal_lag_bytes";
     /// Times that archiving WAL stopped and was begun again.
     Counter WAL_FAILURES = "wal_failures_total";

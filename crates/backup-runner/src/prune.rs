@@ -52,6 +52,7 @@ pub(crate) async fn prune(
         for (kind, name) in pruned.backups.iter().chain(&pruned.leftovers) {
             destination.remove(*kind, *name).await?;
         }
+        destination.remove_scratch(config.leftovers_after)?;
     }
     pruned.wal_files = wal::prune(destination, dry_run).await?;
     Ok(pruned)

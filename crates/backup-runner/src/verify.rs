@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::config::Config;
-use crate::destination::Destination;
+use crate::destination::{Destination, SCRATCH_PREFIX};
 use crate::manifest::{File, Kind, Manifest};
 use crate::postgres::{logical, recovery};
 use crate::redis;
@@ -92,7 +92,7 @@ async fn unpack(
     folder: &Path,
 ) -> anyhow::Result<()> {
     let temporary = tempfile::Builder::new()
-        .prefix(".verify-")
+        .prefix(SCRATCH_PREFIX)
         .tempdir_in(destination.folder())
         .context("making a folder to unpack into")?;
     recovery::unpack(programs, folder, manifest, &temporary.path().join("data")).await

@@ -83,7 +83,7 @@ async fn prepare_extension(config: &PostgresConfig, content: &PostgresContent) -
         );
         queries::create_extension(&mut connection, wanted)
             .await
-            .explained("creating the extension")?;
+            .explained("creating the extension (the embedded server wants a restart after one was dropped)")?;
     }
     let (_, server) = open(config).await?;
     let edition = server.edition.to_string();

@@ -57,6 +57,7 @@ pub(crate) async fn archive(
             Ok(()) => return Ok(()),
             Err(error) => {
                 metrics::WAL_FAILURES.increment(1);
+                metrics::WAL_LAG.set(f64::NAN);
                 readiness.fail(CONDITION, format!("{error:#}"));
                 if begun.elapsed() > HELD {
                     pause = SHORTEST_PAUSE;

@@ -1,5 +1,4 @@
 //! Redis, there and back.
-#![allow(clippy::disallowed_methods, reason = "fills a server with what no worker writes")]
 
 use std::fs;
 

@@ -1,5 +1,4 @@
 //! The schedule.
-#![allow(clippy::disallowed_methods)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
