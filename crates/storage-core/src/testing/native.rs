@@ -71,7 +71,7 @@ impl NativeServer {
         }
         let process = ServerProcess::start(&command, "QUIT", folder)?;
         let login = password.map(|password| format!(":{password}")).unwrap_or_default();
-        let config = PostgresConfig::at(&format!("postgres://postgres{login}@127.0.0.1:{port}/postgres"))?;
+        let config = super::postgres::patient(&format!("postgres://postgres{login}@127.0.0.1:{port}/postgres"))?;
         process
             .until(PATIENCE, async || connect(&config, "test").await.ok())
             .await

@@ -131,7 +131,7 @@ impl TestDatabase {
             .until(PATIENCE, async || fs::read_to_string(&port_file).ok())
             .await
             .context("embedded server")?;
-        let config = PostgresConfig::at(&format!(
+        let config = patient(&format!(
             "postgres://postgres@127.0.0.1:{}/market?sslmode=disable",
             port.trim()
         ))?;
@@ -238,8 +238,16 @@ fn from_environment(name: &str) -> anyhow::Result<Option<PostgresConfig>> {
         .map(PathBuf::from);
     Ok(Some(PostgresConfig {
         password_file,
-        ..PostgresConfig::at(&url)?
+        ..patient(&url)?
     }))
+}
+
+/// The configuration for a server at `url` on a machine that may be busy with other tests.
+pub(super) fn patient(url: &str) -> anyhow::Result<PostgresConfig> {
+    Ok(PostgresConfig {
+        connect_timeout: PATIENCE,
+        ..PostgresConfig::at(url)?
+    })
 }
 
 async fn is_single_session(config: &PostgresConfig) -> anyhow::Result<bool> {
