@@ -6,6 +6,7 @@ mod candles;
 mod connection;
 mod dead_letters;
 mod migrations;
+mod roles;
 mod rollups;
 mod symbols;
 mod ticks;
