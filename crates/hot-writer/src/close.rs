@@ -31,8 +31,8 @@ pub(crate) struct Change {
 }
 
 impl SymbolState {
-    /// Closes what is over and takes what must be written. `idle_us` is the time by the clock when everything that Redis holds
-    /// has been read, and nothing may be concluded from a symbol's silence otherwise.
+    /// Closes what is over and takes what must be written. `idle_us` is the time by the clock of Redis up to which
+    /// everything has been read; without it nothing is concluded from a symbol's silence.
     pub(crate) fn take_changes(&mut self, rules: &Rules, idle_us: Option<i64>) -> Changes {
         let quiet_us = idle_us.filter(|now_us| self.is_quiet(*now_us, rules));
         let closed_until_us = self.watermark_us.max(quiet_us.unwrap_or(i64::MIN));

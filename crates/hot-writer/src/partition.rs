@@ -104,6 +104,7 @@ impl Partition {
     /// # Errors
     /// When Redis can't be asked. Then the partition must be taken up again.
     pub(crate) async fn serve(&mut self, token: &CancellationToken) -> Result<()> {
+        let mut quiet_looked_at = Instant::now();
         while !token.is_cancelled() {
             let batch = self.config.hot.batch_entries;
             let block_ms = u64::try_from(BLOCK.as_millis())?;
@@ -112,14 +113,16 @@ impl Partition {
                 .await
                 .context("reading ticks")?;
             let begun = Instant::now();
-            if entries.is_empty() {
-                self.close_quiet().await?;
-                continue;
+            if !entries.is_empty() {
+                metrics::TICKS_READ.increment(u64::try_from(entries.len())?);
+                metrics::BATCH_ENTRIES.record(f64::from(u32::try_from(entries.len())?));
+                self.batch(&entries).await?;
+                metrics::BATCH_SECONDS.record(begun.elapsed().as_secs_f64());
             }
-            metrics::TICKS_READ.increment(u64::try_from(entries.len())?);
-            metrics::BATCH_ENTRIES.record(f64::from(u32::try_from(entries.len())?));
-            self.batch(&entries).await?;
-            metrics::BATCH_SECONDS.record(begun.elapsed().as_secs_f64());
+            if quiet_looked_at.elapsed() >= BLOCK {
+                self.close_quiet(entries.len() < batch).await?;
+                quiet_looked_at = Instant::now();
+            }
         }
         Ok(())
     }
@@ -219,9 +222,14 @@ impl Partition {
         Ok(())
     }
 
-    /// Closes the candles of symbols that have gone quiet. Everything in the stream has been read.
-    async fn close_quiet(&mut self) -> Result<()> {
-        let now_ms = now_ms(&mut self.conn).await.context("reading the clock")?;
+    /// Closes the candles of symbols that have gone quiet: until now, if the stream has been read to its end, or else until the last
+    /// entry that was read.
+    async fn close_quiet(&mut self, at_end: bool) -> Result<()> {
+        let now_ms = if at_end {
+            now_ms(&mut self.conn).await.context("reading the clock")?
+        } else {
+            self.position.ms
+        };
         let mut writes = Writes::new(self.admission.partition, &self.config.hot);
         let symbols: Vec<Symbol> = self.symbols.keys().cloned().collect();
         self.collect(symbols, Some(i64::try_from(now_ms.saturating_mul(1_000))?), &mut writes);
