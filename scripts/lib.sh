@@ -44,6 +44,20 @@ apt_install() {
   ((status == 0)) || die "could not install $*"
 }
 
+# unpack_trixie FOLDER PACKAGE,…: a root folder with packages of Debian 13, which Debian 12 doesn't have, from the mirror
+# that this machine uses. All of it or nothing.
+unpack_trixie() {
+  local folder=$1 packages=$2 mirror unfinished=$1.$$
+  need mmdebstrap mmdebstrap
+  mkdir -p "$(dirname "$folder")"
+  # shellcheck disable=SC2016 # for apt-get to expand
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | head -n 1)
+  rm -rf "$folder" "$unfinished"
+  mmdebstrap --variant=extract --include="$packages" trixie "$unfinished" ${mirror:+"$mirror"} >"$folder.log" 2>&1 ||
+    { tail -n 20 "$folder.log" >&2 && die "could not unpack Debian trixie; log: $folder.log"; }
+  mv "$unfinished" "$folder"
+}
+
 # need_toolchain: Rust as new as Cargo.toml says, and a C compiler for the crates that want one. Debian 12's Rust is too old,
 # and there is no package of a newer one, so it has to be there.
 need_toolchain() {
