@@ -184,7 +184,10 @@ async fn hot_writer_keeps_the_hot_view_and_trims() {
     hot::open_symbols(conn, 0).await.unwrap();
     hot::closed(0, [&symbol()]).exec_async(conn).await.unwrap();
     for stream in [Stream::Candles(0), Stream::Repairs, Stream::Dead] {
-        stream::add(stream, &some_fields()).exec_async(conn).await.unwrap();
+        functions::announce(stream, &some_fields())
+            .exec_async(conn)
+            .await
+            .unwrap();
     }
     let advance = functions::advance(Stream::Ticks(0), HOT_WRITER, StreamId::START, id, 1);
     assert_eq!(advance.query_async::<u8>(conn).await.unwrap(), 1);
@@ -230,14 +233,14 @@ async fn warm_syncer_reads_as_a_group_and_asks_for_repairs() {
         stream::create_group(conn, stream, WARM_SYNCER).await.unwrap();
     }
     for stream in [Stream::Repairs, Stream::Rollups, Stream::Dead] {
-        stream::add_all(conn, stream, &[some_fields()]).await.unwrap();
+        functions::announce_all(conn, stream, &[some_fields()]).await.unwrap();
     }
 
     server
         .assert_refused(
             "warm-syncer",
             &[
-                "XADD stream:ticks:0 * a b",
+                "FCALL storage_announce 1 stream:ticks:0 a b",
                 "XADD stream:candles:0 * a b",
                 "XTRIM stream:ticks:0 MAXLEN 0",
                 "DEL stream:ticks:0",
@@ -277,6 +280,12 @@ async fn aggregator_admin_keeps_the_streams_and_reads_the_hot_view() {
         server.read("aggregator-admin", AGGREGATOR_ADMIN, stream).await;
         positions(conn, stream).await.unwrap();
         stream::length(conn, stream).await.unwrap();
+    }
+    for stream in [Stream::Dead, Stream::Rollups] {
+        functions::announce(stream, &some_fields())
+            .exec_async(conn)
+            .await
+            .unwrap();
     }
     stream::range(conn, Stream::Ticks(0), StreamId::START, id, 1)
         .await
