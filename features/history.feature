@@ -44,3 +44,17 @@ Feature: Hot data reaches the history
       | 2024-03-01T12:00:30Z | 99    | 5   | 4  |
     Then candles_1m holds every trade exactly once
     And every larger timeframe is the plain grouping of candles_1m
+
+  Scenario: A signal is kept
+    Given a running pipeline
+    When a signal of momentum for BTCUSDT arrives that lives 60000 ms
+    Then the query "SELECT symbol, strategy, side FROM signals" gives "BTCUSDT momentum buy"
+
+  Scenario: History can be checked against what it was made from
+    Given a running pipeline
+    When the seed trades are replayed at speed max
+    Then candles_1m holds every trade exactly once
+    And ticks holds every trade exactly once
+    And every larger timeframe is the plain grouping of candles_1m
+    When I run `aggregator-admin verify`
+    Then it exits 0

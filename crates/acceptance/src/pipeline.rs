@@ -13,6 +13,7 @@ use storage_core::redis::functions;
 use storage_core::redis::partitions;
 use storage_core::redis::stream::{Stream, create_group};
 use storage_core::testing::postgres::TestDatabase;
+use storage_core::testing::process::ServerProcess;
 use tempfile::TempDir;
 
 use crate::database;
@@ -20,6 +21,7 @@ use crate::oracle::{Bar, Bars, Trade};
 use crate::process::{Outcome, Worker, program, run};
 use crate::producer::{self, Fields};
 use crate::redis_server::RedisServer;
+use crate::requirements::tool;
 
 /// Partitions of the streams, as by default.
 pub const PARTITIONS: u16 = 4;
@@ -35,7 +37,7 @@ const SETTINGS: [(&str, &str); 12] = [
     ("STORAGE_WARM__CLAIM_AFTER", "3s"),
     ("STORAGE_ADMIN__CLAIM_AFTER", "3s"),
     ("STORAGE_ADMIN__ROLLUP_COLLECT", "200ms"),
-    ("STORAGE_ADMIN__POLICY_INTERVAL", "1s"),
+    ("STORAGE_ADMIN__POLICY_INTERVAL", "3s"),
     ("STORAGE_ADMIN__MEASURE_INTERVAL", "1s"),
     ("STORAGE_REDIS__RESPONSE_TIMEOUT", "10s"),
 ];
@@ -64,6 +66,12 @@ pub struct Pipeline {
     pub folder: TempDir,
     /// How the last command ended.
     pub outcome: Option<Outcome>,
+    /// How the last programs of several ended, by name.
+    pub said: BTreeMap<String, Outcome>,
+    /// Whether every program has its own user in Redis.
+    pub users: bool,
+    /// A Prometheus, and its port.
+    pub prometheus: Option<(ServerProcess, u16)>,
     /// The trades that were sent and must be counted, in order.
     pub trades: Vec<Trade>,
     /// What was published since the scenario subscribed.
@@ -86,6 +94,9 @@ impl Pipeline {
             settings: BTreeMap::new(),
             workers: Vec::new(),
             outcome: None,
+            said: BTreeMap::new(),
+            users: false,
+            prometheus: None,
             trades: Vec::new(),
             messages: Messages::default(),
             notes: HashMap::new(),
@@ -148,15 +159,31 @@ impl Pipeline {
         if let Some(file) = &self.redis.config.password_file {
             environment.insert("REDIS_PASSWORD_FILE".to_owned(), file.display().to_string());
         }
+        if self.users {
+            let program = instance.split(' ').next().unwrap_or(instance);
+            let (url, file) = self.login(if program == "tick-replayer" { "feed-handler" } else { program });
+            environment.insert("REDIS_URL".to_owned(), url);
+            environment.insert("REDIS_PASSWORD_FILE".to_owned(), file.display().to_string());
+        }
         if let Some(database) = &self.database {
             environment.insert("DATABASE_URL".to_owned(), database.url().to_owned());
             if let Some(file) = database.config().password_file {
                 environment.insert("DATABASE_PASSWORD_FILE".to_owned(), file.display().to_string());
             }
         }
+        let tools = tool("pg_dump");
+        if let Some(folder) = tools.parent().filter(|_| tools.exists()) {
+            environment.insert("STORAGE_BACKUP__PG_BIN".to_owned(), folder.display().to_string());
+        }
         environment.insert("STORAGE_SERVICE__INSTANCE".to_owned(), instance.replace(' ', "-"));
         environment.extend(self.settings.clone());
         environment.into_iter().collect()
+    }
+
+    /// URL and password file of a user of Redis. The password is the user's name, which nobody does outside of tests.
+    pub fn login(&self, user: &str) -> (String, PathBuf) {
+        let file = self.file(&format!("{user}.password"), user);
+        (format!("redis://{user}@127.0.0.1:{}", self.redis.port().expect("an own Redis")), file)
     }
 
     /// Runs a command of one of the programs to its end.

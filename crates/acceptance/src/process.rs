@@ -49,6 +49,13 @@ pub struct Outcome {
     pub stderr: String,
 }
 
+impl Outcome {
+    /// Whether it printed this, anywhere.
+    pub fn says(&self, text: &str) -> bool {
+        self.stdout.contains(text) || self.stderr.contains(text)
+    }
+}
+
 impl From<Output> for Outcome {
     fn from(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();

@@ -4,7 +4,10 @@ use acceptance::oracle::Trade;
 use acceptance::pipeline::Pipeline;
 use acceptance::producer;
 use acceptance::wait::until;
+use cucumber::gherkin::Step;
 use cucumber::{then, when};
+
+use super::hot::rows;
 
 const TIME_US: i64 = 1_709_294_400_000_000; // 2024-03-01T12:00:00Z
 
@@ -25,6 +28,20 @@ async fn with_field(world: &mut Pipeline, symbol: String, field: String, value: 
     let (stream, id) = world.send_fields(&symbol, &fields).await;
     world.notes.insert("stream".to_owned(), stream);
     world.notes.insert("id".to_owned(), id);
+}
+
+#[when("trades arrive with:")]
+async fn with_fields(world: &mut Pipeline, step: &Step) {
+    for row in rows(step) {
+        with_field(world, row["symbol"].clone(), row["field"].clone(), row["value"].clone()).await;
+    }
+}
+
+#[then("the volume in candles_1m is:")]
+async fn volumes(world: &mut Pipeline, step: &Step) {
+    for row in rows(step) {
+        volume(world, row["symbol"].clone(), row["units"].clone(), row["trades"].parse().unwrap()).await;
+    }
 }
 
 #[when(expr = "a trade of {word} arrives without {word}")]

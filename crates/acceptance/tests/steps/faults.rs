@@ -1,7 +1,10 @@
-//! Servers that go away.
+//! Servers that go away, and what is in them that should not be.
+
+use std::fs;
 
 use acceptance::http;
 use acceptance::pipeline::Pipeline;
+use acceptance::process::project;
 use acceptance::wait::until;
 use cucumber::{given, then, when};
 
@@ -29,4 +32,20 @@ async fn not_ready(world: &mut Pipeline, name: String, dependency: String) {
 #[then(expr = "the {word} becomes ready")]
 async fn becomes_ready(world: &mut Pipeline, name: String) {
     world.worker(&name).ready().await;
+}
+
+#[given(expr = "the functions in Redis are of version {int}")]
+async fn old_functions(world: &mut Pipeline, version: u32) {
+    let library = fs::read_to_string(project().join("redis/functions.lua")).unwrap();
+    let of_version = |line: &str| match line.starts_with("local VERSION = ") {
+        true => format!("local VERSION = {version}"),
+        false => line.to_owned(),
+    };
+    let library = library.lines().map(of_version).collect::<Vec<_>>().join("\n");
+    world.redis.ask::<()>(&["FUNCTION", "LOAD", "REPLACE", &library]).await.unwrap();
+}
+
+#[given("the functions in Redis are gone")]
+async fn no_functions(world: &mut Pipeline) {
+    world.redis.ask::<()>(&["FUNCTION", "FLUSH"]).await.unwrap();
 }

@@ -1,7 +1,6 @@
 //! The history: every trade once, larger timeframes, compression, migrations.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use acceptance::oracle::{self, Trade};
 use acceptance::pipeline::Pipeline;
@@ -186,15 +185,16 @@ async fn query(world: &mut Pipeline, sql: String, expected: String) {
     .await;
 }
 
-#[then("a query gives, from TimescaleDB's own views:")]
+#[then("TimescaleDB's own views say:")]
 async fn queries(world: &mut Pipeline, step: &Step) {
     for row in rows(step) {
         query(world, row["query"].clone(), row["answer"].clone()).await;
     }
 }
 
-#[then("the candles of before are the same")]
-async fn same_candles(world: &mut Pipeline) {
-    let expected = oracle::group(&world.trades, oracle::width_us("1m"));
-    until_within(Duration::from_secs(20), "candles_1m", async || oracle::compare(&expected, &world.history("1m").await?)).await;
+#[when(expr = "a trade of {word} arrives that is {int} days late")]
+async fn late_trade(world: &mut Pipeline, symbol: String, days: i64) {
+    let ts_us = chrono::Utc::now().timestamp_micros() - days * 86_400_000_000;
+    let trade = Trade { symbol, ts_us, price: "1.25".to_owned(), qty: "3".to_owned(), id: Some("late".to_owned()) };
+    world.send(trade).await;
 }

@@ -7,6 +7,7 @@ use acceptance::process::{program, run};
 use acceptance::wait::PATIENCE;
 use cucumber::{given, then, when};
 use nix::sys::signal::Signal;
+use storage_core::testing::postgres::TestDatabase;
 
 const WORKERS: [&str; 3] = ["hot-writer", "warm-syncer", "aggregator-admin"];
 
@@ -24,6 +25,11 @@ async fn prepared_redis(world: &mut Pipeline) {
 #[given("migrated stores")]
 async fn migrated(world: &mut Pipeline) {
     world.migrate().await;
+}
+
+#[given("an empty database")]
+async fn empty_database(world: &mut Pipeline) {
+    world.database = TestDatabase::start_empty(world.edition).await;
 }
 
 #[given("a running pipeline")]
@@ -62,6 +68,11 @@ async fn setting(world: &mut Pipeline, name: String, value: String) {
     world.settings.insert(name, value);
 }
 
+#[given(expr = "a configuration file with {string}")]
+async fn configuration_file(world: &mut Pipeline, content: String) {
+    world.file("storage.toml", &content.replace("\\n", "\n"));
+}
+
 #[when(expr = "the {word} is started")]
 #[when(expr = "the {word} is started again")]
 #[given(expr = "the {word} is started")]
@@ -74,7 +85,19 @@ async fn launched(world: &mut Pipeline, name: String) {
     world.launch(&name);
 }
 
+#[when("every worker is told to stop")]
+async fn all_told_to_stop(world: &mut Pipeline) {
+    for worker in &mut world.workers {
+        worker.signal(Signal::SIGTERM);
+    }
+    for worker in &mut world.workers {
+        let status = worker.ended(PATIENCE).await;
+        assert_eq!(status.code(), Some(0), "{}", worker.log());
+    }
+}
+
 #[when(expr = "the {word} is told to stop")]
+#[then(expr = "the {word} is told to stop")]
 async fn told_to_stop(world: &mut Pipeline, name: String) {
     world.worker(&name).signal(Signal::SIGTERM);
 }
@@ -92,11 +115,6 @@ async fn exits(world: &mut Pipeline, name: String, code: i32) {
     assert_eq!(status.code(), Some(code), "{}", worker.log());
 }
 
-#[when(expr = "I run `{word}`")]
-async fn command_alone(world: &mut Pipeline, name: String) {
-    world.command(&name, &[]).await;
-}
-
 #[given(regex = r"^I run `(\S+) (.+)`$")]
 #[when(regex = r"^I run `(\S+) (.+)`$")]
 async fn command(world: &mut Pipeline, name: String, arguments: String) {
@@ -105,22 +123,31 @@ async fn command(world: &mut Pipeline, name: String, arguments: String) {
     world.command(&name, &arguments).await;
 }
 
-#[when(regex = r"^each worker is started with `(.+)`$")]
-async fn each_with(world: &mut Pipeline, arguments: String) {
-    for name in ["hot-writer", "warm-syncer", "aggregator-admin", "backup-runner"] {
+#[when(regex = r"^((?:[a-z]+-[a-z]+(?:, )?)+) are started(?: with `(.+)`)?$")]
+async fn each_started(world: &mut Pipeline, names: String, arguments: String) {
+    let arguments = arguments.replace("<folder>", &world.folder.path().display().to_string());
+    world.said.clear();
+    for name in names.split(", ") {
         let mut words: Vec<&str> = vec!["run"];
         words.extend(arguments.split_whitespace());
         let outcome = run(&program(name), &words, &world.environment(name)).await;
-        world.notes.insert(name.to_owned(), format!("exit {:?}: {}{}", outcome.code, outcome.stdout, outcome.stderr));
+        world.said.insert(name.to_owned(), outcome);
     }
 }
 
 #[then(expr = "each exits {int} and says {string}")]
 async fn each_exits(world: &mut Pipeline, code: i32, text: String) {
-    for (name, said) in &world.notes {
-        assert!(said.starts_with(&format!("exit Some({code})")) && said.contains(&text), "{name}: {said}");
+    assert!(!world.said.is_empty());
+    for (name, outcome) in &world.said {
+        assert!(outcome.code == Some(code) && outcome.says(&text), "{name}: {outcome:?}");
     }
-    assert_eq!(world.notes.len(), 4);
+}
+
+#[then(expr = "nothing they say holds {string}")]
+async fn none_says(world: &mut Pipeline, text: String) {
+    for (name, outcome) in &world.said {
+        assert!(!outcome.says(&text), "{name}: {outcome:?}");
+    }
 }
 
 #[then(expr = "it exits {int}")]
@@ -131,19 +158,11 @@ async fn exit_code(world: &mut Pipeline, code: i32) {
 #[then(expr = "it says {string}")]
 async fn says(world: &mut Pipeline, text: String) {
     let outcome = world.outcome();
-    assert!(outcome.stdout.contains(&text) || outcome.stderr.contains(&text), "no {text:?} in:\n{}\n{}", outcome.stdout, outcome.stderr);
+    assert!(outcome.says(&text), "no {text:?} in:\n{}\n{}", outcome.stdout, outcome.stderr);
 }
 
 #[then(expr = "it does not say {string}")]
 async fn does_not_say(world: &mut Pipeline, text: String) {
     let outcome = world.outcome();
-    assert!(!outcome.stdout.contains(&text) && !outcome.stderr.contains(&text), "{text:?} in:\n{}\n{}", outcome.stdout, outcome.stderr);
-}
-
-#[then(expr = "the {word} exits {int} and says {string}")]
-async fn worker_exits_saying(world: &mut Pipeline, name: String, code: i32, text: String) {
-    let worker = world.worker(&name);
-    let status = worker.ended(PATIENCE).await;
-    let log = worker.log();
-    assert!(status.code() == Some(code) && log.contains(&text), "{status}:\n{log}");
+    assert!(!outcome.says(&text), "{text:?} in:\n{}\n{}", outcome.stdout, outcome.stderr);
 }

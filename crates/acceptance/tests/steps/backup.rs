@@ -1,0 +1,36 @@
+//! Losing stores and finding damage.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use acceptance::pipeline::Pipeline;
+use cucumber::when;
+use storage_core::testing::postgres::TestDatabase;
+
+#[when("both stores are lost")]
+async fn stores_lost(world: &mut Pipeline) {
+    world.workers.clear();
+    world.database = None;
+    world.database = TestDatabase::start_empty(world.edition).await;
+    world.redis.ask::<()>(&["FLUSHALL"]).await.unwrap();
+    world.redis.ask::<()>(&["FUNCTION", "FLUSH"]).await.unwrap();
+}
+
+#[when(expr = "a byte of the {word} backup is flipped")]
+async fn flipped(world: &mut Pipeline, kind: String) {
+    let mut files = Vec::new();
+    files_in(&world.folder.path().join("backups").join(kind), &mut files);
+    let payload = files.into_iter().filter(|file| file.extension().is_none_or(|name| name != "json"));
+    let file = payload.max_by_key(|file| fs::metadata(file).unwrap().len()).expect("a backup");
+    let mut content = fs::read(&file).unwrap();
+    let middle = content.len() / 2;
+    content[middle] ^= 1;
+    fs::write(&file, content).unwrap();
+}
+
+fn files_in(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files_in(&path, files) } else { files.push(path) }
+    }
+}

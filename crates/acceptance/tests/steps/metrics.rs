@@ -1,0 +1,106 @@
+//! What Prometheus reads.
+
+use acceptance::http::{self, samples};
+use acceptance::pipeline::Pipeline;
+use acceptance::process::{project, run};
+use acceptance::redis_server::free_port;
+use acceptance::requirements::tool;
+use acceptance::wait::until;
+use cucumber::gherkin::Step;
+use cucumber::{then, when};
+use storage_core::testing::process::ServerProcess;
+use tempfile::TempDir;
+
+use super::hot::rows;
+
+async fn page(world: &mut Pipeline, worker: &str) -> String {
+    let port = world.worker(worker).port().await;
+    until("/metrics", async || http::get(port, "/metrics").await).await.1
+}
+
+#[then("these metrics are there, with help and type:")]
+async fn metrics_there(world: &mut Pipeline, step: &Step) {
+    for row in rows(step) {
+        let (worker, name) = (&row["worker"], &row["metric"]);
+        let page = page(world, worker).await;
+        let lines = [format!("# HELP {name} "), format!("# TYPE {name} {}", row["type"])];
+        for line in lines {
+            assert!(page.lines().any(|found| found.starts_with(&line)), "{worker}: no `{line}` in\n{page}");
+        }
+        let shows = samples(&page).keys().any(|sample| sample.starts_with(name.as_str()));
+        assert!(shows, "{worker}: no sample of {name} in\n{page}");
+    }
+}
+
+#[then(regex = r"^the metric (\S+) of the (\S+) is (\d+)$")]
+async fn metric_is(world: &mut Pipeline, name: String, worker: String, value: f64) {
+    let port = world.worker(&worker).port().await;
+    until(&name, async || {
+        let (_, page) = http::get(port, "/metrics").await?;
+        let found = samples(&page).get(&name).copied();
+        if found == Some(value) { Ok(()) } else { Err(format!("{found:?}, not {value}")) }
+    })
+    .await;
+}
+
+#[then(expr = "\\/healthz of the {word} answers {int}")]
+async fn healthz(world: &mut Pipeline, worker: String, status: u16) {
+    let port = world.worker(&worker).port().await;
+    assert_eq!(http::get(port, "/healthz").await.unwrap().0, status);
+}
+
+#[when("Prometheus scrapes every worker")]
+async fn prometheus(world: &mut Pipeline) {
+    let mut targets = Vec::new();
+    for worker in &mut world.workers {
+        targets.push(format!("'127.0.0.1:{}'", worker.port().await));
+    }
+    let config = format!(
+        "scrape_configs:\n  - job_name: workers\n    scrape_interval: 1s\n    static_configs:\n      - targets: [{}]\n",
+        targets.join(", ")
+    );
+    let file = world.file("prometheus.yml", &config);
+    let port = free_port().unwrap();
+    let folder = TempDir::new().unwrap();
+    let command = [
+        tool("prometheus").display().to_string(),
+        format!("--config.file={}", file.display()),
+        format!("--storage.tsdb.path={}", folder.path().join("data").display()),
+        format!("--web.listen-address=127.0.0.1:{port}"),
+    ];
+    let words: Vec<&str> = command.iter().map(String::as_str).collect();
+    world.prometheus = Some((ServerProcess::start(&words, "KILL", folder).unwrap(), port));
+}
+
+async fn ask(world: &Pipeline, query: &str) -> Result<Vec<String>, String> {
+    let (_, port) = world.prometheus.as_ref().expect("a Prometheus");
+    let (_, body) = http::get(*port, &format!("/api/v1/query?query={query}")).await?;
+    let answer: serde_json::Value = serde_json::from_str(&body).map_err(|error| format!("{error}: {body}"))?;
+    let results = answer["data"]["result"].as_array().ok_or(body)?;
+    Ok(results.iter().filter_map(|result| result["value"][1].as_str().map(str::to_owned)).collect())
+}
+
+#[then(expr = "Prometheus says that {int} workers are up")]
+async fn workers_up(world: &mut Pipeline, count: usize) {
+    until("targets", async || {
+        let up = ask(world, "up").await?;
+        if up == vec!["1"; count] { Ok(()) } else { Err(format!("{up:?}")) }
+    })
+    .await;
+}
+
+#[then(expr = "Prometheus says that {word} is {int}")]
+async fn prometheus_value(world: &mut Pipeline, name: String, value: u64) {
+    until(&name, async || {
+        let found = ask(world, &name).await?;
+        if found == [value.to_string()] { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
+}
+
+#[when("promtool checks the alert rules")]
+async fn promtool(world: &mut Pipeline) {
+    let rules = project().join("deploy/prometheus/alerts.yml").canonicalize().expect("alert rules");
+    let outcome = run(&tool("promtool"), &["check", "rules", rules.to_str().unwrap()], &[]).await;
+    world.outcome = Some(outcome);
+}

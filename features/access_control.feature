@@ -1,0 +1,41 @@
+@own-redis
+Feature: Access control
+  Each worker has a user of its own in Redis, which may do what the worker does and nothing else.
+
+  Scenario: The pipeline works with the least rights
+    Given Redis with the project's users
+    And a running pipeline
+    And the setting STORAGE_BACKUP__FOLDER is "<folder>/backups"
+    When the seed trades are replayed at speed max
+    And a signal of momentum for BTCUSDT arrives that lives 60000 ms
+    Then candles_1m holds every trade exactly once
+    And ticks holds every trade exactly once
+    And every larger timeframe is the plain grouping of candles_1m
+    And Redis holds the key signal:active:BTCUSDT
+    When I run `backup-runner backup redis`
+    Then it exits 0
+    When I run `aggregator-admin status`
+    Then it exits 0
+
+  @redis-only
+  Scenario: What a user need not do is refused
+    Given Redis with the project's users
+    Then Redis refuses:
+      | user             | command                               |
+      | default          | PING                                  |
+      | hot-writer       | FLUSHALL                              |
+      | hot-writer       | CONFIG GET requirepass                |
+      | hot-writer       | XADD stream:rollups * a b             |
+      | hot-writer       | SET stream:partitions 9               |
+      | warm-syncer      | HSET tick:latest:BTCUSDT price 1      |
+      | warm-syncer      | FUNCTION FLUSH                        |
+      | warm-syncer      | KEYS *                                |
+      | aggregator-admin | HSET tick:latest:BTCUSDT price 1      |
+      | aggregator-admin | CONFIG SET appendonly no              |
+      | backup-runner    | DEL tick:latest:BTCUSDT               |
+      | backup-runner    | XADD stream:ticks:0 * a b             |
+      | feed-handler     | XADD stream:signals * a b             |
+      | feed-handler     | HGETALL tick:latest:BTCUSDT           |
+      | strategy         | XADD stream:ticks:0 * a b             |
+      | reader           | HSET tick:latest:BTCUSDT price 1      |
+      | reader           | XADD stream:ticks:0 * a b             |

@@ -1,0 +1,50 @@
+Feature: Metrics
+  Every worker tells Prometheus what it does, from the first second on.
+
+  Scenario: Zeros are there from the start
+    Given a running pipeline
+    And the setting STORAGE_BACKUP__FOLDER is "<folder>/backups"
+    And the backup-runner is started
+    Then these metrics are there, with help and type:
+      | worker           | metric                                | type      |
+      | hot-writer       | hot_writer_ticks_folded_total         | counter   |
+      | hot-writer       | hot_writer_ticks_duplicate_total      | counter   |
+      | hot-writer       | hot_writer_dead_letters_total         | counter   |
+      | hot-writer       | hot_writer_candles_closed_total       | counter   |
+      | hot-writer       | hot_writer_lag_entries                | gauge     |
+      | hot-writer       | hot_writer_batch_seconds              | histogram |
+      | warm-syncer      | warm_syncer_rows_written_total        | counter   |
+      | warm-syncer      | warm_syncer_dead_letters_total        | counter   |
+      | warm-syncer      | warm_syncer_lag_entries               | gauge     |
+      | warm-syncer      | warm_syncer_commit_seconds            | histogram |
+      | aggregator-admin | aggregator_admin_repairs_total        | counter   |
+      | aggregator-admin | aggregator_admin_rollups_total        | counter   |
+      | aggregator-admin | aggregator_admin_compression_available | gauge    |
+      | backup-runner    | backup_runner_backups_total           | counter   |
+      | backup-runner    | backup_runner_last_size_bytes         | gauge     |
+    And the metric hot_writer_ticks_folded_total of the hot-writer is 0
+    When the seed trades are replayed at speed max
+    Then the metric hot_writer_ticks_folded_total of the hot-writer is 3991
+    And the metric warm_syncer_rows_written_total{kind="ticks"} of the warm-syncer is 3991
+
+  @redis-only
+  Scenario: A worker is alive before it is ready
+    When the hot-writer is started without waiting for it
+    Then /healthz of the hot-writer answers 200
+    And the hot-writer is told to stop
+    And the hot-writer exits 0 within its grace period
+
+  @prometheus
+  Scenario: Prometheus scrapes all four workers
+    Given a running pipeline
+    And the setting STORAGE_BACKUP__FOLDER is "<folder>/backups"
+    And the backup-runner is started
+    When the seed trades are replayed at speed max
+    And Prometheus scrapes every worker
+    Then Prometheus says that 4 workers are up
+    And Prometheus says that hot_writer_ticks_folded_total is 3991
+
+  @prometheus @redis-only
+  Scenario: The alert rules are sound
+    When promtool checks the alert rules
+    Then it exits 0

@@ -1,0 +1,80 @@
+Feature: Wrong set-up
+  A worker that can't work as it was set up says what is wrong and what to do, and ends. One that only has
+  to wait for a server waits, and says for what.
+
+  @redis-only
+  Scenario: An unknown key
+    Given the setting STORAGE_REDIS__NONSENSE is "1"
+    When hot-writer, warm-syncer, aggregator-admin, backup-runner are started
+    Then each exits 64 and says "NONSENSE"
+
+  @redis-only
+  Scenario: A configuration file with an unknown key
+    Given a configuration file with "[redis]\nnonsense = 1"
+    When hot-writer, warm-syncer, aggregator-admin, backup-runner are started with `--config <folder>/storage.toml`
+    Then each exits 64 and says "nonsense"
+
+  @redis-only
+  Scenario: A URL that is none
+    When hot-writer, warm-syncer, aggregator-admin, backup-runner are started with `--redis-url http://localhost`
+    Then each exits 64 and says "not the URL of a Redis"
+
+  @redis-only
+  Scenario: A wrong flag
+    When hot-writer, warm-syncer, aggregator-admin, backup-runner are started with `--nonsense`
+    Then each exits 64 and says "--nonsense"
+
+  Scenario: Another number of partitions than Redis holds
+    Given migrated stores
+    When hot-writer, warm-syncer, aggregator-admin are started with `--set stream.partitions=8`
+    Then each exits 64 and says "partitions is 4 in Redis but 8 in the configuration"
+
+  @redis-only
+  Scenario: A Redis without the functions
+    Given Redis prepared for a hot-writer
+    And the functions in Redis are gone
+    When hot-writer are started
+    Then each exits 1 and says "run `aggregator-admin migrate`"
+
+  Scenario: Old functions
+    Given migrated stores
+    And the functions in Redis are of version 0
+    When hot-writer are started
+    Then each exits 1 and says "the functions in Redis are version 0"
+    When I run `aggregator-admin migrate`
+    Then it exits 0
+    And it says "functions: loaded version"
+
+  Scenario: A database without the schema
+    Given Redis prepared for a hot-writer
+    And an empty database
+    When warm-syncer, aggregator-admin are started
+    Then each exits 64 and says "run `aggregator-admin migrate`"
+
+  @own-redis @redis-only
+  Scenario: A wrong password for Redis
+    Given Redis prepared for a hot-writer
+    And Redis wants the password "secret-password"
+    And the setting REDIS_URL is that of Redis with the password "wrong-password"
+    When hot-writer are started
+    Then each exits 1 and says "WRONGPASS"
+    And nothing they say holds "wrong-password"
+
+  @apache
+  Scenario: A user that the database does not know
+    Given migrated stores
+    And the database's user is "nobody"
+    When warm-syncer, aggregator-admin are started
+    Then each exits 1 and says "nobody"
+
+  @own-redis
+  Scenario: Servers that are down are waited for
+    Given migrated stores
+    And Redis is down
+    When the hot-writer is started without waiting for it
+    And the warm-syncer is started without waiting for it
+    Then the hot-writer is not ready because of redis
+    And the warm-syncer is not ready because of redis
+    When Redis comes back
+    Then the hot-writer becomes ready
+    And the warm-syncer becomes ready
