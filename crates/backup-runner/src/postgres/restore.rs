@@ -131,16 +131,15 @@ async fn fill(
     let mut tool = tool(config, programs, "pg_restore")?.args([
         "--single-transaction",
         "--exit-on-error",
-        "--no-owner",
         "--no-password",
         &format!("--dbname={database}"),
     ]);
     if !missing_roles.is_empty() {
         tracing::warn!(
-            "privileges aren't restored, as these roles don't exist here: {}",
+            "owners and privileges aren't restored, as these roles don't exist here: {}",
             missing_roles.join(", ")
         );
-        tool = tool.arg("--no-privileges");
+        tool = tool.args(["--no-owner", "--no-privileges"]);
     }
     tool.arg(dump)
         .run()

@@ -137,6 +137,7 @@ pub async fn named_roles(connection: &mut AsyncPgConnection) -> QueryResult<Vec<
              UNION ALL SELECT acl.grantee FROM pg_proc, aclexplode(proacl) acl WHERE proacl IS NOT NULL
              UNION ALL SELECT acl.grantee FROM pg_default_acl, aclexplode(defaclacl) acl
              UNION ALL SELECT defaclrole FROM pg_default_acl
+             UNION ALL SELECT relowner FROM pg_class WHERE relnamespace = 'public'::regnamespace
          ) named ON named.grantee = pg_roles.oid
          WHERE rolname NOT LIKE 'pg\\_%'
          ORDER BY 1",
