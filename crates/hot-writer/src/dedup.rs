@@ -39,15 +39,24 @@ impl Dedup {
         }
     }
 
-    /// Notes the trade at stream time `now_ms`; `true` when it was noted before.
-    pub(crate) fn seen(&mut self, symbol: &Symbol, trade_id: &str, now_ms: u64) -> bool {
+    /// Whether the trade was noted within the window before stream time `now_ms`.
+    pub(crate) fn knows(&self, symbol: &Symbol, trade_id: &str, now_ms: u64) -> bool {
+        self.symbols.get(symbol).is_some_and(|generations| {
+            let age_ms = now_ms.saturating_sub(generations.begun_ms);
+            age_ms < self.window_ms.saturating_mul(2) && generations.current.contains(trade_id)
+                || age_ms < self.window_ms && generations.previous.contains(trade_id)
+        })
+    }
+
+    /// Notes the trade at stream time `now_ms`.
+    pub(crate) fn note(&mut self, symbol: &Symbol, trade_id: &str, now_ms: u64) {
         let window_ms = self.window_ms;
         let generations = match self.symbols.get_mut(symbol) {
             Some(generations) => generations,
             None => self.symbols.entry(symbol.clone()).or_default(),
         };
         generations.age(now_ms, window_ms);
-        generations.previous.contains(trade_id) || !generations.current.insert(trade_id)
+        generations.current.insert(trade_id);
     }
 
     /// Forgets the symbols of which nothing is remembered any more at stream time `now_ms`.
@@ -84,10 +93,10 @@ impl Seen {
         }
     }
 
-    /// Adds the ID; `false` when it was there.
-    fn insert(&mut self, trade_id: &str) -> bool {
+    fn insert(&mut self, trade_id: &str) {
         let Some(id) = numeric(trade_id) else {
-            return self.hashes.insert(hash(trade_id));
+            self.hashes.insert(hash(trade_id));
+            return;
         };
         let before = self
             .ranges
@@ -96,7 +105,7 @@ impl Seen {
             .map(|(first, last)| (*first, *last));
         let joins_before = before.is_some_and(|(_, last)| last.checked_add(1) == Some(id));
         if before.is_some_and(|(_, last)| id <= last) {
-            return false;
+            return;
         }
         let after = id.checked_add(1).and_then(|next| self.ranges.remove(&next));
         let first = match before {
@@ -104,7 +113,6 @@ impl Seen {
             _ => id,
         };
         self.ranges.insert(first, after.unwrap_or(id));
-        true
     }
 }
 
@@ -134,6 +142,13 @@ mod tests {
         (Dedup::new(Duration::from_millis(100)), "BTCUSDT".parse().unwrap())
     }
 
+    /// Notes the trade and says whether it was known.
+    fn seen(dedup: &mut Dedup, symbol: &Symbol, id: &str, now_ms: u64) -> bool {
+        let known = dedup.knows(symbol, id, now_ms);
+        dedup.note(symbol, id, now_ms);
+        known
+    }
+
     #[test]
     fn ids_are_any_text() {
         let (mut dedup, symbol) = dedup();
@@ -146,19 +161,19 @@ mod tests {
             "0",
             "-1",
         ] {
-            assert!(!dedup.seen(&symbol, id, 0), "{id}");
-            assert!(dedup.seen(&symbol, id, 50), "{id}");
+            assert!(!seen(&mut dedup, &symbol, id, 0), "{id}");
+            assert!(seen(&mut dedup, &symbol, id, 50), "{id}");
         }
-        assert!(!dedup.seen(&"ETHUSDT".parse().unwrap(), "7", 50));
+        assert!(!dedup.knows(&"ETHUSDT".parse().unwrap(), "7", 50));
     }
 
     #[test]
     fn an_id_is_remembered_for_a_window_and_forgotten_after_two() {
         let (mut dedup, symbol) = dedup();
-        assert!(!dedup.seen(&symbol, "5", 1_000));
-        assert!(dedup.seen(&symbol, "5", 1_099));
-        assert!(dedup.seen(&symbol, "5", 1_150));
-        assert!(!dedup.seen(&symbol, "5", 1_400));
+        assert!(!seen(&mut dedup, &symbol, "5", 1_000));
+        assert!(seen(&mut dedup, &symbol, "5", 1_099));
+        assert!(seen(&mut dedup, &symbol, "5", 1_150));
+        assert!(!seen(&mut dedup, &symbol, "5", 1_400));
         dedup.forget_quiet(9_000);
         assert!(dedup.symbols.is_empty());
     }
@@ -167,7 +182,7 @@ mod tests {
     fn gapless_numbers_cost_one_range() {
         let (mut dedup, symbol) = dedup();
         for id in (0..1_000).rev().chain(1_000..2_000) {
-            assert!(!dedup.seen(&symbol, &id.to_string(), 0));
+            assert!(!seen(&mut dedup, &symbol, &id.to_string(), 0));
         }
         assert_eq!(dedup.symbols[&symbol].current.ranges.len(), 1);
     }
@@ -178,7 +193,7 @@ mod tests {
             let (mut dedup, symbol) = dedup();
             let mut set = HashSet::new();
             for id in ids {
-                prop_assert_eq!(dedup.seen(&symbol, &id.to_string(), 0), !set.insert(id));
+                prop_assert_eq!(seen(&mut dedup, &symbol, &id.to_string(), 0), !set.insert(id));
             }
         }
     }

@@ -11,9 +11,10 @@ use storage_core::domain::rejection::Rejection;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::redis::codec::dead;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::position::position_of;
-use storage_core::redis::stream::{self, HOT_WRITER, Stream, create_group};
+use storage_core::redis::stream::{self, HOT_WRITER, Pages, Stream, create_group};
 use storage_core::redis::symbols::VolumeDecimals;
 use storage_core::redis::trim::now_ms;
 use storage_core::redis::{hot, keys};
@@ -197,9 +198,9 @@ impl Partition {
             rounded,
         } = tick;
         let symbol = &accepted.tick.symbol;
-        if let Some(trade_id) = &accepted.tick.trade_id
-            && self.dedup.seen(symbol, trade_id, accepted.revision.stream_id().ms)
-        {
+        let trade_id = accepted.dedup_id();
+        let now_ms = accepted.revision.stream_id().ms;
+        if trade_id.as_ref().is_some_and(|id| self.dedup.knows(symbol, id, now_ms)) {
             metrics::TICKS_DUPLICATE.increment(1);
             return Ok(());
         }
@@ -210,6 +211,10 @@ impl Partition {
         let folded = state
             .fold(accepted, *qty, *decimals, &self.rules)
             .map_err(|error| accepted.tick.lots_rejection(error, *decimals))?;
+        // Only now: a dead letter that is requeued is not a duplicate of itself.
+        if let Some(id) = trade_id {
+            self.dedup.note(symbol, &id, now_ms);
+        }
         match folded {
             Folded::Counted => metrics::TICKS_FOLDED.increment(1),
             Folded::TooLate { start_us } => {
@@ -286,27 +291,26 @@ impl Partition {
         Ok(())
     }
 
-    /// Notes the trades of the dedup window before the position, so that a new owner knows them.
+    /// Notes the trades of the dedup window before the position, so that a new owner knows them. Those that became dead letters
+    /// were not counted.
     async fn remember_trades(&mut self) -> Result<()> {
         let window_ms = u64::try_from(self.config.hot.dedup_window.as_millis())?;
-        let mut from = StreamId::at_ms(self.position.ms.saturating_sub(window_ms));
-        while from <= self.position {
-            let stream = Stream::Ticks(self.admission.partition);
-            let entries = stream::range(
-                &mut self.conn,
-                stream,
-                from,
-                self.position,
-                self.config.hot.batch_entries,
-            )
-            .await?;
-            let Some(last) = entries.last() else { break };
-            from = last.id.next();
-            for entry in &entries {
+        let from = StreamId::at_ms(self.position.ms.saturating_sub(window_ms));
+        let stream = Stream::Ticks(self.admission.partition);
+        let key = stream.key().to_string();
+        let mut dead = HashSet::new();
+        let mut letters = Pages::new(Stream::Dead, from, StreamId::END);
+        while let Some(entries) = letters.next(&mut self.conn).await? {
+            let letters = entries.iter().map(dead::decode_entry);
+            dead.extend(letters.filter(|letter| letter.stream == key).map(|letter| letter.id));
+        }
+        let mut ticks = Pages::new(stream, from, self.position);
+        while let Some(entries) = ticks.next(&mut self.conn).await? {
+            for entry in entries.iter().filter(|entry| !dead.contains(&entry.id)) {
                 if let Ok(Countable { accepted, .. }) = self.admission.decode(entry, &self.decimals)
-                    && let Some(trade_id) = &accepted.tick.trade_id
+                    && let Some(id) = accepted.dedup_id()
                 {
-                    self.dedup.seen(&accepted.tick.symbol, trade_id, entry.id.ms);
+                    self.dedup.note(&accepted.tick.symbol, &id, entry.id.ms);
                 }
             }
         }

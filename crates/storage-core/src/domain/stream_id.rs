@@ -23,13 +23,19 @@ impl StreamId {
     /// Before every entry: reading from here reads all of a stream.
     pub const START: Self = Self { ms: 0, seq: 0 };
 
+    /// After every entry: reading up to here reads all of a stream.
+    pub const END: Self = Self {
+        ms: u64::MAX,
+        seq: u64::MAX,
+    };
+
     /// The ID that follows this one.
     #[must_use]
     pub fn next(self) -> Self {
         match self.seq.checked_add(1) {
             Some(seq) => Self { ms: self.ms, seq },
             None => Self {
-                ms: self.ms + 1,
+                ms: self.ms.saturating_add(1),
                 seq: 0,
             },
         }

@@ -1,5 +1,6 @@
 //! [`Tick`]: a trade, and the one place that judges whether an entry is one.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -108,6 +109,16 @@ impl AcceptedTick {
         match &self.tick.trade_id {
             Some(id) => id.to_string(),
             None => format!("@{}", self.origin),
+        }
+    }
+
+    /// What makes a repetition of this tick one: its trade ID or, for a requeued dead letter without one, its
+    /// [`dedup_key`](Self::dedup_key). Other ticks without a trade ID are all distinct.
+    pub fn dedup_id(&self) -> Option<Cow<'_, str>> {
+        match &self.tick.trade_id {
+            Some(id) => Some(Cow::Borrowed(id)),
+            None if self.origin != self.revision.stream_id() => Some(Cow::Owned(self.dedup_key())),
+            None => None,
         }
     }
 }

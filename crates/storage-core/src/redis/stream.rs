@@ -188,6 +188,35 @@ pub async fn range(
     super::reply::entries(reply)
 }
 
+/// A part of a stream, a page at a time.
+pub struct Pages {
+    stream: Stream,
+    next: StreamId,
+    to: StreamId,
+}
+
+const PAGE: usize = 5_000;
+
+impl Pages {
+    /// The entries in `[from, to]`.
+    pub fn new(stream: Stream, from: StreamId, to: StreamId) -> Self {
+        Self { stream, next: from, to }
+    }
+
+    /// The next page; `None` after the last.
+    ///
+    /// # Errors
+    /// When Redis can't be asked.
+    pub async fn next(&mut self, conn: &mut impl ConnectionLike) -> RedisResult<Option<Vec<Entry>>> {
+        if self.next > self.to {
+            return Ok(None);
+        }
+        let entries = range(conn, self.stream, self.next, self.to, PAGE).await?;
+        self.next = entries.last().map_or(self.to, |last| last.id).next();
+        Ok((!entries.is_empty()).then_some(entries))
+    }
+}
+
 /// Reads at most `count` entries after `position`, waiting up to `block_ms` for the first.
 ///
 /// # Errors
