@@ -12,6 +12,12 @@ Feature: Access control
     And ticks holds every trade exactly once
     And every larger timeframe is the plain grouping of candles_1m
     And Redis holds the key signal:active:BTCUSDT
+    When a trade of BTCUSDT arrives whose price is "-1"
+    Then a dead letter says "must be positive"
+    When these trades arrive:
+      | symbol | time                 | price   | qty | id |
+      | XRPETH | 2019-10-11T00:00:30Z | 0.00141 | 5   | 9  |
+    Then candles_1m holds every trade exactly once
     When I run `backup-runner backup redis`
     Then it exits 0
     When I run `aggregator-admin status`
@@ -39,3 +45,21 @@ Feature: Access control
       | strategy         | XADD stream:ticks:0 * a b             |
       | reader           | HSET tick:latest:BTCUSDT price 1      |
       | reader           | XADD stream:ticks:0 * a b             |
+
+  @openssl
+  Scenario: The pipeline works over TLS
+    Given Redis with TLS
+    And a running pipeline
+    And the setting STORAGE_BACKUP__FOLDER is "<folder>/backups"
+    When the seed trades are replayed at speed max
+    Then candles_1m holds every trade exactly once
+    When I run `backup-runner backup redis`
+    Then it exits 0
+
+  @openssl @redis-only
+  Scenario: A certificate of an unknown authority is refused
+    Given Redis with TLS
+    And the setting STORAGE_REDIS__CA_FILE is ""
+    When I run `aggregator-admin migrate --wait 3s`
+    Then it exits 1
+    And it says "certificate"

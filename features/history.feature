@@ -58,3 +58,12 @@ Feature: Hot data reaches the history
     And every larger timeframe is the plain grouping of candles_1m
     When I run `aggregator-admin verify`
     Then it exits 0
+
+  Scenario: A busy feed with late, repeated and invalid trades
+    Given a running pipeline
+    When I run `tick-replayer generate --ticks 10000 --symbols 8 --rate 5 --speed max --late 0.02 --lateness 15m --duplicate 0.02 --invalid 0.002`
+    Then it exits 0
+    And every stream is drained
+    And `aggregator-admin verify` soon finds nothing wrong
+    And the query "SELECT count(*) > 5 FROM dead_letters" gives "t"
+    And every larger timeframe is the plain grouping of candles_1m

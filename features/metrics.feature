@@ -27,8 +27,9 @@ Feature: Metrics
     Then the metric hot_writer_ticks_folded_total of the hot-writer is 3991
     And the metric warm_syncer_rows_written_total{kind="ticks"} of the warm-syncer is 3991
 
-  @redis-only
+  @redis-only @own-redis
   Scenario: A worker is alive before it is ready
+    Given Redis is down
     When the hot-writer is started without waiting for it
     Then /healthz of the hot-writer answers 200
     And the hot-writer is told to stop

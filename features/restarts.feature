@@ -62,3 +62,14 @@ Feature: Restarts in mid-flow
     And Redis comes back
     Then the replay ends well
     And candles_1m holds every trade exactly once
+
+  @apache
+  Scenario: The database ends every connection in mid-flow
+    Given a running pipeline
+    When the replay of the seed trades begins at speed 10000
+    And 1000 trades have been folded
+    And the database ends every connection
+    Then the replay ends well
+    And candles_1m holds every trade exactly once
+    And ticks holds every trade exactly once
+    And every larger timeframe is the plain grouping of candles_1m

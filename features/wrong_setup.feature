@@ -57,15 +57,16 @@ Feature: Wrong set-up
     And Redis wants the password "secret-password"
     And the setting REDIS_URL is that of Redis with the password "wrong-password"
     When hot-writer are started
-    Then each exits 1 and says "WRONGPASS"
+    Then each exits 1 and says "Password authentication failed"
     And nothing they say holds "wrong-password"
 
   @apache
-  Scenario: A user that the database does not know
+  Scenario: A wrong password for the database
     Given migrated stores
-    And the database's user is "nobody"
+    And a database server that wants a password, and workers with the password "wrong-password"
     When warm-syncer, aggregator-admin are started
-    Then each exits 1 and says "nobody"
+    Then each exits 1 and says "password authentication failed"
+    And nothing they say holds "wrong-password"
 
   @own-redis
   Scenario: Servers that are down are waited for

@@ -11,7 +11,9 @@ use serde_json::Value;
 use storage_core::postgres::edition::Edition;
 use storage_core::redis::functions;
 use storage_core::redis::partitions;
+use storage_core::redis::position::positions;
 use storage_core::redis::stream::{Stream, create_group};
+use storage_core::testing::native::NativeServer;
 use storage_core::testing::postgres::TestDatabase;
 use storage_core::testing::process::ServerProcess;
 use tempfile::TempDir;
@@ -70,6 +72,8 @@ pub struct Pipeline {
     pub said: BTreeMap<String, Outcome>,
     /// Whether every program has its own user in Redis.
     pub users: bool,
+    /// A database server of this scenario alone.
+    pub other_server: Option<NativeServer>,
     /// A Prometheus, and its port.
     pub prometheus: Option<(ServerProcess, u16)>,
     /// The trades that were sent and must be counted, in order.
@@ -96,6 +100,7 @@ impl Pipeline {
             outcome: None,
             said: BTreeMap::new(),
             users: false,
+            other_server: None,
             prometheus: None,
             trades: Vec::new(),
             messages: Messages::default(),
@@ -184,6 +189,22 @@ impl Pipeline {
     pub fn login(&self, user: &str) -> (String, PathBuf) {
         let file = self.file(&format!("{user}.password"), user);
         (format!("redis://{user}@127.0.0.1:{}", self.redis.port().expect("an own Redis")), file)
+    }
+
+    /// Whether every group of every stream has finished everything.
+    ///
+    /// # Errors
+    /// Says which has not.
+    pub async fn drained(&self) -> Result<(), String> {
+        let mut conn = self.redis.connect();
+        for stream in Stream::all(PARTITIONS) {
+            for position in positions(&mut conn, stream).await.map_err(|error| error.to_string())? {
+                if position.lag != Some(0) || position.pending != 0 {
+                    return Err(format!("{stream}: {position:?}"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Runs a command of one of the programs to its end.

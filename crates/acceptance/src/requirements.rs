@@ -1,7 +1,7 @@
 //! What a scenario needs of the machine, as tags. One that can't run here is skipped, and says why.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use storage_core::postgres::edition::Edition;
 
@@ -24,6 +24,9 @@ pub fn unmet(tags: &[String], edition: Edition) -> Option<String> {
     }
     if has("prometheus") && !tool("prometheus").exists() {
         return Some("no prometheus; run `scripts/services tools`".to_owned());
+    }
+    if has("openssl") && !Path::new("/usr/bin/openssl").exists() {
+        return Some("no openssl to make certificates with".to_owned());
     }
     None
 }

@@ -29,6 +29,8 @@ async fn main() -> ExitCode {
     if std::env::args().any(|argument| argument == "--list") {
         return ExitCode::SUCCESS;
     }
+    // The library that two others would choose between otherwise; an error says that one was chosen already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut sound = true;
     let editions = editions();
     for edition in &editions {

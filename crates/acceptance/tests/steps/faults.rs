@@ -19,6 +19,13 @@ async fn redis_up(world: &mut Pipeline) {
     world.redis.resume().await.unwrap();
 }
 
+#[when("the database ends every connection")]
+async fn connections_end(world: &mut Pipeline) {
+    let ends = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    assert_ne!(world.value(ends).await.unwrap(), "0");
+}
+
 #[then(expr = "the {word} is not ready because of {word}")]
 async fn not_ready(world: &mut Pipeline, name: String, dependency: String) {
     let port = world.worker(&name).port().await;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use acceptance::oracle::{self, Trade};
 use acceptance::pipeline::Pipeline;
-use acceptance::process::{Outcome, command, program, project};
+use acceptance::process::{Outcome, command, program, project, run};
 use acceptance::requirements::market_data;
 use acceptance::wait::{PATIENCE, until, until_within};
 use cucumber::gherkin::Step;
@@ -197,4 +197,19 @@ async fn late_trade(world: &mut Pipeline, symbol: String, days: i64) {
     let ts_us = chrono::Utc::now().timestamp_micros() - days * 86_400_000_000;
     let trade = Trade { symbol, ts_us, price: "1.25".to_owned(), qty: "3".to_owned(), id: Some("late".to_owned()) };
     world.send(trade).await;
+}
+
+#[then("every stream is drained")]
+async fn drained(world: &mut Pipeline) {
+    until("the streams", async || world.drained().await).await;
+}
+
+#[then("`aggregator-admin verify` soon finds nothing wrong")]
+async fn verified(world: &mut Pipeline) {
+    let (admin, environment) = (program("aggregator-admin"), world.environment("aggregator-admin"));
+    until("verify", async || {
+        let outcome = run(&admin, &["verify"], &environment).await;
+        if outcome.code == Some(0) { Ok(()) } else { Err(format!("{outcome:?}")) }
+    })
+    .await;
 }

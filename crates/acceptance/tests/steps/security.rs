@@ -1,14 +1,16 @@
 //! Users, passwords, and what is refused.
 
 use std::fs;
+use std::path::Path;
 
 use acceptance::pipeline::Pipeline;
-use acceptance::process::project;
+use acceptance::process::{project, run};
 use acceptance::redis_server;
 use cucumber::gherkin::Step;
 use cucumber::{given, then};
 use storage_core::config::redis::RedisConfig;
 use storage_core::redis::connection::Connection;
+use storage_core::testing::native::NativeServer;
 
 use super::hot::rows;
 
@@ -39,13 +41,40 @@ async fn url_with_password(world: &mut Pipeline, password: String) {
     world.settings.insert("REDIS_URL".to_owned(), url);
 }
 
-#[given(expr = "the database's user is {string}")]
-async fn database_user(world: &mut Pipeline, user: String) {
-    let url = world.database_url();
-    let (scheme, rest) = url.split_once("://").unwrap();
-    let address = rest.rsplit_once('@').map_or(rest, |(_, address)| address);
-    let url = format!("{scheme}://{user}@{address}");
+#[given(expr = "a database server that wants a password, and workers with the password {string}")]
+async fn database_password(world: &mut Pipeline, password: String) {
+    let server = NativeServer::start(Some("the-right-one"), &[]).await.unwrap().expect("a native server");
+    let url = server.config().url.expose().replace("the-right-one", &password);
     world.settings.insert("DATABASE_URL".to_owned(), url);
+    world.other_server = Some(server);
+}
+
+#[given("Redis with TLS")]
+async fn tls(world: &mut Pipeline) {
+    let file = |name: &str| world.folder.path().join(name).display().to_string();
+    let (authority, authority_key) = (file("ca.pem"), file("ca.key"));
+    let (certificate, key, request, names) = (file("redis.pem"), file("redis.key"), file("redis.csr"), file("names"));
+    fs::write(&names, "subjectAltName=IP:127.0.0.1").unwrap();
+    let new_key = ["req", "-newkey", "rsa:2048", "-nodes"];
+    let openssl = async |arguments: &[&str]| {
+        let outcome = run(Path::new("openssl"), arguments, &[]).await;
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    };
+    openssl(&[&new_key[..], &["-x509", "-keyout", &authority_key, "-out", &authority, "-subj", "/CN=authority"]].concat()).await;
+    openssl(&[&new_key[..], &["-keyout", &key, "-out", &request, "-subj", "/CN=redis"]].concat()).await;
+    let signer = ["-CA", &authority, "-CAkey", &authority_key, "-CAcreateserial", "-extfile", &names];
+    openssl(&[&["x509", "-req", "-in", &request, "-out", &certificate], &signer[..]].concat()).await;
+
+    let port = world.redis.port().unwrap();
+    let config = RedisConfig {
+        ca_file: Some(authority.clone().into()),
+        ..redis_server::config(&format!("rediss://127.0.0.1:{port}")).unwrap()
+    };
+    world.settings.insert("STORAGE_REDIS__CA_FILE".to_owned(), authority.clone());
+    let port = port.to_string();
+    let files = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &authority];
+    let options = [&["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no"], &files[..]].concat();
+    world.redis.restart_with(&options, config).await.unwrap();
 }
 
 #[then("Redis refuses:")]

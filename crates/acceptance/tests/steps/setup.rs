@@ -65,7 +65,10 @@ fn numbered(name: &str, copy: usize) -> String {
 #[when(expr = "the setting {word} is {string}")]
 async fn setting(world: &mut Pipeline, name: String, value: String) {
     let value = value.replace("<folder>", &world.folder.path().display().to_string());
-    world.settings.insert(name, value);
+    match value.is_empty() {
+        true => world.settings.remove(&name),
+        false => world.settings.insert(name, value),
+    };
 }
 
 #[given(expr = "a configuration file with {string}")]
