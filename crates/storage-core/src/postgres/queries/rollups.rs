@@ -66,13 +66,20 @@ async fn refresh_continuous(
     timeframe: Timeframe,
     range: TimeRange,
 ) -> QueryResult<()> {
-    // A call can't have parameters outside a function. NULL is TimescaleDB's word for everything.
-    let window = if range == ALWAYS {
-        "NULL, NULL".to_owned()
-    } else {
-        let range = range.widened_to(timeframe);
-        format!("'{}', '{}'", rfc3339(range.from_us), rfc3339(range.to_us))
+    // A bucket that is not over stays unmade: once made, it would be read as it was then, and not from the smaller
+    // timeframe, until its policy comes to it, which for a day is tomorrow.
+    let over_us = timeframe.bucket_start_us(Utc::now().timestamp_micros());
+    let widened = range.widened_to(timeframe);
+    let to_us = widened.to_us.min(over_us);
+    if to_us <= widened.from_us {
+        return Ok(());
+    }
+    // A call can't have parameters outside a function. NULL is TimescaleDB's word for the begin of everything.
+    let from = match range == ALWAYS {
+        true => "NULL".to_owned(),
+        false => format!("'{}'", rfc3339(widened.from_us)),
     };
+    let window = format!("{from}, '{}'", rfc3339(to_us));
     maintenance::call(
         connection,
         &format!("CALL refresh_continuous_aggregate('{}', {window})", timeframe.table()),
