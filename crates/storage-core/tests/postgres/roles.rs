@@ -10,6 +10,7 @@ use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::{Fault, sqlstate};
 use storage_core::postgres::migrations;
 use storage_core::postgres::queries::candles::upsert_1m;
+use storage_core::postgres::queries::policies;
 use storage_core::testing::native::NativeServer;
 use storage_core::testing::postgres::TestDatabase;
 use storage_core::testing::process::tool;
@@ -126,35 +127,55 @@ async fn each_role_has_the_rights_of_its_work() {
 }
 
 /// The embedded server has one user, who can take a role for a while.
+async fn act_as(conn: &mut AsyncPgConnection, role: &str) {
+    conn.batch_execute(&format!("RESET ROLE; SET ROLE \"{role}\""))
+        .await
+        .unwrap();
+}
+
 #[tokio::test]
-async fn compressed_chunks_can_be_corrected_without_owning_them() {
-    let Some(database) = TestDatabase::start(Edition::Community).await else {
+async fn the_community_editions_schema_needs_no_superuser() {
+    let Some(database) = TestDatabase::start_empty(Edition::Community).await else {
         return;
     };
-    let conn = &mut database.connect().await;
-    let roles = ROLES.map(|role| format!("CREATE ROLE \"{role}\";")).concat();
-    conn.batch_execute(&roles).await.unwrap();
-    let grants: String = GRANTS
-        .lines()
-        .filter(|line| !line.starts_with('\\'))
-        .map(|line| format!("{line}\n"))
-        .collect();
-    conn.batch_execute(&grants).await.unwrap();
-
-    conn.batch_execute("SET ROLE \"warm-syncer\"").await.unwrap();
-    write_and_correct(conn).await;
-    conn.batch_execute(
-        "RESET ROLE; SELECT compress_chunk(show_chunks('candles_1m')), compress_chunk(show_chunks('ticks'))",
-    )
+    let mut conn = database.connect().await;
+    let roles = ROLES.map(|role| format!("CREATE ROLE \"{role}\" LOGIN;")).concat();
+    conn.batch_execute(&format!(
+        "{roles} GRANT ALL ON SCHEMA public TO \"aggregator-admin\"; CREATE EXTENSION IF NOT EXISTS timescaledb"
+    ))
     .await
     .unwrap();
-    conn.batch_execute("SET ROLE \"warm-syncer\"").await.unwrap();
+    drop(conn);
+    let mut conn = database.connect().await;
+    act_as(&mut conn, "aggregator-admin").await;
+    migrations::run(conn).await.unwrap();
+
+    let mut conn = database.connect().await;
+    act_as(&mut conn, "aggregator-admin").await;
+    let grants: Vec<&str> = GRANTS.lines().filter(|line| !line.starts_with('\\')).collect();
+    conn.batch_execute(&grants.join("\n")).await.unwrap();
+    act_as(&mut conn, "warm-syncer").await;
+    write_and_correct(&mut conn).await;
+
+    act_as(&mut conn, "aggregator-admin").await;
+    let jobs = policies::jobs(&mut conn, Edition::Community).await.unwrap();
+    assert!(jobs.len() > 5, "{jobs:?}");
+    for job in jobs {
+        policies::run_job(&mut conn, job.id).await.unwrap();
+    }
+    act_as(&mut conn, "reader").await;
+    conn.batch_execute("SELECT * FROM candles_in_units; SELECT * FROM candles_1d")
+        .await
+        .unwrap();
+
+    // The policies compressed what is that old.
+    act_as(&mut conn, "warm-syncer").await;
     let corrected = [
         candle("BTCUSDT", 0, 3.0, 3),
         candle("BTCUSDT", 1, 3.0, 3),
         candle("NEWCOIN", 1, 3.0, 3),
     ];
-    assert_eq!(upsert_1m(conn, &corrected).await.unwrap(), 3);
+    assert_eq!(upsert_1m(&mut conn, &corrected).await.unwrap(), 3);
     conn.batch_execute(
         "INSERT INTO ticks VALUES ('2019-10-11', 'BTCUSDT', 1, 1, NULL, 1, '', 1), ('2019-10-11', 'BTCUSDT', 1, 1, NULL, 2, '', 1)
          ON CONFLICT DO NOTHING",
