@@ -64,14 +64,6 @@ impl Pool {
         );
         ConnectError::new(&self.config, Fault::Transient, reason)
     }
-
-    /// A connection of its own, outside the pool, for what changes its session or takes long.
-    ///
-    /// # Errors
-    /// When it can't be opened.
-    pub async fn dedicated(&self, application: &str) -> Result<AsyncPgConnection, ConnectError> {
-        connect(&self.config, application).await
-    }
 }
 
 /// Tells whoever waits for a connection that one could not be opened: bb8 itself lets them wait until the time is up.

@@ -11,6 +11,19 @@ use storage_core::testing::postgres::TestDatabase;
 
 use crate::{MINUTE_US, OLD_US, candle, symbol};
 
+/// Brings all larger timeframes up to date for the days of `range`, the smallest first.
+pub(crate) async fn refresh_all(connection: &mut AsyncPgConnection, edition: Edition, range: TimeRange) {
+    // The buckets of the largest reach furthest: with them, each level finds what it needs in the level below.
+    let range = if range == ALWAYS {
+        range
+    } else {
+        range.widened_to(Timeframe::D1)
+    };
+    for timeframe in Timeframe::ALL {
+        rollups::refresh(connection, edition, timeframe, range).await.unwrap();
+    }
+}
+
 /// Two days of two symbols, with gaps and different prices.
 fn some_history() -> Vec<CandleRow> {
     ["A", "B"]
@@ -61,7 +74,7 @@ async fn every_larger_timeframe_equals_a_group_by_over_the_minutes() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;
         candles::upsert_1m(conn, &some_history()).await.unwrap();
-        rollups::refresh_all(conn, database.edition(), ALWAYS).await.unwrap();
+        refresh_all(conn, database.edition(), ALWAYS).await;
         for timeframe in &Timeframe::ALL[1..] {
             let compared = compare(conn, *timeframe).await;
             assert!(
@@ -84,7 +97,7 @@ async fn a_late_change_shows_once_its_range_is_refreshed_and_only_then_the_rest_
         let edition = database.edition();
         assert_eq!(rollups::watermark(conn, edition, Timeframe::H1).await.unwrap(), None);
         candles::upsert_1m(conn, &some_history()).await.unwrap();
-        rollups::refresh_all(conn, edition, ALWAYS).await.unwrap();
+        refresh_all(conn, edition, ALWAYS).await;
 
         let late = CandleRow {
             high: 9_999.0,
@@ -101,7 +114,7 @@ async fn a_late_change_shows_once_its_range_is_refreshed_and_only_then_the_rest_
             from_us: OLD_US + MINUTE_US,
             to_us: OLD_US + 4 * MINUTE_US,
         };
-        rollups::refresh_all(conn, edition, touched).await.unwrap();
+        refresh_all(conn, edition, touched).await;
         for timeframe in &Timeframe::ALL[1..] {
             assert_eq!(compare(conn, *timeframe).await.differing, 0, "{timeframe}");
         }
@@ -163,7 +176,7 @@ async fn what_the_history_holds_and_weighs_is_told() {
         let edition = database.edition();
         assert!(storage::chunks(conn).await.unwrap().is_empty());
         candles::upsert_1m(conn, &some_history()).await.unwrap();
-        rollups::refresh_all(conn, edition, ALWAYS).await.unwrap();
+        refresh_all(conn, edition, ALWAYS).await;
         let chunks = storage::chunks(conn).await.unwrap();
         let of = |name: &str| chunks.iter().find(|chunks| chunks.table_name == name).unwrap();
         assert_eq!((of("candles_1m").chunks, of("candles_1m").compressed), (2, 0));

@@ -3,11 +3,12 @@ use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::queries::candles::CandleRow;
-use storage_core::postgres::queries::rollups::{self, ALWAYS};
+use storage_core::postgres::queries::rollups::ALWAYS;
 use storage_core::postgres::queries::symbols::{self, SetDecimalsError};
 use storage_core::postgres::queries::{candles, storage};
 use storage_core::testing::postgres::TestDatabase;
 
+use crate::rollups::refresh_all;
 use crate::{MINUTE_US, OLD_US, candle, symbol};
 
 #[tokio::test]
@@ -41,7 +42,7 @@ async fn decimals_with_rows_change_only_on_demand_and_the_quantities_stay() {
         candles::upsert_1m(conn, &[candle("A", 0, 10.0, 5), large, candle("B", 0, 10.0, 5)])
             .await
             .unwrap();
-        rollups::refresh_all(conn, database.edition(), ALWAYS).await.unwrap();
+        refresh_all(conn, database.edition(), ALWAYS).await;
 
         let refused = symbols::set_decimals(conn, &a, 4, false).await.unwrap_err();
         assert!(
@@ -76,7 +77,7 @@ async fn decimals_with_rows_change_only_on_demand_and_the_quantities_stay() {
             (done.from, done.candles, done.ticks, done.range),
             (8, 2, 0, Some(range))
         );
-        rollups::refresh_all(conn, database.edition(), range).await.unwrap();
+        refresh_all(conn, database.edition(), range).await;
         for timeframe in [Timeframe::M1, Timeframe::D1] {
             let sum: f64 = candles::range(conn, timeframe, &a, ALWAYS, 9)
                 .await

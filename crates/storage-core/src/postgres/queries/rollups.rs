@@ -44,23 +44,6 @@ pub async fn refresh(
     }
 }
 
-/// Brings all larger timeframes up to date for `range`, the smallest first.
-///
-/// # Errors
-/// The database's.
-pub async fn refresh_all(connection: &mut AsyncPgConnection, edition: Edition, range: TimeRange) -> QueryResult<()> {
-    // The buckets of the largest reach furthest: with them, each level finds what it needs in the level below.
-    let range = if range == ALWAYS {
-        range
-    } else {
-        range.widened_to(Timeframe::D1)
-    };
-    for timeframe in Timeframe::ALL {
-        refresh(connection, edition, timeframe, range).await?;
-    }
-    Ok(())
-}
-
 async fn refresh_continuous(
     connection: &mut AsyncPgConnection,
     timeframe: Timeframe,
