@@ -58,8 +58,8 @@ unpack_trixie() {
   mv "$unfinished" "$folder"
 }
 
-# need_toolchain: Rust as new as Cargo.toml says, and what it links with: a C compiler and the C library's files. Debian 12's Rust is too old,
-# and there is no package of a newer one, so it has to be there.
+# need_toolchain: Rust as new as Cargo.toml says, and what it links with: a C compiler and the C library's files. Debian 12's
+# Rust is too old, and there is no package of a newer one, so it has to be there.
 need_toolchain() {
   echo '#include <stdlib.h>' | cc -E - >/dev/null 2>&1 || apt_install gcc libc6-dev
   local wanted found
