@@ -15,9 +15,11 @@ pub async fn rows(url: &str, sql: &str) -> Result<Vec<Vec<String>>, String> {
     // The embedded server has one session: the next client waits for this one's end.
     let _ = connection.await;
     let rows = messages.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => {
-            Some((0..row.len()).map(|column| row.get(column).unwrap_or_default().to_owned()).collect())
-        }
+        SimpleQueryMessage::Row(row) => Some(
+            (0..row.len())
+                .map(|column| row.get(column).unwrap_or_default().to_owned())
+                .collect(),
+        ),
         _ => None,
     });
     Ok(rows.collect())

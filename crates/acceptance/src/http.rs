@@ -20,12 +20,19 @@ pub async fn get(port: u16, path: &str) -> Result<(u16, String), String> {
     };
     let answer = answer.await.map_err(|error| format!("GET {path}: {error}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or("no body")?;
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or("no status")?;
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .ok_or("no status")?;
     Ok((status, body.to_owned()))
 }
 
 /// The samples of a `/metrics` page: `name{labels}` and value.
 pub fn samples(page: &str) -> BTreeMap<String, f64> {
     let lines = page.lines().filter(|line| !line.starts_with('#'));
-    lines.filter_map(|line| line.rsplit_once(' ')).filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
+    lines
+        .filter_map(|line| line.rsplit_once(' '))
+        .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
+        .collect()
 }

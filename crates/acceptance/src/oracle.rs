@@ -58,7 +58,14 @@ pub fn group(trades: &[Trade], width_us: i64) -> Bars {
     for trade in in_order {
         let price: f64 = trade.price.parse().expect("a price");
         let start_us = trade.ts_us - trade.ts_us.rem_euclid(width_us);
-        let new = Bar { open: price, high: price, low: price, close: price, lots: 0, trades: 0 };
+        let new = Bar {
+            open: price,
+            high: price,
+            low: price,
+            close: price,
+            lots: 0,
+            trades: 0,
+        };
         let bar = bars.entry((trade.symbol.clone(), start_us)).or_insert(new);
         bar.high = bar.high.max(price);
         bar.low = bar.low.min(price);
@@ -86,7 +93,15 @@ pub fn compare(expected: &Bars, found: &Bars) -> Result<(), String> {
     let differences: Vec<String> = keys
         .into_iter()
         .filter(|key| expected.get(*key) != found.get(*key))
-        .map(|key| format!("{} {}: expected {:?}, found {:?}", key.0, time(key.1), expected.get(key), found.get(key)))
+        .map(|key| {
+            format!(
+                "{} {}: expected {:?}, found {:?}",
+                key.0,
+                time(key.1),
+                expected.get(key),
+                found.get(key)
+            )
+        })
         .collect();
     if differences.is_empty() {
         return Ok(());
@@ -105,13 +120,15 @@ pub fn compare(expected: &Bars, found: &Bars) -> Result<(), String> {
 pub fn binance_trades(file: &Path, symbol: &str) -> Vec<Trade> {
     let text = fs::read_to_string(file).expect("a trade file");
     let rows = text.lines().map(|line| line.split(',').collect::<Vec<_>>());
-    let trades = rows.filter(|row| row[0].starts_with(|first: char| first.is_ascii_digit())).map(|row| Trade {
-        symbol: symbol.to_owned(),
-        ts_us: row[5].parse::<i64>().expect("ms") * 1_000,
-        price: row[1].to_owned(),
-        qty: row[2].to_owned(),
-        id: Some(row[0].to_owned()),
-    });
+    let trades = rows
+        .filter(|row| row[0].starts_with(|first: char| first.is_ascii_digit()))
+        .map(|row| Trade {
+            symbol: symbol.to_owned(),
+            ts_us: row[5].parse::<i64>().expect("ms") * 1_000,
+            price: row[1].to_owned(),
+            qty: row[2].to_owned(),
+            id: Some(row[0].to_owned()),
+        });
     trades.collect()
 }
 

@@ -153,20 +153,29 @@ impl Pipeline {
     /// What the server says.
     pub async fn value(&self, sql: &str) -> Result<String, String> {
         let rows = self.rows(sql).await?;
-        rows.into_iter().flatten().next().ok_or_else(|| format!("no row from {sql}"))
+        rows.into_iter()
+            .flatten()
+            .next()
+            .ok_or_else(|| format!("no row from {sql}"))
     }
 
     /// The environment of a process of this scenario.
     pub fn environment(&self, instance: &str) -> Vec<(String, String)> {
-        let mut environment: BTreeMap<String, String> =
-            SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut environment: BTreeMap<String, String> = SETTINGS
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         environment.insert("REDIS_URL".to_owned(), self.redis.url().to_owned());
         if let Some(file) = &self.redis.config.password_file {
             environment.insert("REDIS_PASSWORD_FILE".to_owned(), file.display().to_string());
         }
         if self.users {
             let program = instance.split(' ').next().unwrap_or(instance);
-            let (url, file) = self.login(if program == "tick-replayer" { "feed-handler" } else { program });
+            let (url, file) = self.login(if program == "tick-replayer" {
+                "feed-handler"
+            } else {
+                program
+            });
             environment.insert("REDIS_URL".to_owned(), url);
             environment.insert("REDIS_PASSWORD_FILE".to_owned(), file.display().to_string());
         }
@@ -188,7 +197,10 @@ impl Pipeline {
     /// URL and password file of a user of Redis. The password is the user's name, which nobody does outside of tests.
     pub fn login(&self, user: &str) -> (String, PathBuf) {
         let file = self.file(&format!("{user}.password"), user);
-        (format!("redis://{user}@127.0.0.1:{}", self.redis.port().expect("an own Redis")), file)
+        (
+            format!("redis://{user}@127.0.0.1:{}", self.redis.port().expect("an own Redis")),
+            file,
+        )
     }
 
     /// Whether every group of every stream has finished everything.
@@ -254,7 +266,8 @@ impl Pipeline {
     fn forget(&mut self, name: &str) {
         if let Some(at) = self.workers.iter().position(|worker| worker.name == name) {
             let worker = self.workers.remove(at);
-            self.stopped_logs.push(format!("--- {} (before)\n{}", worker.name, tail(&worker.log())));
+            self.stopped_logs
+                .push(format!("--- {} (before)\n{}", worker.name, tail(&worker.log())));
         }
     }
 
@@ -267,7 +280,9 @@ impl Pipeline {
     /// Sends a tick entry as it is; returns stream and ID.
     pub async fn send_fields(&self, symbol: &str, fields: &Fields) -> (String, String) {
         let stream = format!("stream:ticks:{}", producer::partition(symbol, PARTITIONS));
-        let id = producer::add(&self.redis, &stream, fields).await.expect("to add a tick");
+        let id = producer::add(&self.redis, &stream, fields)
+            .await
+            .expect("to add a tick");
         (stream, id)
     }
 
@@ -300,7 +315,10 @@ impl Pipeline {
     /// # Errors
     /// What Redis says.
     pub async fn hash(&self, key: &str) -> Result<BTreeMap<String, String>, String> {
-        self.redis.ask(&["HGETALL", key]).await.map_err(|error| error.to_string())
+        self.redis
+            .ask(&["HGETALL", key])
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// A file with this content.

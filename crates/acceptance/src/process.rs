@@ -24,17 +24,34 @@ pub fn project() -> &'static Path {
 /// When it was not built.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the path of this program");
-    let program = test.parent().and_then(Path::parent).expect("a target folder").join(name);
-    assert!(program.exists(), "{} is missing; run `cargo build --workspace` first", program.display());
+    let program = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("a target folder")
+        .join(name);
+    assert!(
+        program.exists(),
+        "{} is missing; run `cargo build --workspace` first",
+        program.display()
+    );
     program
 }
 
 /// A command with nothing of the suite's own environment, killed by the kernel when the suite is gone.
 pub fn command(program: &Path, environment: &[(String, String)]) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]).arg(program).env_clear().kill_on_drop(true).stdin(Stdio::null());
-    let inherited = ["PATH", "HOME", "TMPDIR"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
-    command.envs(inherited).envs(environment.iter().map(|(name, value)| (name, value)));
+    command
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(program)
+        .env_clear()
+        .kill_on_drop(true)
+        .stdin(Stdio::null());
+    let inherited = ["PATH", "HOME", "TMPDIR"]
+        .into_iter()
+        .filter_map(|name| Some((name, std::env::var_os(name)?)));
+    command
+        .envs(inherited)
+        .envs(environment.iter().map(|(name, value)| (name, value)));
     command
 }
 
@@ -59,7 +76,11 @@ impl Outcome {
 impl From<Output> for Outcome {
     fn from(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Self {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
     }
 }
 
@@ -78,7 +99,11 @@ impl Worker {
     /// # Panics
     /// When it can't be started.
     pub fn start(name: &str, arguments: &[&str], environment: &[(String, String)], folder: &Path) -> Self {
-        let log = folder.join(format!("{}.{}.log", name.replace(' ', "-"), fs::read_dir(folder).map_or(0, Iterator::count)));
+        let log = folder.join(format!(
+            "{}.{}.log",
+            name.replace(' ', "-"),
+            fs::read_dir(folder).map_or(0, Iterator::count)
+        ));
         let file = File::create(&log).expect("a log file");
         let crate_name = name.split(' ').next().unwrap_or(name);
         let child = command(&program(crate_name), environment)
@@ -87,7 +112,11 @@ impl Worker {
             .stderr(file)
             .spawn()
             .expect("a worker");
-        Self { name: name.to_owned(), child, log }
+        Self {
+            name: name.to_owned(),
+            child,
+            log,
+        }
     }
 
     /// What it has printed.
@@ -110,9 +139,11 @@ impl Worker {
     pub async fn ready(&mut self) {
         let port = self.port().await;
         let name = self.name.clone();
-        until(&format!("{name} is ready"), async || match http::get(port, "/readyz").await? {
-            (200, _) => Ok(()),
-            (_, body) => Err(body),
+        until(&format!("{name} is ready"), async || {
+            match http::get(port, "/readyz").await? {
+                (200, _) => Ok(()),
+                (_, body) => Err(body),
+            }
         })
         .await;
     }
@@ -144,7 +175,9 @@ impl Worker {
 /// When it can't be started or does not end.
 pub async fn run(program: &Path, arguments: &[&str], environment: &[(String, String)]) -> Outcome {
     let output = command(program, environment).args(arguments).output();
-    let output = timeout(2 * PATIENCE, output).await.unwrap_or_else(|_| panic!("{} {arguments:?} does not end", program.display()));
+    let output = timeout(2 * PATIENCE, output)
+        .await
+        .unwrap_or_else(|_| panic!("{} {arguments:?} does not end", program.display()));
     output.expect("a program").into()
 }
 

@@ -11,7 +11,13 @@ pub type Fields = Vec<(String, String)>;
 /// The partition of a symbol: CRC16 (XMODEM), as Redis Cluster computes it, modulo `partitions`.
 pub fn partition(symbol: &str, partitions: u16) -> u16 {
     let crc = symbol.bytes().fold(0_u16, |crc, byte| {
-        (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 })
+        (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| {
+            if crc & 0x8000 == 0 {
+                crc << 1
+            } else {
+                (crc << 1) ^ 0x1021
+            }
+        })
     });
     crc % partitions
 }
@@ -25,7 +31,10 @@ pub fn fields(trade: &Trade) -> Fields {
         ("qty", trade.qty.clone()),
     ];
     fields.extend(trade.id.clone().map(|id| ("trade_id", id)));
-    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    fields
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 /// Adds an entry and returns its ID.

@@ -33,7 +33,13 @@ impl RedisServer {
     pub async fn start() -> anyhow::Result<Self> {
         let data = TempDir::new()?;
         if let Some(url) = given() {
-            let server = Self { config: config(&url)?, port: None, options: Vec::new(), data, process: None };
+            let server = Self {
+                config: config(&url)?,
+                port: None,
+                options: Vec::new(),
+                data,
+                process: None,
+            };
             server.ask::<()>(&["FLUSHALL"]).await?;
             server.ask::<()>(&["FUNCTION", "FLUSH"]).await?;
             return Ok(server);
@@ -42,7 +48,13 @@ impl RedisServer {
         loop {
             let port = free_port()?;
             let url = format!("redis://127.0.0.1:{port}");
-            let mut server = Self { config: config(&url)?, port: Some(port), options: Vec::new(), data: TempDir::new()?, process: None };
+            let mut server = Self {
+                config: config(&url)?,
+                port: Some(port),
+                options: Vec::new(),
+                data: TempDir::new()?,
+                process: None,
+            };
             match server.resume().await {
                 Ok(()) => return Ok(server),
                 Err(error) if attempts == 5 => return Err(error),
@@ -75,7 +87,14 @@ impl RedisServer {
         let port = self.port()?.to_string();
         let conf = project().join("redis/redis.conf");
         let folder = self.folder().to_str().context("a folder name")?.to_owned();
-        let mut command = vec!["redis-server", conf.to_str().context("a file name")?, "--port", &port, "--dir", &folder];
+        let mut command = vec![
+            "redis-server",
+            conf.to_str().context("a file name")?,
+            "--port",
+            &port,
+            "--dir",
+            &folder,
+        ];
         command.extend(self.options.iter().map(String::as_str));
         let process = ServerProcess::start(&command, "KILL", TempDir::new()?)?;
         let own = async || {
@@ -133,8 +152,14 @@ pub fn given() -> Option<String> {
 /// # Errors
 /// When the URL is none.
 pub fn config(url: &str) -> anyhow::Result<RedisConfig> {
-    let password_file = std::env::var_os("REDIS_PASSWORD_FILE").map(PathBuf::from).filter(|_| given().is_some());
-    Ok(RedisConfig { response_timeout: Duration::from_secs(30), password_file, ..RedisConfig::at(url)? })
+    let password_file = std::env::var_os("REDIS_PASSWORD_FILE")
+        .map(PathBuf::from)
+        .filter(|_| given().is_some());
+    Ok(RedisConfig {
+        response_timeout: Duration::from_secs(30),
+        password_file,
+        ..RedisConfig::at(url)?
+    })
 }
 
 /// A port that nobody listens on.

@@ -54,11 +54,16 @@ fn missing_server(edition: Edition) -> Option<String> {
 
 /// A program that `scripts/services tools` installed.
 pub fn tool(name: &str) -> PathBuf {
-    env::var_os("PG_BIN").map_or_else(|| project().join(".dev/bin"), PathBuf::from).join(name)
+    env::var_os("PG_BIN")
+        .map_or_else(|| project().join(".dev/bin"), PathBuf::from)
+        .join(name)
 }
 
 /// The folder with the real trades and the candles made from them by another program.
 pub fn market_data() -> Option<PathBuf> {
     let folder = PathBuf::from(env::var_os("MARKET_DATA_DIR")?);
-    ["xrpeth_agg_trades.csv", "xrpeth_candles_1m.csv"].iter().all(|file| folder.join(file).exists()).then_some(folder)
+    ["xrpeth_agg_trades.csv", "xrpeth_candles_1m.csv"]
+        .iter()
+        .all(|file| folder.join(file).exists())
+        .then_some(folder)
 }

@@ -2,6 +2,14 @@
 //!
 //! `cargo test -p acceptance --test cucumber -- --name REGEX` runs some of them. What can't run on this machine is printed
 //! as `skipped: REASON` and counted as skipped. The last line is `N passed, N failed, N skipped`, in scenarios.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a step that can't go on has failed, and the suite's output is its result"
+)]
 
 mod steps;
 
@@ -40,7 +48,11 @@ async fn main() -> ExitCode {
     }
     let [passed, failed, skipped] = [&PASSED, &FAILED, &SKIPPED].map(|count| count.load(Ordering::Relaxed));
     println!("\n{passed} passed, {failed} failed, {skipped} skipped");
-    if sound && failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if sound && failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn editions() -> Vec<Edition> {
@@ -58,13 +70,23 @@ async fn run(edition: Edition, first: Edition) -> bool {
     let (name, tags) = (options.re_filter.take(), options.tags_filter.take());
     let chosen = move |feature: &gherkin::Feature, rule: Option<&gherkin::Rule>, scenario: &gherkin::Scenario| {
         let rule_tags = rule.iter().flat_map(|rule| &rule.tags);
-        let all: Vec<String> = feature.tags.iter().chain(rule_tags).chain(&scenario.tags).cloned().collect();
-        let wanted = name.as_ref().is_none_or(|name| name.is_match(&scenario.name) || name.is_match(&feature.name))
+        let all: Vec<String> = feature
+            .tags
+            .iter()
+            .chain(rule_tags)
+            .chain(&scenario.tags)
+            .cloned()
+            .collect();
+        let wanted = name
+            .as_ref()
+            .is_none_or(|name| name.is_match(&scenario.name) || name.is_match(&feature.name))
             && tags.as_ref().is_none_or(|tags| tags.eval(all.iter()));
         if !wanted || !requirements::concerns(&all, edition, first) {
             return false;
         }
-        let Some(reason) = requirements::unmet(&all, edition) else { return true };
+        let Some(reason) = requirements::unmet(&all, edition) else {
+            return true;
+        };
         println!("skipped: {reason} ({}: {})", feature.name, scenario.name);
         SKIPPED.fetch_add(1, Ordering::Relaxed);
         false
@@ -79,7 +101,12 @@ async fn run(edition: Edition, first: Edition) -> bool {
             let counter = if passed { &PASSED } else { &FAILED };
             counter.fetch_add(1, Ordering::Relaxed);
             if let Some(world) = world.filter(|_| !passed) {
-                println!("--- logs of the scenario that failed: {} ({})\n{}", scenario.name, world.edition, world.logs());
+                println!(
+                    "--- logs of the scenario that failed: {} ({})\n{}",
+                    scenario.name,
+                    world.edition,
+                    world.logs()
+                );
             }
             Box::pin(async {})
         })

@@ -20,8 +20,12 @@ async fn stores_lost(world: &mut Pipeline) {
 async fn flipped(world: &mut Pipeline, kind: String) {
     let mut files = Vec::new();
     files_in(&world.folder.path().join("backups").join(kind), &mut files);
-    let payload = files.into_iter().filter(|file| file.extension().is_none_or(|name| name != "json"));
-    let file = payload.max_by_key(|file| fs::metadata(file).unwrap().len()).expect("a backup");
+    let payload = files
+        .into_iter()
+        .filter(|file| file.extension().is_none_or(|name| name != "json"));
+    let file = payload
+        .max_by_key(|file| fs::metadata(file).unwrap().len())
+        .expect("a backup");
     let mut content = fs::read(&file).unwrap();
     let middle = content.len() / 2;
     content[middle] ^= 1;
@@ -31,6 +35,10 @@ async fn flipped(world: &mut Pipeline, kind: String) {
 fn files_in(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() { files_in(&path, files) } else { files.push(path) }
+        if path.is_dir() {
+            files_in(&path, files)
+        } else {
+            files.push(path)
+        }
     }
 }

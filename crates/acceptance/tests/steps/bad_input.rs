@@ -12,7 +12,13 @@ use super::hot::rows;
 const TIME_US: i64 = 1_709_294_400_000_000; // 2024-03-01T12:00:00Z
 
 fn sound(symbol: &str) -> Trade {
-    Trade { symbol: symbol.to_owned(), ts_us: TIME_US, price: "1.5".to_owned(), qty: "2".to_owned(), id: None }
+    Trade {
+        symbol: symbol.to_owned(),
+        ts_us: TIME_US,
+        price: "1.5".to_owned(),
+        qty: "2".to_owned(),
+        id: None,
+    }
 }
 
 #[when(expr = "a trade of {word} arrives whose {word} is {string}")]
@@ -40,7 +46,13 @@ async fn with_fields(world: &mut Pipeline, step: &Step) {
 #[then("the volume in candles_1m is:")]
 async fn volumes(world: &mut Pipeline, step: &Step) {
     for row in rows(step) {
-        volume(world, row["symbol"].clone(), row["units"].clone(), row["trades"].parse().unwrap()).await;
+        volume(
+            world,
+            row["symbol"].clone(),
+            row["units"].clone(),
+            row["trades"].parse().unwrap(),
+        )
+        .await;
     }
 }
 
@@ -71,7 +83,11 @@ async fn dead_letter(world: &mut Pipeline, text: String) {
     let sql = format!("SELECT reason FROM dead_letters WHERE stream = '{stream}' AND entry_id = '{id}'");
     until("the dead letter", async || {
         let reasons = world.rows(&sql).await?;
-        if reasons.len() == 1 && reasons[0][0].contains(&text) { Ok(()) } else { Err(format!("{reasons:?}")) }
+        if reasons.len() == 1 && reasons[0][0].contains(&text) {
+            Ok(())
+        } else {
+            Err(format!("{reasons:?}"))
+        }
     })
     .await;
 }
@@ -83,7 +99,11 @@ async fn volume(world: &mut Pipeline, symbol: String, units: String, trades: i64
     );
     until("the volume", async || {
         let found = world.rows(&sql).await?;
-        if found == [[units.clone(), trades.to_string()]] { Ok(()) } else { Err(format!("{found:?}")) }
+        if found == [[units.clone(), trades.to_string()]] {
+            Ok(())
+        } else {
+            Err(format!("{found:?}"))
+        }
     })
     .await;
 }
@@ -92,6 +112,8 @@ async fn volume(world: &mut Pipeline, symbol: String, units: String, trades: i64
 async fn requeued(world: &mut Pipeline) {
     let (stream, id) = (world.notes["stream"].clone(), world.notes["id"].clone());
     let name = format!("{}/{id}", stream.trim_start_matches("stream:"));
-    world.command("aggregator-admin", &["dead-letters", "requeue", &name]).await;
+    world
+        .command("aggregator-admin", &["dead-letters", "requeue", &name])
+        .await;
     world.succeeded();
 }

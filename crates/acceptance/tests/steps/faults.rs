@@ -29,9 +29,11 @@ async fn connections_end(world: &mut Pipeline) {
 #[then(expr = "the {word} is not ready because of {word}")]
 async fn not_ready(world: &mut Pipeline, name: String, dependency: String) {
     let port = world.worker(&name).port().await;
-    until("a reason on /readyz", async || match http::get(port, "/readyz").await? {
-        (503, body) if body.contains(&dependency) => Ok(()),
-        (status, body) => Err(format!("{status} {body}")),
+    until("a reason on /readyz", async || {
+        match http::get(port, "/readyz").await? {
+            (503, body) if body.contains(&dependency) => Ok(()),
+            (status, body) => Err(format!("{status} {body}")),
+        }
     })
     .await;
 }
@@ -49,7 +51,11 @@ async fn old_functions(world: &mut Pipeline, version: u32) {
         false => line.to_owned(),
     };
     let library = library.lines().map(of_version).collect::<Vec<_>>().join("\n");
-    world.redis.ask::<()>(&["FUNCTION", "LOAD", "REPLACE", &library]).await.unwrap();
+    world
+        .redis
+        .ask::<()>(&["FUNCTION", "LOAD", "REPLACE", &library])
+        .await
+        .unwrap();
 }
 
 #[given("the functions in Redis are gone")]

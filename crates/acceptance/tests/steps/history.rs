@@ -13,8 +13,13 @@ use cucumber::{given, then, when};
 use super::hot::rows;
 
 const SEED: &str = "seed/xrpeth-aggTrades-2019-10-11.csv";
-const LARGER: [(&str, &str); 5] =
-    [("5m", "5 minutes"), ("15m", "15 minutes"), ("1h", "1 hour"), ("4h", "4 hours"), ("1d", "1 day")];
+const LARGER: [(&str, &str); 5] = [
+    ("5m", "5 minutes"),
+    ("15m", "15 minutes"),
+    ("1h", "1 hour"),
+    ("4h", "4 hours"),
+    ("1d", "1 day"),
+];
 
 fn trade_file(which: &str) -> PathBuf {
     match which {
@@ -26,13 +31,24 @@ fn trade_file(which: &str) -> PathBuf {
 async fn replay(world: &mut Pipeline, which: &str, speed: &str) {
     let file = trade_file(which);
     let file = file.to_str().unwrap();
-    let arguments = ["replay", file, "--format", "binance-agg-trades", "--symbol", "XRPETH", "--speed", speed];
+    let arguments = [
+        "replay",
+        file,
+        "--format",
+        "binance-agg-trades",
+        "--symbol",
+        "XRPETH",
+        "--speed",
+        speed,
+    ];
     world.command("tick-replayer", &arguments).await;
     world.succeeded();
 }
 
 fn expect_trades(world: &mut Pipeline, which: &str) {
-    world.trades.extend(oracle::binance_trades(&trade_file(which), "XRPETH"));
+    world
+        .trades
+        .extend(oracle::binance_trades(&trade_file(which), "XRPETH"));
 }
 
 #[given(expr = "the {word} trades are replayed at speed {word}")]
@@ -54,7 +70,14 @@ async fn replayed_often(world: &mut Pipeline, which: String, speed: String, time
 async fn replay_begins(world: &mut Pipeline, which: String, speed: String) {
     let file = trade_file(&which);
     let mut replayer = command(&program("tick-replayer"), &world.environment("tick-replayer"));
-    replayer.arg("replay").arg(file).args(["--format", "binance-agg-trades", "--symbol", "XRPETH", "--speed", &speed]);
+    replayer.arg("replay").arg(file).args([
+        "--format",
+        "binance-agg-trades",
+        "--symbol",
+        "XRPETH",
+        "--speed",
+        &speed,
+    ]);
     let running = tokio::spawn(async move { replayer.output().await.map(Outcome::from) });
     world.replay = Some(running);
     expect_trades(world, &which);
@@ -65,8 +88,15 @@ async fn folded(world: &mut Pipeline, count: u64) {
     let symbol_hash = "candle:current:1d:XRPETH";
     until("trades in today's candle", async || {
         let hash = world.hash(symbol_hash).await?;
-        let trades: u64 = hash.get("trades").and_then(|text| text.parse().ok()).unwrap_or_default();
-        if trades >= count { Ok(()) } else { Err(format!("{trades} trades")) }
+        let trades: u64 = hash
+            .get("trades")
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_default();
+        if trades >= count {
+            Ok(())
+        } else {
+            Err(format!("{trades} trades"))
+        }
     })
     .await;
 }
@@ -75,7 +105,11 @@ async fn folded(world: &mut Pipeline, count: u64) {
 async fn candles_there(world: &mut Pipeline, count: u64) {
     until("candles in the history", async || {
         let found = world.value("SELECT count(*) FROM candles_1m").await?;
-        if found.parse::<u64>().unwrap() >= count { Ok(()) } else { Err(found) }
+        if found.parse::<u64>().unwrap() >= count {
+            Ok(())
+        } else {
+            Err(found)
+        }
     })
     .await;
 }
@@ -83,21 +117,31 @@ async fn candles_there(world: &mut Pipeline, count: u64) {
 #[then("the replay ends well")]
 async fn replay_ends(world: &mut Pipeline) {
     let running = world.replay.take().expect("a replay");
-    let outcome = tokio::time::timeout(2 * PATIENCE, running).await.expect("the replay's end").unwrap().unwrap();
+    let outcome = tokio::time::timeout(2 * PATIENCE, running)
+        .await
+        .expect("the replay's end")
+        .unwrap()
+        .unwrap();
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
 }
 
 #[then("candles_1m holds every trade exactly once")]
 async fn exactly_once(world: &mut Pipeline) {
     let expected = oracle::group(&world.trades, oracle::width_us("1m"));
-    until_within(2 * PATIENCE, "candles_1m", async || oracle::compare(&expected, &world.history("1m").await?)).await;
+    until_within(2 * PATIENCE, "candles_1m", async || {
+        oracle::compare(&expected, &world.history("1m").await?)
+    })
+    .await;
 }
 
 #[then(expr = "candles_1m holds exactly the {int} candles that another program made of them")]
 async fn exactly_those(world: &mut Pipeline, count: usize) {
     let expected = oracle::candle_file(&market_data().unwrap().join("xrpeth_candles_1m.csv"), "XRPETH");
     assert_eq!(expected.len(), count);
-    until_within(2 * PATIENCE, "candles_1m", async || oracle::compare(&expected, &world.history("1m").await?)).await;
+    until_within(2 * PATIENCE, "candles_1m", async || {
+        oracle::compare(&expected, &world.history("1m").await?)
+    })
+    .await;
 }
 
 #[then("ticks holds every trade exactly once")]
@@ -106,7 +150,11 @@ async fn ticks_once(world: &mut Pipeline) {
     let expected = trades(oracle::group(&world.trades, oracle::width_us("1d")));
     until("ticks", async || {
         let found = world.value("SELECT count(*) FROM ticks").await?;
-        if found == expected { Ok(()) } else { Err(format!("{found} rows, {expected} expected")) }
+        if found == expected {
+            Ok(())
+        } else {
+            Err(format!("{found} rows, {expected} expected"))
+        }
     })
     .await;
 }
@@ -156,7 +204,10 @@ async fn table_holds(world: &mut Pipeline, table: String, step: &Step) {
             ((row["symbol"].clone(), oracle::micros(&row["time"])), bar)
         })
         .collect();
-    until(&table, async || oracle::compare(&expected, &world.history(timeframe).await?)).await;
+    until(&table, async || {
+        oracle::compare(&expected, &world.history(timeframe).await?)
+    })
+    .await;
 }
 
 #[given(expr = "trades of {int} days ago up to now")]
@@ -171,7 +222,15 @@ async fn recent_trades(world: &mut Pipeline, days: i64) {
         let price = format!("{}.5", 100 + number % 17);
         let qty = format!("0.{}", 1 + number % 9);
         let id = Some(number.to_string());
-        world.send(Trade { symbol: "ETHUSDT".to_owned(), ts_us, price, qty, id }).await;
+        world
+            .send(Trade {
+                symbol: "ETHUSDT".to_owned(),
+                ts_us,
+                price,
+                qty,
+                id,
+            })
+            .await;
     }
 }
 
@@ -180,7 +239,11 @@ async fn query(world: &mut Pipeline, sql: String, expected: String) {
     until(&sql, async || {
         let rows = world.rows(&sql).await?;
         let found = rows.iter().map(|row| row.join(" ")).collect::<Vec<_>>().join(", ");
-        if found == expected { Ok(()) } else { Err(format!("{found:?}, not {expected:?}")) }
+        if found == expected {
+            Ok(())
+        } else {
+            Err(format!("{found:?}, not {expected:?}"))
+        }
     })
     .await;
 }
@@ -195,7 +258,13 @@ async fn queries(world: &mut Pipeline, step: &Step) {
 #[when(expr = "a trade of {word} arrives that is {int} days late")]
 async fn late_trade(world: &mut Pipeline, symbol: String, days: i64) {
     let ts_us = chrono::Utc::now().timestamp_micros() - days * 86_400_000_000;
-    let trade = Trade { symbol, ts_us, price: "1.25".to_owned(), qty: "3".to_owned(), id: Some("late".to_owned()) };
+    let trade = Trade {
+        symbol,
+        ts_us,
+        price: "1.25".to_owned(),
+        qty: "3".to_owned(),
+        id: Some("late".to_owned()),
+    };
     world.send(trade).await;
 }
 
@@ -209,7 +278,11 @@ async fn verified(world: &mut Pipeline) {
     let (admin, environment) = (program("aggregator-admin"), world.environment("aggregator-admin"));
     until("verify", async || {
         let outcome = run(&admin, &["verify"], &environment).await;
-        if outcome.code == Some(0) { Ok(()) } else { Err(format!("{outcome:?}")) }
+        if outcome.code == Some(0) {
+            Ok(())
+        } else {
+            Err(format!("{outcome:?}"))
+        }
     })
     .await;
 }

@@ -37,7 +37,15 @@ async fn trades_arrive(world: &mut Pipeline, step: &Step) {
 #[when(expr = "a trade of {word} arrives at this moment")]
 async fn trade_now(world: &mut Pipeline, symbol: String) {
     let ts_us = chrono::Utc::now().timestamp_micros();
-    world.send(Trade { symbol, ts_us, price: "42000.1".to_owned(), qty: "0.005".to_owned(), id: None }).await;
+    world
+        .send(Trade {
+            symbol,
+            ts_us,
+            price: "42000.1".to_owned(),
+            qty: "0.005".to_owned(),
+            id: None,
+        })
+        .await;
 }
 
 #[given(expr = "a signal of {word} for {word} that lives {int} ms")]
@@ -64,7 +72,9 @@ async fn hash_shows(world: &mut Pipeline, key: String, step: &Step) {
     let expected = rows(step).remove(0);
     until(&key, async || {
         let hash = world.hash(&key).await?;
-        let equal = expected.iter().all(|(name, value)| hash.get(name).is_some_and(|found| same(found, value)));
+        let equal = expected
+            .iter()
+            .all(|(name, value)| hash.get(name).is_some_and(|found| same(found, value)));
         if equal { Ok(()) } else { Err(format!("{hash:?}")) }
     })
     .await;
@@ -90,8 +100,14 @@ async fn candles_in_the_making(world: &mut Pipeline, symbol: String) {
                 && number("low") == Some(expected.low)
                 && number("close") == Some(expected.close)
                 && hash.get("volume").is_some_and(|volume| lots(volume) == expected.lots)
-                && hash.get("trades").is_some_and(|trades| *trades == expected.trades.to_string());
-            if equal { Ok(()) } else { Err(format!("expected {expected:?}, found {hash:?}")) }
+                && hash
+                    .get("trades")
+                    .is_some_and(|trades| *trades == expected.trades.to_string());
+            if equal {
+                Ok(())
+            } else {
+                Err(format!("expected {expected:?}, found {hash:?}"))
+            }
         })
         .await;
     }
@@ -100,8 +116,16 @@ async fn candles_in_the_making(world: &mut Pipeline, symbol: String) {
 #[then(expr = "{word} expires in at least {int} and at most {int} seconds")]
 async fn expires(world: &mut Pipeline, key: String, least: i64, most: i64) {
     until(&key, async || {
-        let ttl: i64 = world.redis.ask(&["TTL", &key]).await.map_err(|error| error.to_string())?;
-        if (least..=most).contains(&ttl) { Ok(()) } else { Err(format!("TTL {ttl}")) }
+        let ttl: i64 = world
+            .redis
+            .ask(&["TTL", &key])
+            .await
+            .map_err(|error| error.to_string())?;
+        if (least..=most).contains(&ttl) {
+            Ok(())
+        } else {
+            Err(format!("TTL {ttl}"))
+        }
     })
     .await;
 }
@@ -109,7 +133,11 @@ async fn expires(world: &mut Pipeline, key: String, least: i64, most: i64) {
 #[then(expr = "{word} is gone")]
 async fn is_gone(world: &mut Pipeline, key: String) {
     until(&key, async || {
-        let exists: bool = world.redis.ask(&["EXISTS", &key]).await.map_err(|error| error.to_string())?;
+        let exists: bool = world
+            .redis
+            .ask(&["EXISTS", &key])
+            .await
+            .map_err(|error| error.to_string())?;
         if exists { Err("still there".to_owned()) } else { Ok(()) }
     })
     .await;
@@ -118,7 +146,11 @@ async fn is_gone(world: &mut Pipeline, key: String) {
 #[then(expr = "Redis holds the key {word}")]
 async fn is_there(world: &mut Pipeline, key: String) {
     until(&key, async || {
-        let exists: bool = world.redis.ask(&["EXISTS", &key]).await.map_err(|error| error.to_string())?;
+        let exists: bool = world
+            .redis
+            .ask(&["EXISTS", &key])
+            .await
+            .map_err(|error| error.to_string())?;
         if exists { Ok(()) } else { Err("not there".to_owned()) }
     })
     .await;
@@ -139,7 +171,10 @@ async fn documented_keys(world: &mut Pipeline) {
             ["candle", "current", timeframe, _] => ["1m", "5m", "15m", "1h", "4h", "1d"].contains(&timeframe),
             ["candle", "recent", _, _, start] => start.parse::<i64>().is_ok(),
             ["stream", "ticks" | "candles" | "open", partition] => partition.parse::<u16>().is_ok(),
-            ["stream", "signals" | "repairs" | "rollups" | "backups" | "dead" | "partitions" | "symbols"] => true,
+            [
+                "stream",
+                "signals" | "repairs" | "rollups" | "backups" | "dead" | "partitions" | "symbols",
+            ] => true,
             ["stream", "backups", "last"] => true,
             ["lease", "hot-writer" | "aggregator-admin", owner] => owner == "members" || owner.parse::<u16>().is_ok(),
             _ => false,
@@ -168,7 +203,10 @@ async fn subscriber(world: &mut Pipeline) {
         while let Some(message) = stream.next().await {
             let payload: String = message.get_payload().unwrap();
             let value = serde_json::from_str(&payload).unwrap_or(serde_json::Value::String(payload));
-            messages.lock().unwrap().push((message.get_channel_name().to_owned(), value));
+            messages
+                .lock()
+                .unwrap()
+                .push((message.get_channel_name().to_owned(), value));
         }
     });
 }
@@ -178,13 +216,22 @@ async fn message(world: &mut Pipeline, channel: String, step: &Step) {
     let expected = rows(step).remove(0);
     until(&channel, async || {
         let messages = world.messages.lock().unwrap();
-        let on_channel = messages.iter().filter(|(name, _)| *name == channel).map(|(_, message)| message);
+        let on_channel = messages
+            .iter()
+            .filter(|(name, _)| *name == channel)
+            .map(|(_, message)| message);
         let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let fits = |message: &&serde_json::Value| {
-            expected.iter().all(|(name, value)| message.get(name).is_some_and(|found| same(&text(found), value)))
+            expected
+                .iter()
+                .all(|(name, value)| message.get(name).is_some_and(|found| same(&text(found), value)))
         };
         let seen: Vec<_> = on_channel.collect();
-        if seen.iter().any(fits) { Ok(()) } else { Err(format!("{seen:?}")) }
+        if seen.iter().any(fits) {
+            Ok(())
+        } else {
+            Err(format!("{seen:?}"))
+        }
     })
     .await;
 }
@@ -197,15 +244,29 @@ async fn correction(world: &mut Pipeline, channel: String) {
         .filter(|(name, message)| *name == channel && message["final"] == true)
         .map(|(_, message)| message["revision"].as_str().unwrap().parse().unwrap())
         .collect();
-    assert!(revisions.len() >= 2 && revisions.is_sorted_by(|a, b| a < b), "{revisions:?}");
+    assert!(
+        revisions.len() >= 2 && revisions.is_sorted_by(|a, b| a < b),
+        "{revisions:?}"
+    );
 }
 
 #[then(expr = "{int} closed minute(s) of {word} is/are on its way to the history")]
 async fn closed(world: &mut Pipeline, count: usize, symbol: String) {
-    let stream = format!("stream:candles:{}", producer::partition(&symbol, acceptance::pipeline::PARTITIONS));
+    let stream = format!(
+        "stream:candles:{}",
+        producer::partition(&symbol, acceptance::pipeline::PARTITIONS)
+    );
     until(&stream, async || {
-        let length: usize = world.redis.ask(&["XLEN", &stream]).await.map_err(|error| error.to_string())?;
-        if length == count { Ok(()) } else { Err(format!("{length} entries")) }
+        let length: usize = world
+            .redis
+            .ask(&["XLEN", &stream])
+            .await
+            .map_err(|error| error.to_string())?;
+        if length == count {
+            Ok(())
+        } else {
+            Err(format!("{length} entries"))
+        }
     })
     .await;
 }

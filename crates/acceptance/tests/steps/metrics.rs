@@ -25,7 +25,10 @@ async fn metrics_there(world: &mut Pipeline, step: &Step) {
         let page = page(world, worker).await;
         let lines = [format!("# HELP {name} "), format!("# TYPE {name} {}", row["type"])];
         for line in lines {
-            assert!(page.lines().any(|found| found.starts_with(&line)), "{worker}: no `{line}` in\n{page}");
+            assert!(
+                page.lines().any(|found| found.starts_with(&line)),
+                "{worker}: no `{line}` in\n{page}"
+            );
         }
         let shows = samples(&page).keys().any(|sample| sample.starts_with(name.as_str()));
         assert!(shows, "{worker}: no sample of {name} in\n{page}");
@@ -38,7 +41,11 @@ async fn metric_is(world: &mut Pipeline, name: String, worker: String, value: f6
     until(&name, async || {
         let (_, page) = http::get(port, "/metrics").await?;
         let found = samples(&page).get(&name).copied();
-        if found == Some(value) { Ok(()) } else { Err(format!("{found:?}, not {value}")) }
+        if found == Some(value) {
+            Ok(())
+        } else {
+            Err(format!("{found:?}, not {value}"))
+        }
     })
     .await;
 }
@@ -77,14 +84,21 @@ async fn ask(world: &Pipeline, query: &str) -> Result<Vec<String>, String> {
     let (_, body) = http::get(*port, &format!("/api/v1/query?query={query}")).await?;
     let answer: serde_json::Value = serde_json::from_str(&body).map_err(|error| format!("{error}: {body}"))?;
     let results = answer["data"]["result"].as_array().ok_or(body)?;
-    Ok(results.iter().filter_map(|result| result["value"][1].as_str().map(str::to_owned)).collect())
+    Ok(results
+        .iter()
+        .filter_map(|result| result["value"][1].as_str().map(str::to_owned))
+        .collect())
 }
 
 #[then(expr = "Prometheus says that {int} workers are up")]
 async fn workers_up(world: &mut Pipeline, count: usize) {
     until("targets", async || {
         let up = ask(world, "up").await?;
-        if up == vec!["1"; count] { Ok(()) } else { Err(format!("{up:?}")) }
+        if up == vec!["1"; count] {
+            Ok(())
+        } else {
+            Err(format!("{up:?}"))
+        }
     })
     .await;
 }
@@ -93,14 +107,21 @@ async fn workers_up(world: &mut Pipeline, count: usize) {
 async fn prometheus_value(world: &mut Pipeline, name: String, value: u64) {
     until(&name, async || {
         let found = ask(world, &name).await?;
-        if found == [value.to_string()] { Ok(()) } else { Err(format!("{found:?}")) }
+        if found == [value.to_string()] {
+            Ok(())
+        } else {
+            Err(format!("{found:?}"))
+        }
     })
     .await;
 }
 
 #[when("promtool checks the alert rules")]
 async fn promtool(world: &mut Pipeline) {
-    let rules = project().join("deploy/prometheus/alerts.yml").canonicalize().expect("alert rules");
+    let rules = project()
+        .join("deploy/prometheus/alerts.yml")
+        .canonicalize()
+        .expect("alert rules");
     let outcome = run(&tool("promtool"), &["check", "rules", rules.to_str().unwrap()], &[]).await;
     world.outcome = Some(outcome);
 }

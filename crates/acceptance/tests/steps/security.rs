@@ -17,22 +17,36 @@ use super::hot::rows;
 #[given("Redis with the project's users")]
 async fn project_users(world: &mut Pipeline) {
     let rights = fs::read_to_string(project().join("redis/users.acl")).unwrap();
-    let users = rights.lines().filter(|line| line.starts_with("user ")).map(|line| match line.split(' ').nth(1) {
-        Some("default") | None => format!("{line}\n"),
-        Some(name) => format!("{line} >{name}\n"),
-    });
+    let users = rights
+        .lines()
+        .filter(|line| line.starts_with("user "))
+        .map(|line| match line.split(' ').nth(1) {
+            Some("default") | None => format!("{line}\n"),
+            Some(name) => format!("{line} >{name}\n"),
+        });
     let file = world.file("users.acl", &users.collect::<String>());
     world.users = true;
     let (url, password_file) = world.login("operator");
-    let config = RedisConfig { password_file: Some(password_file), ..redis_server::config(&url).unwrap() };
-    world.redis.restart_with(&["--aclfile", file.to_str().unwrap()], config).await.unwrap();
+    let config = RedisConfig {
+        password_file: Some(password_file),
+        ..redis_server::config(&url).unwrap()
+    };
+    world
+        .redis
+        .restart_with(&["--aclfile", file.to_str().unwrap()], config)
+        .await
+        .unwrap();
 }
 
 #[given(expr = "Redis wants the password {string}")]
 async fn requires_password(world: &mut Pipeline, password: String) {
     let url = format!("redis://:{password}@127.0.0.1:{}", world.redis.port().unwrap());
     let config = redis_server::config(&url).unwrap();
-    world.redis.restart_with(&["--requirepass", &password], config).await.unwrap();
+    world
+        .redis
+        .restart_with(&["--requirepass", &password], config)
+        .await
+        .unwrap();
 }
 
 #[given(expr = "the setting REDIS_URL is that of Redis with the password {string}")]
@@ -43,7 +57,10 @@ async fn url_with_password(world: &mut Pipeline, password: String) {
 
 #[given(expr = "a database server that wants a password, and workers with the password {string}")]
 async fn database_password(world: &mut Pipeline, password: String) {
-    let server = NativeServer::start(Some("the-right-one"), &[]).await.unwrap().expect("a native server");
+    let server = NativeServer::start(Some("the-right-one"), &[])
+        .await
+        .unwrap()
+        .expect("a native server");
     let url = server.config().url.expose().replace("the-right-one", &password);
     world.settings.insert("DATABASE_URL".to_owned(), url);
     world.other_server = Some(server);
@@ -60,9 +77,32 @@ async fn tls(world: &mut Pipeline) {
         let outcome = run(Path::new("openssl"), arguments, &[]).await;
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
     };
-    openssl(&[&new_key[..], &["-x509", "-keyout", &authority_key, "-out", &authority, "-subj", "/CN=authority"]].concat()).await;
+    openssl(
+        &[
+            &new_key[..],
+            &[
+                "-x509",
+                "-keyout",
+                &authority_key,
+                "-out",
+                &authority,
+                "-subj",
+                "/CN=authority",
+            ],
+        ]
+        .concat(),
+    )
+    .await;
     openssl(&[&new_key[..], &["-keyout", &key, "-out", &request, "-subj", "/CN=redis"]].concat()).await;
-    let signer = ["-CA", &authority, "-CAkey", &authority_key, "-CAcreateserial", "-extfile", &names];
+    let signer = [
+        "-CA",
+        &authority,
+        "-CAkey",
+        &authority_key,
+        "-CAcreateserial",
+        "-extfile",
+        &names,
+    ];
     openssl(&[&["x509", "-req", "-in", &request, "-out", &certificate], &signer[..]].concat()).await;
 
     let port = world.redis.port().unwrap();
@@ -70,10 +110,23 @@ async fn tls(world: &mut Pipeline) {
         ca_file: Some(authority.clone().into()),
         ..redis_server::config(&format!("rediss://127.0.0.1:{port}")).unwrap()
     };
-    world.settings.insert("STORAGE_REDIS__CA_FILE".to_owned(), authority.clone());
+    world
+        .settings
+        .insert("STORAGE_REDIS__CA_FILE".to_owned(), authority.clone());
     let port = port.to_string();
-    let files = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &authority];
-    let options = [&["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no"], &files[..]].concat();
+    let files = [
+        "--tls-cert-file",
+        &certificate,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &authority,
+    ];
+    let options = [
+        &["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no"],
+        &files[..],
+    ]
+    .concat();
     world.redis.restart_with(&options, config).await.unwrap();
 }
 
@@ -85,14 +138,21 @@ async fn refuses(world: &mut Pipeline, step: &Step) {
             redis_server::config(&format!("redis://127.0.0.1:{}", world.redis.port().unwrap())).unwrap()
         } else {
             let (url, password_file) = world.login(user);
-            RedisConfig { password_file: Some(password_file), ..redis_server::config(&url).unwrap() }
+            RedisConfig {
+                password_file: Some(password_file),
+                ..redis_server::config(&url).unwrap()
+            }
         };
         let mut cmd = redis::Cmd::new();
         command.split(' ').for_each(|word| {
             cmd.arg(word);
         });
-        let answer = cmd.query_async::<redis::Value>(&mut Connection::ordinary(&config)).await;
-        let refused = answer.as_ref().is_err_and(|error| matches!(error.code(), Some("NOPERM" | "NOAUTH")));
+        let answer = cmd
+            .query_async::<redis::Value>(&mut Connection::ordinary(&config))
+            .await;
+        let refused = answer
+            .as_ref()
+            .is_err_and(|error| matches!(error.code(), Some("NOPERM" | "NOAUTH")));
         assert!(refused, "{user}: {command}: {answer:?}");
     }
 }

@@ -58,7 +58,11 @@ async fn copies(world: &mut Pipeline, copies: usize) {
 }
 
 fn numbered(name: &str, copy: usize) -> String {
-    if copy == 1 { name.to_owned() } else { format!("{name} {copy}") }
+    if copy == 1 {
+        name.to_owned()
+    } else {
+        format!("{name} {copy}")
+    }
 }
 
 #[given(expr = "the setting {word} is {string}")]
@@ -161,11 +165,21 @@ async fn exit_code(world: &mut Pipeline, code: i32) {
 #[then(expr = "it says {string}")]
 async fn says(world: &mut Pipeline, text: String) {
     let outcome = world.outcome();
-    assert!(outcome.says(&text), "no {text:?} in:\n{}\n{}", outcome.stdout, outcome.stderr);
+    assert!(
+        outcome.says(&text),
+        "no {text:?} in:\n{}\n{}",
+        outcome.stdout,
+        outcome.stderr
+    );
 }
 
 #[then(expr = "it does not say {string}")]
 async fn does_not_say(world: &mut Pipeline, text: String) {
     let outcome = world.outcome();
-    assert!(!outcome.says(&text), "{text:?} in:\n{}\n{}", outcome.stdout, outcome.stderr);
+    assert!(
+        !outcome.says(&text),
+        "{text:?} in:\n{}\n{}",
+        outcome.stdout,
+        outcome.stderr
+    );
 }
