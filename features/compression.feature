@@ -1,6 +1,9 @@
 Feature: Compression
   Chunks older than a day take a fraction of their space, and are read as before.
 
+  Background:
+    Given the setting STORAGE_ADMIN__POLICY_INTERVAL is "2s"
+
   @community
   Scenario: The policy compresses chunks older than 24 hours
     Given a running pipeline

@@ -2,7 +2,8 @@ Feature: Larger timeframes
   Whoever looks at hours and days reads ready tables; they say the same as a grouping of the minutes.
 
   Background:
-    Given a running pipeline
+    Given the setting STORAGE_ADMIN__POLICY_INTERVAL is "2s"
+    And a running pipeline
 
   Scenario: Recent trades and old ones
     Given trades of 5 days ago up to now
