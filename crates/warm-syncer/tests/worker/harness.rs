@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::redis::connection::Connection;
-use storage_core::redis::partitions;
+use storage_core::redis::{functions, partitions};
 use storage_core::redis::position::position_of;
 use storage_core::redis::stream::{Stream, WARM_SYNCER, range};
 use storage_core::testing::postgres::TestDatabase;
@@ -33,6 +33,7 @@ impl Stores {
     pub(crate) async fn with(database: TestDatabase) -> Self {
         let redis = TestRedis::start().await;
         partitions::store_once(&mut redis.connect(), PARTITIONS).await.unwrap();
+        functions::load(&mut redis.connect()).await.unwrap();
         Self { redis, database }
     }
 

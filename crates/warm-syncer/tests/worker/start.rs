@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use storage_core::postgres::edition::Edition;
-use storage_core::redis::partitions;
+use storage_core::redis::{functions, partitions};
 use storage_core::testing::postgres::TestDatabase;
 use storage_core::testing::redis::TestRedis;
 
@@ -14,7 +14,17 @@ const NOWHERE: &str = "postgres://postgres@127.0.0.1:1/market";
 async fn redis_with(partitions: u16) -> TestRedis {
     let redis = TestRedis::start().await;
     partitions::store_once(&mut redis.connect(), partitions).await.unwrap();
+    functions::load(&mut redis.connect()).await.unwrap();
     redis
+}
+
+#[tokio::test]
+async fn missing_functions_name_the_command() {
+    let redis = TestRedis::start().await;
+    partitions::store_once(&mut redis.connect(), PARTITIONS).await.unwrap();
+    let (status, log) = Worker::start(redis.url(), NOWHERE, &[]).ended().await;
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("run `aggregator-admin migrate`"), "{log}");
 }
 
 #[tokio::test]
