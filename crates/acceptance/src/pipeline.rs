@@ -131,6 +131,16 @@ impl Pipeline {
         self.succeeded();
     }
 
+    /// Lets go of the workers and the database. Not left to dropping: that waits for the server, and the server may wait for
+    /// another scenario's connection, which on the same thread would wait for this.
+    pub async fn close(&mut self) {
+        self.workers.clear();
+        let database = self.database.take();
+        tokio::task::spawn_blocking(move || drop(database))
+            .await
+            .expect("to drop the database");
+    }
+
     /// The database's URL.
     ///
     /// # Panics

@@ -100,15 +100,18 @@ async fn run(edition: Edition, first: Edition) -> bool {
             let passed = matches!(finished, ScenarioFinished::StepPassed);
             let counter = if passed { &PASSED } else { &FAILED };
             counter.fetch_add(1, Ordering::Relaxed);
-            if let Some(world) = world.filter(|_| !passed) {
-                println!(
-                    "--- logs of the scenario that failed: {} ({})\n{}",
-                    scenario.name,
-                    world.edition,
-                    world.logs()
-                );
-            }
-            Box::pin(async {})
+            Box::pin(async move {
+                let Some(world) = world else { return };
+                if !passed {
+                    println!(
+                        "--- logs of the scenario that failed: {} ({})\n{}",
+                        scenario.name,
+                        world.edition,
+                        world.logs()
+                    );
+                }
+                world.close().await;
+            })
         })
         .filter_run(project().join("features"), chosen)
         .await;
