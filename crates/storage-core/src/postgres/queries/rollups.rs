@@ -49,11 +49,12 @@ async fn refresh_continuous(
     timeframe: Timeframe,
     range: TimeRange,
 ) -> QueryResult<()> {
-    // A bucket that is not over stays unmade: once made, it would be read as it was then, and not from the smaller
-    // timeframe, until its policy comes to it, which for a day is tomorrow.
-    let over_us = timeframe.bucket_start_us(Utc::now().timestamp_micros());
+    // A bucket stays unmade until it has been over for its own length, as in the policies (`end_offset`): once made, it is read
+    // as it was then, and not from the smaller timeframe, until its policy comes to it again, which for a day is tomorrow. And
+    // candles of its last minutes may still be on their way when it ends.
+    let settled_us = timeframe.bucket_start_us(Utc::now().timestamp_micros() - timeframe.micros());
     let widened = range.widened_to(timeframe);
-    let to_us = widened.to_us.min(over_us);
+    let to_us = widened.to_us.min(settled_us);
     if to_us <= widened.from_us {
         return Ok(());
     }
