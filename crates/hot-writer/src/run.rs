@@ -1,10 +1,7 @@
 //! The worker: what must be true before it starts, and the tasks that it is made of.
 
 use anyhow::Result;
-use storage_core::config::Misconfigured;
-use storage_core::redis::connection::{self, Connection, explained};
-use storage_core::redis::functions::{self, FunctionsError};
-use storage_core::redis::partitions;
+use storage_core::redis::startup;
 use storage_core::retry::Retry;
 use storage_core::service::Service;
 use storage_core::telemetry;
@@ -35,8 +32,10 @@ pub(crate) async fn run(config: Config) -> Result<()> {
 
     let retry = Retry::new("checking what Redis holds", &token)
         .readiness(&readiness, "redis")
-        .permanent_if(is_permanent);
-    retry.run(|| check(&config)).await?;
+        .permanent_if(startup::is_permanent);
+    retry
+        .run(|| startup::check(&config.redis, config.stream.partitions))
+        .await?;
 
     service.spawn(
         "partitions",
@@ -45,21 +44,4 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     service.spawn("signals", signals::activate(config.clone(), readiness, token.clone()));
     service.spawn("trim", trim::trim(config, token));
     service.run().await
-}
-
-async fn check(config: &Config) -> Result<()> {
-    let mut conn = Connection::ordinary(&config.redis);
-    let stored = partitions::stored(&mut conn)
-        .await
-        .map_err(|error| explained(error, &config.redis))?;
-    partitions::check(stored, config.stream.partitions)?;
-    functions::check(&mut conn).await.map_err(|error| match error {
-        FunctionsError::Redis(error) => explained(error, &config.redis),
-        unusable => unusable.into(),
-    })
-}
-
-/// What waiting does not mend: a wrong configuration, a wrong password, missing or old functions.
-fn is_permanent(error: &anyhow::Error) -> bool {
-    Misconfigured::caused(error) || error.is::<FunctionsError>() || connection::is_permanent(error)
 }

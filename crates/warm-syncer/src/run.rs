@@ -6,9 +6,8 @@ use storage_core::postgres::connection::ConnectError;
 use storage_core::postgres::error::Fault;
 use storage_core::postgres::migrations::{self, MigrationError};
 use storage_core::postgres::pool::Pool;
-use storage_core::redis::connection::{Connection, explained, is_permanent};
-use storage_core::redis::functions::{self, FunctionsError};
-use storage_core::redis::partitions;
+use storage_core::redis::connection::Connection;
+use storage_core::redis::startup;
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
 use storage_core::retry::Retry;
 use storage_core::service::Service;
@@ -46,8 +45,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let stop = service.token();
     Retry::new("checking what Redis holds", &stop)
         .readiness(&readiness, "redis")
-        .permanent_if(|error| Misconfigured::caused(error) || error.is::<FunctionsError>() || is_permanent(error))
-        .run(async || check_redis(&config).await)
+        .permanent_if(startup::is_permanent)
+        .run(async || startup::check(&config.redis, config.stream.partitions).await)
         .await?;
     let pool = Pool::new(&config.postgres, WARM_SYNCER);
     Retry::new("asking PostgreSQL for its schema", &stop)
@@ -76,17 +75,6 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         backlog::watch(redis, crew.pool.clone(), streams, crew.readiness.clone()),
     );
     service.run().await
-}
-
-async fn check_redis(config: &Config) -> anyhow::Result<()> {
-    let mut redis = Connection::ordinary(&config.redis);
-    let stored = partitions::stored(&mut redis).await;
-    let stored = stored.map_err(|error| explained(error, &config.redis))?;
-    partitions::check(stored, config.stream.partitions)?;
-    functions::check(&mut redis).await.map_err(|error| match error {
-        FunctionsError::Redis(error) => explained(error, &config.redis),
-        unusable => unusable.into(),
-    })
 }
 
 async fn check_schema(pool: &Pool) -> anyhow::Result<()> {

@@ -17,6 +17,7 @@ pub mod lease;
 pub mod partitions;
 pub mod position;
 mod reply;
+pub mod startup;
 pub mod stream;
 pub mod symbols;
 pub mod transfer;
