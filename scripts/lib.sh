@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 
 PROJECT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-DEV=${DEV_DIR:-${STORAGE_DEV_DIR:-$PROJECT/.dev}}
+DEV=${DEV_DIR:-$PROJECT/.dev}
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 
