@@ -84,7 +84,11 @@ impl RedisConfig {
         let (scheme, rest) = url.split_once("://").unwrap_or(("redis", url));
         let scheme = scheme.split('+').next().unwrap_or(scheme);
         let login = &rest[..rest.rfind('@').map_or(0, |at| at + 1)];
-        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        let host = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host.to_owned()
+        };
         Self {
             url: SecretUrl::new(format!("{scheme}://{login}{host}:{port}")),
             ..self.clone()
@@ -153,7 +157,10 @@ mod tests {
     #[test]
     fn a_node_of_a_cluster_is_reached_with_the_clusters_login() {
         let config = RedisConfig::at("rediss+cluster://u:p@a:1,b:2").unwrap();
-        assert_eq!(config.for_node("10.0.0.7", 7000).url.expose(), "rediss://u:p@10.0.0.7:7000");
+        assert_eq!(
+            config.for_node("10.0.0.7", 7000).url.expose(),
+            "rediss://u:p@10.0.0.7:7000"
+        );
         assert_eq!(config.for_node("::1", 7000).url.expose(), "rediss://u:p@[::1]:7000");
     }
 

@@ -117,9 +117,16 @@ mod tests {
             panic!("no sentinels");
         };
         assert_eq!(addresses(&sentinels), ["a:26379", "b:2"]);
-        assert!(sentinels.iter().all(|sentinel| sentinel.redis_settings().password().is_none()));
+        assert!(
+            sentinels
+                .iter()
+                .all(|sentinel| sentinel.redis_settings().password().is_none())
+        );
         assert_eq!(master, "market");
-        assert_eq!((node.redis_settings().username(), node.redis_settings().db()), (Some("u"), 3));
+        assert_eq!(
+            (node.redis_settings().username(), node.redis_settings().db()),
+            (Some("u"), 3)
+        );
     }
 
     #[test]

@@ -16,12 +16,10 @@ use futures::future::try_join_all;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
-use redis::cluster_routing::{
-    AggregateOp, MultipleNodeRoutingInfo, ResponsePolicy, Route, RoutingInfo, SingleNodeRoutingInfo, Slot, SlotAddr,
-};
+use redis::cluster_routing::{MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, Slot, SlotAddr};
 use redis::{
-    Arg, AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, Pipeline, RedisError,
-    RedisFuture, RedisResult, TlsCertificates, Value, cmd,
+    Arg, AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
+    FromRedisValue, Pipeline, RedisError, RedisFuture, RedisResult, TlsCertificates, Value, cmd,
 };
 
 use crate::config::redis::RedisConfig;
@@ -95,23 +93,24 @@ impl Connection {
         Ok(Live::Server(opened))
     }
 
-    /// Asks every master of a cluster, and returns the smallest of the numbers that they answer with; the same as asking the
-    /// server where there is only one.
+    /// What each master of a cluster answers, or the one server that there is.
     ///
     /// # Errors
-    /// When Redis can't be asked.
-    pub async fn least_of_masters(&mut self, command: &Cmd) -> RedisResult<i64> {
-        let result = match self.live().await? {
-            Live::Server(server) => command.query_async(server).await,
-            Live::Cluster(cluster) => {
-                let everywhere = RoutingInfo::MultiNode((
-                    MultipleNodeRoutingInfo::AllMasters,
-                    Some(ResponsePolicy::Aggregate(AggregateOp::Min)),
-                ));
-                let answer = cluster.route_command(command.clone(), everywhere).await;
-                answer.and_then(|answer| redis::from_redis_value(answer).map_err(RedisError::from))
-            }
-        };
+    /// When one of them can't be asked or refuses.
+    pub async fn of_every_master<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<Vec<T>> {
+        let result = async {
+            let cluster = match self.live().await? {
+                Live::Server(server) => return Ok(vec![command.query_async(server).await?]),
+                Live::Cluster(cluster) => cluster,
+            };
+            let everywhere = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+            let Value::Map(answers) = cluster.route_command(command.clone(), everywhere).await? else {
+                return Err((ErrorKind::UnexpectedReturnType, "no answers by node").into());
+            };
+            let read = |(_, answer): (Value, Value)| Ok(redis::from_redis_value(answer.extract_error()?)?);
+            answers.into_iter().map(read).collect()
+        }
+        .await;
         self.settle(result, |_| false)
     }
 

@@ -51,9 +51,11 @@ pub async fn load(conn: &mut impl ConnectionLike) -> RedisResult<()> {
 pub async fn check(conn: &mut Connection) -> Result<(), FunctionsError> {
     let mut ask = cmd("FCALL_RO");
     ask.arg("storage_version").arg(0);
-    match conn.least_of_masters(&ask).await {
-        Ok(found) if found < VERSION => Err(FunctionsError::Old { found }),
-        Ok(_) => Ok(()),
+    match conn.of_every_master::<i64>(&ask).await {
+        Ok(found) => match found.into_iter().min() {
+            Some(found) if found < VERSION => Err(FunctionsError::Old { found }),
+            _ => Ok(()),
+        },
         Err(error) if error.to_string().contains("Function not found") => Err(FunctionsError::Missing),
         Err(error) => Err(error.into()),
     }
