@@ -204,8 +204,9 @@ impl GroupReader {
             .await
         {
             Ok(retired) if retired.is_empty() => {}
+            // Before Redis 7.2 also those that were only given nothing for so long; they come back with their next entry.
             Ok(retired) => {
-                tracing::info!(stream = %self.stream, group = self.options.group, ?retired, "consumers are gone")
+                tracing::debug!(stream = %self.stream, group = self.options.group, ?retired, "consumers are gone")
             }
             Err(error) => {
                 tracing::warn!(stream = %self.stream, %error, "could not take gone consumers out of the group")

@@ -15,7 +15,8 @@ pub struct Group {
     pub stream: Stream,
     /// How far it is.
     pub position: Position,
-    /// Time since one of its consumers last asked for entries, in ms; `None` where it has no consumers.
+    /// Time since one of its consumers last asked for entries, before Redis 7.2 since it last got some, in ms; `None` where it
+    /// has no consumers.
     pub idle_ms: Option<u64>,
 }
 
