@@ -12,10 +12,12 @@
 
 pub mod database;
 pub mod http;
+pub mod load;
 pub mod oracle;
 pub mod pipeline;
 pub mod process;
 pub mod producer;
+pub mod publisher;
 pub mod redis_server;
 pub mod requirements;
 pub mod wait;
