@@ -17,6 +17,7 @@ pub mod oracle;
 pub mod pipeline;
 pub mod process;
 pub mod producer;
+pub mod proxy;
 pub mod publisher;
 pub mod redis_server;
 pub mod requirements;
