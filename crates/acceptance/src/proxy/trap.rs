@@ -89,8 +89,7 @@ impl Armed {
         let pattern = &self.trap.pattern;
         let kept = earlier.len().min(pattern.len().saturating_sub(1));
         let text = [&earlier[earlier.len() - kept..], read].concat();
-        let mut places = text.windows(pattern.len()).enumerate();
-        while let Some((at, window)) = places.next() {
+        for (at, window) in text.windows(pattern.len()).enumerate() {
             if window != pattern {
                 continue;
             }
