@@ -11,8 +11,10 @@
 )]
 
 pub mod database;
+pub mod faults;
 pub mod http;
 pub mod load;
+pub mod network;
 pub mod oracle;
 pub mod pipeline;
 pub mod process;
