@@ -11,11 +11,16 @@
 )]
 
 pub mod database;
+pub mod faults;
 pub mod http;
+pub mod load;
+pub mod network;
 pub mod oracle;
 pub mod pipeline;
 pub mod process;
 pub mod producer;
+pub mod proxy;
+pub mod publisher;
 pub mod redis_server;
 pub mod requirements;
 pub mod wait;

@@ -10,7 +10,7 @@ use chrono::DateTime;
 pub const DECIMALS: usize = 8;
 
 /// A trade that must be counted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Trade {
     /// What was traded.
     pub symbol: String,

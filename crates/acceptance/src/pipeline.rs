@@ -19,9 +19,11 @@ use storage_core::testing::process::ServerProcess;
 use tempfile::TempDir;
 
 use crate::database;
+use crate::network::Network;
 use crate::oracle::{Bar, Bars, Trade};
 use crate::process::{Outcome, Worker, program, run};
 use crate::producer::{self, Fields};
+use crate::publisher::Publisher;
 use crate::redis_server::RedisServer;
 use crate::requirements::tool;
 
@@ -74,6 +76,10 @@ pub struct Pipeline {
     pub users: bool,
     /// A database server of this scenario alone.
     pub other_server: Option<NativeServer>,
+    /// The network between the workers and their stores, where it can fail.
+    pub network: Option<Network>,
+    /// The feed handler that sends beside the steps.
+    pub publisher: Option<Publisher>,
     /// A Prometheus, and its port.
     pub prometheus: Option<(ServerProcess, u16)>,
     /// The trades that were sent and must be counted, in order.
@@ -101,6 +107,8 @@ impl Pipeline {
             said: BTreeMap::new(),
             users: false,
             other_server: None,
+            network: None,
+            publisher: None,
             prometheus: None,
             trades: Vec::new(),
             messages: Messages::default(),
@@ -134,9 +142,10 @@ impl Pipeline {
     /// Lets go of the workers and the database. Not left to dropping: that waits for the server, and the server may wait for
     /// another scenario's connection, which on the same thread would wait for this.
     pub async fn close(&mut self) {
+        self.publisher = None;
         self.workers.clear();
-        let database = self.database.take();
-        tokio::task::spawn_blocking(move || drop(database))
+        let servers = (self.database.take(), self.other_server.take());
+        tokio::task::spawn_blocking(move || drop(servers))
             .await
             .expect("to drop the database");
     }
@@ -201,6 +210,9 @@ impl Pipeline {
         }
         environment.insert("STORAGE_SERVICE__INSTANCE".to_owned(), instance.replace(' ', "-"));
         environment.extend(self.settings.clone());
+        if let Some(network) = self.network.as_ref().filter(|_| instance != "tick-replayer") {
+            network.route(instance, &mut environment);
+        }
         environment.into_iter().collect()
     }
 

@@ -1,5 +1,7 @@
 //! A Redis with the project's own configuration for each scenario, or the one that `REDIS_URL` names, emptied.
 
+mod faults;
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +14,7 @@ use storage_core::testing::process::{PATIENCE, ServerProcess};
 use tempfile::TempDir;
 
 use crate::process::project;
+pub use faults::{LIBFAKETIME, Written};
 
 /// A Redis that only one scenario uses.
 #[derive(Debug)]
@@ -20,6 +23,7 @@ pub struct RedisServer {
     pub config: RedisConfig,
     port: Option<u16>,
     options: Vec<String>,
+    clock: Option<PathBuf>,
     // Before `data`, as fields are dropped in order: a Redis whose folder is gone does not end.
     process: Option<ServerProcess>,
     data: TempDir,
@@ -37,6 +41,7 @@ impl RedisServer {
                 config: config(&url)?,
                 port: None,
                 options: Vec::new(),
+                clock: None,
                 data,
                 process: None,
             };
@@ -52,6 +57,7 @@ impl RedisServer {
                 config: config(&url)?,
                 port: Some(port),
                 options: Vec::new(),
+                clock: None,
                 data: TempDir::new()?,
                 process: None,
             };
@@ -87,14 +93,17 @@ impl RedisServer {
         let port = self.port()?.to_string();
         let conf = project().join("redis/redis.conf");
         let folder = self.folder().to_str().context("a folder name")?.to_owned();
-        let mut command = vec![
+        let environment = self.clock_environment();
+        let mut command = vec!["env"];
+        command.extend(environment.iter().map(String::as_str));
+        command.extend([
             "redis-server",
             conf.to_str().context("a file name")?,
             "--port",
             &port,
             "--dir",
             &folder,
-        ];
+        ]);
         command.extend(self.options.iter().map(String::as_str));
         let process = ServerProcess::start(&command, "KILL", TempDir::new()?)?;
         let own = async || {

@@ -34,20 +34,18 @@ async fn empty_database(world: &mut Pipeline) {
 
 #[given("a running pipeline")]
 async fn running_pipeline(world: &mut Pipeline) {
-    copies(world, 1).await;
+    copies(world, [1; 3]).await;
 }
 
 #[given(expr = "a running pipeline with {int} hot-writers and {int} warm-syncers")]
-async fn running_copies(world: &mut Pipeline, copies_each: usize, warm_syncers: usize) {
-    assert_eq!(copies_each, warm_syncers);
-    copies(world, copies_each).await;
+async fn running_copies(world: &mut Pipeline, hot_writers: usize, warm_syncers: usize) {
+    copies(world, [hot_writers, warm_syncers, 1]).await;
 }
 
-async fn copies(world: &mut Pipeline, copies: usize) {
+async fn copies(world: &mut Pipeline, copies: [usize; 3]) {
     world.migrate().await;
-    for name in WORKERS {
-        let count = if name == "aggregator-admin" { 1 } else { copies };
-        for copy in 1..=count {
+    for (name, copies) in WORKERS.into_iter().zip(copies) {
+        for copy in 1..=copies {
             world.launch(&numbered(name, copy));
         }
     }

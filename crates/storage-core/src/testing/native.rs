@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
@@ -29,7 +31,11 @@ const SETTINGS: [&str; 8] = [
 #[derive(Debug)]
 pub struct NativeServer {
     config: PostgresConfig,
-    _process: ServerProcess,
+    command: Vec<String>,
+    small_disk: Option<PathBuf>,
+    process: Option<ServerProcess>,
+    /// While it is stopped.
+    folder: Option<Arc<TempDir>>,
 }
 
 impl NativeServer {
@@ -39,6 +45,23 @@ impl NativeServer {
     /// # Errors
     /// When it does not start.
     pub async fn start(password: Option<&str>, settings: &[&str]) -> anyhow::Result<Option<Self>> {
+        Self::start_on(password, settings, None).await
+    }
+
+    /// Starts a server that sees, beside its usual disk, one of so many megabytes at [`NativeServer::small_disk`]. What is on
+    /// that is gone when the server stops.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_with_small_disk(megabytes: u32) -> anyhow::Result<Option<Self>> {
+        Self::start_on(None, &[], Some(megabytes)).await
+    }
+
+    async fn start_on(
+        password: Option<&str>,
+        settings: &[&str],
+        small_disk_megabytes: Option<u32>,
+    ) -> anyhow::Result<Option<Self>> {
         let Some(programs) = tool("PG_BIN", PG_BIN).filter(|folder| folder.join("initdb").exists()) else {
             return Ok(None);
         };
@@ -63,27 +86,66 @@ impl NativeServer {
         );
 
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
+        let small_disk = small_disk_megabytes.map(|_| folder.path().join("small-disk"));
+        let mut command = Vec::new();
+        if let (Some(disk), Some(megabytes)) = (&small_disk, small_disk_megabytes) {
+            fs::create_dir(disk)?;
+            command.extend(["env".to_owned(), format!("SMALL_DISK={megabytes}m {}", text(disk)?)]);
+        }
         let server = programs.join("postgres");
-        let mut command = vec![text(&server)?, "-D", text(&data)?, "-p", &port];
+        command.extend([text(&server)?, "-D", text(&data)?, "-p", &port].map(str::to_owned));
         // Of two values the later counts.
         for setting in SETTINGS.iter().chain(settings) {
-            command.extend(["-c", setting]);
+            command.extend(["-c", setting].map(str::to_owned));
         }
-        let process = ServerProcess::start(&command, "QUIT", folder)?;
         let login = password.map(|password| format!(":{password}")).unwrap_or_default();
-        let config = super::postgres::patient(&format!("postgres://postgres{login}@127.0.0.1:{port}/postgres"))?;
-        process
-            .until(PATIENCE, async || connect(&config, "test").await.ok())
-            .await
-            .context("native server")?;
-        Ok(Some(Self {
-            config,
-            _process: process,
-        }))
+        let mut server = Self {
+            config: super::postgres::patient(&format!("postgres://postgres{login}@127.0.0.1:{port}/postgres"))?,
+            command,
+            small_disk,
+            process: None,
+            folder: Some(folder.into()),
+        };
+        server.resume().await?;
+        Ok(Some(server))
     }
 
     /// How its superuser reaches it.
     pub fn config(&self) -> &PostgresConfig {
         &self.config
+    }
+
+    /// The folder that is a disk of its own, if the server was started with one.
+    pub fn small_disk(&self) -> Option<&Path> {
+        self.small_disk.as_deref()
+    }
+
+    /// Ends the server in mid-flow; the next start recovers from its log. Its data stays.
+    ///
+    /// # Errors
+    /// When it has gone already.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        if let Some(process) = self.process.take() {
+            self.folder = Some(process.stop()?);
+        }
+        Ok(())
+    }
+
+    /// Starts it again after [`NativeServer::stop`], at the same address.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn resume(&mut self) -> anyhow::Result<()> {
+        let Some(folder) = self.folder.take() else {
+            return Ok(());
+        };
+        let command: Vec<&str> = self.command.iter().map(String::as_str).collect();
+        let process = ServerProcess::start(&command, "QUIT", folder)?;
+        process
+            .until(PATIENCE, async || connect(&self.config, "test").await.ok())
+            .await
+            .context("native server")?;
+        self.process = Some(process);
+        Ok(())
     }
 }

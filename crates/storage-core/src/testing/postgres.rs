@@ -44,6 +44,8 @@ pub struct TestDatabase {
 enum Host {
     /// Ends with the test.
     Own { _server: ServerProcess },
+    /// Goes with its server, which the test has.
+    Lent,
     /// Serves other tests too; the database is dropped.
     Shared { admin: PostgresConfig, database: String },
 }
@@ -75,6 +77,28 @@ impl TestDatabase {
             each.extend(Self::start(edition).await);
         }
         each
+    }
+
+    /// An empty database, without schema and extension, on a server of this test's own; on its small disk where it has one.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn on(server: &NativeServer) -> anyhow::Result<Self> {
+        let admin = server.config();
+        let mut tablespace = "pg_default";
+        if let Some(disk) = server.small_disk() {
+            tablespace = "small";
+            let create = format!("CREATE TABLESPACE {tablespace} LOCATION '{}'", text(disk)?);
+            execute(admin, &create).await?;
+        }
+        let database = unique_name();
+        let create = format!("CREATE DATABASE {database} TEMPLATE template0 TABLESPACE {tablespace}");
+        execute(admin, &create).await?;
+        Ok(Self {
+            config: at_database(admin, &database)?,
+            edition: Edition::Apache,
+            host: Host::Lent,
+        })
     }
 
     async fn open(edition: Edition, migrated: bool) -> anyhow::Result<Option<Self>> {

@@ -1,23 +1,25 @@
 //! Servers that tests start: none outlives the test's process, however that ends.
 
-use std::fs::File;
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{env, io};
 
 use tempfile::TempDir;
 
-/// Ends the server when its own standard input ends, which is when the test's process is gone. Itself it survives the
-/// signals that a terminal or a test runner sends to all.
+/// Ends the server when its own standard input ends, which is when the test's process is gone, or says that the folder is to
+/// be kept. Itself it survives the signals that a terminal or a test runner sends to all.
 const WATCHED: &str = r#"
 trap '' HUP INT TERM
 "$@" </dev/null &
 server=$!
-cat >/dev/null
+read -r word
 kill -"$STOP_SIGNAL" $server 2>/dev/null
 wait $server
-rm -rf "$DATA""#;
+[ "$word" = keep ] || rm -rf "$DATA""#;
 
 /// How long a server may take to start.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,7 +43,7 @@ pub fn text(path: &Path) -> io::Result<&str> {
 #[derive(Debug)]
 pub struct ServerProcess {
     child: Child,
-    folder: TempDir,
+    folder: Arc<TempDir>,
 }
 
 impl ServerProcess {
@@ -50,8 +52,12 @@ impl ServerProcess {
     ///
     /// # Errors
     /// When it can't be started.
-    pub fn start(command: &[&str], stop_signal: &str, folder: TempDir) -> io::Result<Self> {
-        let log = File::create(log_file(folder.path()))?;
+    pub fn start(command: &[&str], stop_signal: &str, folder: impl Into<Arc<TempDir>>) -> io::Result<Self> {
+        let folder = folder.into();
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log_file(folder.path()))?;
         let child = Command::new("sh")
             .args(["-c", WATCHED, "sh"])
             .args(command)
@@ -67,6 +73,17 @@ impl ServerProcess {
     /// Where the server may keep its files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Ends the server and keeps its folder.
+    ///
+    /// # Errors
+    /// When nobody is there to be told; then the folder may be gone.
+    pub fn stop(mut self) -> io::Result<Arc<TempDir>> {
+        if let Some(stdin) = &mut self.child.stdin {
+            stdin.write_all(b"keep\n")?;
+        }
+        Ok(self.folder.clone())
     }
 
     /// Asks `ready` until it has an answer.

@@ -1,0 +1,217 @@
+//! Faults that can be made on one machine, each as one call on a [`Pipeline`]: what features and a soak test share.
+//!
+//! A fault that lasts has an end of its own kind: frozen workers wake up, servers come back, the network heals.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use nix::sys::signal::Signal;
+use redis::RedisResult;
+use storage_core::redis::stream::Stream;
+use tokio::time::sleep;
+
+use crate::network::Store;
+use crate::pipeline::Pipeline;
+use crate::proxy::Proxy;
+use crate::wait::PATIENCE;
+
+/// What the network does for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weather {
+    /// Every connection is reset, and then again and again.
+    Resets,
+    /// Nothing that is sent arrives and nothing is closed.
+    Silent,
+    /// New connections are dropped, and the open ones are reset.
+    Refusing,
+    /// Each piece takes some milliseconds.
+    Slow,
+    /// What is sent arrives in pieces of a few bytes.
+    Sliced,
+}
+
+impl Weather {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::Resets, Self::Silent, Self::Refusing, Self::Slow, Self::Sliced];
+
+    fn begin(self, way: &Proxy) {
+        match self {
+            Self::Resets => way.reset(),
+            Self::Silent => way.silence(),
+            Self::Refusing => {
+                way.refuse();
+                way.reset();
+            }
+            Self::Slow => way.slow(Duration::from_millis(20)),
+            Self::Sliced => way.slice(7),
+        }
+    }
+}
+
+/// Between two resets.
+const RESET_INTERVAL: Duration = Duration::from_millis(300);
+
+impl Pipeline {
+    /// Kills a worker (SIGKILL) and waits until it is gone.
+    pub async fn kill_worker(&mut self, name: &str) {
+        self.worker(name).signal(Signal::SIGKILL);
+        self.worker(name).ended(PATIENCE).await;
+    }
+
+    /// Stops a worker in its tracks (SIGSTOP); [`Pipeline::thaw`] lets it go on as if no time had passed.
+    pub fn freeze(&mut self, name: &str) {
+        self.worker(name).signal(Signal::SIGSTOP);
+    }
+
+    /// Lets a frozen worker go on (SIGCONT).
+    pub fn thaw(&mut self, name: &str) {
+        self.worker(name).signal(Signal::SIGCONT);
+    }
+
+    /// Lets the ways to `store`, or to both, have this weather for so long.
+    ///
+    /// # Panics
+    /// When the scenario has no network that can fail.
+    pub async fn weather(&self, weather: Weather, store: Option<Store>, lasts: Duration) {
+        let network = self.network.as_ref().expect("a network that can fail");
+        let ways = store.map_or_else(|| network.ways(), |store| network.ways_to(store));
+        let end = Instant::now() + lasts;
+        loop {
+            ways.iter().for_each(|way| weather.begin(way));
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            sleep(if weather == Weather::Resets {
+                left.min(RESET_INTERVAL)
+            } else {
+                left
+            })
+            .await;
+        }
+        ways.iter().for_each(|way| way.heal());
+    }
+
+    /// Kills Redis and starts it again after so long.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn redis_away(&mut self, lasts: Duration) -> anyhow::Result<()> {
+        self.redis.stop();
+        sleep(lasts).await;
+        self.redis.resume().await
+    }
+
+    /// Stops the scenario's own database server in mid-flow and starts it again after so long.
+    ///
+    /// # Errors
+    /// When there is none, or it does not start.
+    pub async fn database_away(&mut self, lasts: Duration) -> anyhow::Result<()> {
+        let server = self.other_server.as_mut().context("a database server of its own")?;
+        server.stop()?;
+        sleep(lasts).await;
+        server.resume().await
+    }
+
+    /// Has Redis lose all that was written within so long from now, as when its machine crashes before the append-only file
+    /// reached the disk. The producer goes back to what it had sent by now.
+    ///
+    /// # Errors
+    /// When Redis rewrote the file meanwhile, or does not start.
+    pub async fn lose_what_is_written_within(&mut self, lasts: Duration) -> anyhow::Result<()> {
+        // In this order: what was accepted at this position was in the file before it was answered.
+        let position = self.publisher.as_ref().map(|publisher| publisher.position());
+        let written = self.redis.written()?;
+        sleep(lasts).await;
+        self.redis.crash_back_to(&written)?;
+        self.redis.resume().await?;
+        if let Some((publisher, position)) = self.publisher.as_ref().zip(position) {
+            publisher.rewind_to(position);
+        }
+        Ok(())
+    }
+
+    /// Removes every function from Redis.
+    ///
+    /// # Errors
+    /// What Redis says.
+    pub async fn lose_functions(&self) -> RedisResult<()> {
+        self.redis.ask(&["FUNCTION", "FLUSH"]).await
+    }
+
+    /// Destroys every consumer group of every stream.
+    ///
+    /// # Errors
+    /// What Redis says.
+    pub async fn lose_groups(&self) -> RedisResult<()> {
+        self.each_group(async |stream, group| self.redis.ask::<()>(&["XGROUP", "DESTROY", stream, group]).await)
+            .await
+    }
+
+    /// Sets every consumer group of every stream back to the oldest entry.
+    ///
+    /// # Errors
+    /// What Redis says.
+    pub async fn rewind_groups(&self) -> RedisResult<()> {
+        self.each_group(async |stream, group| self.redis.ask::<()>(&["XGROUP", "SETID", stream, group, "0"]).await)
+            .await
+    }
+
+    async fn each_group(&self, change: impl AsyncFn(&str, &str) -> RedisResult<()>) -> RedisResult<()> {
+        for stream in Stream::all(crate::pipeline::PARTITIONS) {
+            for group in stream.groups() {
+                change(&stream.key().to_string(), group).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends every session of the database that is in a transaction, until one was. Returns how many.
+    ///
+    /// # Errors
+    /// What the server says, or that there never was one.
+    pub async fn end_transactions(&self) -> Result<u64, String> {
+        let ends = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xid IS NOT NULL";
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let ended: u64 = self.value(ends).await?.parse().map_err(|_| "no number".to_owned())?;
+            if ended > 0 {
+                return Ok(ended);
+            }
+        }
+        Err("nobody was in a transaction".to_owned())
+    }
+
+    /// Fills the small disk on which the database lies.
+    ///
+    /// # Errors
+    /// When it has none, or it does not become full.
+    pub async fn fill_disk(&self) -> anyhow::Result<()> {
+        let ballast = self.ballast()?;
+        let fill = format!("COPY (SELECT repeat('x', 8000) FROM generate_series(1, 1000000)) TO '{ballast}'");
+        let refused = self
+            .rows(&fill)
+            .await
+            .err()
+            .context("the disk is larger than the ballast")?;
+        ensure!(refused.contains("No space left on device"), refused);
+        Ok(())
+    }
+
+    /// Makes room on it again.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn free_disk(&self) -> anyhow::Result<()> {
+        let free = format!("COPY (SELECT 1 WHERE false) TO '{}'", self.ballast()?);
+        self.rows(&free).await.map_err(anyhow::Error::msg)?;
+        Ok(())
+    }
+
+    fn ballast(&self) -> anyhow::Result<String> {
+        let server = self.other_server.as_ref();
+        let disk = server.and_then(|server| server.small_disk()).context("a small disk")?;
+        Ok(disk.join("ballast").display().to_string())
+    }
+}

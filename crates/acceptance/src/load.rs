@@ -1,0 +1,433 @@
+//! A load that a seed makes: ticks in, out of and far behind order, duplicates, and entries that nobody can use, each with what
+//! must become of it. Pure: the same plan gives the same entries.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
+
+use crate::oracle::{DECIMALS, Trade, micros};
+use crate::producer::{self, Fields};
+
+/// Name of the field by which a bad entry is known again among the dead letters, however often it was sent.
+pub const MARK: &str = "mark";
+
+/// Event time by which ticks out of order are behind their symbol's newest, at most: they amend.
+const OUT_OF_ORDER: Duration = Duration::from_secs(8 * 60);
+/// Event time by which late ticks are behind, at least: beyond the amend window, so that their minutes are repaired.
+const LATE_FROM: Duration = Duration::from_secs(14 * 60);
+/// Event time by which late ticks are behind, at most.
+const LATE_TO: Duration = Duration::from_secs(3 * 60 * 60);
+/// Of how many entries back a duplicate repeats one.
+const REACH: usize = 5_000;
+
+/// What to make.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Seed of the random numbers.
+    pub seed: u64,
+    /// Number of entries, bad and repeated ones included.
+    pub entries: usize,
+    /// Number of symbols; the first is the busiest.
+    pub symbols: usize,
+    /// Partitions of the streams.
+    pub partitions: u16,
+    /// RFC 3339: event time at the start, in the past.
+    pub start: &'static str,
+    /// Event time that all of it takes.
+    pub span: Duration,
+    /// Share of entries that repeat an earlier one.
+    pub duplicates: f64,
+    /// Share of ticks that are behind their symbol's newest, within the amend window.
+    pub out_of_order: f64,
+    /// Share of ticks that are behind by more than the amend window.
+    pub late: f64,
+    /// Share of entries that nobody can use.
+    pub bad: f64,
+    /// Share of ticks with the very event time of their symbol's one before: only the order of arrival tells which closes.
+    pub equal_times: f64,
+}
+
+impl Plan {
+    /// `entries` over six hours of event time with a good share of everything.
+    pub fn new(seed: u64, entries: usize) -> Self {
+        Self {
+            seed,
+            entries,
+            symbols: 8,
+            partitions: crate::pipeline::PARTITIONS,
+            start: "2024-03-01T00:00:00Z",
+            span: Duration::from_secs(6 * 60 * 60),
+            duplicates: 0.05,
+            out_of_order: 0.05,
+            late: 0.005,
+            bad: 0.005,
+            equal_times: 0.03,
+        }
+    }
+}
+
+/// What must become of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is in its candles.
+    Counted,
+    /// It changes nothing, as an earlier entry was the same trade.
+    Duplicate,
+    /// It is a dead letter.
+    Dead(Flaw),
+}
+
+/// What is wrong with a bad entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// It has no price.
+    NoPrice,
+    /// Its price is not a number.
+    NaNPrice,
+    /// Its price is negative.
+    NegativePrice,
+    /// Its quantity is zero.
+    NoQuantity,
+    /// Its quantity is finer than lots allow.
+    TooFine,
+    /// Its quantity is beyond what lots can hold.
+    TooLarge,
+    /// Its side is neither.
+    Side,
+    /// Its event time is not a number.
+    Time,
+    /// Its event time is in the future.
+    Future,
+    /// Its trade ID begins as the pipeline's own keys do.
+    TradeId,
+    /// Its symbol has characters that no symbol has.
+    Symbol,
+    /// It is in another symbol's stream.
+    Partition,
+    /// It is kilobytes of rubbish.
+    Rubbish,
+}
+
+impl Flaw {
+    /// Every flaw.
+    pub const ALL: [Self; 13] = [
+        Self::NoPrice,
+        Self::NaNPrice,
+        Self::NegativePrice,
+        Self::NoQuantity,
+        Self::TooFine,
+        Self::TooLarge,
+        Self::Side,
+        Self::Time,
+        Self::Future,
+        Self::TradeId,
+        Self::Symbol,
+        Self::Partition,
+        Self::Rubbish,
+    ];
+
+    /// What the dead letter's reason says among other things.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NoPrice => "field `price` is missing",
+            Self::NaNPrice => "field `price` is not a decimal number",
+            Self::NegativePrice => "field `price` must be positive",
+            Self::NoQuantity => "field `qty` must be positive",
+            Self::TooFine => "is too fine for lots",
+            Self::TooLarge => "leaves bigint",
+            Self::Side => "must be buy or sell",
+            Self::Time => "field `ts_us`",
+            Self::Future => "ahead of the time at which Redis accepted",
+            Self::TradeId => "must not begin with @",
+            Self::Symbol => "field `symbol` must be 1 to 64",
+            Self::Partition => "symbol belongs to partition",
+            Self::Rubbish => "field `qty`",
+        }
+    }
+
+    fn spoil(self, fields: &mut Fields) {
+        let (field, value) = match self {
+            Self::NoPrice => ("price", None),
+            Self::NaNPrice => ("price", Some("NaN".to_owned())),
+            Self::NegativePrice => ("price", Some("-1".to_owned())),
+            Self::NoQuantity => ("qty", Some("0".to_owned())),
+            Self::TooFine => ("qty", Some("0.0000000001".to_owned())),
+            Self::TooLarge => ("qty", Some("100000000000".to_owned())),
+            Self::Side => ("side", Some("both".to_owned())),
+            Self::Time => ("ts_us", Some("soon".to_owned())),
+            Self::Future => ("ts_us", Some(micros("2200-01-01T00:00:00Z").to_string())),
+            Self::TradeId => ("trade_id", Some("@1-1".to_owned())),
+            Self::Symbol => ("symbol", Some("NO:SYMBOL".to_owned())),
+            Self::Partition => return,
+            Self::Rubbish => ("qty", Some("\u{1}rubbish".repeat(1_000))),
+        };
+        fields.retain(|(name, _)| name != field);
+        fields.extend(value.map(|value| (field.to_owned(), value)));
+    }
+}
+
+/// An entry of the load.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The partition whose stream it is sent to.
+    pub partition: u16,
+    /// The trade; of a bad entry, what it was before it was spoilt.
+    pub trade: Trade,
+    /// What must become of it.
+    pub fate: Fate,
+}
+
+impl Entry {
+    /// The fields that the producer sends.
+    pub fn fields(&self) -> Fields {
+        let mut fields = producer::fields(&self.trade);
+        if let Fate::Dead(flaw) = self.fate {
+            flaw.spoil(&mut fields);
+            fields.push((MARK.to_owned(), self.mark()));
+        }
+        fields
+    }
+
+    /// What a bad entry is known by.
+    pub fn mark(&self) -> String {
+        format!("{} {}", self.trade.symbol, self.trade.id.as_deref().unwrap_or_default())
+    }
+}
+
+/// Entries in the order in which they are sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Load {
+    /// The entries.
+    pub entries: Vec<Entry>,
+}
+
+impl Load {
+    /// Makes what `plan` says.
+    ///
+    /// # Panics
+    /// When the plan's start is no time.
+    pub fn new(plan: &Plan) -> Self {
+        let mut maker = Maker::new(plan);
+        Self {
+            entries: (0..plan.entries).map(|_| maker.next()).collect(),
+        }
+    }
+
+    /// The trades that must be counted, in order of arrival.
+    pub fn trades(&self) -> Vec<Trade> {
+        let counted = self.entries.iter().filter(|entry| entry.fate == Fate::Counted);
+        counted.map(|entry| entry.trade.clone()).collect()
+    }
+
+    /// The marks of what must be dead letters, and a part of each one's reason.
+    pub fn dead_letters(&self) -> BTreeMap<String, &'static str> {
+        let dead = self.entries.iter().filter_map(|entry| match entry.fate {
+            Fate::Dead(flaw) => Some((entry.mark(), flaw.reason())),
+            _ => None,
+        });
+        dead.collect()
+    }
+
+    /// The number of entries that only repeat others.
+    pub fn duplicates(&self) -> usize {
+        self.entries
+            .iter()
+            .filter(|entry| entry.fate == Fate::Duplicate)
+            .count()
+    }
+}
+
+/// A symbol while the load is made.
+struct Market {
+    symbol: String,
+    partition: u16,
+    /// Hundredths.
+    price: u32,
+    newest_us: i64,
+    trades: u64,
+    /// Whether trade IDs are text; else they are numbers.
+    text_ids: bool,
+}
+
+struct Maker<'a> {
+    plan: &'a Plan,
+    rng: Xoshiro256PlusPlus,
+    markets: Vec<Market>,
+    start_us: i64,
+    now_us: i64,
+    made: Vec<Trade>,
+}
+
+impl<'a> Maker<'a> {
+    fn new(plan: &'a Plan) -> Self {
+        let start_us = micros(plan.start);
+        let market = |number: usize| {
+            let symbol = format!("LOAD{number}");
+            Market {
+                partition: producer::partition(&symbol, plan.partitions),
+                symbol,
+                price: 10_000,
+                newest_us: start_us,
+                trades: 0,
+                text_ids: number % 4 == 3,
+            }
+        };
+        Self {
+            plan,
+            rng: Xoshiro256PlusPlus::seed_from_u64(plan.seed),
+            markets: (0..plan.symbols).map(market).collect(),
+            start_us,
+            now_us: start_us,
+            made: Vec::new(),
+        }
+    }
+
+    fn next(&mut self) -> Entry {
+        let step_us = us(self.plan.span) / i64::try_from(self.plan.entries).expect("a number of entries").max(1);
+        self.now_us += self.rng.random_range(0..=2 * step_us);
+        let drawn = self.rng.random::<f64>();
+        if drawn < self.plan.duplicates && !self.made.is_empty() {
+            return self.repeat();
+        }
+        let market = self.choose();
+        let trade = self.trade(market);
+        let partition = self.markets[market].partition;
+        if drawn >= self.plan.duplicates && drawn < self.plan.duplicates + self.plan.bad {
+            let flaw = Flaw::ALL[self.rng.random_range(0..Flaw::ALL.len())];
+            let elsewhere = u16::from(flaw == Flaw::Partition);
+            return Entry {
+                partition: (partition + elsewhere) % self.plan.partitions,
+                trade,
+                fate: Fate::Dead(flaw),
+            };
+        }
+        self.made.push(trade.clone());
+        Entry {
+            partition,
+            trade,
+            fate: Fate::Counted,
+        }
+    }
+
+    /// One of the last entries again: mostly a recent one.
+    fn repeat(&mut self) -> Entry {
+        let reach = if self.rng.random_bool(0.5) { 50 } else { REACH };
+        let oldest = self.made.len().saturating_sub(reach);
+        let trade = self.made[self.rng.random_range(oldest..self.made.len())].clone();
+        Entry {
+            partition: producer::partition(&trade.symbol, self.plan.partitions),
+            trade,
+            fate: Fate::Duplicate,
+        }
+    }
+
+    /// A symbol: of two drawn ones the first, so that some are busy and some are quiet.
+    fn choose(&mut self) -> usize {
+        let [one, other] = [0; 2].map(|_| self.rng.random_range(0..self.markets.len()));
+        one.min(other)
+    }
+
+    fn trade(&mut self, market: usize) -> Trade {
+        let ts_us = self.event_time(market);
+        let market = &mut self.markets[market];
+        let moved = i64::from(market.price) + self.rng.random_range(-50..=50);
+        market.price = u32::try_from(moved.clamp(100, 10_000_000)).expect("a price");
+        market.newest_us = market.newest_us.max(ts_us);
+        market.trades += 1;
+        let id = match market.text_ids {
+            true => format!("{:08x}-{}", self.rng.random::<u32>(), market.trades),
+            false => market.trades.to_string(),
+        };
+        Trade {
+            symbol: market.symbol.clone(),
+            ts_us,
+            price: units(market.price.into(), 2),
+            qty: units(self.rng.random_range(1..=1_000_000_000), DECIMALS),
+            id: Some(id),
+        }
+    }
+
+    fn event_time(&mut self, market: usize) -> i64 {
+        let newest_us = self.markets[market].newest_us;
+        let drawn = self.rng.random::<f64>();
+        let [late, out_of_order, equal] = [self.plan.late, self.plan.out_of_order, self.plan.equal_times];
+        let behind = if drawn < late {
+            LATE_FROM..LATE_TO
+        } else if drawn < late + out_of_order {
+            Duration::ZERO..OUT_OF_ORDER
+        } else if drawn < late + out_of_order + equal {
+            return newest_us;
+        } else {
+            return self.now_us;
+        };
+        let behind_us = self.rng.random_range(us(behind.start)..us(behind.end));
+        let ts_us = newest_us - behind_us;
+        if ts_us < self.start_us { self.now_us } else { ts_us }
+    }
+}
+
+fn us(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).expect("a duration")
+}
+
+/// `count` of `10^-decimals` as decimal text, without trailing zeros.
+fn units(count: u64, decimals: usize) -> String {
+    let digits = format!("{count:0>width$}", width = decimals + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - decimals);
+    let fraction = fraction.trim_end_matches('0');
+    match fraction {
+        "" => whole.to_owned(),
+        _ => format!("{whole}.{fraction}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::oracle::{group, lots};
+
+    #[test]
+    fn the_same_seed_makes_the_same_load_and_another_seed_another() {
+        let plan = Plan::new(7, 2_000);
+        assert_eq!(Load::new(&plan), Load::new(&plan));
+        let other = Plan::new(8, 2_000);
+        assert_ne!(Load::new(&plan), Load::new(&other));
+    }
+
+    #[test]
+    fn a_load_has_a_share_of_everything_and_says_what_becomes_of_it() {
+        let load = Load::new(&Plan::new(1, 20_000));
+        assert!((800..1_200).contains(&load.duplicates()), "{}", load.duplicates());
+        let (trades, dead) = (load.trades(), load.dead_letters());
+        assert!((50..200).contains(&dead.len()), "{}", dead.len());
+        assert_eq!(trades.len() + load.duplicates() + dead.len(), 20_000);
+        assert_eq!(dead.values().collect::<HashSet<_>>().len(), Flaw::ALL.len());
+
+        let ids: HashSet<_> = trades.iter().map(|trade| (&trade.symbol, &trade.id)).collect();
+        assert_eq!(ids.len(), trades.len(), "a trade's ID is its own");
+        let counted: i64 = group(&trades, 60_000_000).values().map(|bar| bar.trades).sum();
+        assert_eq!(usize::try_from(counted).unwrap(), trades.len());
+
+        let mut newest: BTreeMap<&str, i64> = BTreeMap::new();
+        let mut late = 0;
+        for trade in &trades {
+            let newest = newest.entry(&trade.symbol).or_insert(trade.ts_us);
+            late += usize::from(*newest - trade.ts_us >= us(LATE_FROM));
+            *newest = (*newest).max(trade.ts_us);
+        }
+        assert!((50..150).contains(&late), "{late}");
+        let partitions: HashSet<_> = load.entries.iter().map(|entry| entry.partition).collect();
+        assert_eq!(partitions.len(), 4);
+    }
+
+    #[test]
+    fn quantities_are_decimal_text() {
+        assert_eq!([units(1, 8), units(100_000_000, 8)], ["0.00000001", "1"]);
+        assert_eq!(units(12_345, 2), "123.45");
+        assert_eq!(lots(&units(1_234_567_890, 8)), 1_234_567_890);
+    }
+}

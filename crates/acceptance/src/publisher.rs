@@ -1,0 +1,226 @@
+//! A feed handler that knows where it is: it sends a load in the background, repeats what may not have arrived, and can be set back
+//! to an earlier position, as a producer does after Redis has lost its last second.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::{RedisResult, pipe};
+use storage_core::config::redis::RedisConfig;
+use storage_core::redis::connection::Connection;
+use tokio::task::JoinHandle;
+
+use crate::load::Load;
+
+/// Entries in a batch at most.
+const BATCH: usize = 500;
+/// Time between two batches, and before one that failed is sent again.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How long an answer may take before the batch is sent again over a new connection.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// For how long it remembers when it was where.
+const MEMORY: Duration = Duration::from_secs(120);
+
+/// How fast entries are sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pace {
+    /// As fast as Redis takes them.
+    FlatOut,
+    /// So many a second on average; what a fault held up is caught up with.
+    PerSecond(u32),
+}
+
+/// A task that sends a load. It ends with this.
+#[derive(Debug)]
+pub struct Publisher {
+    state: Arc<Mutex<State>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Entries that Redis has accepted, from the start.
+    position: usize,
+    /// Changes when the position is set: an answer to a batch of before says nothing about the position of now.
+    epoch: u64,
+    total: usize,
+    paused: bool,
+    in_flight: bool,
+    accepted: usize,
+    failures: usize,
+    /// When it reached which position.
+    reached: VecDeque<(Instant, usize)>,
+}
+
+impl Publisher {
+    /// Begins to send `load` to the Redis of `config`.
+    pub fn start(load: Arc<Load>, config: &RedisConfig, pace: Pace) -> Self {
+        let state = Arc::new(Mutex::new(State {
+            position: 0,
+            epoch: 0,
+            total: load.entries.len(),
+            paused: false,
+            in_flight: false,
+            accepted: 0,
+            failures: 0,
+            reached: VecDeque::from([(Instant::now(), 0)]),
+        }));
+        let config = RedisConfig {
+            connect_timeout: RESPONSE_TIMEOUT,
+            response_timeout: RESPONSE_TIMEOUT,
+            ..config.clone()
+        };
+        let task = tokio::spawn(publish(load, Connection::ordinary(&config), pace, Arc::clone(&state)));
+        Self { state, task }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        locked(&self.state)
+    }
+
+    /// How many entries Redis has accepted, from the start.
+    pub fn position(&self) -> usize {
+        self.state().position
+    }
+
+    /// How many entries Redis has accepted, those that were sent again included.
+    pub fn accepted(&self) -> usize {
+        self.state().accepted
+    }
+
+    /// How many batches were refused or not answered.
+    pub fn failures(&self) -> usize {
+        self.state().failures
+    }
+
+    /// Where it was at `time`, or at the earliest that it remembers.
+    pub fn position_at(&self, time: Instant) -> usize {
+        let state = self.state();
+        let before = state.reached.iter().rev().find(|(reached, _)| *reached <= time);
+        let known = before.or(state.reached.front());
+        known.map_or(0, |(_, position)| *position)
+    }
+
+    /// Goes back to `position`, unless it is there or before it.
+    pub fn rewind_to(&self, position: usize) {
+        self.state().set(position);
+    }
+
+    /// Goes back to where it was at `time`.
+    pub fn rewind_to_time(&self, time: Instant) {
+        let position = self.position_at(time);
+        self.rewind_to(position);
+    }
+
+    /// Sends nothing more until [`resume`](Self::resume), and waits for the answer to what is on its way.
+    pub async fn pause(&self) {
+        self.state().paused = true;
+        while self.state().in_flight {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Goes on after [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.state().paused = false;
+    }
+
+    /// Whether Redis has accepted all of it.
+    ///
+    /// # Errors
+    /// Says how far it is.
+    pub fn done(&self) -> Result<(), String> {
+        let state = self.state();
+        match state.position == state.total {
+            true => Ok(()),
+            false => Err(format!("{} of {} entries sent", state.position, state.total)),
+        }
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl State {
+    fn set(&mut self, position: usize) {
+        self.epoch += 1;
+        self.position = self.position.min(position);
+        self.note();
+    }
+
+    fn note(&mut self) {
+        let now = Instant::now();
+        self.reached.push_back((now, self.position));
+        while self.reached.front().is_some_and(|(reached, _)| now - *reached > MEMORY) {
+            self.reached.pop_front();
+        }
+    }
+
+    /// The entries to send now, at most as many as were due after `elapsed`.
+    fn next(&mut self, pace: Pace, elapsed: Duration) -> Option<(u64, std::ops::Range<usize>)> {
+        let due = match pace {
+            Pace::FlatOut => self.total,
+            Pace::PerSecond(rate) => {
+                usize::try_from(elapsed.as_millis() * u128::from(rate) / 1_000).unwrap_or(usize::MAX)
+            }
+        };
+        let end = self.total.min(due).min(self.position + BATCH);
+        if self.paused || end <= self.position {
+            return None;
+        }
+        self.in_flight = true;
+        Some((self.epoch, self.position..end))
+    }
+
+    fn answered(&mut self, epoch: u64, batch: &std::ops::Range<usize>, accepted: bool) {
+        self.in_flight = false;
+        if !accepted {
+            self.failures += 1;
+            return;
+        }
+        self.accepted += batch.len();
+        if self.epoch == epoch {
+            self.position = batch.end;
+            self.note();
+        }
+    }
+}
+
+async fn publish(load: Arc<Load>, mut connection: Connection, pace: Pace, state: Arc<Mutex<State>>) {
+    let begun = Instant::now();
+    loop {
+        let next = locked(&state).next(pace, begun.elapsed());
+        let mut flat_out = false;
+        if let Some((epoch, batch)) = next {
+            let sent = send(&load, batch.clone(), &mut connection).await;
+            locked(&state).answered(epoch, &batch, sent.is_ok());
+            flat_out = sent.is_ok() && batch.len() == BATCH;
+        }
+        if !flat_out {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// One pipeline on one connection: what arrives of it is its beginning, in order.
+async fn send(load: &Load, batch: std::ops::Range<usize>, connection: &mut Connection) -> RedisResult<()> {
+    let mut pipeline = pipe();
+    for entry in &load.entries[batch] {
+        let command = pipeline
+            .cmd("XADD")
+            .arg(format!("stream:ticks:{}", entry.partition))
+            .arg("*");
+        for (name, value) in entry.fields() {
+            command.arg(name).arg(value);
+        }
+        command.ignore();
+    }
+    pipeline.exec_async(connection).await
+}
+
+fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,93 @@
+//! What can be wrong with a Redis itself: its clock, and the end of its append-only file.
+
+use std::fs::{self, OpenOptions};
+use std::path::PathBuf;
+
+use anyhow::{Context, ensure};
+
+use super::RedisServer;
+
+/// Where Debian's package `libfaketime` has it.
+pub const LIBFAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+/// Less than the shortest entry.
+const TORN_BYTES: u64 = 7;
+
+/// A place in the append-only file.
+#[derive(Clone, Debug)]
+pub struct Written {
+    file: PathBuf,
+    bytes: u64,
+}
+
+impl RedisServer {
+    /// Starts it again with a clock that [`RedisServer::step_clock`] moves.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn take_clock(&mut self) -> anyhow::Result<()> {
+        let clock = self.folder().join("clock");
+        fs::write(&clock, "+0")?;
+        self.stop();
+        self.clock = Some(clock);
+        self.resume().await
+    }
+
+    /// Sets its clock so many seconds off the true time.
+    ///
+    /// # Errors
+    /// When its clock was not taken.
+    pub fn step_clock(&self, seconds: i64) -> anyhow::Result<()> {
+        let clock = self.clock.as_ref().context("the clock was not taken")?;
+        // In one step: half a number is another number.
+        let new = clock.with_extension("new");
+        fs::write(&new, format!("{seconds:+}"))?;
+        fs::rename(new, clock)?;
+        Ok(())
+    }
+
+    /// Variables with which a program sees the clock of this scenario.
+    pub(super) fn clock_environment(&self) -> Vec<String> {
+        let Some(clock) = &self.clock else {
+            return Vec::new();
+        };
+        vec![
+            format!("LD_PRELOAD={LIBFAKETIME}"),
+            format!("FAKETIME_TIMESTAMP_FILE={}", clock.display()),
+            "FAKETIME_NO_CACHE=1".to_owned(),
+            "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
+        ]
+    }
+
+    /// How far the append-only file goes now: what was answered until now is before that.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn written(&self) -> anyhow::Result<Written> {
+        let mut newest = None;
+        for entry in fs::read_dir(self.folder().join("appendonlydir"))? {
+            let file = entry?.path();
+            let name = file.to_string_lossy().into_owned();
+            let number = name
+                .strip_suffix(".incr.aof")
+                .and_then(|name| name.rsplit('.').next()?.parse::<u64>().ok());
+            newest = newest.max(number.map(|number| (number, file)));
+        }
+        let (_, file) = newest.context("no append-only file")?;
+        let bytes = fs::metadata(&file)?.len();
+        Ok(Written { file, bytes })
+    }
+
+    /// Kills it and has its files be as they were at `written`, and a torn entry behind that: what a crash of the machine leaves
+    /// with `appendfsync everysec`.
+    ///
+    /// # Errors
+    /// When the append-only file was rewritten meanwhile.
+    pub fn crash_back_to(&mut self, written: &Written) -> anyhow::Result<()> {
+        self.stop();
+        let file = OpenOptions::new().write(true).open(&written.file)?;
+        let bytes = file.metadata()?.len();
+        ensure!(bytes > written.bytes, "nothing was written in the meantime");
+        file.set_len(bytes.min(written.bytes + TORN_BYTES))?;
+        Ok(())
+    }
+}

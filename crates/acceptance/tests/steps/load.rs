@@ -1,0 +1,66 @@
+//! A feed that goes on beside the steps.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use acceptance::load::{Fate, Load, Plan};
+use acceptance::pipeline::{PARTITIONS, Pipeline};
+use acceptance::producer;
+use acceptance::publisher::{Pace, Publisher};
+use acceptance::wait::until_within;
+use cucumber::{then, when};
+
+/// Longer than any feed with its faults.
+const FEED_PATIENCE: Duration = Duration::from_secs(900);
+
+#[when(expr = "{int} trades begin to arrive, {int} a second, from seed {int}")]
+async fn begin(world: &mut Pipeline, entries: usize, rate: u32, seed: u64) {
+    start(world, load(entries, seed), rate, seed);
+}
+
+/// A symbol's first trade opens its candles, and the next look at quiet symbols closes them.
+#[when(expr = "{int} trades begin to arrive, {int} a second, every {int}th of a new symbol, from seed {int}")]
+async fn begin_with_new_symbols(world: &mut Pipeline, entries: usize, rate: u32, nth: usize, seed: u64) {
+    let mut load = load(entries, seed);
+    for (number, entry) in load.entries.iter_mut().step_by(nth).enumerate() {
+        if entry.fate == Fate::Counted {
+            entry.trade.symbol = format!("NEW{number}");
+            entry.partition = producer::partition(&entry.trade.symbol, PARTITIONS);
+        }
+    }
+    start(world, load, rate, seed);
+}
+
+fn load(entries: usize, seed: u64) -> Load {
+    Load::new(&Plan {
+        bad: 0.0,
+        ..Plan::new(seed, entries)
+    })
+}
+
+fn start(world: &mut Pipeline, load: Load, rate: u32, seed: u64) {
+    println!("the feed's seed is {seed}");
+    // The oracle finds the duplicates itself.
+    world
+        .trades
+        .extend(load.entries.iter().map(|entry| entry.trade.clone()));
+    world.publisher = Some(Publisher::start(
+        Arc::new(load),
+        &world.redis.config,
+        Pace::PerSecond(rate),
+    ));
+}
+
+#[then("all trades have arrived")]
+async fn arrived(world: &mut Pipeline) {
+    let publisher = world.publisher.as_ref().expect("a feed");
+    until_within(FEED_PATIENCE, "the feed", async || publisher.done()).await;
+}
+
+#[then(expr = "every stream is drained within {int} seconds")]
+async fn drained_within(world: &mut Pipeline, seconds: u64) {
+    until_within(Duration::from_secs(seconds), "the streams", async || {
+        world.drained().await
+    })
+    .await;
+}

@@ -1,0 +1,147 @@
+//! Stores and networks that fail for a while, and owners that sleep.
+
+use std::time::Duration;
+
+use acceptance::faults::Weather;
+use acceptance::network::Store;
+use acceptance::pipeline::Pipeline;
+use acceptance::proxy::{Cut, Trap};
+use acceptance::wait::{PATIENCE, until};
+use cucumber::{given, when};
+use storage_core::testing::native::NativeServer;
+use storage_core::testing::postgres::TestDatabase;
+use tokio::time::timeout;
+
+use super::scaling::holders;
+
+#[given("a database server of its own")]
+async fn own_server(world: &mut Pipeline) {
+    let server = NativeServer::start(None, &[]).await.unwrap();
+    lend_database(world, server.expect("a native server")).await;
+}
+
+#[given(expr = "a database server of its own with a disk of {int} MB")]
+async fn small_server(world: &mut Pipeline, megabytes: u32) {
+    let server = NativeServer::start_with_small_disk(megabytes).await.unwrap();
+    lend_database(world, server.expect("a native server")).await;
+}
+
+async fn lend_database(world: &mut Pipeline, server: NativeServer) {
+    world.database = Some(TestDatabase::on(&server).await.unwrap());
+    world.other_server = Some(server);
+}
+
+#[given("a Redis whose clock can jump")]
+async fn own_clock(world: &mut Pipeline) {
+    world.redis.take_clock().await.unwrap();
+}
+
+#[when(expr = "PostgreSQL is down for {int} seconds")]
+async fn database_down(world: &mut Pipeline, seconds: u64) {
+    world.database_away(Duration::from_secs(seconds)).await.unwrap();
+}
+
+#[when(expr = "Redis is down for {int} seconds")]
+async fn redis_down(world: &mut Pipeline, seconds: u64) {
+    world.redis_away(Duration::from_secs(seconds)).await.unwrap();
+}
+
+#[when(expr = "Redis crashes and has lost what was written in its last {int} ms")]
+async fn lost_second(world: &mut Pipeline, ms: u64) {
+    world
+        .lose_what_is_written_within(Duration::from_millis(ms))
+        .await
+        .unwrap();
+}
+
+#[when(expr = "the network {word} for {int} seconds")]
+async fn network_fails(world: &mut Pipeline, weather: String, seconds: u64) {
+    let weather = match weather.as_str() {
+        "resets" => Weather::Resets,
+        "swallows" => Weather::Silent,
+        "refuses" => Weather::Refusing,
+        "drags" => Weather::Slow,
+        "crumbles" => Weather::Sliced,
+        other => panic!("no weather: {other}"),
+    };
+    for store in [Some(Store::Redis), Some(Store::Database), None] {
+        let lasts = Duration::from_secs(seconds);
+        world.weather(weather, store, lasts).await;
+    }
+}
+
+#[when("the disk of the database fills up")]
+async fn disk_full(world: &mut Pipeline) {
+    world.fill_disk().await.unwrap();
+}
+
+#[when("the disk of the database has room again")]
+async fn disk_freed(world: &mut Pipeline) {
+    world.free_disk().await.unwrap();
+}
+
+#[when(expr = "every session in a transaction is ended, {int} times")]
+async fn transactions_end(world: &mut Pipeline, times: usize) {
+    for _ in 0..times {
+        world.end_transactions().await.unwrap();
+    }
+}
+
+#[when(expr = "the clock of Redis is {int} seconds off")]
+async fn clock(world: &mut Pipeline, seconds: i64) {
+    world.redis.step_clock(seconds).unwrap();
+    let now_s = chrono::Utc::now().timestamp();
+    let time: Vec<String> = world.redis.ask(&["TIME"]).await.unwrap();
+    let off = time[0].parse::<i64>().unwrap() - now_s;
+    assert!((off - seconds).abs() <= 2, "it is {off} seconds off");
+}
+
+#[when("every consumer group is destroyed")]
+async fn groups_destroyed(world: &mut Pipeline) {
+    world.lose_groups().await.unwrap();
+}
+
+#[when("every consumer group is set back to the oldest entry")]
+async fn groups_rewound(world: &mut Pipeline) {
+    world.rewind_groups().await.unwrap();
+}
+
+#[when("Redis loses every function")]
+async fn functions_lost(world: &mut Pipeline) {
+    world.lose_functions().await.unwrap();
+}
+
+#[when(expr = "{int} more trades have arrived")]
+async fn more_arrived(world: &mut Pipeline, count: usize) {
+    let publisher = world.publisher.as_ref().expect("a feed");
+    let wanted = publisher.position() + count;
+    until("the feed", async || match publisher.position() {
+        position if position >= wanted => Ok(()),
+        position => Err(format!("{position} of {wanted}")),
+    })
+    .await;
+}
+
+/// It holds a write back, sleeps until others have all that it had, and then finishes that write.
+#[when(expr = "the {word} sleeps in the middle of a write until others serve its partitions")]
+async fn sleeps(world: &mut Pipeline, name: String) {
+    let way = world.network.as_ref().expect("a network").way(&name, Store::Redis);
+    let snare = way.trap(Trap {
+        pattern: b"tick:latest:".to_vec(),
+        occurrence: 3,
+        cut: Cut::Before,
+    });
+    let held = timeout(PATIENCE, snare.caught()).await.expect("a write").unwrap();
+    world.freeze(&name);
+    until("others serve", async || {
+        let holders = holders(world).await;
+        let served_by_others = |holder: &Option<String>| holder.as_ref().is_some_and(|holder| *holder != name);
+        match holders.iter().all(served_by_others) {
+            true => Ok(()),
+            false => Err(format!("{holders:?}")),
+        }
+    })
+    .await;
+    held.go_on();
+    world.thaw(&name);
+}

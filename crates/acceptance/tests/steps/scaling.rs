@@ -1,0 +1,121 @@
+//! Copies that die, leave and join at random, and how long a partition is without an owner.
+
+use std::time::{Duration, Instant};
+
+use acceptance::pipeline::{PARTITIONS, Pipeline};
+use acceptance::wait::{PATIENCE, until};
+use cucumber::{then, when};
+use nix::sys::signal::Signal;
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
+
+const COPIES: [(&str, &[&str]); 2] = [
+    ("hot-writer", &["hot-writer", "hot-writer 2", "hot-writer 3"]),
+    ("warm-syncer", &["warm-syncer", "warm-syncer 2"]),
+];
+
+/// Which copy serves each partition, as its lease says.
+pub(crate) async fn holders(world: &Pipeline) -> Vec<Option<String>> {
+    let mut holders = Vec::new();
+    for partition in 0..PARTITIONS {
+        let lease = format!("lease:hot-writer:{partition}");
+        holders.push(world.redis.ask(&["GET", &lease]).await.unwrap());
+    }
+    holders
+}
+
+#[when(expr = "copies are killed, told to stop and added at random for {int} seconds, from seed {int}")]
+async fn changing_copies(world: &mut Pipeline, seconds: u64, seed: u64) {
+    println!("the seed of the changes is {seed}");
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+    let mut changes = 0;
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < end {
+        let (kind, copies) = COPIES[usize::from(rng.random_bool(0.3))];
+        let (live, gone): (Vec<&str>, Vec<&str>) = copies
+            .iter()
+            .partition(|name| world.workers.iter().any(|worker| worker.name == **name));
+        let choose = |among: &[&str], rng: &mut Xoshiro256PlusPlus| among[rng.random_range(0..among.len())].to_owned();
+        if live.len() > 1 && (gone.is_empty() || rng.random_bool(0.5)) {
+            let signal = match rng.random_bool(0.5) {
+                true => Signal::SIGKILL,
+                false => Signal::SIGTERM,
+            };
+            let name = choose(&live, &mut rng);
+            remove(world, &name, signal, kind == "hot-writer").await;
+        } else if !gone.is_empty() {
+            let name = choose(&gone, &mut rng);
+            println!("{name} is added");
+            world.start_worker(&name).await;
+        }
+        changes += 1;
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..1_000))).await;
+    }
+    println!("{changes} changes");
+    for name in COPIES.iter().flat_map(|(_, copies)| *copies) {
+        if !world.workers.iter().any(|worker| worker.name == *name) {
+            world.start_worker(name).await;
+        }
+    }
+}
+
+/// Ends a copy, and, if its partitions are handed over by leases, waits until others have them.
+async fn remove(world: &mut Pipeline, name: &str, signal: Signal, has_leases: bool) {
+    let instance = name.replace(' ', "-");
+    let had = holders(world)
+        .await
+        .iter()
+        .filter(|holder| holder.as_ref() == Some(&instance))
+        .count();
+    let begun = Instant::now();
+    world.worker(name).signal(signal);
+    if has_leases {
+        until("a hand-over", async || {
+            let holders = holders(world).await;
+            let served = |holder: &Option<String>| holder.as_ref().is_some_and(|holder| *holder != instance);
+            match holders.iter().all(served) {
+                true => Ok(()),
+                false => Err(format!("{holders:?}")),
+            }
+        })
+        .await;
+        let took = begun.elapsed();
+        println!(
+            "{name} got {signal}: {had} partitions handed over in {} ms",
+            took.as_millis()
+        );
+        note(world, signal, took);
+    } else {
+        println!("{name} got {signal}");
+    }
+    let status = world.worker(name).ended(PATIENCE).await;
+    assert!(
+        signal == Signal::SIGKILL || status.code() == Some(0),
+        "{name}: {status}"
+    );
+    world.workers.retain(|worker| worker.name != name);
+}
+
+fn note(world: &mut Pipeline, signal: Signal, took: Duration) {
+    let slowest = slowest(world, signal).max(took.as_millis());
+    world.notes.insert(signal.to_string(), slowest.to_string());
+}
+
+/// The slowest hand-over after `signal`, in ms.
+fn slowest(world: &Pipeline, signal: Signal) -> u128 {
+    let noted = world.notes.get(signal.as_str());
+    noted.map_or(0, |text| text.parse().expect("ms"))
+}
+
+#[then(
+    expr = "no hand-over took longer than {int} seconds, and none of a copy that was told to stop longer than {int}"
+)]
+async fn hand_overs(world: &mut Pipeline, all: u128, told: u128) {
+    let (killed, stopped) = (slowest(world, Signal::SIGKILL), slowest(world, Signal::SIGTERM));
+    println!("slowest hand-over: {killed} ms after a kill, {stopped} ms when told to stop");
+    assert!(killed <= all * 1_000 && stopped <= told * 1_000);
+    assert!(
+        killed > 0 && stopped > 0,
+        "neither kind may be missing: change the seed"
+    );
+}
