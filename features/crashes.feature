@@ -19,8 +19,8 @@ Feature: A crash at every point
       | hot-writer       | Redis      | tick:latest:        | all          | everything is shown, the position has not moved  |
       | hot-writer       | Redis      | UNLINK              | nothing      | outlived candles are still there                 |
       | hot-writer       | Redis      | UNLINK              | all          | the batch is done, and it does not know          |
-      | hot-writer       | Redis      | SREM                | nothing      | the index holds symbols with nothing open        |
-      | hot-writer       | Redis      | SREM                | all          | the index is right, and it does not know         |
+      | hot-writer       | Redis      | storage_closed      | nothing      | the index holds symbols with nothing open        |
+      | hot-writer       | Redis      | storage_closed      | all          | the index is right, and it does not know         |
       | hot-writer       | Redis      | storage_advance     | nothing      | all is written but the position                  |
       | hot-writer       | Redis      | storage_advance     | a part       | the position's message is torn                   |
       | hot-writer       | Redis      | storage_advance     | all          | the position has moved, and it does not know     |

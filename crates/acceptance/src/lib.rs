@@ -22,5 +22,6 @@ pub mod producer;
 pub mod proxy;
 pub mod publisher;
 pub mod redis_server;
+pub mod replicated;
 pub mod requirements;
 pub mod wait;

@@ -25,6 +25,7 @@ use crate::process::{Outcome, Worker, program, run};
 use crate::producer::{self, Fields};
 use crate::publisher::Publisher;
 use crate::redis_server::RedisServer;
+use crate::replicated::Replicated;
 use crate::requirements::tool;
 
 /// Partitions of the streams, as by default.
@@ -82,6 +83,8 @@ pub struct Pipeline {
     pub publisher: Option<Publisher>,
     /// A Prometheus, and its port.
     pub prometheus: Option<(ServerProcess, u16)>,
+    /// The replica of its Redis.
+    pub replicated: Option<Replicated>,
     /// The trades that were sent and must be counted, in order.
     pub trades: Vec<Trade>,
     /// What was published since the scenario subscribed.
@@ -110,6 +113,7 @@ impl Pipeline {
             network: None,
             publisher: None,
             prometheus: None,
+            replicated: None,
             trades: Vec::new(),
             messages: Messages::default(),
             notes: HashMap::new(),

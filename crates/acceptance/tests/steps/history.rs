@@ -255,9 +255,14 @@ async fn queries(world: &mut Pipeline, step: &Step) {
     }
 }
 
-#[when(expr = "a trade of {word} arrives that is {int} days late")]
-async fn late_trade(world: &mut Pipeline, symbol: String, days: i64) {
-    let ts_us = chrono::Utc::now().timestamp_micros() - days * 86_400_000_000;
+#[when(expr = "a trade of {word} arrives that is {int} {word} late")]
+async fn late_trade(world: &mut Pipeline, symbol: String, number: i64, unit: String) {
+    let unit_us = match unit.as_str() {
+        "hour" | "hours" => 3_600_000_000,
+        "day" | "days" => 86_400_000_000,
+        other => panic!("no unit: {other}"),
+    };
+    let ts_us = chrono::Utc::now().timestamp_micros() - number * unit_us;
     let trade = Trade {
         symbol,
         ts_us,
