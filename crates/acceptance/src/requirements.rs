@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use storage_core::postgres::edition::Edition;
 
+use crate::flavour::Flavour;
 use crate::process::project;
 use crate::redis_server::{self, LIBFAKETIME};
 
@@ -14,6 +15,9 @@ pub fn unmet(tags: &[String], edition: Edition) -> Option<String> {
     if let Some(missing) = missing_server(edition)
         && !has("redis-only")
     {
+        return Some(missing);
+    }
+    if let Some(missing) = Flavour::chosen().missing() {
         return Some(missing);
     }
     if has("real-trades") && market_data().is_none() {
