@@ -151,7 +151,9 @@ impl RedisServer {
         let (mut epoch, mut from) = (1, 0);
         for (at, node) in self.nodes.iter().enumerate() {
             let redis = self.of_node(node)?;
-            let info: String = query(&redis, &["CLUSTER", "INFO"]).await?;
+            // Not while it loads its data.
+            let info = async |redis: &RedisConfig| query::<String>(redis, &["CLUSTER", "INFO"]).await.ok();
+            let info = self.until(node, info).await?;
             if info.contains("cluster_slots_assigned:0\r") {
                 let (first, last) = (from.to_string(), (from + share).min(SLOTS) - 1);
                 query::<()>(&redis, &["CLUSTER", "SET-CONFIG-EPOCH", &epoch.to_string()]).await?;
@@ -174,7 +176,7 @@ impl RedisServer {
         Ok(())
     }
 
-    async fn until(&self, node: &Node, mut ready: impl AsyncFnMut(&RedisConfig) -> Option<()>) -> anyhow::Result<()> {
+    async fn until<T>(&self, node: &Node, mut ready: impl AsyncFnMut(&RedisConfig) -> Option<T>) -> anyhow::Result<T> {
         let redis = self.of_node(node)?;
         let process = node.process.as_ref().context("a server that runs")?;
         Ok(process.until(PATIENCE, async || ready(&redis).await).await?)

@@ -26,6 +26,9 @@ pub fn unmet(tags: &[String], edition: Edition) -> Option<String> {
     if has("own-redis") && redis_server::given().is_some() {
         return Some("it stops or reconfigures Redis, and REDIS_URL names one that is not its own".to_owned());
     }
+    if has("own-network") && Flavour::chosen() == Flavour::Cluster {
+        return Some("the nodes of a cluster tell their clients where they are, past any proxy between".to_owned());
+    }
     if has("own-clock") && !Path::new(LIBFAKETIME).exists() {
         return Some("no libfaketime to make Redis's clock jump with".to_owned());
     }

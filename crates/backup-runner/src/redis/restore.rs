@@ -35,7 +35,11 @@ pub(crate) struct Restored {
 ///
 /// # Errors
 /// When the target holds keys, something can't be copied, or the copy is not the same.
-pub(crate) async fn restore(config: &RedisConfig, programs: Option<&Path>, rdbs: &[PathBuf]) -> anyhow::Result<Restored> {
+pub(crate) async fn restore(
+    config: &RedisConfig,
+    programs: Option<&Path>,
+    rdbs: &[PathBuf],
+) -> anyhow::Result<Restored> {
     let masters = nodes::masters(config)
         .await
         .map_err(|error| connection::explained(error, config))?;
