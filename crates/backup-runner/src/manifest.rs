@@ -403,6 +403,50 @@ pub(crate) mod tests {
         assert_eq!(Manifest::from_json(&json).unwrap(), example());
     }
 
+    /// As 0.1.0 wrote it, which knew no clusters.
+    const WITHOUT_MASTERS: &str = r#"{"format":1,"sha256":"262bb0340e240df20bbcb9872cb0f0119a4f1d59a033834650bf0a9846a17fe0","manifest":{
+        "name":"20261124T224727.610Z","started":"2026-11-24T22:47:27.610489410Z","finished":"2026-11-24T22:47:27.843472071Z",
+        "made_by":["backup-runner 0.1.0","redis-cli 7.0.15"],"files":[{"path":"dump.rdb","size_bytes":212,
+        "sha256":"7c0d7d74c9986bb88df2cecc509d6749a37599f1d2c941283a677976c0e51728"}],"content":{"kind":"redis",
+        "server_version":"7.0.15","role":"master","replication_offset":0,"keys":2,"keys_with_expiry":1,"functions":[],
+        "partitions":1,"streams":[{"stream":"stream:ticks:0","entries":0},{"stream":"stream:candles:0","entries":0},
+        {"stream":"stream:signals","entries":0},{"stream":"stream:repairs","entries":0},{"stream":"stream:rollups","entries":0},
+        {"stream":"stream:backups","entries":0},{"stream":"stream:dead","entries":0}],"rdb_last_save":"2026-11-24T22:47:26Z",
+        "aof":{"enabled":false,"fsync":"everysec","last_write_ok":true,"last_rewrite_ok":true,"rewrite_in_progress":false,
+        "size_bytes":null}}}}"#;
+
+    #[test]
+    fn a_manifest_of_before_clusters_is_read() {
+        let manifest = Manifest::from_json(WITHOUT_MASTERS.as_bytes()).unwrap();
+        let Content::Redis(content) = manifest.content else {
+            panic!("not of Redis")
+        };
+        assert_eq!(content.rdbs(), ["dump.rdb"]);
+    }
+
+    #[test]
+    fn of_several_servers_the_least_safe_counts() {
+        let safe = AofState {
+            enabled: true,
+            fsync: Some("always".into()),
+            last_write_ok: true,
+            last_rewrite_ok: true,
+            rewrite_in_progress: false,
+            size_bytes: Some(5),
+        };
+        let less_safe = AofState {
+            fsync: Some("everysec".into()),
+            last_write_ok: false,
+            ..safe.clone()
+        };
+        let together = AofState::worst_of([&safe, &less_safe, &safe].into_iter());
+        let expected = AofState {
+            size_bytes: Some(15),
+            ..less_safe
+        };
+        assert_eq!(together, expected);
+    }
+
     #[test]
     fn a_newer_form_is_refused() {
         let json = String::from_utf8(example().to_json().unwrap())
