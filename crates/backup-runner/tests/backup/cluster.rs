@@ -36,7 +36,12 @@ impl Cluster {
         let mut masters: Vec<(TestRedis, String)> = Vec::new();
         let share = SLOTS.div_ceil(size);
         for at in 0..size {
-            let bus = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+            let bus = TcpListener::bind("127.0.0.1:0")
+                .unwrap()
+                .local_addr()
+                .unwrap()
+                .port()
+                .to_string();
             let enabled = ["--cluster-enabled", "yes", "--cluster-port", &bus];
             let master = TestRedis::start_with(&[&enabled[..], &["--repl-diskless-sync-delay", "0"]].concat()).await;
             let mut conn = master.connect();
@@ -60,7 +65,10 @@ impl Cluster {
                 known = info(&mut conn).await;
             }
         }
-        let addresses: Vec<String> = masters.iter().map(|master| format!("127.0.0.1:{}", port(master))).collect();
+        let addresses: Vec<String> = masters
+            .iter()
+            .map(|master| format!("127.0.0.1:{}", port(master)))
+            .collect();
         let url = format!("redis+cluster://{}", addresses.join(","));
         Self { masters, url }
     }
@@ -127,7 +135,10 @@ async fn a_cluster_comes_back_as_a_cluster_of_another_size_and_as_one_server() {
     let smaller = Cluster::start(2).await;
     let one = TestRedis::start_with(&[]).await;
     let expected = contents(&mut source).await;
-    for (url, servers) in [(smaller.url.as_str(), &smaller.masters[..]), (one.url(), std::slice::from_ref(&one))] {
+    for (url, servers) in [
+        (smaller.url.as_str(), &smaller.masters[..]),
+        (one.url(), std::slice::from_ref(&one)),
+    ] {
         let runner = Runner::of(&runner).redis(url);
         let printed = runner.done(&["restore", "redis", "latest"]);
         assert!(
