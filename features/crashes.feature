@@ -2,7 +2,7 @@ Feature: A crash at every point
   All that a worker does to the world is a message to Redis or PostgreSQL. Killed before, in the middle of, or after any of
   them, and started again, it loses nothing and counts nothing twice.
 
-  @apache @own-redis @serial
+  @apache @own-redis @own-network @serial
   Scenario: Every worker is killed between any two of its effects
     Given a network that can fail between the workers and their stores
     And a running pipeline

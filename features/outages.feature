@@ -17,7 +17,7 @@ Feature: Outages under load
     And ticks holds every trade exactly once
     And every larger timeframe is the plain grouping of candles_1m
 
-  @apache @own-redis
+  @apache @own-redis @own-network
   Scenario Outline: The network <does> what the workers send
     Given a network that can fail between the workers and their stores
     And a running pipeline
@@ -112,7 +112,7 @@ Feature: Outages under load
       | destroyed                    |
       | set back to the oldest entry |
 
-  @apache @own-redis
+  @apache @own-redis @own-network
   Scenario: An owner sleeps through the end of its lease and wakes up in the middle of a write
     Given a network that can fail between the workers and their stores
     And a running pipeline with 2 hot-writers and 1 warm-syncers

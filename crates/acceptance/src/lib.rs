@@ -12,6 +12,7 @@
 
 pub mod database;
 pub mod faults;
+pub mod flavour;
 pub mod http;
 pub mod load;
 pub mod network;

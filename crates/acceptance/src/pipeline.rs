@@ -19,6 +19,7 @@ use storage_core::testing::process::ServerProcess;
 use tempfile::TempDir;
 
 use crate::database;
+use crate::flavour::Flavour;
 use crate::network::Network;
 use crate::oracle::{Bar, Bars, Trade};
 use crate::process::{Outcome, Worker, program, run};
@@ -212,6 +213,9 @@ impl Pipeline {
         if let Some(folder) = tools.parent().filter(|_| tools.exists()) {
             environment.insert("STORAGE_BACKUP__PG_BIN".to_owned(), folder.display().to_string());
         }
+        if let Some(folder) = Flavour::chosen().programs() {
+            environment.insert("STORAGE_BACKUP__REDIS_BIN".to_owned(), folder.display().to_string());
+        }
         environment.insert("STORAGE_SERVICE__INSTANCE".to_owned(), instance.replace(' ', "-"));
         environment.extend(self.settings.clone());
         if let Some(network) = self.network.as_ref().filter(|_| instance != "tick-replayer") {
@@ -223,10 +227,7 @@ impl Pipeline {
     /// URL and password file of a user of Redis. The password is the user's name, which nobody does outside of tests.
     pub fn login(&self, user: &str) -> (String, PathBuf) {
         let file = self.file(&format!("{user}.password"), user);
-        (
-            format!("redis://{user}@127.0.0.1:{}", self.redis.port().expect("an own Redis")),
-            file,
-        )
+        (self.redis.url_for(user).expect("an own Redis"), file)
     }
 
     /// Whether every group of every stream has finished everything.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use storage_core::postgres::edition::Edition;
 
+use crate::flavour::Flavour;
 use crate::process::project;
 use crate::redis_server::{self, LIBFAKETIME};
 
@@ -16,11 +17,17 @@ pub fn unmet(tags: &[String], edition: Edition) -> Option<String> {
     {
         return Some(missing);
     }
+    if let Some(missing) = Flavour::chosen().missing() {
+        return Some(missing);
+    }
     if has("real-trades") && market_data().is_none() {
         return Some("MARKET_DATA_DIR names no folder with xrpeth_agg_trades.csv and xrpeth_candles_1m.csv".to_owned());
     }
     if has("own-redis") && redis_server::given().is_some() {
         return Some("it stops or reconfigures Redis, and REDIS_URL names one that is not its own".to_owned());
+    }
+    if has("own-network") && Flavour::chosen() == Flavour::Cluster {
+        return Some("the nodes of a cluster tell their clients where they are, past any proxy between".to_owned());
     }
     if has("own-clock") && !Path::new(LIBFAKETIME).exists() {
         return Some("no libfaketime to make Redis's clock jump with".to_owned());
