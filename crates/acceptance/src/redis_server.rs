@@ -264,7 +264,9 @@ impl Node {
 
     fn spawn(&self, flavour: Flavour, environment: &[String], options: &[String]) -> anyhow::Result<ServerProcess> {
         let (port, bus) = (self.port.to_string(), self.bus.to_string());
-        let (program, conf) = (flavour.server(), project().join("redis/redis.conf"));
+        // A copy: Sentinel has a server write down what it has become.
+        let (program, conf) = (flavour.server(), self.folder.join("redis.conf"));
+        std::fs::copy(project().join("redis/redis.conf"), &conf)?;
         let mut command = vec!["env"];
         command.extend(environment.iter().map(String::as_str));
         command.extend([

@@ -9,6 +9,7 @@ use storage_core::redis::connection::Connection;
 use storage_core::testing::process::{PATIENCE, ServerProcess};
 use tempfile::TempDir;
 
+use crate::flavour::Flavour;
 use crate::redis_server::{RedisServer, config, free_port};
 use crate::wait::until;
 
@@ -47,7 +48,9 @@ impl Replicated {
         );
         fs::write(&file, settings)?;
         let file = file.to_str().context("a file name")?.to_owned();
-        let sentinel = ServerProcess::start(&["redis-server", &file, "--sentinel"], "KILL", folder)?;
+        let server = Flavour::chosen().server();
+        let server = server.to_str().context("a file name")?;
+        let sentinel = ServerProcess::start(&[server, &file, "--sentinel"], "KILL", folder)?;
         first.config = config(&format!("redis+sentinel://127.0.0.1:{sentinel_port}/{NAME}"))?;
         let replicated = Self {
             replica,

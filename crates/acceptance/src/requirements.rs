@@ -29,6 +29,9 @@ pub fn unmet(tags: &[String], edition: Edition) -> Option<String> {
     if has("own-network") && Flavour::chosen() == Flavour::Cluster {
         return Some("the nodes of a cluster tell their clients where they are, past any proxy between".to_owned());
     }
+    if has("one-server") && Flavour::chosen() == Flavour::Cluster {
+        return Some("a cluster has its masters replaced by itself, without a Sentinel".to_owned());
+    }
     if has("own-clock") && !Path::new(LIBFAKETIME).exists() {
         return Some("no libfaketime to make Redis's clock jump with".to_owned());
     }
