@@ -236,7 +236,7 @@ async fn recent_trades(world: &mut Pipeline, days: i64) {
 
 #[then(expr = "the query {string} gives {string}")]
 async fn query(world: &mut Pipeline, sql: String, expected: String) {
-    until(&sql, async || {
+    until_within(2 * PATIENCE, &sql, async || {
         let rows = world.rows(&sql).await?;
         let found = rows.iter().map(|row| row.join(" ")).collect::<Vec<_>>().join(", ");
         if found == expected {
