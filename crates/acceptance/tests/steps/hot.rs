@@ -194,7 +194,9 @@ async fn keys_have_ttl(world: &mut Pipeline) {
 
 #[given("a subscriber to every channel")]
 async fn subscriber(world: &mut Pipeline) {
-    let client = storage_core::redis::connection::client(&world.redis.config).unwrap();
+    let client = storage_core::redis::connection::client(&world.redis.config)
+        .await
+        .unwrap();
     let mut subscription = client.get_async_pubsub().await.unwrap();
     subscription.psubscribe("*").await.unwrap();
     let messages = world.messages.clone();

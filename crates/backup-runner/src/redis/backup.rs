@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use chrono::DateTime;
 use redis::ConnectionAddr;
 use storage_core::config::redis::RedisConfig;
-use storage_core::redis::connection::Connection;
+use storage_core::redis::connection::{self, Connection};
 use storage_core::redis::stream::{self, Stream};
 use storage_core::redis::{inspect, partitions};
 
@@ -81,7 +81,8 @@ async fn state(config: &RedisConfig) -> anyhow::Result<RedisContent> {
 
 /// Has redis-cli fetch an RDB.
 async fn fetch(config: &RedisConfig, programs: Option<&Path>, rdb: &Path) -> anyhow::Result<()> {
-    let info = config.connection_info()?;
+    let client = connection::client(config).await?;
+    let info = client.get_connection_info();
     let mut tool = Tool::new(programs, "redis-cli");
     match info.addr() {
         ConnectionAddr::Unix(socket) => tool = tool.arg("-s").arg(socket),

@@ -33,7 +33,7 @@ pub(crate) struct Restored {
 /// # Errors
 /// When the target holds keys, something can't be copied, or the copy is not the same.
 pub(crate) async fn restore(config: &RedisConfig, programs: Option<&Path>, rdb: &Path) -> anyhow::Result<Restored> {
-    let client = connection::client(config)?;
+    let client = connection::client(config).await?;
     let mut target = connect(&client)
         .await
         .with_context(|| format!("connecting to Redis at {}", config.url))?;

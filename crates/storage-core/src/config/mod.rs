@@ -9,6 +9,7 @@ pub mod layers;
 pub mod positive;
 pub mod postgres;
 pub mod redis;
+pub mod redis_servers;
 pub mod secret_url;
 pub mod service;
 pub mod stream;

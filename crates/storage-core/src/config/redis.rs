@@ -2,13 +2,13 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
-use redis::ConnectionInfo;
+use redis::RedisConnectionInfo;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+use super::redis_servers::RedisServers;
 use super::secret_url::SecretUrl;
 use super::{password_file, positive};
 
@@ -16,7 +16,8 @@ use super::{password_file, positive};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RedisConfig {
-    /// `redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]`, `rediss://…` for TLS, `unix:///PATH`.
+    /// `redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]`, `redis+cluster://[USER[:PASSWORD]@]HOST:PORT[,HOST:PORT…]`,
+    /// `redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT][,HOST[:PORT]…]/MASTER[/DB]`; `rediss` for TLS; `unix:///PATH`.
     #[serde(deserialize_with = "redis_url")]
     pub url: SecretUrl,
     /// ACL user; goes before the one in the URL.
@@ -77,34 +78,49 @@ impl RedisConfig {
         self.password_file.as_deref().map(password_file::read).transpose()
     }
 
-    /// Address, user, password (read now) and database for a new connection.
+    /// How the node at `host` and `port` of this cluster is reached by itself.
+    pub(crate) fn for_node(&self, host: &str, port: u16) -> Self {
+        let url = self.url.expose();
+        let (scheme, rest) = url.split_once("://").unwrap_or(("redis", url));
+        let scheme = scheme.split('+').next().unwrap_or(scheme);
+        let login = &rest[..rest.rfind('@').map_or(0, |at| at + 1)];
+        let host = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host.to_owned()
+        };
+        Self {
+            url: SecretUrl::new(format!("{scheme}://{login}{host}:{port}")),
+            ..self.clone()
+        }
+    }
+
+    /// The servers that the URL names, with user and password (read now) for a new connection.
     ///
     /// # Errors
     /// If the password file can't be read or is empty.
-    pub fn connection_info(&self) -> io::Result<ConnectionInfo> {
-        let info = ConnectionInfo::from_str(self.url.expose()).map_err(|_| {
-            // Checked when the configuration was read; the cause could show the password.
-            io::Error::new(io::ErrorKind::InvalidInput, URL_EXPECTED)
-        })?;
-        let mut settings = info.redis_settings().clone();
-        if let Some(username) = &self.username {
-            settings = settings.set_username(username);
-        }
-        if let Some(password) = self.password()? {
-            settings = settings.set_password(password.expose_secret());
-        }
-        Ok(info.set_redis_settings(settings))
+    pub fn servers(&self) -> io::Result<RedisServers> {
+        // Checked when the configuration was read.
+        let servers: RedisServers = self
+            .url
+            .expose()
+            .parse()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let password = self.password()?;
+        Ok(servers.with_login(|mut settings: RedisConnectionInfo| {
+            if let Some(username) = &self.username {
+                settings = settings.set_username(username);
+            }
+            if let Some(password) = &password {
+                settings = settings.set_password(password.expose_secret());
+            }
+            settings
+        }))
     }
 }
 
-const URL_EXPECTED: &str = "not the URL of a Redis: write redis://[USER@]HOST[:PORT][/DB], rediss:// for TLS, \
-     and special characters of a password percent-encoded";
-
 fn parse(url: &str) -> Result<SecretUrl, &'static str> {
-    match ConnectionInfo::from_str(url) {
-        Ok(_) => Ok(SecretUrl::new(url)),
-        Err(_) => Err(URL_EXPECTED),
-    }
+    url.parse::<RedisServers>().map(|_| SecretUrl::new(url))
 }
 
 fn redis_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretUrl, D::Error> {
@@ -126,14 +142,26 @@ mod tests {
             password_file: Some(path.clone()),
             ..RedisConfig::at("redis://user:url@localhost/2").unwrap()
         };
-        let settings = config.connection_info().unwrap();
-        assert_eq!(settings.redis_settings().username(), Some("hot"));
-        assert_eq!(settings.redis_settings().password(), Some("first"));
-        assert_eq!(settings.redis_settings().db(), 2);
+        let settings = || match config.servers().unwrap() {
+            RedisServers::One(info) => info.redis_settings().clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(settings().username(), Some("hot"));
+        assert_eq!(settings().password(), Some("first"));
+        assert_eq!(settings().db(), 2);
 
         std::fs::write(&path, "second").unwrap();
-        let settings = config.connection_info().unwrap();
-        assert_eq!(settings.redis_settings().password(), Some("second"));
+        assert_eq!(settings().password(), Some("second"));
+    }
+
+    #[test]
+    fn a_node_of_a_cluster_is_reached_with_the_clusters_login() {
+        let config = RedisConfig::at("rediss+cluster://u:p@a:1,b:2").unwrap();
+        assert_eq!(
+            config.for_node("10.0.0.7", 7000).url.expose(),
+            "rediss://u:p@10.0.0.7:7000"
+        );
+        assert_eq!(config.for_node("::1", 7000).url.expose(), "rediss://u:p@[::1]:7000");
     }
 
     #[test]

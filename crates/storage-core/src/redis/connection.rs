@@ -1,30 +1,47 @@
-//! Connections that open themselves again: ordinary ones, and blocking ones that wait longer for an answer.
+//! Connections that open themselves again: ordinary ones, and blocking ones that wait longer for an answer; to one server, to
+//! a cluster, or to whichever server Sentinels say is the master.
 //!
-//! A [`Connection`] that breaks is replaced at the next command, with the password read again, so that callers only
-//! repeat their command (all of the pipeline's writes may be repeated). A blocking read has a connection of its own: on a shared
-//! one everybody would wait for it.
+//! A [`Connection`] that breaks is replaced at the next command, with the password read and the master looked up again, so
+//! that callers only repeat their command (all of the pipeline's writes may be repeated). A blocking read has a connection of its
+//! own: on a shared one everybody would wait for it.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, Slot, SlotAddr};
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult,
-    TlsCertificates, Value,
+    Arg, AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
+    FromRedisValue, Pipeline, RedisError, RedisFuture, RedisResult, TlsCertificates, Value, cmd,
 };
 
 use crate::config::redis::RedisConfig;
+use crate::config::redis_servers::RedisServers;
+
+/// How often the driver itself sends a command to a cluster again, such as while slots move. Callers try again anyway.
+const CLUSTER_RETRIES: u32 = 3;
 
 /// A connection that is opened at its first command, and again after it broke.
 #[derive(Clone)]
 pub struct Connection {
     config: Arc<RedisConfig>,
     response_timeout: Duration,
-    current: Option<MultiplexedConnection>,
+    current: Option<Live>,
     database: i64,
+}
+
+/// An open connection.
+#[derive(Clone)]
+enum Live {
+    Server(MultiplexedConnection),
+    Cluster(ClusterConnection),
 }
 
 impl Connection {
@@ -47,38 +64,95 @@ impl Connection {
         }
     }
 
-    async fn live(&mut self) -> RedisResult<&mut MultiplexedConnection> {
+    async fn live(&mut self) -> RedisResult<&mut Live> {
         if self.current.is_none() {
-            let client = client(&self.config)?;
-            self.database = client.get_connection_info().redis_settings().db();
-            let options = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(self.config.connect_timeout))
-                .set_response_timeout(Some(self.response_timeout));
-            self.current = Some(client.get_multiplexed_async_connection_with_config(&options).await?);
+            self.current = Some(self.open().await?);
         }
         self.current
             .as_mut()
             .ok_or_else(|| RedisError::from((ErrorKind::Io, "not connected")))
     }
 
-    /// Lets go of the connection when `result` says that it is of no use any more. After a time-out it isn't: the late answer
-    /// would be waited for again.
-    fn settle<T>(&mut self, result: RedisResult<T>) -> RedisResult<T> {
-        if result
-            .as_ref()
-            .is_err_and(|error| error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error())
-        {
+    async fn open(&mut self) -> RedisResult<Live> {
+        if let RedisServers::Cluster(nodes) = servers(&self.config)? {
+            let mut builder = ClusterClient::builder(nodes)
+                .connection_timeout(self.config.connect_timeout)
+                .response_timeout(self.response_timeout)
+                .retries(CLUSTER_RETRIES);
+            if let Some(certificates) = certificates(&self.config)? {
+                builder = builder.certs(certificates);
+            }
+            return builder.build()?.get_async_connection().await.map(Live::Cluster);
+        }
+        let client = client(&self.config).await?;
+        self.database = client.get_connection_info().redis_settings().db();
+        let options = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.config.connect_timeout))
+            .set_response_timeout(Some(self.response_timeout));
+        let opened = client.get_multiplexed_async_connection_with_config(&options).await?;
+        Ok(Live::Server(opened))
+    }
+
+    /// What each master of a cluster answers, or the one server that there is.
+    ///
+    /// # Errors
+    /// When one of them can't be asked or refuses.
+    pub async fn of_every_master<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<Vec<T>> {
+        let result = async {
+            let cluster = match self.live().await? {
+                Live::Server(server) => return Ok(vec![command.query_async(server).await?]),
+                Live::Cluster(cluster) => cluster,
+            };
+            let everywhere = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+            let Value::Map(answers) = cluster.route_command(command.clone(), everywhere).await? else {
+                return Err((ErrorKind::UnexpectedReturnType, "no answers by node").into());
+            };
+            let read = |(_, answer): (Value, Value)| Ok(redis::from_redis_value(answer.extract_error()?)?);
+            answers.into_iter().map(read).collect()
+        }
+        .await;
+        self.settle(result, |_| false)
+    }
+
+    /// Lets go of the connection when `result` says that it is of no use any more: it broke, or, as `is_demoted` finds in the
+    /// answer, leads to a server that is no master any more. After a time-out it isn't either: the late answer would be waited for again.
+    fn settle<T>(&mut self, result: RedisResult<T>, is_demoted: impl Fn(&T) -> bool) -> RedisResult<T> {
+        let is_useless = match &result {
+            Ok(answer) => is_demoted(answer),
+            Err(error) => {
+                error.is_io_error()
+                    || error.is_timeout()
+                    || error.is_unrecoverable_error()
+                    || error.code().is_some_and(says_demoted)
+            }
+        };
+        if is_useless {
             self.current = None;
         }
         result
     }
 }
 
+/// Whether an error code comes from a server that was a master and is a replica now.
+fn says_demoted(code: &str) -> bool {
+    matches!(code, "READONLY" | "MASTERDOWN")
+}
+
+fn is_demoted(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(error) if says_demoted(error.code()))
+}
+
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let result = async { self.live().await?.req_packed_command(cmd).await }.await;
-            self.settle(result)
+            let result = async {
+                match self.live().await? {
+                    Live::Server(server) => server.req_packed_command(cmd).await,
+                    Live::Cluster(cluster) => cluster.req_packed_command(cmd).await,
+                }
+            }
+            .await;
+            self.settle(result, is_demoted)
         })
     }
 
@@ -89,8 +163,17 @@ impl ConnectionLike for Connection {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
-            let result = async { self.live().await?.req_packed_commands(pipeline, offset, count).await }.await;
-            self.settle(result)
+            let result = async {
+                match self.live().await? {
+                    Live::Server(server) => server.req_packed_commands(pipeline, offset, count).await,
+                    Live::Cluster(cluster) if pipeline.is_transaction() => {
+                        cluster.req_packed_commands(pipeline, offset, count).await
+                    }
+                    Live::Cluster(cluster) => spread(cluster, pipeline).await,
+                }
+            }
+            .await;
+            self.settle(result, |answers| answers.iter().any(is_demoted))
         })
     }
 
@@ -99,12 +182,126 @@ impl ConnectionLike for Connection {
     }
 }
 
-/// A client for whoever needs a connection of another kind, such as Pub/Sub. The password is read now.
+/// Runs a pipeline on a cluster: the commands of a slot together and in their order, those of different slots side by side.
+async fn spread(cluster: &ClusterConnection, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
+    let mut parts: HashMap<Slot, (Pipeline, Vec<usize>)> = HashMap::new();
+    for (at, command) in pipeline.cmd_iter().enumerate() {
+        let (part, places) = parts.entry(Slot::for_key(key_of(command)?)).or_default();
+        part.add_command(command.clone());
+        places.push(at);
+    }
+    let answers = try_join_all(parts.iter().map(|(slot, (part, _))| {
+        let mut cluster = cluster.clone();
+        let route = SingleNodeRoutingInfo::SpecificNode(Route::with_slot(*slot, SlotAddr::Master));
+        async move { cluster.route_pipeline(part.clone(), 0, part.len(), route).await }
+    }))
+    .await?;
+    let mut in_order = vec![Value::Nil; pipeline.len()];
+    for ((_, places), answers) in parts.values().zip(answers) {
+        for (at, answer) in places.iter().zip(answers) {
+            in_order[*at] = answer;
+        }
+    }
+    Ok(in_order)
+}
+
+/// The one key that a command of a pipeline touches.
+fn key_of(command: &Cmd) -> RedisResult<&[u8]> {
+    let words = || {
+        command.args_iter().map(|word| match word {
+            Arg::Simple(word) => word,
+            _ => b"",
+        })
+    };
+    let at = match words().next() {
+        Some(b"FCALL" | b"FCALL_RO") => 3,
+        Some(b"XGROUP" | b"XINFO") => 2,
+        _ => 1,
+    };
+    words()
+        .nth(at)
+        .ok_or_else(|| unusable("a command without a key, which no pipeline on a cluster may hold".to_owned()))
+}
+
+pub(super) fn servers(config: &RedisConfig) -> RedisResult<RedisServers> {
+    config.servers().map_err(|error| unusable(error.to_string()))
+}
+
+/// A client for whoever needs a connection of another kind, such as Pub/Sub: of the server, of the master that Sentinels name, or
+/// of a node of the cluster. The password is read now.
 ///
 /// # Errors
-/// When a password or certificate file can't be read.
-pub fn client(config: &RedisConfig) -> RedisResult<Client> {
-    let info = config.connection_info().map_err(|error| unusable(error.to_string()))?;
+/// When a password or certificate file can't be read, or no Sentinel can say which server is the master.
+pub async fn client(config: &RedisConfig) -> RedisResult<Client> {
+    let info = match servers(config)? {
+        RedisServers::One(info) => info,
+        RedisServers::Cluster(nodes) => nodes
+            .into_iter()
+            .next()
+            .ok_or_else(|| unusable("no node is named".to_owned()))?,
+        RedisServers::Sentinel {
+            sentinels,
+            master,
+            node,
+        } => master_of(config, sentinels, &master, node).await?,
+    };
+    client_of(config, info)
+}
+
+fn client_of(config: &RedisConfig, info: ConnectionInfo) -> RedisResult<Client> {
+    match certificates(config)? {
+        None => Client::open(info),
+        Some(certificates) => Client::build_with_tls(info, certificates),
+    }
+}
+
+/// Asks one Sentinel after the other where the master is.
+async fn master_of(
+    config: &RedisConfig,
+    sentinels: Vec<ConnectionInfo>,
+    master: &str,
+    node: ConnectionInfo,
+) -> RedisResult<ConnectionInfo> {
+    let options = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(config.connect_timeout))
+        .set_response_timeout(Some(config.response_timeout));
+    let mut last = unusable("no Sentinel is named".to_owned());
+    for sentinel in sentinels {
+        let found: RedisResult<Option<(String, u16)>> = async {
+            let mut sentinel = client_of(config, sentinel)?
+                .get_multiplexed_async_connection_with_config(&options)
+                .await?;
+            let mut ask = cmd("SENTINEL");
+            ask.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
+            ask.query_async(&mut sentinel).await
+        }
+        .await;
+        match found {
+            Ok(Some((host, port))) => return Ok(at(node, host, port)),
+            Ok(None) => last = unusable(format!("the Sentinels know no master `{master}`")),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// The same server at another address.
+fn at(info: ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
+    let address = match info.addr().clone() {
+        ConnectionAddr::TcpTls {
+            insecure, tls_params, ..
+        } => ConnectionAddr::TcpTls {
+            host,
+            port,
+            insecure,
+            tls_params,
+        },
+        _ => ConnectionAddr::Tcp(host, port),
+    };
+    info.set_addr(address)
+}
+
+fn certificates(config: &RedisConfig) -> RedisResult<Option<TlsCertificates>> {
     let read = |path: &Path| std::fs::read(path).map_err(|error| unusable(format!("{}: {error}", path.display())));
     let root_cert = config.ca_file.as_deref().map(read).transpose()?;
     let client_tls = match (&config.cert_file, &config.key_file) {
@@ -121,10 +318,8 @@ pub fn client(config: &RedisConfig) -> RedisResult<Client> {
             .into());
         }
     };
-    if root_cert.is_none() && client_tls.is_none() {
-        return Client::open(info);
-    }
-    Client::build_with_tls(info, TlsCertificates { client_tls, root_cert })
+    let any = root_cert.is_some() || client_tls.is_some();
+    Ok(any.then_some(TlsCertificates { client_tls, root_cert }))
 }
 
 /// Not an input or output error, as no waiting mends it.
@@ -178,6 +373,8 @@ pub fn is_transient(error: &RedisError) -> bool {
                 | "MISCONF"
                 | "TRYAGAIN"
                 | "CLUSTERDOWN"
+                | "MOVED"
+                | "ASK"
                 | "MASTERDOWN"
                 | "READONLY"
                 | "NOREPLICAS"
@@ -185,7 +382,11 @@ pub fn is_transient(error: &RedisError) -> bool {
         ),
         None if is_of_tls(error) => false,
         None => {
-            error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_connection_refusal()
+            error.is_io_error()
+                || error.is_timeout()
+                || error.is_connection_dropped()
+                || error.is_connection_refusal()
+                || error.kind() == ErrorKind::ClusterConnectionNotFound
         }
     }
 }

@@ -3,6 +3,7 @@
 use redis::aio::ConnectionLike;
 use redis::{Cmd, RedisResult, cmd, pipe};
 
+use super::connection::Connection;
 use super::keys::{Channel, Key};
 use super::stream::{Fields, Stream};
 use crate::domain::stream_id::{Revision, StreamId};
@@ -43,19 +44,18 @@ pub async fn load(conn: &mut impl ConnectionLike) -> RedisResult<()> {
         .await
 }
 
-/// Checks that the library is loaded and not older than this build's.
+/// Checks that the library is loaded and not older than this build's, on every master of a cluster.
 ///
 /// # Errors
 /// Says what is wrong and which command mends it.
-pub async fn check(conn: &mut impl ConnectionLike) -> Result<(), FunctionsError> {
-    match cmd("FCALL_RO")
-        .arg("storage_version")
-        .arg(0)
-        .query_async::<i64>(conn)
-        .await
-    {
-        Ok(found) if found < VERSION => Err(FunctionsError::Old { found }),
-        Ok(_) => Ok(()),
+pub async fn check(conn: &mut Connection) -> Result<(), FunctionsError> {
+    let mut ask = cmd("FCALL_RO");
+    ask.arg("storage_version").arg(0);
+    match conn.of_every_master::<i64>(&ask).await {
+        Ok(found) => match found.into_iter().min() {
+            Some(found) if found < VERSION => Err(FunctionsError::Old { found }),
+            _ => Ok(()),
+        },
         Err(error) if error.to_string().contains("Function not found") => Err(FunctionsError::Missing),
         Err(error) => Err(error.into()),
     }

@@ -14,6 +14,7 @@ pub mod hot;
 pub mod inspect;
 pub mod keys;
 pub mod lease;
+pub mod nodes;
 pub mod partitions;
 pub mod position;
 mod reply;

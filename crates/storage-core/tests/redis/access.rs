@@ -405,7 +405,9 @@ async fn a_reader_only_looks_and_listens() {
             .await
             .unwrap_or_else(|error| panic!("{command}: {error}"));
     }
-    let client = storage_core::redis::connection::client(&server.config("reader")).unwrap();
+    let client = storage_core::redis::connection::client(&server.config("reader"))
+        .await
+        .unwrap();
     let mut listening = client.get_async_pubsub().await.unwrap();
     listening
         .subscribe(&["tick:BTCUSDT", "candle:1m:BTCUSDT", "signal:BTCUSDT"])
