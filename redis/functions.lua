@@ -1,7 +1,7 @@
 #!lua name=market_storage
 -- The steps that must be one step: each function touches one key, so that all of it runs on Redis Cluster.
 -- Loaded by `aggregator-admin migrate`. Raise VERSION with every change; a worker refuses an older library.
-local VERSION = 1
+local VERSION = 2
 
 -- Revisions exceed what Lua's doubles hold exactly, so they are compared as decimal text.
 local function newer(a, b)
@@ -17,10 +17,12 @@ local function named(flat)
 end
 
 -- put KEY revision expire_command expire_ms channel message field value ...
--- Writes a whole hash and publishes it, unless the hash has a newer revision. Returns 1 if written.
+-- Writes a whole hash and publishes it, unless the hash has a newer revision, or the same and is final where this is not: what
+-- a writer that has stalled brings late. Returns 1 if written.
 local function put(keys, args)
-  local stored = redis.call('HGET', keys[1], 'revision')
-  if stored and newer(stored, args[1]) then return 0 end
+  local stored = redis.call('HMGET', keys[1], 'revision', 'final')
+  if stored[1] and newer(stored[1], args[1]) then return 0 end
+  if stored[1] == args[1] and stored[2] == '1' and named({unpack(args, 6)})['final'] == '0' then return 0 end
   redis.call('HSET', keys[1], 'revision', args[1], unpack(args, 6))
   redis.call(args[2], keys[1], args[3])
   if args[4] ~= '' then redis.call('PUBLISH', args[4], args[5]) end
@@ -80,9 +82,12 @@ local function join(keys, args)
   local live = {}
   local members = redis.call('HGETALL', keys[1])
   for i = 1, #members, 2 do
-    if now - members[i + 1] > tonumber(args[2]) then
+    local age = now - members[i + 1]
+    if age > tonumber(args[2]) then
       redis.call('HDEL', keys[1], members[i])
     else
+      -- The clock was set back: who does not speak again ends in time all the same.
+      if age < 0 then redis.call('HSET', keys[1], members[i], now) end
       live[#live + 1] = members[i]
     end
   end
@@ -95,10 +100,51 @@ local function announce(keys, args)
   return redis.call('XADD', keys[1], '*', unpack(args))
 end
 
--- opened KEY symbol ...
--- Adds to the index of symbols with open candles.
+-- The index of a partition's symbols with open candles is a sorted set; a symbol's score is the term of the owner that
+-- has noted it last. Terms grow from owner to owner, so one that has lost its lease without knowing takes nothing away.
+
+-- take_up KEY
+-- Begins a new owner's term. Returns the term and the symbols, which are the new owner's from now on.
+local function take_up(keys)
+  if redis.call('TYPE', keys[1]).ok == 'set' then -- as version 1 kept it
+    local symbols = redis.call('SMEMBERS', keys[1])
+    redis.call('DEL', keys[1])
+    for _, symbol in ipairs(symbols) do redis.call('ZADD', keys[1], 0, symbol) end
+  end
+  local time = redis.call('TIME')
+  local term = time[1] * 1000000 + time[2]
+  local last = redis.call('ZRANGE', keys[1], -1, -1, 'WITHSCORES')
+  if last[2] and tonumber(last[2]) >= term then term = tonumber(last[2]) + 1 end
+  local symbols = redis.call('ZRANGE', keys[1], 0, -1)
+  for _, symbol in ipairs(symbols) do redis.call('ZADD', keys[1], term, symbol) end
+  return {string.format('%.0f', term), symbols}
+end
+
+-- opened KEY term symbol ...
 local function opened(keys, args)
-  for _, symbol in ipairs(args) do redis.call('SADD', keys[1], symbol) end
+  for i = 2, #args do redis.call('ZADD', keys[1], 'GT', args[1], args[i]) end
+end
+
+-- closed KEY term symbol ...
+local function closed(keys, args)
+  for i = 2, #args do
+    local term = redis.call('ZSCORE', keys[1], args[i])
+    if term and tonumber(term) <= tonumber(args[1]) then redis.call('ZREM', keys[1], args[i]) end
+  end
+end
+
+-- retire KEY group idle_ms
+-- Takes consumers out of a group that have not been heard of for so long and have nothing pending. Returns their names.
+local function retire(keys, args)
+  local retired = {}
+  for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', keys[1], args[1])) do
+    local fields = named(info)
+    if fields['pending'] == 0 and fields['idle'] > tonumber(args[2]) then
+      redis.call('XGROUP', 'DELCONSUMER', keys[1], args[1], fields['name'])
+      retired[#retired + 1] = fields['name']
+    end
+  end
+  return retired
 end
 
 -- At the memory limit producers must wait, and the workers must not: their work is what frees memory.
@@ -108,7 +154,10 @@ end
 register('storage_put', put)
 register('storage_advance', advance)
 register('storage_announce', announce)
+register('storage_take_up', take_up)
 register('storage_opened', opened)
+register('storage_closed', closed)
+register('storage_retire', retire)
 register('storage_lease', lease)
 register('storage_release', release)
 register('storage_join', join)

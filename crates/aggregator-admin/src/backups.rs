@@ -21,7 +21,6 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     while !worker.token.is_cancelled() {
         for entry in reader.read().await.context("reading backups")? {
             match decode_entry(&entry) {
-                _ if entry.fields.is_empty() => {}
                 Ok(backup) => {
                     note_last(&mut redis, &backup).await.context("noting a backup")?;
                     tracing::info!(

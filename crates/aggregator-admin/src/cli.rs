@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Symbols(commands::symbols::Args),
     /// Lists, shows and requeues entries that no worker could use
     DeadLetters(commands::dead_letters::Args),
+    /// Lists who reads the streams, and removes a group that nobody reads as any more
+    Groups(commands::groups::Args),
     /// Shows which policies differ from the configuration; refuses settings that lose data
     Plan,
     /// Changes the policies to what the configuration says

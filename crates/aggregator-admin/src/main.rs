@@ -14,6 +14,7 @@ mod policies;
 mod repairs;
 mod rollups;
 mod run;
+mod setup;
 mod stores;
 mod terminal;
 

@@ -1,16 +1,22 @@
 //! Gauges about the history and the streams, measured from time to time.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::queries::{dead_letters, rollups, storage};
 use storage_core::redis::connection::Connection;
-use storage_core::redis::position::positions;
+use storage_core::redis::groups;
+use storage_core::redis::inspect::{self, Memory};
 use storage_core::redis::stream::Stream;
+use storage_core::redis::trim::now_ms;
+use storage_core::telemetry::readiness::Readiness;
 use tokio::time::sleep;
 
 use crate::metrics::{
-    CHUNKS, COMPRESSED_CHUNKS, COMPRESSION_AVAILABLE, DEAD_LETTERS, GROUP_LAG, GROUP_PENDING, ROLLUP_LAG, TABLE_SIZE,
+    CHUNKS, COMPRESSED_CHUNKS, COMPRESSION_AVAILABLE, DEAD_LETTERS, FOREIGN_IDLE, GROUP_LAG, GROUP_PENDING,
+    REDIS_MEMORY_LIMIT, REDIS_MEMORY_USED, ROLLUP_LAG, TABLE_SIZE,
 };
 use crate::rollups::ranges::LARGER;
 use crate::run::Worker;
@@ -20,8 +26,10 @@ use crate::stores::Explained;
 pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     COMPRESSION_AVAILABLE.set(f64::from(u8::from(worker.server.edition == Edition::Community)));
     let mut redis = worker.redis();
+    let mut known = BTreeSet::new();
     while !worker.token.is_cancelled() {
-        groups(&mut redis, worker.config.stream.partitions).await?;
+        groups(&mut redis, worker.config.stream.partitions, &mut known).await?;
+        memory(&mut redis, &worker.readiness).await?;
         history(&worker).await?;
         worker.readiness.ok("measurements");
         let _ = worker
@@ -32,19 +40,51 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Measures the groups, those aside that were `known` and are gone: they show as finished.
 #[allow(clippy::cast_precision_loss)] // metrics are doubles
-async fn groups(redis: &mut Connection, partitions: u16) -> anyhow::Result<()> {
+async fn groups(redis: &mut Connection, partitions: u16, known: &mut BTreeSet<(String, String)>) -> anyhow::Result<()> {
+    for (stream, group) in std::mem::take(known) {
+        GROUP_LAG.set(&stream, &group, 0.0);
+        GROUP_PENDING.set(&stream, &group, 0.0);
+        FOREIGN_IDLE.set(&stream, &group, 0.0);
+    }
     for stream in Stream::all(partitions) {
-        for position in positions(redis, stream)
-            .await
-            .context("reading the groups' positions")?
-        {
-            let name = stream.to_string();
+        for group in groups::groups(redis, stream).await.context("reading the groups")? {
+            let (name, position) = (stream.to_string(), &group.position);
             if let Some(lag) = position.lag {
                 GROUP_LAG.set(&name, &position.group, lag as f64);
             }
             GROUP_PENDING.set(&name, &position.group, position.pending as f64);
+            if !group.is_own() && !position.has_finished() {
+                let unheard_ms = now_ms(redis).await?.saturating_sub(position.delivered.ms);
+                let idle_ms = group.idle_ms.unwrap_or(unheard_ms);
+                FOREIGN_IDLE.set(&name, &position.group, idle_ms as f64 / 1e3);
+            }
+            known.insert((name, group.position.group));
         }
+    }
+    Ok(())
+}
+
+/// Measures the memory of Redis, of the fullest master of a cluster. While it is full producers wait, which shows as not being ready.
+#[allow(clippy::cast_precision_loss)] // metrics are doubles
+async fn memory(redis: &mut Connection, readiness: &Readiness) -> anyhow::Result<()> {
+    let share = |memory: &Memory| {
+        memory
+            .limit_bytes
+            .map_or(0.0, |limit| memory.used_bytes as f64 / limit as f64)
+    };
+    let masters = inspect::memory(redis).await.context("asking Redis for its memory")?;
+    let Some(fullest) = masters.iter().max_by(|a, b| share(a).total_cmp(&share(b))) else {
+        return Ok(());
+    };
+    REDIS_MEMORY_USED.set(fullest.used_bytes as f64);
+    REDIS_MEMORY_LIMIT.set(fullest.limit_bytes.unwrap_or(0) as f64);
+    if fullest.is_full() {
+        let full = "Redis is at `maxmemory`, so producers wait; see which group is behind (`aggregator-admin groups`), or raise it";
+        readiness.fail("redis memory", full);
+    } else {
+        readiness.ok("redis memory");
     }
     Ok(())
 }

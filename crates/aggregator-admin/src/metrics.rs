@@ -14,6 +14,8 @@ storage_core::define_metrics! {
     Counter REPAIRS = "repairs_total", outcome = OUTCOMES;
     /// Minutes from stream:repairs that wait until ticks holds everything that they need.
     Gauge REPAIRS_WAITING = "repairs_waiting";
+    /// Entries that were deleted from a stream before this worker had finished them.
+    Counter LOST_ENTRIES = "lost_entries_total";
     /// Entries of stream:rollups whose buckets were refreshed.
     Counter ROLLUPS = "rollups_total";
     /// Time to bring the announced buckets of a timeframe up to date.
@@ -39,6 +41,13 @@ storage_core::define_metrics! {
     Gauge GROUP_LAG = "group_lag_entries", stream = &[], group = &[];
     /// Entries that a consumer group has read but not acknowledged.
     Gauge GROUP_PENDING = "group_pending_entries", stream = &[], group = &[];
+    /// Time since a group that is none of the pipeline's was heard of, while there is something that it has not finished: that is
+    /// never trimmed.
+    Gauge FOREIGN_IDLE = "foreign_group_idle_seconds", stream = &[], group = &[];
+    /// What counts against the memory limit of Redis; of the fullest master of a cluster.
+    Gauge REDIS_MEMORY_USED = "redis_memory_used_bytes";
+    /// The memory limit of Redis, at which producers wait; 0: none.
+    Gauge REDIS_MEMORY_LIMIT = "redis_memory_limit_bytes";
     /// Dead letters that were not requeued, by the stream that held the entry.
     Gauge DEAD_LETTERS = "dead_letters_waiting", stream = &[];
 

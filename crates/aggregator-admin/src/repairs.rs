@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::Context;
 use diesel_async::{AsyncConnection, AsyncPgConnection};
+use storage_core::domain::candle::Candle;
 use storage_core::domain::entry::Entry;
+use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::domain::partition::partition_of;
 use storage_core::domain::rejection::Rejection;
 use storage_core::domain::stream_id::{Revision, StreamId};
@@ -21,6 +23,7 @@ use storage_core::redis::codec::repairs::{Repair, decode_entry, entry_fields};
 use storage_core::redis::codec::rollups;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
+use storage_core::redis::hot;
 use storage_core::redis::position::{floor, position_of};
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
 
@@ -30,10 +33,10 @@ use crate::run::Worker;
 use crate::stores::Explained;
 
 /// What became of a minute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Outcome {
-    /// The candle is what its ticks give.
-    Replaced,
+    /// The candle is what its ticks give: this one.
+    Replaced(Box<Candle>),
     /// There are no ticks, so nothing was done.
     NoTicks,
     /// The candle has more trades than there are ticks, so nothing was done.
@@ -55,15 +58,27 @@ pub(crate) async fn recompute(
     connection
         .transaction(async |connection| {
             symbols::keep_decimals(connection).await?;
-            let Some(row) = ticks::minute(connection, symbol, start_us).await? else {
+            let Some(minute) = ticks::minute(connection, symbol, start_us).await? else {
                 return Ok(Outcome::NoTicks);
             };
-            Ok(match candles::replace_1m(connection, &row).await? {
-                true => Outcome::Replaced,
-                false => Outcome::FewerTrades { ticks: row.trades },
-            })
+            if !candles::replace_1m(connection, &minute.row).await? {
+                return Ok(Outcome::FewerTrades {
+                    ticks: minute.row.trades,
+                });
+            }
+            let known = symbols::decimals(connection, &[symbol]).await?;
+            let decimals = known.get(symbol).copied().unwrap_or(DEFAULT_VOLUME_DECIMALS);
+            Ok(Outcome::Replaced(Box::new(minute.candle(decimals))))
         })
         .await
+}
+
+/// Tells subscribers of the symbol's minutes what a candle of the past is now.
+pub(crate) async fn publish(redis: &mut Connection, symbol: &Symbol, candle: &Candle) -> anyhow::Result<()> {
+    hot::publish_final(Timeframe::M1, symbol, candle)
+        .exec_async(redis)
+        .await
+        .context("publishing a repaired minute")
 }
 
 /// The minute that starts at `start_us`.
@@ -111,7 +126,6 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
         let mut useless = Vec::new();
         for entry in reader.read().await.context("reading repairs")? {
             match decode_entry(&entry) {
-                _ if entry.fields.is_empty() => useless.push(entry.id),
                 Ok(repair) => waiting.add(entry.id, repair),
                 Err(reason) => {
                     REPAIRS.increment("malformed", 1);
@@ -161,8 +175,9 @@ async fn repair(
         outcome => outcome.explained("computing a minute from its ticks")?,
     };
     match outcome {
-        Outcome::Replaced => {
-            // The rollups come first, so that a crash before the acknowledgement only does it all again.
+        Outcome::Replaced(candle) => {
+            // Both come before the acknowledgement, so that a crash only does it all again.
+            publish(redis, symbol, &candle).await?;
             let range = rollups::entry_fields(minute(start_us));
             functions::announce(Stream::Rollups, &range)
                 .query_async::<()>(redis)

@@ -21,7 +21,7 @@ use tracing::level_filters::LevelFilter;
 use crate::config::Config;
 use crate::plan::objections;
 use crate::stores::{self, APPLICATION};
-use crate::{backups, measure, metrics, policies, repairs, rollups};
+use crate::{backups, measure, metrics, policies, repairs, rollups, setup};
 
 /// How long a read waits for an entry; a shutdown waits as long.
 pub(crate) const BLOCK: Duration = Duration::from_millis(500);
@@ -55,6 +55,7 @@ impl Worker {
             batch: self.config.admin.batch,
             block: BLOCK,
             claim_after: self.config.admin.claim_after,
+            lost: &metrics::LOST_ENTRIES,
         };
         GroupReader::new(Connection::blocking(&self.config.redis, BLOCK), stream, options)
     }
@@ -106,6 +107,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         readiness,
         token,
     };
+    spawn(&mut service, &worker, "setup", setup::work);
     spawn(&mut service, &worker, "repairs", repairs::work);
     spawn(&mut service, &worker, "rollups", rollups::collect::work);
     spawn(&mut service, &worker, "backups", backups::work);

@@ -13,11 +13,12 @@ use storage_core::domain::symbol::Symbol;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::codec::dead;
 use storage_core::redis::connection::Connection;
+use storage_core::redis::hot::{self, Term};
+use storage_core::redis::keys;
 use storage_core::redis::position::position_of;
 use storage_core::redis::stream::{self, HOT_WRITER, Pages, Stream, create_group};
 use storage_core::redis::symbols::VolumeDecimals;
 use storage_core::redis::trim::now_ms;
-use storage_core::redis::{hot, keys};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -35,6 +36,7 @@ const DECIMALS_AGE: Duration = Duration::from_secs(1);
 /// A partition in service.
 pub(crate) struct Partition {
     config: Config,
+    term: Term,
     admission: Admission,
     rules: Rules,
     conn: Connection,
@@ -69,7 +71,11 @@ impl Partition {
             }
         };
         let hot = &config.hot;
+        let (term, open) = Term::begin(&mut conn, partition)
+            .await
+            .context("reading the open candles")?;
         let mut partition = Self {
+            term,
             admission: Admission {
                 partition,
                 partitions: config.stream.partitions,
@@ -92,9 +98,6 @@ impl Partition {
             .remember_trades()
             .await
             .context("reading the trades of the dedup window")?;
-        let open = hot::open_symbols(&mut partition.conn, partition.admission.partition)
-            .await
-            .context("reading the open candles")?;
         partition.load(open.clone()).await.context("reading the open candles")?;
         partition.indexed = open.into_iter().collect();
         Ok(partition)
@@ -129,7 +132,7 @@ impl Partition {
     }
 
     async fn batch(&mut self, entries: &[Entry]) -> Result<()> {
-        let mut writes = Writes::new(self.admission.partition, &self.config.hot);
+        let mut writes = Writes::new(self.admission.partition, self.term.clone(), &self.config.hot);
         let decoded = self.decode(entries).await.context("reading volume decimals")?;
         let unknown = decoded
             .iter()
@@ -235,7 +238,7 @@ impl Partition {
         } else {
             self.position.ms
         };
-        let mut writes = Writes::new(self.admission.partition, &self.config.hot);
+        let mut writes = Writes::new(self.admission.partition, self.term.clone(), &self.config.hot);
         let symbols: Vec<Symbol> = self.symbols.keys().cloned().collect();
         self.collect(symbols, Some(i64::try_from(now_ms.saturating_mul(1_000))?), &mut writes);
         self.dedup.forget_quiet(now_ms);

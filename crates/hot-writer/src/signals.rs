@@ -42,6 +42,7 @@ async fn activate_until_failure(config: &Config, readiness: &Readiness, token: &
         batch: BATCH,
         block: BLOCK,
         claim_after: config.hot.claim_after,
+        lost: &metrics::LOST_ENTRIES,
     };
     let mut conn = Connection::ordinary(&config.redis);
     let mut reader = GroupReader::new(Connection::blocking(&config.redis, BLOCK), Stream::Signals, options);

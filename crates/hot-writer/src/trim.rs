@@ -25,10 +25,7 @@ pub(crate) async fn trim(config: Config, token: CancellationToken) -> Result<()>
     );
     let mut conn = Connection::ordinary(&config.redis);
     // The state of the dedup window is built from the stream, so the stream must reach back at least as far.
-    let retention = config
-        .stream
-        .retention
-        .max(config.hot.dedup_window + Duration::from_secs(60));
+    let retention = config.stream.retention.max(config.hot.dedup_window.mul_f64(1.1));
     loop {
         if tokio::time::timeout(config.hot.trim_interval, token.cancelled())
             .await

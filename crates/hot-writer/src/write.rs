@@ -16,8 +16,9 @@ use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::codec::{candles, dead, repairs, ticks};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions::{self, Expiry};
+use storage_core::redis::hot::{self, Term};
+use storage_core::redis::keys;
 use storage_core::redis::stream::{HOT_WRITER, Stream};
-use storage_core::redis::{hot, keys};
 
 use crate::close::{Change, Changes};
 use crate::config::HotConfig;
@@ -26,6 +27,7 @@ use crate::metrics;
 /// The writes of one batch, by step.
 pub(crate) struct Writes {
     partition: u16,
+    term: Term,
     tick_ttl_ms: i64,
     amend_ttl_ms: i64,
     opened: Vec<Symbol>,
@@ -41,10 +43,11 @@ const MIN_CANDLE_TTL_MS: i64 = 60 * 60 * 1_000;
 const RECENT_MARGIN_MS: i64 = 5 * 60 * 1_000;
 
 impl Writes {
-    pub(crate) fn new(partition: u16, config: &HotConfig) -> Self {
+    pub(crate) fn new(partition: u16, term: Term, config: &HotConfig) -> Self {
         let millis = |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4);
         Self {
             partition,
+            term,
             tick_ttl_ms: millis(config.tick_ttl),
             amend_ttl_ms: millis(config.close_grace + config.amend_window),
             opened: Vec::new(),
@@ -171,14 +174,10 @@ impl Writes {
         count: usize,
     ) -> RedisResult<()> {
         if !self.opened.is_empty() {
-            self.announce
-                .add_command(hot::opened(self.partition, &self.opened))
-                .ignore();
+            self.announce.add_command(self.term.opened(&self.opened)).ignore();
         }
         if !self.closed.is_empty() {
-            self.finish
-                .add_command(hot::closed(self.partition, &self.closed))
-                .ignore();
+            self.finish.add_command(self.term.closed(&self.closed)).ignore();
         }
         if count > 0 {
             self.finish

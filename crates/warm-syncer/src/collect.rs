@@ -21,11 +21,11 @@ pub(crate) struct Rejected {
     pub(crate) reason: Rejection,
 }
 
-/// Sorts a batch into rows and rejected entries. An entry without fields was deleted while it was pending: it is neither.
+/// Sorts a batch into rows and rejected entries.
 pub(crate) fn collect<K: Kind>(kind: &K, entries: &[Entry]) -> (Vec<Item<K::Row>>, Vec<Rejected>) {
     let mut rows = Vec::with_capacity(entries.len());
     let mut rejected = Vec::new();
-    for (at, entry) in entries.iter().enumerate().filter(|(_, entry)| !entry.fields.is_empty()) {
+    for (at, entry) in entries.iter().enumerate() {
         match kind.judge(entry) {
             Ok(row) => rows.push(Item { entry: at, row }),
             Err(reason) => rejected.push(Rejected { entry: at, reason }),

@@ -10,6 +10,8 @@ storage_core::define_metrics! {
 
     /// Entries read from the streams, redelivered ones included.
     Counter ENTRIES_READ = "entries_read_total", kind = KINDS;
+    /// Entries that were deleted from a stream before this worker had finished them.
+    Counter LOST_ENTRIES = "lost_entries_total";
     /// Rows that were new or replaced an older revision.
     Counter ROWS_WRITTEN = "rows_written_total", kind = KINDS;
     /// Rows that the tables held already, in this revision or a newer one.

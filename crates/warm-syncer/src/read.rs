@@ -11,6 +11,8 @@ use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
 use tokio::time::Instant;
 
+use crate::metrics;
+
 /// How long to wait for the first entry; a shutdown waits as long.
 const BLOCK: Duration = Duration::from_secs(1);
 
@@ -38,6 +40,7 @@ impl Reader {
             batch: cut.rows,
             block,
             claim_after,
+            lost: &metrics::LOST_ENTRIES,
         };
         Self {
             group: GroupReader::new(Connection::blocking(redis, block), stream, options),

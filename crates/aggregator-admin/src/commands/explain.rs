@@ -77,8 +77,8 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         if let Some(minute) = minute {
             say(format_args!(
                 "           {} ticks, the last accepted {}",
-                minute.trades,
-                accepted(minute.revision.as_i64())
+                minute.row.trades,
+                accepted(minute.row.revision.as_i64())
             ))?;
         }
     } else if let Some(made_us) = rollups::watermark(&mut connection, server.edition, args.timeframe)

@@ -9,13 +9,13 @@ use storage_core::postgres::connection::connect;
 use storage_core::postgres::migrations;
 use storage_core::postgres::queries;
 use storage_core::redis::connection::Connection;
-use storage_core::redis::functions::{self, FunctionsError};
-use storage_core::redis::stream::{HOT_WRITER, Stream, create_group};
+use storage_core::redis::stream::HOT_WRITER;
 use storage_core::redis::symbols::{self, VolumeDecimals};
 use storage_core::redis::{lease, partitions};
 
 use crate::cli::duration;
 use crate::config::Config;
+use crate::setup;
 use crate::stores::{Explained, Stores, await_redis, history, patiently};
 use crate::terminal::say;
 
@@ -90,17 +90,11 @@ async fn schema(config: &Config, wait: Duration) -> anyhow::Result<usize> {
 }
 
 async fn load_functions(redis: &mut Connection) -> anyhow::Result<usize> {
-    let why = match functions::check(redis).await {
-        Ok(()) => return Ok(0),
-        Err(FunctionsError::Redis(error)) => return Err(error).context("asking Redis for its functions"),
-        Err(FunctionsError::Missing) => "there were none".to_owned(),
-        Err(FunctionsError::Old { found }) => format!("there was version {found}"),
-    };
-    functions::load(redis)
-        .await
-        .context("loading the functions into Redis")?;
-    say(format_args!("functions: loaded version {}, {why}", functions::VERSION))?;
-    Ok(1)
+    let loaded = setup::load_functions(redis).await?;
+    if let Some(loaded) = &loaded {
+        say(format_args!("functions: {loaded}"))?;
+    }
+    Ok(usize::from(loaded.is_some()))
 }
 
 async fn store_partitions(redis: &mut Connection, configured: u16, asked: Option<u16>) -> anyhow::Result<(u16, usize)> {
@@ -148,15 +142,7 @@ async fn store_partitions(redis: &mut Connection, configured: u16, asked: Option
 }
 
 async fn create_groups(redis: &mut Connection, partitions: u16) -> anyhow::Result<usize> {
-    let mut created = 0;
-    for stream in Stream::all(partitions) {
-        for group in stream.groups() {
-            let new = create_group(redis, stream, group)
-                .await
-                .with_context(|| format!("creating group {group} on {}", stream.key()))?;
-            created += usize::from(new);
-        }
-    }
+    let created = setup::create_groups(redis, partitions).await?.len();
     if created > 0 {
         say(format_args!("consumer groups: created {created}"))?;
     }

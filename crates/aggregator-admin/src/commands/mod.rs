@@ -3,6 +3,7 @@
 pub(crate) mod candles;
 pub(crate) mod dead_letters;
 pub(crate) mod explain;
+pub(crate) mod groups;
 pub(crate) mod migrate;
 pub(crate) mod plan;
 pub(crate) mod refresh;
@@ -38,6 +39,7 @@ pub(crate) async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Candles(args) => candles::run(&config, &args).await,
         Command::Symbols(args) => symbols::run(&config, &args).await,
         Command::DeadLetters(args) => dead_letters::run(&config, &args).await,
+        Command::Groups(args) => groups::run(&config, &args).await,
         Command::Plan => plan::plan(&config).await,
         Command::Apply => plan::apply(&config).await,
         Command::Explain(args) => explain::run(&config, &args).await,

@@ -8,7 +8,7 @@ use storage_core::postgres::queries::verify::minutes_with_ticks;
 
 use crate::cli::time;
 use crate::config::Config;
-use crate::repairs::{Outcome, minute, recompute};
+use crate::repairs::{Outcome, minute, publish, recompute};
 use crate::rollups::refresh;
 use crate::stores::{Explained, Stores, history};
 use crate::terminal::{say, thousands};
@@ -29,7 +29,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     if args.from >= args.to {
         return Err(Misconfigured::new("--from must be before --to").into());
     }
-    let stores = Stores::new(config);
+    let mut stores = Stores::new(config);
     let (mut connection, server) = history(&stores.pool).await?;
     let range = TimeRange {
         from_us: args.from,
@@ -45,7 +45,10 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
             .await
             .explained("computing a minute from its ticks")?
         {
-            Outcome::Replaced => repaired.push(minute(*start_us)),
+            Outcome::Replaced(candle) => {
+                publish(&mut stores.redis, &args.symbol, &candle).await?;
+                repaired.push(minute(*start_us));
+            }
             Outcome::NoTicks => {}
             Outcome::FewerTrades { ticks } => {
                 kept += 1;

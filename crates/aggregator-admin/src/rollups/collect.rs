@@ -64,12 +64,9 @@ async fn next_batch(worker: &Worker, reader: &mut GroupReader, redis: &mut Conne
 async fn take(entries: Vec<Entry>, batch: &mut Batch, redis: &mut Connection) -> anyhow::Result<()> {
     for entry in entries {
         batch.ids.push(entry.id);
-        // One without fields was deleted while it was pending.
-        if !entry.fields.is_empty() {
-            match decode_entry(&entry) {
-                Ok(range) => batch.ranges.push(range),
-                Err(reason) => dead_letter::send(redis, Stream::Rollups, &entry, &reason).await?,
-            }
+        match decode_entry(&entry) {
+            Ok(range) => batch.ranges.push(range),
+            Err(reason) => dead_letter::send(redis, Stream::Rollups, &entry, &reason).await?,
         }
     }
     Ok(())

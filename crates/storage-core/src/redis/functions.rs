@@ -119,11 +119,30 @@ pub async fn announce_all(conn: &mut impl ConnectionLike, stream: Stream, entrie
     announcements.exec_async(conn).await
 }
 
-pub(super) fn opened<'a>(key: &Key, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
-    let mut command = call("storage_opened", key);
+pub(super) fn take_up(key: &Key) -> Cmd {
+    call("storage_take_up", key)
+}
+
+pub(super) fn opened<'a>(key: &Key, term: &str, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
+    on_symbols("storage_opened", key, term, symbols)
+}
+
+pub(super) fn closed<'a>(key: &Key, term: &str, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
+    on_symbols("storage_closed", key, term, symbols)
+}
+
+fn on_symbols<'a>(function: &str, key: &Key, term: &str, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
+    let mut command = call(function, key);
+    command.arg(term);
     for symbol in symbols {
         command.arg(symbol.as_str());
     }
+    command
+}
+
+pub(super) fn retire(stream: Stream, group: &str, idle_ms: u64) -> Cmd {
+    let mut command = call("storage_retire", &stream.key());
+    command.arg(group).arg(idle_ms);
     command
 }
 

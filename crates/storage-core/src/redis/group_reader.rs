@@ -2,16 +2,23 @@
 //!
 //! A reader first finishes its own backlog (what it was handed before a crash), from time to time takes over what a
 //! dead consumer left, and else waits for new entries. A group that was lost is created again from the oldest entry kept.
+//! Consumers that are gone and have nothing left are taken out of the group. Entries that somebody deleted before they were
+//! finished are lost: they are counted, and reported as errors.
 
 use std::time::{Duration, Instant};
 
 use redis::{RedisResult, Value, cmd};
 
 use super::connection::Connection;
+use super::functions;
 use super::reply;
 use super::stream::{Stream, create_group};
 use crate::domain::entry::Entry;
 use crate::domain::stream_id::StreamId;
+use crate::telemetry::metrics::Counter;
+
+/// A consumer is gone when it has not been heard of for so many times `claim_after`.
+const GONE_AFTER: u32 = 10;
 
 /// How a reader takes part in its group.
 #[derive(Clone, Debug)]
@@ -26,6 +33,8 @@ pub struct GroupReaderOptions {
     pub block: Duration,
     /// After this time without acknowledgement another consumer's entries are taken over.
     pub claim_after: Duration,
+    /// Counts the entries that were deleted before they were finished.
+    pub lost: &'static Counter<0>,
 }
 
 /// A member of a consumer group.
@@ -56,8 +65,7 @@ impl GroupReader {
         self.stream
     }
 
-    /// The next entries to work on; empty when there was nothing within the blocking time. An entry without fields was
-    /// deleted while it was pending.
+    /// The next entries to work on; empty when there was nothing within the blocking time.
     ///
     /// # Errors
     /// When Redis can't be asked; reading again is safe.
@@ -111,7 +119,7 @@ impl GroupReader {
                 .await?;
             self.backlog = entries.last().map(|entry| entry.id);
             if !entries.is_empty() {
-                return Ok(entries);
+                return self.without_deleted(entries).await;
             }
         }
         if self.next_claim <= Instant::now() {
@@ -155,10 +163,55 @@ impl GroupReader {
         let mut parts = reply::array(reply)?.into_iter();
         self.claim_cursor = reply::stream_id(parts.next().unwrap_or(Value::Nil))?;
         let entries = reply::entries(parts.next().unwrap_or(Value::Nil))?;
+        // Redis has taken them out of the group already.
+        let deleted = reply::array(parts.next().unwrap_or(Value::Array(Vec::new())))?;
+        self.report_lost(
+            &deleted
+                .into_iter()
+                .map(reply::stream_id)
+                .collect::<RedisResult<Vec<_>>>()?,
+        );
         if self.claim_cursor == StreamId::START {
             self.next_claim = Instant::now() + self.options.claim_after;
+            self.retire_gone().await;
         }
         Ok(entries)
+    }
+
+    /// Takes out the entries that were deleted, which come without fields.
+    async fn without_deleted(&mut self, entries: Vec<Entry>) -> RedisResult<Vec<Entry>> {
+        let (deleted, kept): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.fields.is_empty());
+        let deleted: Vec<_> = deleted.into_iter().map(|entry| entry.id).collect();
+        self.acknowledge(&deleted).await?;
+        self.report_lost(&deleted);
+        Ok(kept)
+    }
+
+    fn report_lost(&self, deleted: &[StreamId]) {
+        if let [first, ..] = deleted {
+            self.options
+                .lost
+                .increment(u64::try_from(deleted.len()).unwrap_or(u64::MAX));
+            tracing::error!(stream = %self.stream, group = self.options.group, lost = deleted.len(), %first,
+                "entries were deleted from the stream before they were finished");
+        }
+    }
+
+    async fn retire_gone(&mut self) {
+        let idle_ms = millis(self.options.claim_after * GONE_AFTER);
+        match functions::retire(self.stream, self.options.group, idle_ms)
+            .query_async::<Vec<String>>(&mut self.conn)
+            .await
+        {
+            Ok(retired) if retired.is_empty() => {}
+            // Before Redis 7.2 also those that were only given nothing for so long; they come back with their next entry.
+            Ok(retired) => {
+                tracing::debug!(stream = %self.stream, group = self.options.group, ?retired, "consumers are gone")
+            }
+            Err(error) => {
+                tracing::warn!(stream = %self.stream, %error, "could not take gone consumers out of the group")
+            }
+        }
     }
 }
 

@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use redis::aio::ConnectionLike;
 use redis::{Cmd, RedisResult, cmd, pipe};
 
-use super::codec::candles::{CandleState, decode_hash};
+use super::codec::candles::{CandleState, decode_hash, message};
 use super::functions;
 use super::keys::{self, Key};
+use crate::domain::candle::Candle;
 use crate::domain::symbol::Symbol;
+use crate::domain::timeframe::Timeframe;
 
 /// How many reads go to Redis at once.
 const READS_AT_ONCE: usize = 1_000;
@@ -44,30 +46,44 @@ pub async fn hash(conn: &mut impl ConnectionLike, key: &Key) -> RedisResult<Hash
     cmd("HGETALL").arg(key).query_async(conn).await
 }
 
-/// The symbols of a partition that have candles not yet closed.
-///
-/// # Errors
-/// When Redis can't be asked.
-pub async fn open_symbols(conn: &mut impl ConnectionLike, partition: u16) -> RedisResult<Vec<Symbol>> {
-    let members: Vec<String> = cmd("SMEMBERS")
-        .arg(keys::open_symbols(partition))
-        .query_async(conn)
-        .await?;
-    Ok(members.into_iter().filter_map(|member| member.parse().ok()).collect())
+/// An owner's time with a partition. Terms grow from owner to owner, so that what an earlier one does late takes nothing away
+/// from a later one.
+#[derive(Clone, Debug)]
+pub struct Term {
+    partition: u16,
+    number: String,
 }
 
-/// Notes that `symbols` have candles not yet closed.
-pub fn opened<'a>(partition: u16, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
-    functions::opened(&keys::open_symbols(partition), symbols)
-}
-
-/// Notes that all candles of `symbols` are closed.
-pub fn closed<'a>(partition: u16, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
-    let mut command = cmd("SREM");
-    command.arg(keys::open_symbols(partition));
-    for symbol in symbols {
-        command.arg(symbol.as_str());
+impl Term {
+    /// Begins a term of `partition`, and returns the symbols that have candles not yet closed.
+    ///
+    /// # Errors
+    /// When Redis can't be asked.
+    pub async fn begin(conn: &mut impl ConnectionLike, partition: u16) -> RedisResult<(Self, Vec<Symbol>)> {
+        let (number, symbols): (String, Vec<String>) = functions::take_up(&keys::open_symbols(partition))
+            .query_async(conn)
+            .await?;
+        let symbols = symbols.into_iter().filter_map(|symbol| symbol.parse().ok());
+        Ok((Self { partition, number }, symbols.collect()))
     }
+
+    /// Notes that `symbols` have candles not yet closed.
+    pub fn opened<'a>(&self, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
+        functions::opened(&keys::open_symbols(self.partition), &self.number, symbols)
+    }
+
+    /// Notes that all candles of `symbols` are closed, those excepted that a later term has noted.
+    pub fn closed<'a>(&self, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
+        functions::closed(&keys::open_symbols(self.partition), &self.number, symbols)
+    }
+}
+
+/// Publishes a candle that was closed, or a correction of it, as hot-writer does with those that it holds.
+pub fn publish_final(timeframe: Timeframe, symbol: &Symbol, candle: &Candle) -> Cmd {
+    let mut command = cmd("PUBLISH");
+    command
+        .arg(keys::candle_channel(timeframe, symbol))
+        .arg(message(symbol, candle, true));
     command
 }
 

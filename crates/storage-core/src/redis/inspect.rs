@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use redis::aio::ConnectionLike;
 use redis::{RedisResult, cmd};
 
+use super::connection::Connection;
 use super::reply;
 
 /// The answer of INFO.
@@ -45,6 +46,45 @@ impl Info {
         });
         databases.collect()
     }
+}
+
+/// The memory of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// What counts against the limit.
+    pub used_bytes: u64,
+    /// `maxmemory`; `None` where there is no limit.
+    pub limit_bytes: Option<u64>,
+}
+
+impl Memory {
+    fn of(info: &Info) -> Self {
+        let bytes = |field: &str| {
+            info.number(field)
+                .and_then(|bytes| u64::try_from(bytes).ok())
+                .unwrap_or(0)
+        };
+        Self {
+            used_bytes: bytes("used_memory").saturating_sub(bytes("mem_not_counted_for_evict")),
+            limit_bytes: Some(bytes("maxmemory")).filter(|limit| *limit > 0),
+        }
+    }
+
+    /// Whether producers have to wait.
+    pub fn is_full(&self) -> bool {
+        self.limit_bytes.is_some_and(|limit| self.used_bytes >= limit)
+    }
+}
+
+/// The memory of the server, or of each master of a cluster.
+///
+/// # Errors
+/// When Redis can't be asked.
+pub async fn memory(conn: &mut Connection) -> RedisResult<Vec<Memory>> {
+    let mut ask = cmd("INFO");
+    ask.arg("memory");
+    let answers: Vec<String> = conn.of_every_master(&ask).await?;
+    Ok(answers.iter().map(|text| Memory::of(&Info::parse(text))).collect())
 }
 
 /// Everything that INFO tells.
@@ -91,6 +131,18 @@ pub async fn libraries(conn: &mut impl ConnectionLike) -> RedisResult<Vec<String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_memory_is_one_without_room_below_the_limit() {
+        let memory = |text: &str| Memory::of(&Info::parse(text));
+        let full = memory("used_memory:110\r\nmem_not_counted_for_evict:10\r\nmaxmemory:100\r\n");
+        assert_eq!(
+            (full.used_bytes, full.limit_bytes, full.is_full()),
+            (100, Some(100), true)
+        );
+        assert!(!memory("used_memory:109\r\nmem_not_counted_for_evict:10\r\nmaxmemory:100\r\n").is_full());
+        assert!(!memory("used_memory:110\r\nmaxmemory:0\r\n").is_full());
+    }
 
     #[test]
     fn info_is_read_field_by_field() {

@@ -10,6 +10,7 @@ pub mod codec;
 pub mod connection;
 pub mod functions;
 pub mod group_reader;
+pub mod groups;
 pub mod hot;
 pub mod inspect;
 pub mod keys;

@@ -73,7 +73,7 @@ pub async fn unfinished(conn: &mut impl ConnectionLike, partitions: u16) -> Redi
                 }
             }
         }
-        let open: u64 = cmd("SCARD")
+        let open: u64 = cmd("ZCARD")
             .arg(keys::open_symbols(partition))
             .query_async(conn)
             .await?;

@@ -91,13 +91,19 @@ async fn a_minute_is_computed_again_from_its_ticks() {
             tick(60_000_000, 500.0, None, 10),
         ];
         ticks::insert(conn, &rows).await.unwrap();
-        let minute = ticks::minute(conn, &symbol("A"), OLD_US).await.unwrap().unwrap();
+        let computed = ticks::minute(conn, &symbol("A"), OLD_US).await.unwrap().unwrap();
+        let minute = &computed.row;
         assert_eq!(
             (minute.open, minute.high, minute.low, minute.close),
             (11.0, 99.0, 10.0, 13.0)
         );
         assert_eq!((minute.volume_lots, minute.trades), (250_000_000, 5));
-        assert_eq!(minute.revision.stream_id().seq, 9);
+        assert_eq!(
+            (computed.since.stream_id().seq, minute.revision.stream_id().seq),
+            (1, 9)
+        );
+        assert_eq!((computed.first_us, computed.last_us), (OLD_US + 5, OLD_US + 59_999_999));
+        assert_eq!(computed.candle(8).volume.to_string(), "2.5");
         assert_eq!(ticks::minute(conn, &symbol("B"), OLD_US).await.unwrap(), None);
     }
 }

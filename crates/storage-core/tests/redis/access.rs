@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use redis::{RedisResult, Value, cmd};
 use storage_core::config::redis::RedisConfig;
+use storage_core::domain::candle::Candle;
+use storage_core::domain::decimal::Decimal;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::timeframe::Timeframe;
@@ -14,7 +16,7 @@ use storage_core::redis::lease::{self, Membership};
 use storage_core::redis::position::positions;
 use storage_core::redis::stream::{self, AGGREGATOR_ADMIN, HOT_WRITER, Stream, WARM_SYNCER};
 use storage_core::redis::symbols::{self, VolumeDecimals};
-use storage_core::redis::{hot, keys, partitions, trim};
+use storage_core::redis::{groups, hot, inspect, keys, partitions, trim};
 use storage_core::testing::redis::TestRedis;
 
 const USERS: &str = include_str!("../../../../redis/users.acl");
@@ -86,6 +88,7 @@ impl Server {
             batch: 10,
             block: Duration::from_millis(50),
             claim_after: Duration::ZERO,
+            lost: &crate::LOST,
         };
         let mut reader = GroupReader::new(Connection::blocking(&self.config(name), FIRST_SECOND), stream, options);
         reader.read().await.unwrap();
@@ -180,9 +183,9 @@ async fn hot_writer_keeps_the_hot_view_and_trims() {
         hot::candles(conn, std::slice::from_ref(&key)).await.unwrap();
         hot::remove(&key).exec_async(conn).await.unwrap();
     }
-    hot::opened(0, [&symbol()]).exec_async(conn).await.unwrap();
-    hot::open_symbols(conn, 0).await.unwrap();
-    hot::closed(0, [&symbol()]).exec_async(conn).await.unwrap();
+    let (term, _) = hot::Term::begin(conn, 0).await.unwrap();
+    term.opened([&symbol()]).exec_async(conn).await.unwrap();
+    term.closed([&symbol()]).exec_async(conn).await.unwrap();
     for stream in [Stream::Candles(0), Stream::Repairs, Stream::Dead] {
         functions::announce(stream, &some_fields())
             .exec_async(conn)
@@ -235,12 +238,16 @@ async fn warm_syncer_reads_as_a_group_and_asks_for_repairs() {
     for stream in [Stream::Repairs, Stream::Rollups, Stream::Dead] {
         functions::announce_all(conn, stream, &[some_fields()]).await.unwrap();
     }
+    let announced = server
+        .run("warm-syncer", "FCALL storage_announce 1 stream:ticks:0 a b")
+        .await;
+    let error = announced.unwrap_err().to_string();
+    assert!(error.contains("can't access at least one of the keys"), "{error}");
 
     server
         .assert_refused(
             "warm-syncer",
             &[
-                "FCALL storage_announce 1 stream:ticks:0 a b",
                 "XADD stream:candles:0 * a b",
                 "XTRIM stream:ticks:0 MAXLEN 0",
                 "DEL stream:ticks:0",
@@ -287,6 +294,16 @@ async fn aggregator_admin_keeps_the_streams_and_reads_the_hot_view() {
             .await
             .unwrap();
     }
+    for stream in Stream::all(1) {
+        groups::groups(conn, stream).await.unwrap();
+    }
+    groups::destroy(conn, Stream::Ticks(0), "no such group").await.unwrap();
+    inspect::memory(conn).await.unwrap();
+    let candle = Candle::of_tick(Timeframe::M1, 0, 1.0, Decimal::ZERO, Revision::try_from(1).unwrap());
+    hot::publish_final(Timeframe::M1, &symbol(), &candle)
+        .exec_async(conn)
+        .await
+        .unwrap();
     stream::range(conn, Stream::Ticks(0), StreamId::START, id, 1)
         .await
         .unwrap();

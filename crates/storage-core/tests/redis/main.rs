@@ -1,4 +1,4 @@
-//! Access to a real Redis: who may do what, and TLS.
+//! A real Redis: its functions, who may do what, and TLS.
 #![allow(clippy::unwrap_used, reason = "a test")]
 #![allow(
     clippy::disallowed_methods,
@@ -6,4 +6,13 @@
 )]
 
 mod access;
+mod functions;
+mod groups;
 mod tls;
+
+storage_core::define_metrics! {
+    prefix "test";
+
+    /// Entries that were deleted before they were finished.
+    Counter LOST = "lost_entries_total";
+}

@@ -139,7 +139,7 @@ FROM unnest($1, $2, $3, $4, $5) WITH ORDINALITY AS new (symbol, time, trades, si
 JOIN candles_1m old USING (symbol, time)
 WHERE old.time BETWEEN $6 AND $7
   AND (old.revision < new.revision AND (old.revision < new.since OR old.trades > new.trades)
-       OR old.revision > new.revision AND old.trades < new.trades)
+       OR old.revision > new.revision AND old.trades <= new.trades)
 ORDER BY new.ordinal";
 
 /// Which of `candidates` must not be written but computed from `ticks` again, because of it and the row that the table

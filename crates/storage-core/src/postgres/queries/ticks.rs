@@ -1,10 +1,13 @@
 //! `ticks`: every accepted tick, once, and the candle of a minute computed from them again.
 
+use chrono::{DateTime, Utc};
 use diesel::sql_types::{Array, BigInt, Double, Integer, Nullable, Text, Timestamptz};
 use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::candles::CandleRow;
+use crate::domain::candle::Candle;
+use crate::domain::decimal::Decimal;
 use crate::domain::rejection::Rejection;
 use crate::domain::stream_id::Revision;
 use crate::domain::symbol::Symbol;
@@ -130,6 +133,45 @@ struct Minute {
     trades: i32,
     #[diesel(sql_type = BigInt)]
     revision: i64,
+    #[diesel(sql_type = Timestamptz)]
+    first: DateTime<Utc>,
+    #[diesel(sql_type = Timestamptz)]
+    last: DateTime<Utc>,
+    #[diesel(sql_type = BigInt)]
+    since: i64,
+}
+
+/// A minute's candle, computed from its ticks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ComputedMinute {
+    /// The candle as `candles_1m` holds it.
+    pub row: CandleRow,
+    /// Event time of the first tick in µs since 1970.
+    pub first_us: i64,
+    /// Event time of the last tick in µs since 1970.
+    pub last_us: i64,
+    /// The first of the entries that carried its ticks.
+    pub since: Revision,
+}
+
+impl ComputedMinute {
+    /// The candle as Redis and its messages have it, where the symbol has `decimals`.
+    pub fn candle(&self, decimals: u8) -> Candle {
+        let row = &self.row;
+        Candle {
+            start_us: row.start_us,
+            open: row.open,
+            high: row.high,
+            low: row.low,
+            close: row.close,
+            volume: Decimal::from_lots(row.volume_lots.into(), decimals),
+            trades: row.trades.into(),
+            first_us: self.first_us,
+            last_us: self.last_us,
+            since: self.since,
+            revision: row.revision,
+        }
+    }
 }
 
 /// The candle of the minute that starts at `start_us`, computed from its ticks by the same rule as the hot path's:
@@ -141,11 +183,12 @@ pub async fn minute(
     connection: &mut AsyncPgConnection,
     symbol: &Symbol,
     start_us: i64,
-) -> QueryResult<Option<CandleRow>> {
+) -> QueryResult<Option<ComputedMinute>> {
     let found: Option<Minute> = sql_query(
         "SELECT (array_agg(price ORDER BY time, revision))[1] AS open, max(price) AS high, min(price) AS low,
                 (array_agg(price ORDER BY time DESC, revision DESC))[1] AS close,
-                sum(lots)::bigint AS volume, count(*)::integer AS trades, max(revision) AS revision
+                sum(lots)::bigint AS volume, count(*)::integer AS trades, max(revision) AS revision,
+                min(time) AS first, max(time) AS last, min(revision) AS since
          FROM ticks WHERE symbol = $1 AND time >= $2 AND time < $3 HAVING count(*) > 0",
     )
     .bind::<Text, _>(symbol.as_str())
@@ -154,16 +197,21 @@ pub async fn minute(
     .get_result(connection)
     .await
     .optional()?;
-    Ok(found.map(|row| CandleRow {
-        start_us,
-        symbol: symbol.clone(),
-        open: row.open,
-        high: row.high,
-        low: row.low,
-        close: row.close,
-        volume_lots: row.volume,
-        trades: row.trades,
-        revision: row.revision.try_into().unwrap_or_default(),
+    Ok(found.map(|minute| ComputedMinute {
+        row: CandleRow {
+            start_us,
+            symbol: symbol.clone(),
+            open: minute.open,
+            high: minute.high,
+            low: minute.low,
+            close: minute.close,
+            volume_lots: minute.volume,
+            trades: minute.trades,
+            revision: minute.revision.try_into().unwrap_or_default(),
+        },
+        first_us: minute.first.timestamp_micros(),
+        last_us: minute.last.timestamp_micros(),
+        since: minute.since.try_into().unwrap_or_default(),
     }))
 }
 

@@ -1,0 +1,65 @@
+//! What the other workers find in Redis: functions and consumer groups. `migrate` puts them there, and `run` puts them there again
+//! when a failover or an accident has taken them away.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use storage_core::redis::connection::Connection;
+use storage_core::redis::functions::{self, FunctionsError};
+use storage_core::redis::position::position_of;
+use storage_core::redis::stream::{Stream, create_group};
+use tokio::time::sleep;
+
+use crate::run::Worker;
+
+/// How often to look.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// Looks until a shutdown is asked for or something fails.
+pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
+    let mut redis = worker.redis();
+    while !worker.token.is_cancelled() {
+        if let Some(loaded) = load_functions(&mut redis).await? {
+            tracing::warn!("functions: {loaded}");
+        }
+        for (stream, group) in create_groups(&mut redis, worker.config.stream.partitions).await? {
+            tracing::warn!(%stream, group, "the consumer group was gone; created it again from the oldest entry");
+        }
+        worker.readiness.ok("setup");
+        let _ = worker.token.run_until_cancelled(sleep(INTERVAL)).await;
+    }
+    Ok(())
+}
+
+/// Loads the functions where they are missing or old. Says what was done and why, where something was.
+pub(crate) async fn load_functions(redis: &mut Connection) -> anyhow::Result<Option<String>> {
+    let why = match functions::check(redis).await {
+        Ok(()) => return Ok(None),
+        Err(FunctionsError::Redis(error)) => return Err(error).context("asking Redis for its functions"),
+        Err(FunctionsError::Missing) => "there were none".to_owned(),
+        Err(FunctionsError::Old { found }) => format!("there was version {found}"),
+    };
+    functions::load(redis)
+        .await
+        .context("loading the functions into Redis")?;
+    Ok(Some(format!("loaded version {}, {why}", functions::VERSION)))
+}
+
+/// Creates the groups that are missing, and returns them.
+pub(crate) async fn create_groups(
+    redis: &mut Connection,
+    partitions: u16,
+) -> anyhow::Result<Vec<(Stream, &'static str)>> {
+    let mut created = Vec::new();
+    for stream in Stream::all(partitions) {
+        for group in stream.groups() {
+            let doing = || format!("creating group {group} on {}", stream.key());
+            if position_of(redis, stream, group).await.with_context(doing)?.is_none()
+                && create_group(redis, stream, group).await.with_context(doing)?
+            {
+                created.push((stream, *group));
+            }
+        }
+    }
+    Ok(created)
+}

@@ -1,0 +1,125 @@
+//! `redis/functions.lua`: what a writer that has stalled brings late changes nothing.
+
+use std::time::Duration;
+
+use redis::cmd;
+use storage_core::domain::stream_id::{Revision, StreamId};
+use storage_core::domain::symbol::Symbol;
+use storage_core::domain::timeframe::Timeframe;
+use storage_core::redis::connection::Connection;
+use storage_core::redis::functions::{self, Expiry};
+use storage_core::redis::hot::{self, Term};
+use storage_core::redis::keys::{self, Key};
+use storage_core::redis::lease::Membership;
+use storage_core::redis::position::position_of;
+use storage_core::redis::stream::{self, HOT_WRITER, Stream};
+use storage_core::testing::redis::TestRedis;
+
+async fn prepared() -> (TestRedis, Connection) {
+    let redis = TestRedis::start().await;
+    let mut conn = redis.connect();
+    functions::load(&mut conn).await.unwrap();
+    (redis, conn)
+}
+
+fn symbol(name: &str) -> Symbol {
+    name.parse().unwrap()
+}
+
+fn candle_key() -> Key {
+    keys::candle_current(Timeframe::M1, &symbol("A"))
+}
+
+/// Writes a candle's hash; `false` when it was refused.
+async fn put(conn: &mut Connection, revision: i64, is_final: bool) -> bool {
+    let fields = vec![
+        ("revision", revision.to_string()),
+        ("final", u8::from(is_final).to_string()),
+    ];
+    let revision = Revision::try_from(revision).unwrap();
+    functions::put(&candle_key(), revision, Expiry::AfterMs(60_000), None, &fields)
+        .query_async(conn)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_hash_goes_neither_back_to_an_older_revision_nor_from_final_to_open() {
+    let (_redis, mut conn) = prepared().await;
+    assert!(put(&mut conn, 9, false).await);
+    assert!(!put(&mut conn, 8, true).await);
+    assert!(put(&mut conn, 10, false).await);
+    assert!(put(&mut conn, 10, true).await);
+    assert!(!put(&mut conn, 10, false).await);
+    assert_eq!(hot::hash(&mut conn, &candle_key()).await.unwrap()["final"], "1");
+    assert!(put(&mut conn, 11, false).await);
+}
+
+#[tokio::test]
+async fn an_earlier_owner_takes_no_symbol_away_that_a_later_one_has_open() {
+    let (_redis, mut conn) = prepared().await;
+    let [a, b, c] = ["A", "B", "C"].map(symbol);
+    let (earlier, open) = Term::begin(&mut conn, 0).await.unwrap();
+    assert!(open.is_empty());
+    earlier.opened([&a, &c]).exec_async(&mut conn).await.unwrap();
+
+    let (later, open) = Term::begin(&mut conn, 0).await.unwrap();
+    assert_eq!(open, [a.clone(), c.clone()]);
+    later.opened([&b]).exec_async(&mut conn).await.unwrap();
+    later.closed([&c]).exec_async(&mut conn).await.unwrap();
+    earlier.closed([&a, &b]).exec_async(&mut conn).await.unwrap();
+    earlier.opened([&b]).exec_async(&mut conn).await.unwrap();
+    earlier.closed([&b]).exec_async(&mut conn).await.unwrap();
+
+    let (_, open) = Term::begin(&mut conn, 0).await.unwrap();
+    assert_eq!(open, [a, b]);
+}
+
+#[tokio::test]
+async fn the_index_that_an_earlier_version_kept_is_taken_over() {
+    let (_redis, mut conn) = prepared().await;
+    let mut earlier = cmd("SADD");
+    earlier.arg(keys::open_symbols(3)).arg("A").arg("B");
+    earlier.exec_async(&mut conn).await.unwrap();
+    let (term, mut open) = Term::begin(&mut conn, 3).await.unwrap();
+    open.sort();
+    assert_eq!(open, [symbol("A"), symbol("B")]);
+    term.closed(&open).exec_async(&mut conn).await.unwrap();
+    assert!(Term::begin(&mut conn, 3).await.unwrap().1.is_empty());
+}
+
+#[tokio::test]
+async fn a_position_only_moves_forward() {
+    let (_redis, mut conn) = prepared().await;
+    let stream = Stream::Ticks(0);
+    stream::create_group(&mut conn, stream, HOT_WRITER).await.unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let id: String = stream::add(stream, &vec![("a", "b".to_owned())])
+            .query_async(&mut conn)
+            .await
+            .unwrap();
+        ids.push(id.parse::<StreamId>().unwrap());
+    }
+    for (from, to, count, moved) in [(StreamId::START, ids[1], 2, 1), (StreamId::START, ids[0], 1, 0)] {
+        let advance = functions::advance(stream, HOT_WRITER, from, to, count);
+        assert_eq!(advance.query_async::<u8>(&mut conn).await.unwrap(), moved);
+        let position = position_of(&mut conn, stream, HOT_WRITER).await.unwrap().unwrap();
+        assert_eq!((position.delivered, position.lag), (ids[1], Some(1)));
+    }
+}
+
+#[tokio::test]
+async fn members_of_a_future_that_was_none_end_in_time() {
+    let (_redis, mut conn) = prepared().await;
+    let mut ahead = cmd("HSET");
+    ahead.arg(keys::members(HOT_WRITER)).arg("b").arg(i64::MAX / 1_000_000);
+    ahead.exec_async(&mut conn).await.unwrap();
+    let member = Membership::new(HOT_WRITER, "a".to_owned(), Duration::from_millis(300));
+    assert_eq!(member.share(&mut conn, 4).await.unwrap(), [0, 2]);
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while member.share(&mut conn, 4).await.unwrap().len() < 4 {
+        assert!(std::time::Instant::now() < deadline, "b never ends");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,140 @@
+//! Reading as a group: what others left, what was deleted, who is gone.
+
+use std::time::Duration;
+
+use redis::cmd;
+use storage_core::domain::entry::Entry;
+use storage_core::redis::connection::Connection;
+use storage_core::redis::functions;
+use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
+use storage_core::redis::groups::groups;
+use storage_core::redis::stream::{self, Stream, WARM_SYNCER};
+use storage_core::testing::redis::TestRedis;
+
+const STREAM: Stream = Stream::Candles(0);
+
+fn reader(redis: &TestRedis, consumer: &str, claim_after: Duration) -> GroupReader {
+    let options = GroupReaderOptions {
+        group: WARM_SYNCER,
+        consumer: consumer.to_owned(),
+        batch: 2,
+        block: Duration::from_millis(20),
+        claim_after,
+        lost: &crate::LOST,
+    };
+    GroupReader::new(Connection::blocking(&redis.config(), options.block), STREAM, options)
+}
+
+async fn with_entries(count: usize) -> (TestRedis, Connection) {
+    let redis = TestRedis::start().await;
+    let mut conn = redis.connect();
+    functions::load(&mut conn).await.unwrap();
+    stream::create_group(&mut conn, STREAM, WARM_SYNCER).await.unwrap();
+    for _ in 0..count {
+        stream::add(STREAM, &vec![("a", "b".to_owned())])
+            .exec_async(&mut conn)
+            .await
+            .unwrap();
+    }
+    (redis, conn)
+}
+
+async fn delete(conn: &mut Connection, entry: &Entry) {
+    let mut command = cmd("XDEL");
+    command.arg(STREAM.key()).arg(entry.id.to_string());
+    command.exec_async(conn).await.unwrap();
+}
+
+/// Reads until nothing comes any more, acknowledging, and returns how many entries came.
+async fn drain(reader: &mut GroupReader) -> usize {
+    let (mut read, mut quiet) = (0, 0);
+    while quiet < 3 {
+        let entries = reader.read().await.unwrap();
+        assert!(entries.iter().all(|entry| !entry.fields.is_empty()));
+        let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+        reader.acknowledge(&ids).await.unwrap();
+        quiet = if ids.is_empty() { quiet + 1 } else { 0 };
+        read += ids.len();
+    }
+    read
+}
+
+#[tokio::test]
+async fn what_was_deleted_while_it_was_pending_is_left_out_of_the_own_backlog() {
+    let (redis, mut conn) = with_entries(5).await;
+    let first = reader(&redis, "a", Duration::from_secs(60)).read().await.unwrap();
+    assert_eq!(first.len(), 2);
+    for entry in &first {
+        delete(&mut conn, entry).await;
+    }
+    assert_eq!(drain(&mut reader(&redis, "a", Duration::from_secs(60))).await, 3);
+    assert_eq!(groups(&mut conn, STREAM).await.unwrap()[0].position.pending, 0);
+}
+
+#[tokio::test]
+async fn what_a_dead_consumer_left_is_taken_over_but_for_what_was_deleted() {
+    let (redis, mut conn) = with_entries(5).await;
+    let left = reader(&redis, "dead", Duration::from_secs(60)).read().await.unwrap();
+    delete(&mut conn, &left[0]).await;
+    assert_eq!(drain(&mut reader(&redis, "b", Duration::from_millis(1))).await, 4);
+    assert_eq!(groups(&mut conn, STREAM).await.unwrap()[0].position.pending, 0);
+}
+
+async fn consumers(conn: &mut Connection) -> Vec<String> {
+    let mut command = cmd("XINFO");
+    command.arg("CONSUMERS").arg(STREAM.key()).arg(WARM_SYNCER);
+    let consumers: Vec<std::collections::HashMap<String, redis::Value>> = command.query_async(conn).await.unwrap();
+    let name = |mut consumer: std::collections::HashMap<String, redis::Value>| consumer.remove("name").unwrap();
+    consumers
+        .into_iter()
+        .map(|consumer| redis::from_redis_value(name(consumer)).unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_consumer_is_taken_out_once_it_is_gone_and_has_nothing_left() {
+    let (redis, mut conn) = with_entries(3).await;
+    drain(&mut reader(&redis, "finished", Duration::from_secs(60))).await;
+    stream::add(STREAM, &vec![("a", "b".to_owned())])
+        .exec_async(&mut conn)
+        .await
+        .unwrap();
+    let unfinished = reader(&redis, "unfinished", Duration::from_secs(60))
+        .read()
+        .await
+        .unwrap();
+    assert_eq!(unfinished.len(), 1);
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let retired: Vec<String> = {
+            // As a reader does whose `claim_after` is a tenth of this.
+            let mut command = cmd("FCALL");
+            command
+                .arg("storage_retire")
+                .arg(1)
+                .arg(STREAM.key())
+                .arg(WARM_SYNCER)
+                .arg(30);
+            command.query_async(&mut conn).await.unwrap()
+        };
+        if !retired.is_empty() {
+            assert_eq!(retired, ["finished"]);
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "nobody is retired");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(consumers(&mut conn).await, ["unfinished"]);
+}
+
+#[tokio::test]
+async fn a_reader_takes_gone_consumers_out() {
+    let (redis, mut conn) = with_entries(1).await;
+    drain(&mut reader(&redis, "gone", Duration::from_secs(60))).await;
+    let mut live = reader(&redis, "live", Duration::from_millis(5));
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while consumers(&mut conn).await.contains(&"gone".to_owned()) {
+        drain(&mut live).await;
+        assert!(std::time::Instant::now() < deadline, "the other one is never taken out");
+    }
+}
