@@ -48,6 +48,9 @@ struct Options {
     /// Ticks a second
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
+    /// Keep the workers' logs and Redis's files also when all is right
+    #[arg(long)]
+    keep: bool,
 }
 
 /// What is run; it all follows from the command line.
@@ -134,6 +137,9 @@ async fn main() -> ExitCode {
     println!("\n{summary}");
     let code = match outcome {
         Ok(()) => {
+            if options.keep {
+                println!("logs and Redis's files are in {}", soak.keep_evidence().display());
+            }
             println!("\npassed: every candle, every sum and every dead letter is as it must be");
             ExitCode::SUCCESS
         }
