@@ -48,6 +48,7 @@ impl Soak {
             }
             Fault::RedisCut { back } => self.cut_redis(*back).await,
             Fault::RedisFull => self.redis(&["CONFIG", "SET", "maxmemory", "1mb"]).await?,
+            Fault::ClockStep(seconds) => self.step_clock(*seconds)?,
             Fault::FunctionsFlushed => self.redis(&["FUNCTION", "FLUSH"]).await?,
             Fault::GroupDestroyed(stream, group) => {
                 let key = stream.key().to_string();
@@ -96,6 +97,7 @@ impl Soak {
                 publisher.resume();
             }
             Fault::RedisFull => self.redis(&["CONFIG", "SET", "maxmemory", "0"]).await?,
+            Fault::ClockStep(_) => self.step_clock(0)?,
             Fault::DatabaseRestart => {
                 let server = self.pipeline.other_server.as_mut().expect("a server of its own");
                 server.resume().await.map_err(|error| format!("{error:#}"))?;
@@ -118,6 +120,11 @@ impl Soak {
         if let Err(error) = cut {
             self.note(&format!("  only killed: {error:#}"));
         }
+    }
+
+    fn step_clock(&self, seconds: i64) -> Result<(), String> {
+        let stepped = self.pipeline.redis.step_clock(seconds);
+        stepped.map_err(|error| format!("{error:#}"))
     }
 
     fn must_run(&mut self, worker: usize) -> Result<(), String> {

@@ -74,6 +74,7 @@ impl Soak {
         }));
         *EDITION.write().expect("the edition") = task.edition;
         let mut pipeline = Pipeline::new().await.expect("a Redis");
+        pipeline.redis.take_clock().await.expect("a Redis whose clock jumps");
         pipeline.database = database(&task, &mut pipeline.other_server).await;
         pipeline.migrate().await;
         pipeline.network = Some(Network::default());

@@ -46,6 +46,8 @@ pub(crate) enum Fault {
     RedisCut { back: Duration },
     /// Redis is at its memory limit.
     RedisFull,
+    /// Redis's clock jumps by so many seconds, and back.
+    ClockStep(i64),
     /// The functions are gone.
     FunctionsFlushed,
     /// A group is gone.
@@ -143,7 +145,7 @@ pub(crate) fn schedule(seed: u64, length: Duration, count: u32, server: Server) 
 
 /// A fault, and how long it may last in ms.
 fn draw(rng: &mut Xoshiro256PlusPlus, server: Server) -> (Fault, u64) {
-    match rng.random_range(0..24) {
+    match rng.random_range(0..25) {
         0..=5 => (Fault::Kill(rng.random_range(0..WORKERS.len())), 5_000),
         6 | 7 => (Fault::Stop(rng.random_range(0..WORKERS.len())), 5_000),
         8..=10 => (Fault::Leave(rng.random_range(0..WORKERS.len())), 5_000),
@@ -163,9 +165,16 @@ fn draw(rng: &mut Xoshiro256PlusPlus, server: Server) -> (Fault, u64) {
             let (stream, group) = group(rng);
             (Fault::GroupRewound(stream, group), 200)
         }
+        22 => {
+            let seconds = rng.random_range(2..=30);
+            (
+                Fault::ClockStep(if rng.random_bool(0.5) { seconds } else { -seconds }),
+                4_000,
+            )
+        }
         _ if server == Server::Embedded => (network(rng), 4_000),
-        22 if server == Server::Native => (Fault::DatabaseRestart, 4_000),
-        22 => (Fault::DiskFull, 4_000),
+        23 if server == Server::Native => (Fault::DatabaseRestart, 4_000),
+        23 => (Fault::DiskFull, 4_000),
         _ => (Fault::SessionsEnded, 200),
     }
 }
@@ -214,6 +223,7 @@ impl Fault {
             Self::RedisRestart
             | Self::RedisCut { .. }
             | Self::RedisFull
+            | Self::ClockStep(_)
             | Self::FunctionsFlushed
             | Self::GroupDestroyed(..)
             | Self::GroupRewound(..) => vec![Resource::Redis],
@@ -229,6 +239,7 @@ impl Fault {
             Self::Leave(worker) => format!("SIGTERM {}", program(*worker)),
             Self::Network { store, .. } => format!("network to {}", name(*store)),
             Self::RedisCut { .. } => "Redis loses its last entries".to_owned(),
+            Self::ClockStep(_) => "Redis's clock jumps".to_owned(),
             Self::GroupDestroyed(..) => "group destroyed".to_owned(),
             Self::GroupRewound(..) => "group rewound".to_owned(),
             other => other.to_string(),
@@ -250,6 +261,7 @@ impl fmt::Display for Fault {
             Self::RedisRestart => f.write_str("kill -9 Redis"),
             Self::RedisCut { back } => write!(f, "Redis loses its last {} ms", back.as_millis()),
             Self::RedisFull => f.write_str("Redis is full"),
+            Self::ClockStep(seconds) => write!(f, "Redis's clock jumps by {seconds:+} s"),
             Self::FunctionsFlushed => f.write_str("FUNCTION FLUSH"),
             Self::GroupDestroyed(stream, group) => write!(f, "group {group} of {stream} destroyed"),
             Self::GroupRewound(stream, group) => write!(f, "group {group} of {stream} rewound to its beginning"),
