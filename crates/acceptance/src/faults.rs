@@ -8,8 +8,11 @@ use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;
 use redis::RedisResult;
 use storage_core::redis::stream::Stream;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
+use crate::database;
 use crate::network::Store;
 use crate::pipeline::Pipeline;
 use crate::proxy::Proxy;
@@ -50,6 +53,9 @@ impl Weather {
 
 /// Between two resets.
 const RESET_INTERVAL: Duration = Duration::from_millis(300);
+
+/// Between two looks whether a full disk has room.
+const FILL_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Pipeline {
     /// Kills a worker (SIGKILL) and waits until it is gone.
@@ -183,35 +189,87 @@ impl Pipeline {
         Err("nobody was in a transaction".to_owned())
     }
 
-    /// Fills the small disk on which the database lies.
+    /// Fills the small disk on which the database lies, and keeps it full until [`Ballast::remove`].
     ///
     /// # Errors
     /// When it has none, or it does not become full.
-    pub async fn fill_disk(&self) -> anyhow::Result<()> {
-        let ballast = self.ballast()?;
-        let fill = format!("COPY (SELECT repeat('x', 8000) FROM generate_series(1, 1000000)) TO '{ballast}'");
-        let refused = self
-            .rows(&fill)
-            .await
-            .err()
-            .context("the disk is larger than the ballast")?;
+    pub async fn fill_disk(&self) -> anyhow::Result<Ballast> {
+        let server = self.other_server.as_ref();
+        let disk = server.and_then(|server| server.small_disk()).context("a small disk")?;
+        let ballast = Ballast {
+            url: self.database_url().to_owned(),
+            disk: disk.display().to_string(),
+            removed: CancellationToken::new(),
+            filling: None,
+        };
+        ballast.fill(0).await?;
+        Ok(ballast.keep_filling())
+    }
+}
+
+/// What fills a disk, in numbered files.
+#[derive(Debug)]
+pub struct Ballast {
+    url: String,
+    disk: String,
+    removed: CancellationToken,
+    /// Ends with how many files there are.
+    filling: Option<JoinHandle<u32>>,
+}
+
+impl Ballast {
+    /// A file that takes what there is. The server's own write, so that it lands where the server sees it.
+    async fn fill(&self, number: u32) -> anyhow::Result<()> {
+        let rows = "SELECT repeat('x', 8000) FROM generate_series(1, 1000000)";
+        let refused = self.write(number, rows).await.err();
+        let refused = refused.context("the disk is larger than the ballast")?;
         ensure!(refused.contains("No space left on device"), refused);
         Ok(())
     }
 
-    /// Makes room on it again.
+    async fn write(&self, number: u32, rows: &str) -> Result<(), String> {
+        let copy = format!("COPY ({rows}) TO '{}/ballast.{number}'", self.disk);
+        database::rows(&self.url, &copy).await.map(drop)
+    }
+
+    /// Transactions that fail give back what they had: it is taken too.
+    fn keep_filling(mut self) -> Self {
+        let filler = Self {
+            filling: None,
+            url: self.url.clone(),
+            disk: self.disk.clone(),
+            removed: self.removed.clone(),
+        };
+        self.filling = Some(tokio::spawn(async move {
+            let mut files = 1;
+            while !filler.removed.is_cancelled() {
+                sleep(FILL_INTERVAL).await;
+                // The server may be busy failing.
+                let _ = filler.fill(files).await;
+                files += 1;
+            }
+            files
+        }));
+        self
+    }
+
+    /// Makes room again.
     ///
     /// # Errors
     /// What the server says.
-    pub async fn free_disk(&self) -> anyhow::Result<()> {
-        let free = format!("COPY (SELECT 1 WHERE false) TO '{}'", self.ballast()?);
-        self.rows(&free).await.map_err(anyhow::Error::msg)?;
+    pub async fn remove(mut self) -> anyhow::Result<()> {
+        self.removed.cancel();
+        let filling = self.filling.take().context("a disk that is kept full")?;
+        for number in 0..filling.await? {
+            let nothing = self.write(number, "SELECT 1 WHERE false").await;
+            nothing.map_err(anyhow::Error::msg)?;
+        }
         Ok(())
     }
+}
 
-    fn ballast(&self) -> anyhow::Result<String> {
-        let server = self.other_server.as_ref();
-        let disk = server.and_then(|server| server.small_disk()).context("a small disk")?;
-        Ok(disk.join("ballast").display().to_string())
+impl Drop for Ballast {
+    fn drop(&mut self) {
+        self.removed.cancel();
     }
 }

@@ -19,6 +19,7 @@ use storage_core::testing::process::ServerProcess;
 use tempfile::TempDir;
 
 use crate::database;
+use crate::faults::Ballast;
 use crate::network::Network;
 use crate::oracle::{Bar, Bars, Trade};
 use crate::process::{Outcome, Worker, program, run};
@@ -76,6 +77,8 @@ pub struct Pipeline {
     pub users: bool,
     /// A database server of this scenario alone.
     pub other_server: Option<NativeServer>,
+    /// What fills the disk of that server.
+    pub ballast: Option<Ballast>,
     /// The network between the workers and their stores, where it can fail.
     pub network: Option<Network>,
     /// The feed handler that sends beside the steps.
@@ -107,6 +110,7 @@ impl Pipeline {
             said: BTreeMap::new(),
             users: false,
             other_server: None,
+            ballast: None,
             network: None,
             publisher: None,
             prometheus: None,
@@ -143,6 +147,7 @@ impl Pipeline {
     /// another scenario's connection, which on the same thread would wait for this.
     pub async fn close(&mut self) {
         self.publisher = None;
+        self.ballast = None;
         self.workers.clear();
         let servers = (self.database.take(), self.other_server.take());
         tokio::task::spawn_blocking(move || drop(servers))

@@ -51,7 +51,8 @@ impl RedisServer {
             return Vec::new();
         };
         vec![
-            format!("LD_PRELOAD={LIBFAKETIME}"),
+            // The C library's memory functions too, before jemalloc's: those ask for the time before the library is ready for it.
+            format!("LD_PRELOAD={LIBFAKETIME} libc.so.6"),
             format!("FAKETIME_TIMESTAMP_FILE={}", clock.display()),
             "FAKETIME_NO_CACHE=1".to_owned(),
             "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),

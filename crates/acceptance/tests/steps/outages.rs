@@ -72,12 +72,12 @@ async fn network_fails(world: &mut Pipeline, weather: String, seconds: u64) {
 
 #[when("the disk of the database fills up")]
 async fn disk_full(world: &mut Pipeline) {
-    world.fill_disk().await.unwrap();
+    world.ballast = Some(world.fill_disk().await.unwrap());
 }
 
 #[when("the disk of the database has room again")]
 async fn disk_freed(world: &mut Pipeline) {
-    world.free_disk().await.unwrap();
+    world.ballast.take().expect("a full disk").remove().await.unwrap();
 }
 
 #[when(expr = "every session in a transaction is ended, {int} times")]
