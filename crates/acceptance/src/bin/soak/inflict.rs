@@ -62,7 +62,10 @@ impl Soak {
                 let server = self.pipeline.other_server.as_mut().expect("a server of its own");
                 server.stop().map_err(|error| error.to_string())?;
             }
-            Fault::DiskFull => self.pipeline.fill_disk().await.map_err(|error| format!("{error:#}"))?,
+            Fault::DiskFull => {
+                let filled = self.pipeline.fill_disk().await;
+                self.pipeline.ballast = Some(filled.map_err(|error| format!("{error:#}"))?);
+            }
             Fault::SessionsEnded => {
                 let ends = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                             WHERE datname = current_database() AND pid <> pg_backend_pid()";
@@ -102,7 +105,11 @@ impl Soak {
                 let server = self.pipeline.other_server.as_mut().expect("a server of its own");
                 server.resume().await.map_err(|error| format!("{error:#}"))?;
             }
-            Fault::DiskFull => self.pipeline.free_disk().await.map_err(|error| format!("{error:#}"))?,
+            Fault::DiskFull => {
+                if let Some(ballast) = self.pipeline.ballast.take() {
+                    ballast.remove().await.map_err(|error| format!("{error:#}"))?;
+                }
+            }
             Fault::FunctionsFlushed | Fault::GroupDestroyed(..) | Fault::GroupRewound(..) | Fault::SessionsEnded => {}
         }
         Ok(())
