@@ -11,6 +11,7 @@
 )]
 
 pub mod database;
+pub mod expected;
 pub mod faults;
 pub mod flavour;
 pub mod http;

@@ -18,17 +18,14 @@ pub fn project() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// Where cargo put a worker: two folders above this test.
+/// Where cargo put a worker: beside this program, or, of a test, in the folder above.
 ///
 /// # Panics
 /// When it was not built.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the path of this program");
-    let program = test
-        .parent()
-        .and_then(Path::parent)
-        .expect("a target folder")
-        .join(name);
+    let folders = test.ancestors().skip(1).take(2).map(|folder| folder.join(name));
+    let program = folders.max_by_key(|program| program.exists()).expect("a target folder");
     assert!(
         program.exists(),
         "{} is missing; run `cargo build --workspace` first",
@@ -146,6 +143,14 @@ impl Worker {
             }
         })
         .await;
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Panics
+    /// When the system does not say.
+    pub fn end(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("to ask for its exit status")
     }
 
     /// Sends a signal.

@@ -224,3 +224,58 @@ async fn send(load: &Load, batch: std::ops::Range<usize>, connection: &mut Conne
 fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> State {
+        State {
+            position: 0,
+            epoch: 0,
+            total: 1_200,
+            paused: false,
+            in_flight: false,
+            accepted: 0,
+            failures: 0,
+            reached: VecDeque::new(),
+        }
+    }
+
+    fn send(state: &mut State) -> Option<(u64, std::ops::Range<usize>)> {
+        state.next(Pace::FlatOut, Duration::ZERO)
+    }
+
+    #[test]
+    fn what_was_not_accepted_is_sent_again() {
+        let mut state = state();
+        let (epoch, batch) = send(&mut state).unwrap();
+        assert_eq!(batch, 0..500);
+        state.answered(epoch, &batch, false);
+        assert_eq!(send(&mut state).unwrap().1, 0..500);
+        state.answered(epoch, &batch, true);
+        assert_eq!(send(&mut state).unwrap().1, 500..1_000);
+    }
+
+    #[test]
+    fn an_answer_to_a_batch_of_before_does_not_move_a_position_that_was_set_back() {
+        let mut state = state();
+        state.position = 700;
+        let (epoch, batch) = send(&mut state).unwrap();
+        state.set(100);
+        state.answered(epoch, &batch, true);
+        assert_eq!(send(&mut state).unwrap().1, 100..600);
+        state.set(300);
+        assert_eq!(state.position, 100, "it is never set forward");
+    }
+
+    #[test]
+    fn no_more_is_sent_than_is_due_and_nothing_while_it_pauses() {
+        let mut state = state();
+        assert_eq!(state.next(Pace::PerSecond(100), Duration::from_millis(5)), None);
+        let due = state.next(Pace::PerSecond(100), Duration::from_millis(50)).unwrap();
+        assert_eq!(due.1, 0..5);
+        state.paused = true;
+        assert_eq!(send(&mut state), None);
+    }
+}

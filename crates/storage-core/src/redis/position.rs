@@ -18,7 +18,8 @@ pub struct Position {
     pub delivered: StreamId,
     /// How many entries were handed out but not acknowledged.
     pub pending: u64,
-    /// How many entries have not been handed out; `None` where Redis can't tell.
+    /// How many entries have not been handed out; `None` where Redis can't tell. Redis counts what a group has read, and after a
+    /// restart the count may lack some of it; 0 is exact.
     pub lag: Option<u64>,
 }
 
@@ -34,13 +35,26 @@ impl Position {
 /// # Errors
 /// When Redis can't be asked.
 pub async fn positions(conn: &mut impl ConnectionLike, stream: Stream) -> RedisResult<Vec<Position>> {
-    let groups: Vec<HashMap<String, Value>> = match cmd("XINFO").arg("GROUPS").arg(stream.key()).query_async(conn).await
-    {
-        Ok(groups) => groups,
-        Err(error) if error.to_string().contains("no such key") => return Ok(Vec::new()),
-        Err(error) => return Err(error),
+    // In this order: a group that is there afterwards had everything that was there before.
+    let Some(mut whole) = info::<HashMap<String, Value>>(conn, "STREAM", stream).await? else {
+        return Ok(Vec::new());
     };
-    groups.into_iter().map(position).collect()
+    let last = reply::stream_id(whole.remove("last-generated-id").unwrap_or(Value::Nil))?;
+    let groups: Option<Vec<HashMap<String, Value>>> = info(conn, "GROUPS", stream).await?;
+    groups
+        .into_iter()
+        .flatten()
+        .map(|fields| position(fields, last))
+        .collect()
+}
+
+/// `XINFO`; `None` where the stream does not exist.
+async fn info<T: FromRedisValue>(conn: &mut impl ConnectionLike, of: &str, stream: Stream) -> RedisResult<Option<T>> {
+    match cmd("XINFO").arg(of).arg(stream.key()).query_async(conn).await {
+        Ok(info) => Ok(Some(info)),
+        Err(error) if error.to_string().contains("no such key") => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The position of `group`, where it exists.
@@ -73,12 +87,15 @@ pub async fn floor(conn: &mut impl ConnectionLike, stream: Stream, position: &Po
     }
 }
 
-fn position(mut fields: HashMap<String, Value>) -> RedisResult<Position> {
+/// The position of a group of which `fields` are told, in a stream whose `last` entry ever had this ID.
+fn position(mut fields: HashMap<String, Value>, last: StreamId) -> RedisResult<Position> {
     let mut take = |name: &str| fields.remove(name).unwrap_or(Value::Nil);
+    let delivered = reply::stream_id(take("last-delivered-id"))?;
+    let lag = Option::<u64>::from_redis_value(take("lag"))?;
     Ok(Position {
         group: String::from_redis_value(take("name"))?,
-        delivered: reply::stream_id(take("last-delivered-id"))?,
+        delivered,
         pending: u64::from_redis_value(take("pending"))?,
-        lag: Option::<u64>::from_redis_value(take("lag"))?,
+        lag: if delivered >= last { Some(0) } else { lag },
     })
 }

@@ -109,6 +109,19 @@ async fn a_minute_is_computed_again_from_its_ticks() {
 }
 
 #[tokio::test]
+async fn of_a_trade_that_came_twice_the_first_entry_counts_also_when_it_is_written_last() {
+    for database in TestDatabase::start_each().await {
+        let conn = &mut database.connect().await;
+        // All of one microsecond: the entry that came first opens.
+        ticks::insert(conn, &[tick(0, 11.0, Some("1"), 7)]).await.unwrap();
+        let rows = [tick(0, 10.0, Some("1"), 3), tick(0, 12.0, Some("2"), 5)];
+        assert_eq!(ticks::insert(conn, &rows).await.unwrap(), 2);
+        let minute = ticks::minute(conn, &symbol("A"), OLD_US).await.unwrap().unwrap();
+        assert_eq!((minute.open, minute.close, minute.trades), (10.0, 12.0, 2));
+    }
+}
+
+#[tokio::test]
 async fn a_minute_beyond_a_bigint_is_an_error_of_the_data() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;

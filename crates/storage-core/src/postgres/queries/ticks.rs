@@ -89,17 +89,21 @@ impl TickRow {
     }
 }
 
-/// Writes the ticks that the table does not hold yet; sorted, so that two writers can't wait for each other.
-/// Returns how many were new.
+/// Writes the ticks that the table does not hold yet; sorted, so that two writers can't wait for each other. Of a trade that
+/// came several times the first entry counts, as it does in the candles, whichever is written first: several copies write side by
+/// side. Returns how many rows were new or gave way to an earlier entry.
 ///
 /// # Errors
 /// The database's.
 pub async fn insert(connection: &mut AsyncPgConnection, rows: &[TickRow]) -> QueryResult<usize> {
     sql_query(
         "INSERT INTO ticks (time, symbol, price, lots, side, trade_no, trade_key, revision)
-         SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) AS new (time, symbol, price, lots, side, trade_no, trade_key, revision)
+         SELECT DISTINCT ON (symbol, time, trade_no, trade_key) *
+         FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) AS new (time, symbol, price, lots, side, trade_no, trade_key, revision)
          ORDER BY symbol, time, trade_no, trade_key, revision
-         ON CONFLICT DO NOTHING",
+         ON CONFLICT (symbol, time, trade_no, trade_key) DO UPDATE
+         SET price = excluded.price, lots = excluded.lots, side = excluded.side, revision = excluded.revision
+         WHERE excluded.revision < ticks.revision",
     )
     .bind::<Array<Timestamptz>, _>(rows.iter().map(|row| to_datetime(row.ts_us)).collect::<Vec<_>>())
     .bind::<Array<Text>, _>(rows.iter().map(|row| row.symbol.as_str()).collect::<Vec<_>>())

@@ -1,0 +1,152 @@
+//! What a load must come to in the history, and how the history is compared with it: every candle of every timeframe, every sum,
+//! every dead letter.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::load::{Load, MARK};
+use crate::oracle::{Bars, Trade, compare, group, lots, width_us};
+use crate::pipeline::Pipeline;
+
+/// The timeframes that the history has.
+pub const TIMEFRAMES: [&str; 6] = ["1m", "5m", "15m", "1h", "4h", "1d"];
+
+/// How many differences are told.
+const SHOWN: usize = 3;
+
+/// Number and summed lots of the ticks of each symbol.
+type Sums = BTreeMap<String, (i64, i128)>;
+
+/// What the history must hold, and nothing else.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    candles: Vec<(&'static str, Bars)>,
+    ticks: Sums,
+    dead_letters: BTreeMap<String, &'static str>,
+}
+
+impl Expected {
+    /// What a load must come to.
+    pub fn of(load: &Load) -> Self {
+        let trades = load.trades();
+        Self {
+            candles: TIMEFRAMES
+                .map(|timeframe| (timeframe, group(&trades, width_us(timeframe))))
+                .to_vec(),
+            ticks: sums(&trades),
+            dead_letters: load.dead_letters(),
+        }
+    }
+
+    /// The number of candles of all timeframes.
+    pub fn candles(&self) -> usize {
+        self.candles.iter().map(|(_, bars)| bars.len()).sum()
+    }
+
+    /// The number of distinct ticks.
+    pub fn ticks(&self) -> i64 {
+        self.ticks.values().map(|(count, _)| count).sum()
+    }
+
+    /// The volume of all symbols, in lots.
+    pub fn lots(&self) -> i128 {
+        self.ticks.values().map(|(_, lots)| lots).sum()
+    }
+
+    /// The number of bad entries.
+    pub fn dead_letters(&self) -> usize {
+        self.dead_letters.len()
+    }
+}
+
+fn sums(trades: &[Trade]) -> Sums {
+    let mut sums = Sums::new();
+    for trade in trades {
+        let (count, sum) = sums.entry(trade.symbol.clone()).or_default();
+        *count += 1;
+        *sum += lots(&trade.qty);
+    }
+    sums
+}
+
+impl Pipeline {
+    /// Whether the history is what `expected` says.
+    ///
+    /// # Errors
+    /// With the first differences.
+    pub async fn holds(&self, expected: &Expected) -> Result<(), String> {
+        self.ticks_are(expected).await?;
+        self.dead_letters_are(expected).await?;
+        self.candles_are(expected).await
+    }
+
+    /// Whether `ticks` has every distinct tick once, by numbers and sums of each symbol.
+    ///
+    /// # Errors
+    /// With the first differences.
+    pub async fn ticks_are(&self, expected: &Expected) -> Result<(), String> {
+        let rows = self
+            .rows("SELECT symbol, count(*), sum(lots) FROM ticks GROUP BY symbol")
+            .await?;
+        let sum = |row: Vec<String>| {
+            let number = |column: usize| row[column].parse::<i128>().expect("a number");
+            let count = i64::try_from(number(1)).expect("a count");
+            (row[0].clone(), (count, number(2)))
+        };
+        let found: Sums = rows.into_iter().map(sum).collect();
+        let symbols: BTreeSet<_> = expected.ticks.keys().chain(found.keys()).collect();
+        let differences = symbols
+            .into_iter()
+            .filter(|symbol| expected.ticks.get(*symbol) != found.get(*symbol))
+            .map(|symbol| {
+                format!(
+                    "ticks of {symbol}, number and lots: expected {:?}, found {:?}",
+                    expected.ticks.get(symbol),
+                    found.get(symbol)
+                )
+            });
+        told(differences.collect())
+    }
+
+    /// Whether every candle of every timeframe is right.
+    ///
+    /// # Errors
+    /// With the first differences.
+    pub async fn candles_are(&self, expected: &Expected) -> Result<(), String> {
+        for (timeframe, bars) in &expected.candles {
+            let found = self.history(timeframe).await?;
+            compare(bars, &found).map_err(|differences| format!("{timeframe}: {differences}"))?;
+        }
+        Ok(())
+    }
+
+    /// Whether every bad entry is a dead letter that says why, and nothing else is one. A bad entry that was sent again may be
+    /// several.
+    ///
+    /// # Errors
+    /// With the first differences.
+    pub async fn dead_letters_are(&self, expected: &Expected) -> Result<(), String> {
+        let sql = format!("SELECT fields->>'{MARK}', stream, entry_id, reason FROM dead_letters");
+        let (mut differences, mut found) = (Vec::new(), BTreeSet::new());
+        for row in self.rows(&sql).await? {
+            let [mark, stream, id, reason] = row.try_into().expect("four columns");
+            match expected.dead_letters.get(&mark) {
+                Some(part) if reason.contains(part) => {
+                    found.insert(mark);
+                }
+                Some(part) => differences.push(format!("dead letter {mark}: expected «{part}», found «{reason}»")),
+                None => differences.push(format!("dead letter {stream} {id} was not expected: {reason}")),
+            }
+        }
+        let missing = expected.dead_letters.iter().filter(|(mark, _)| !found.contains(*mark));
+        differences.extend(missing.map(|(mark, part)| format!("no dead letter {mark}: {part}")));
+        told(differences)
+    }
+}
+
+fn told(differences: Vec<String>) -> Result<(), String> {
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let shown = &differences[..differences.len().min(SHOWN)];
+    Err(format!("{} differences:\n{}", differences.len(), shown.join("\n")))
+}
