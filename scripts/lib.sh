@@ -23,6 +23,9 @@ need() {
   done
 }
 
+# need_file PACKAGE PATTERN: installs the Debian package unless a file matches.
+need_file() { compgen -G "$2" >/dev/null || apt_install "$1"; }
+
 # apt_install PACKAGE…: as root, without letting a package start its service.
 apt_install() {
   [[ $EUID == 0 ]] || die "$* is missing; install it, or run as root"

@@ -14,7 +14,8 @@ use storage_core::testing::process::{PATIENCE, ServerProcess};
 use tempfile::TempDir;
 
 use crate::process::project;
-pub use faults::{LIBFAKETIME, Written};
+use faults::Clock;
+pub use faults::{Written, libfaketime};
 
 /// A Redis that only one scenario uses.
 #[derive(Debug)]
@@ -23,7 +24,7 @@ pub struct RedisServer {
     pub config: RedisConfig,
     port: Option<u16>,
     options: Vec<String>,
-    clock: Option<PathBuf>,
+    clock: Option<Clock>,
     // Before `data`, as fields are dropped in order: a Redis whose folder is gone does not end.
     process: Option<ServerProcess>,
     data: TempDir,
