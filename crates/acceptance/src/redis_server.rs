@@ -16,7 +16,8 @@ use tempfile::TempDir;
 
 use crate::flavour::Flavour;
 use crate::process::project;
-pub use faults::{LIBFAKETIME, Written};
+use faults::Clock;
+pub use faults::{Written, libfaketime};
 
 /// Slots of a cluster.
 const SLOTS: u16 = 16_384;
@@ -30,7 +31,7 @@ pub struct RedisServer {
     pub config: RedisConfig,
     flavour: Flavour,
     options: Vec<String>,
-    clock: Option<PathBuf>,
+    clock: Option<Clock>,
     // Before `data`, as fields are dropped in order: a Redis whose folder is gone does not end.
     nodes: Vec<Node>,
     data: TempDir,

@@ -7,7 +7,7 @@ use storage_core::postgres::edition::Edition;
 
 use crate::flavour::Flavour;
 use crate::process::project;
-use crate::redis_server::{self, LIBFAKETIME};
+use crate::redis_server;
 
 /// Why a scenario with these tags can't run here on `edition`, if so.
 pub fn unmet(tags: &[String], edition: Edition) -> Option<String> {
@@ -32,8 +32,11 @@ pub fn unmet(tags: &[String], edition: Edition) -> Option<String> {
     if has("one-server") && Flavour::chosen() == Flavour::Cluster {
         return Some("a cluster has its masters replaced by itself, without a Sentinel".to_owned());
     }
-    if has("own-clock") && !Path::new(LIBFAKETIME).exists() {
-        return Some("no libfaketime to make Redis's clock jump with".to_owned());
+    if has("own-database") && !tool("initdb").exists() {
+        return Some("no PostgreSQL to start and stop; run `scripts/services tools`".to_owned());
+    }
+    if has("own-clock") && redis_server::libfaketime().is_none() {
+        return Some("no libfaketime to make the clock of Redis jump with".to_owned());
     }
     if has("prometheus") && !tool("prometheus").exists() {
         return Some("no prometheus; run `scripts/services tools`".to_owned());

@@ -7,10 +7,23 @@ use anyhow::{Context, ensure};
 
 use super::RedisServer;
 
-/// Where Debian's package `libfaketime` has it.
-pub const LIBFAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+/// The library of Debian's package `libfaketime`, where it is installed.
+pub fn libfaketime() -> Option<PathBuf> {
+    let architectures = fs::read_dir("/usr/lib").ok()?.flatten();
+    architectures
+        .map(|folder| folder.path().join("faketime/libfaketime.so.1"))
+        .find(|library| library.exists())
+}
+
 /// Less than the shortest entry.
 const TORN_BYTES: u64 = 7;
+
+/// A clock that can be moved.
+#[derive(Debug)]
+pub(super) struct Clock {
+    library: PathBuf,
+    file: PathBuf,
+}
 
 /// A place in the append-only file of each server.
 #[derive(Clone, Debug)]
@@ -22,10 +35,11 @@ impl RedisServer {
     /// # Errors
     /// When it does not start.
     pub async fn take_clock(&mut self) -> anyhow::Result<()> {
-        let clock = self.folder().join("clock");
-        fs::write(&clock, "+0")?;
+        let library = libfaketime().context("libfaketime is not installed")?;
+        let file = self.folder().join("clock");
+        fs::write(&file, "+0")?;
         self.stop();
-        self.clock = Some(clock);
+        self.clock = Some(Clock { library, file });
         self.resume().await
     }
 
@@ -36,9 +50,9 @@ impl RedisServer {
     pub fn step_clock(&self, seconds: i64) -> anyhow::Result<()> {
         let clock = self.clock.as_ref().context("the clock was not taken")?;
         // In one step: half a number is another number.
-        let new = clock.with_extension("new");
+        let new = clock.file.with_extension("new");
         fs::write(&new, format!("{seconds:+}"))?;
-        fs::rename(new, clock)?;
+        fs::rename(new, &clock.file)?;
         Ok(())
     }
 
@@ -49,8 +63,8 @@ impl RedisServer {
         };
         vec![
             // The C library's memory functions too, before jemalloc's: those ask for the time before the library is ready for it.
-            format!("LD_PRELOAD={LIBFAKETIME} libc.so.6"),
-            format!("FAKETIME_TIMESTAMP_FILE={}", clock.display()),
+            format!("LD_PRELOAD={} libc.so.6", clock.library.display()),
+            format!("FAKETIME_TIMESTAMP_FILE={}", clock.file.display()),
             "FAKETIME_NO_CACHE=1".to_owned(),
             "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
         ]
