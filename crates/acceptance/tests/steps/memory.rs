@@ -4,12 +4,12 @@ use acceptance::http::{self, samples};
 use acceptance::pipeline::{PARTITIONS, Pipeline};
 use acceptance::wait::until;
 use cucumber::{given, then, when};
+use storage_core::redis::inspect;
 
 #[given(expr = "Redis has room for {int} MB more")]
 async fn room(world: &mut Pipeline, megabytes: u64) {
-    let info: String = world.redis.ask(&["INFO", "memory"]).await.unwrap();
-    let used = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
-    let used: u64 = used.unwrap().trim().parse().unwrap();
+    let masters = inspect::memory(&mut world.redis.connect()).await.unwrap();
+    let used = masters.iter().map(|master| master.used_bytes).max().unwrap();
     let limit = (used + megabytes * 1_000_000).to_string();
     world
         .redis
