@@ -6,7 +6,7 @@ Feature: A crash at every point
   Scenario: Every worker is killed between any two of its effects
     Given a network that can fail between the workers and their stores
     And a running pipeline
-    When 100000 trades begin to arrive, 3000 a second, every 100th of a new symbol, from seed 1
+    When 100000 trades begin to arrive, 1500 a second, every 100th of a new symbol, from seed 1
     And the workers are killed at each of these points, 2 times, and started again:
       | worker           | store      | message             | gets through | which is                                         |
       | hot-writer       | Redis      | storage_announce    | nothing      | a batch is read and nothing of it is written     |

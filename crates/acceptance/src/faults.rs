@@ -130,10 +130,14 @@ impl Pipeline {
         let written = self.redis.written()?;
         sleep(lasts).await;
         self.redis.crash_back_to(&written)?;
+        let Some((publisher, position)) = self.publisher.as_ref().zip(position) else {
+            return self.redis.resume().await;
+        };
+        // Before Redis is there again: what comes later must not arrive before what is sent again.
+        publisher.pause().await;
+        publisher.rewind_to(position);
         self.redis.resume().await?;
-        if let Some((publisher, position)) = self.publisher.as_ref().zip(position) {
-            publisher.rewind_to(position);
-        }
+        publisher.resume();
         Ok(())
     }
 
