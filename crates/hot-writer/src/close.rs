@@ -285,10 +285,7 @@ mod tests {
             let crash_at = crash_at.min(ticks.len());
             let mut stores = Stores { ticks: ticks.clone(), ..Stores::default() };
             stores.run(&mut state(), 0..crash_at, batch);
-            let mut next = state();
-            for ((timeframe, _), written) in &stores.hot {
-                next.restore(*timeframe, written.clone());
-            }
+            let mut next = stores.next_owner();
             stores.run(&mut next, crash_at.saturating_sub(again)..ticks.len(), batch);
             stores.close_all(&mut next);
 
@@ -302,19 +299,59 @@ mod tests {
         }
     }
 
+    #[test]
+    fn entries_read_again_are_not_too_late_for_minutes_that_have_expired_since() {
+        let times = [0, 1, 30, 31, 60, 2];
+        let numbered = (1u64..).zip(times);
+        let ticks: Vec<_> = numbered
+            .map(|(seq, minute)| tick(StreamId { ms: 1_000, seq }, DAY_US + minute * MINUTE_US, 10))
+            .collect();
+        let mut stores = Stores {
+            ticks,
+            ..Stores::default()
+        };
+        stores.run(&mut state(), 0..5, 2);
+        assert_eq!(stores.repairs, 0);
+        let mut next = stores.next_owner();
+        stores.run(&mut next, 0..5, 2);
+        assert_eq!(stores.repairs, 0);
+        stores.run(&mut next, 5..6, 2);
+        assert_eq!(stores.repairs, 1);
+    }
+
     /// What Redis and the database hold.
     #[derive(Default)]
     struct Stores {
         ticks: Vec<AcceptedTick>,
         hot: BTreeMap<(Timeframe, i64), CandleState>,
         history: BTreeMap<i64, Candle>,
+        repairs: usize,
     }
 
     impl Stores {
+        /// What a new owner makes of the hot candles.
+        fn next_owner(&self) -> SymbolState {
+            let mut next = state();
+            for ((timeframe, start_us), written) in &self.hot {
+                let newest = self
+                    .hot
+                    .keys()
+                    .filter(|(other, _)| other == timeframe)
+                    .map(|(_, start_us)| start_us)
+                    .max();
+                match newest == Some(start_us) {
+                    true => next.restore_current(*timeframe, written.clone()),
+                    false => next.restore(*timeframe, written.clone()),
+                }
+            }
+            next
+        }
+
         fn run(&mut self, state: &mut SymbolState, range: std::ops::Range<usize>, batch: usize) {
             for ticks in self.ticks[range].to_vec().chunks(batch) {
                 for tick in ticks {
                     if let Folded::TooLate { start_us } = state.fold(tick, tick.tick.qty, 8, &rules()).unwrap() {
+                        self.repairs += 1;
                         self.upsert(self.group(start_us, tick.revision));
                     }
                 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use storage_core::domain::candle::Candle;
 use storage_core::domain::decimal::Decimal;
 use storage_core::domain::lots::{Lots, LotsError};
+use storage_core::domain::stream_id::Revision;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::AcceptedTick;
 use storage_core::domain::timeframe::Timeframe;
@@ -74,6 +75,9 @@ pub(crate) struct SymbolState {
     pub(crate) watermark_us: i64,
     /// The stream's time of the last entry.
     pub(crate) last_entry_ms: u64,
+    /// The last entry whose effects an earlier owner has all told of: what goes to other streams is written before the current
+    /// candles are.
+    told_until: Revision,
     /// The newest tick by event time, when it has changed since the last write.
     pub(crate) latest: Option<AcceptedTick>,
 }
@@ -85,8 +89,15 @@ impl SymbolState {
             frames: Default::default(),
             watermark_us: i64::MIN,
             last_entry_ms: 0,
+            told_until: Revision::default(),
             latest: None,
         }
+    }
+
+    /// Takes over a current candle that another owner has written.
+    pub(crate) fn restore_current(&mut self, timeframe: Timeframe, state: CandleState) {
+        self.told_until = self.told_until.max(state.candle.revision);
+        self.restore(timeframe, state);
     }
 
     /// Takes over a candle that another owner has written; of two states the one with the higher revision counts.
@@ -172,7 +183,8 @@ impl SymbolState {
             return true;
         }
         if rules.amendable_until_us(start_us + timeframe.micros()) <= self.watermark_us {
-            return false;
+            // Read again after a change of owner, it may be in a candle that has expired meanwhile.
+            return accepted.revision <= self.told_until;
         }
         if let Some(current) = frame.last_entry()
             && *current.key() < start_us

@@ -11,6 +11,7 @@ use storage_core::domain::rejection::Rejection;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::redis::codec::candles::CandleState;
 use storage_core::redis::codec::dead;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::hot::{self, Term};
@@ -287,8 +288,9 @@ impl Partition {
                 .map(|timeframe| (timeframe, keys::candle_current(timeframe, &state.symbol)))
                 .to_vec()
         };
-        restore(&mut self.conn, &mut states, current).await?;
-        restore(&mut self.conn, &mut states, |state| recent_keys(state, &self.rules)).await?;
+        restore(&mut self.conn, &mut states, current, SymbolState::restore_current).await?;
+        let recent = |state: &SymbolState| recent_keys(state, &self.rules);
+        restore(&mut self.conn, &mut states, recent, SymbolState::restore).await?;
         self.symbols
             .extend(states.into_iter().map(|state| (state.symbol.clone(), state)));
         Ok(())
@@ -322,7 +324,12 @@ impl Partition {
 }
 
 /// Reads the candles at each state's `keys` into it.
-async fn restore<K>(conn: &mut Connection, states: &mut [SymbolState], keys: K) -> Result<()>
+async fn restore<K>(
+    conn: &mut Connection,
+    states: &mut [SymbolState],
+    keys: K,
+    take: impl Fn(&mut SymbolState, Timeframe, CandleState),
+) -> Result<()>
 where
     K: Fn(&SymbolState) -> Vec<(Timeframe, keys::Key)>,
 {
@@ -339,7 +346,7 @@ where
     let candles = hot::candles(conn, &names).await?;
     for ((at, timeframe, _), candle) in wanted.iter().zip(candles) {
         if let Some(candle) = candle {
-            states[*at].restore(*timeframe, candle);
+            take(&mut states[*at], *timeframe, candle);
         }
     }
     Ok(())

@@ -6,6 +6,8 @@
 //!
 //! Everything of one step may be repeated, and a later step follows only when the one before has succeeded.
 
+use std::collections::BTreeMap;
+
 use redis::{Pipeline, RedisResult, pipe};
 use storage_core::domain::entry::Entry;
 use storage_core::domain::rejection::Rejection;
@@ -32,6 +34,7 @@ pub(crate) struct Writes {
     amend_ttl_ms: i64,
     opened: Vec<Symbol>,
     closed: Vec<Symbol>,
+    repairs: BTreeMap<(Symbol, i64), Revision>,
     announce: Pipeline,
     show: Pipeline,
     finish: Pipeline,
@@ -52,6 +55,7 @@ impl Writes {
             amend_ttl_ms: millis(config.close_grace + config.amend_window),
             opened: Vec::new(),
             closed: Vec::new(),
+            repairs: BTreeMap::new(),
             announce: pipe(),
             show: pipe(),
             finish: pipe(),
@@ -67,16 +71,10 @@ impl Writes {
             .ignore();
     }
 
-    /// A minute that must be computed again from the history.
+    /// A minute that must be computed again from the history, which holds everything up to `revision` then. One entry a batch
+    /// is enough.
     pub(crate) fn repair(&mut self, symbol: &Symbol, start_us: i64, revision: Revision) {
-        let repair = repairs::Repair {
-            symbol: symbol.clone(),
-            start_us,
-            revision,
-        };
-        self.announce
-            .add_command(functions::announce(Stream::Repairs, &repairs::entry_fields(&repair)))
-            .ignore();
+        self.repairs.insert((symbol.clone(), start_us), revision);
     }
 
     /// The newest tick of a symbol.
@@ -173,6 +171,16 @@ impl Writes {
         to: StreamId,
         count: usize,
     ) -> RedisResult<()> {
+        for ((symbol, start_us), revision) in self.repairs {
+            let repair = repairs::Repair {
+                symbol,
+                start_us,
+                revision,
+            };
+            self.announce
+                .add_command(functions::announce(Stream::Repairs, &repairs::entry_fields(&repair)))
+                .ignore();
+        }
         if !self.opened.is_empty() {
             self.announce.add_command(self.term.opened(&self.opened)).ignore();
         }

@@ -181,12 +181,15 @@ async fn open(options: &Config, host: &Host, port: u16, tls: Option<&MakeRustlsC
 async fn tcp(name: &str, port: u16) -> io::Result<TcpStream> {
     let stream = TcpStream::connect((name, port)).await?;
     stream.set_nodelay(true)?;
-    // A server that vanished without a word is noticed within half a minute, not after the kernel's two hours.
+    // A server that vanished without a word is noticed within half a minute, not after the kernel's two hours, or its quarter of
+    // an hour where something was sent and never confirmed.
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(15))
         .with_interval(Duration::from_secs(5))
         .with_retries(3);
-    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    let socket = SockRef::from(&stream);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(30)))?;
     Ok(stream)
 }
 
