@@ -116,7 +116,7 @@ async fn of_a_trade_that_came_twice_the_first_entry_counts_also_when_it_is_writt
         ticks::insert(conn, &[tick(0, 11.0, Some("1"), 7)]).await.unwrap();
         let rows = [tick(0, 10.0, Some("1"), 3), tick(0, 12.0, Some("2"), 5)];
         assert_eq!(ticks::insert(conn, &rows).await.unwrap(), 2);
-        let minute = ticks::minute(conn, &symbol("A"), OLD_US).await.unwrap().unwrap();
+        let minute = ticks::minute(conn, &symbol("A"), OLD_US).await.unwrap().unwrap().row;
         assert_eq!((minute.open, minute.close, minute.trades), (10.0, 12.0, 2));
     }
 }
