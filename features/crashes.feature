@@ -2,11 +2,11 @@ Feature: A crash at every point
   All that a worker does to the world is a message to Redis or PostgreSQL. Killed before, in the middle of, or after any of
   them, and started again, it loses nothing and counts nothing twice.
 
-  @apache @own-redis @serial
+  @apache @own-redis @own-network @serial
   Scenario: Every worker is killed between any two of its effects
     Given a network that can fail between the workers and their stores
     And a running pipeline
-    When 100000 trades begin to arrive, 1500 a second, every 100th of a new symbol, from seed 1
+    When 100000 trades begin to arrive, 3000 a second, every 100th of a new symbol, from seed 1
     And the workers are killed at each of these points, 2 times, and started again:
       | worker           | store      | message             | gets through | which is                                         |
       | hot-writer       | Redis      | storage_announce    | nothing      | a batch is read and nothing of it is written     |
@@ -19,8 +19,8 @@ Feature: A crash at every point
       | hot-writer       | Redis      | tick:latest:        | all          | everything is shown, the position has not moved  |
       | hot-writer       | Redis      | UNLINK              | nothing      | outlived candles are still there                 |
       | hot-writer       | Redis      | UNLINK              | all          | the batch is done, and it does not know          |
-      | hot-writer       | Redis      | SREM                | nothing      | the index holds symbols with nothing open        |
-      | hot-writer       | Redis      | SREM                | all          | the index is right, and it does not know         |
+      | hot-writer       | Redis      | storage_closed      | nothing      | the index holds symbols with nothing open        |
+      | hot-writer       | Redis      | storage_closed      | all          | the index is right, and it does not know         |
       | hot-writer       | Redis      | storage_advance     | nothing      | all is written but the position                  |
       | hot-writer       | Redis      | storage_advance     | a part       | the position's message is torn                   |
       | hot-writer       | Redis      | storage_advance     | all          | the position has moved, and it does not know     |

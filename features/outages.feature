@@ -3,7 +3,7 @@ Feature: Outages under load
   A store or the network between fails for a while, trades go on arriving, and nobody does anything about it: afterwards
   every trade is in its candles once.
 
-  @apache @own-redis
+  @apache @own-redis @own-database
   Scenario: PostgreSQL is down, and then Redis
     Given a database server of its own
     And a running pipeline
@@ -17,13 +17,13 @@ Feature: Outages under load
     And ticks holds every trade exactly once
     And every larger timeframe is the plain grouping of candles_1m
 
-  @apache @own-redis
-  Scenario Outline: The network <does> what the workers send
+  @apache @own-redis @own-network
+  Scenario Outline: The network <fails>
     Given a network that can fail between the workers and their stores
     And a running pipeline
     When 15000 trades begin to arrive, 1500 a second, from seed 3
     And 1500 more trades have arrived
-    And the network <does> for 3 seconds
+    And the network <fails> for 3 seconds to Redis, to PostgreSQL and to both
     Then all trades have arrived
     And every stream is drained within 60 seconds
     And candles_1m holds every trade exactly once
@@ -31,14 +31,14 @@ Feature: Outages under load
     And every larger timeframe is the plain grouping of candles_1m
 
     Examples:
-      | does     |
-      | resets   |
-      | swallows |
-      | refuses  |
-      | drags    |
-      | crumbles |
+      | fails                          |
+      | resets connections             |
+      | swallows what is sent          |
+      | refuses connections            |
+      | is slow                        |
+      | delivers a few bytes at a time |
 
-  @apache
+  @apache @own-database
   Scenario: The disk of the database is full
     Given a database server of its own with a disk of 128 MB
     And a running pipeline
@@ -112,7 +112,7 @@ Feature: Outages under load
       | destroyed                    |
       | set back to the oldest entry |
 
-  @apache @own-redis
+  @apache @own-redis @own-network
   Scenario: An owner sleeps through the end of its lease and wakes up in the middle of a write
     Given a network that can fail between the workers and their stores
     And a running pipeline with 2 hot-writers and 1 warm-syncers

@@ -132,11 +132,12 @@ await() {
 
 # prepare_backups: backup-runner in PATH with all its tools, and the stores to work on in the environment.
 prepare_backups() {
-  local edition
+  local edition flavour
   need_toolchain
   if [[ -z ${REDIS_URL:-} || -z ${DATABASE_URL:-} ]]; then
     edition=$(cat "$DEV/run/edition" 2>/dev/null) || edition=community
-    "$PROJECT/scripts/services" up --timescale "$edition"
+    flavour=$(cat "$DEV/run/flavour" 2>/dev/null) || flavour=redis
+    "$PROJECT/scripts/services" up --timescale "$edition" --redis "$flavour"
     eval "$("$PROJECT/scripts/services" env)"
   fi
   eval "$("$PROJECT/scripts/services" tools)"

@@ -13,6 +13,7 @@
 pub mod database;
 pub mod expected;
 pub mod faults;
+pub mod flavour;
 pub mod http;
 pub mod load;
 pub mod network;
@@ -23,5 +24,6 @@ pub mod producer;
 pub mod proxy;
 pub mod publisher;
 pub mod redis_server;
+pub mod replicated;
 pub mod requirements;
 pub mod wait;

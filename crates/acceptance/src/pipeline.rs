@@ -20,12 +20,14 @@ use tempfile::TempDir;
 
 use crate::database;
 use crate::faults::Ballast;
+use crate::flavour::Flavour;
 use crate::network::Network;
 use crate::oracle::{Bar, Bars, Trade};
 use crate::process::{Outcome, Worker, program, run};
 use crate::producer::{self, Fields};
 use crate::publisher::Publisher;
 use crate::redis_server::RedisServer;
+use crate::replicated::Replicated;
 use crate::requirements::tool;
 
 /// Partitions of the streams, as by default.
@@ -85,6 +87,8 @@ pub struct Pipeline {
     pub publisher: Option<Publisher>,
     /// A Prometheus, and its port.
     pub prometheus: Option<(ServerProcess, u16)>,
+    /// The replica of its Redis.
+    pub replicated: Option<Replicated>,
     /// The trades that were sent and must be counted, in order.
     pub trades: Vec<Trade>,
     /// What was published since the scenario subscribed.
@@ -114,6 +118,7 @@ impl Pipeline {
             network: None,
             publisher: None,
             prometheus: None,
+            replicated: None,
             trades: Vec::new(),
             messages: Messages::default(),
             notes: HashMap::new(),
@@ -213,6 +218,9 @@ impl Pipeline {
         if let Some(folder) = tools.parent().filter(|_| tools.exists()) {
             environment.insert("STORAGE_BACKUP__PG_BIN".to_owned(), folder.display().to_string());
         }
+        if let Some(folder) = Flavour::chosen().programs() {
+            environment.insert("STORAGE_BACKUP__REDIS_BIN".to_owned(), folder.display().to_string());
+        }
         environment.insert("STORAGE_SERVICE__INSTANCE".to_owned(), instance.replace(' ', "-"));
         environment.extend(self.settings.clone());
         if let Some(network) = self.network.as_ref().filter(|_| instance != "tick-replayer") {
@@ -224,10 +232,7 @@ impl Pipeline {
     /// URL and password file of a user of Redis. The password is the user's name, which nobody does outside of tests.
     pub fn login(&self, user: &str) -> (String, PathBuf) {
         let file = self.file(&format!("{user}.password"), user);
-        (
-            format!("redis://{user}@127.0.0.1:{}", self.redis.port().expect("an own Redis")),
-            file,
-        )
+        (self.redis.url_for(user).expect("an own Redis"), file)
     }
 
     /// Whether every group of every stream has finished everything.

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use storage_core::postgres::edition::Edition;
 
+use crate::flavour::Flavour;
 use crate::process::project;
-use crate::redis_server::{self, LIBFAKETIME};
+use crate::redis_server;
 
 /// Why a scenario with these tags can't run here on `edition`, if so.
 pub fn unmet(tags: &[String], edition: Edition) -> Option<String> {
@@ -16,14 +17,26 @@ pub fn unmet(tags: &[String], edition: Edition) -> Option<String> {
     {
         return Some(missing);
     }
+    if let Some(missing) = Flavour::chosen().missing() {
+        return Some(missing);
+    }
     if has("real-trades") && market_data().is_none() {
         return Some("MARKET_DATA_DIR names no folder with xrpeth_agg_trades.csv and xrpeth_candles_1m.csv".to_owned());
     }
     if has("own-redis") && redis_server::given().is_some() {
         return Some("it stops or reconfigures Redis, and REDIS_URL names one that is not its own".to_owned());
     }
-    if has("own-clock") && !Path::new(LIBFAKETIME).exists() {
-        return Some("no libfaketime to make Redis's clock jump with".to_owned());
+    if has("own-network") && Flavour::chosen() == Flavour::Cluster {
+        return Some("the nodes of a cluster tell their clients where they are, past any proxy between".to_owned());
+    }
+    if has("one-server") && Flavour::chosen() == Flavour::Cluster {
+        return Some("a cluster has its masters replaced by itself, without a Sentinel".to_owned());
+    }
+    if has("own-database") && !tool("initdb").exists() {
+        return Some("no PostgreSQL to start and stop; run `scripts/services tools`".to_owned());
+    }
+    if has("own-clock") && redis_server::libfaketime().is_none() {
+        return Some("no libfaketime to make the clock of Redis jump with".to_owned());
     }
     if has("prometheus") && !tool("prometheus").exists() {
         return Some("no prometheus; run `scripts/services tools`".to_owned());

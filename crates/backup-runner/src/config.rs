@@ -77,7 +77,8 @@ pub(crate) struct BackupConfig {
     pub(crate) leftovers_after: Duration,
     /// Folder of pg_dump and its like, of the server's major version; those in `PATH` where unset.
     pub(crate) pg_bin: Option<PathBuf>,
-    /// Folder of redis-cli, redis-check-rdb and redis-server; those in `PATH` where unset.
+    /// Folder of redis-cli, redis-check-rdb and redis-server, of the server's version or newer, or of Valkey's; those in `PATH`
+    /// where unset.
     pub(crate) redis_bin: Option<PathBuf>,
 }
 

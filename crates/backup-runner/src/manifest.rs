@@ -10,6 +10,8 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::redis::FILE;
+
 /// The version of the manifest's form. A newer one is refused, not guessed at.
 const FORMAT: u32 = 1;
 
@@ -132,7 +134,7 @@ pub(crate) enum Content {
 }
 
 /// What Redis held, and how safe it was there. The number of keys is the RDB's; streams and persistence are the server's
-/// just before.
+/// just before. Of a cluster: all masters together, sums and the worst state of any.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RedisContent {
@@ -147,6 +149,35 @@ pub(crate) struct RedisContent {
     pub(crate) streams: Vec<StreamLength>,
     pub(crate) rdb_last_save: Option<DateTime<Utc>>,
     pub(crate) aof: AofState,
+    /// The masters of a cluster, each with an RDB of its own. None: one server, whose RDB is [`FILE`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) masters: Vec<MasterContent>,
+}
+
+impl RedisContent {
+    /// The files with its keys.
+    pub(crate) fn rdbs(&self) -> Vec<&str> {
+        if self.masters.is_empty() {
+            return vec![FILE];
+        }
+        self.masters.iter().map(|master| master.file.as_str()).collect()
+    }
+}
+
+/// One master of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MasterContent {
+    /// Its RDB.
+    pub(crate) file: String,
+    /// Host and port.
+    pub(crate) address: String,
+    pub(crate) server_version: String,
+    pub(crate) replication_offset: i64,
+    pub(crate) keys: u64,
+    pub(crate) keys_with_expiry: u64,
+    pub(crate) rdb_last_save: Option<DateTime<Utc>>,
+    pub(crate) aof: AofState,
 }
 
 /// A stream and its entries.
@@ -158,7 +189,7 @@ pub(crate) struct StreamLength {
 }
 
 /// The server's append-only file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AofState {
     pub(crate) enabled: bool,
@@ -168,6 +199,31 @@ pub(crate) struct AofState {
     pub(crate) last_rewrite_ok: bool,
     pub(crate) rewrite_in_progress: bool,
     pub(crate) size_bytes: Option<i64>,
+}
+
+impl AofState {
+    /// The state of several servers, as safe as the least safe of them.
+    pub(crate) fn worst_of<'a>(states: impl Iterator<Item = &'a Self>) -> Self {
+        let worse = |a: Self, b: Self| Self {
+            enabled: a.enabled && b.enabled,
+            fsync: a.fsync.zip(b.fsync).map(|(a, b)| least_safe(a, b)),
+            last_write_ok: a.last_write_ok && b.last_write_ok,
+            last_rewrite_ok: a.last_rewrite_ok && b.last_rewrite_ok,
+            rewrite_in_progress: a.rewrite_in_progress || b.rewrite_in_progress,
+            size_bytes: a.size_bytes.zip(b.size_bytes).map(|(a, b)| a + b),
+        };
+        states.cloned().reduce(worse).unwrap_or_default()
+    }
+}
+
+/// Of two values of `appendfsync`.
+fn least_safe(a: String, b: String) -> String {
+    let safety = |fsync: &str| match fsync {
+        "always" => 2,
+        "everysec" => 1,
+        _ => 0,
+    };
+    if safety(&a) <= safety(&b) { a } else { b }
 }
 
 /// What a database held in the moment of its dump.
@@ -345,6 +401,50 @@ pub(crate) mod tests {
     fn a_manifest_is_read_as_it_was_written() {
         let json = example().to_json().unwrap();
         assert_eq!(Manifest::from_json(&json).unwrap(), example());
+    }
+
+    /// As 0.1.0 wrote it, which knew no clusters.
+    const WITHOUT_MASTERS: &str = r#"{"format":1,"sha256":"262bb0340e240df20bbcb9872cb0f0119a4f1d59a033834650bf0a9846a17fe0","manifest":{
+        "name":"20261124T224727.610Z","started":"2026-11-24T22:47:27.610489410Z","finished":"2026-11-24T22:47:27.843472071Z",
+        "made_by":["backup-runner 0.1.0","redis-cli 7.0.15"],"files":[{"path":"dump.rdb","size_bytes":212,
+        "sha256":"7c0d7d74c9986bb88df2cecc509d6749a37599f1d2c941283a677976c0e51728"}],"content":{"kind":"redis",
+        "server_version":"7.0.15","role":"master","replication_offset":0,"keys":2,"keys_with_expiry":1,"functions":[],
+        "partitions":1,"streams":[{"stream":"stream:ticks:0","entries":0},{"stream":"stream:candles:0","entries":0},
+        {"stream":"stream:signals","entries":0},{"stream":"stream:repairs","entries":0},{"stream":"stream:rollups","entries":0},
+        {"stream":"stream:backups","entries":0},{"stream":"stream:dead","entries":0}],"rdb_last_save":"2026-11-24T22:47:26Z",
+        "aof":{"enabled":false,"fsync":"everysec","last_write_ok":true,"last_rewrite_ok":true,"rewrite_in_progress":false,
+        "size_bytes":null}}}}"#;
+
+    #[test]
+    fn a_manifest_of_before_clusters_is_read() {
+        let manifest = Manifest::from_json(WITHOUT_MASTERS.as_bytes()).unwrap();
+        let Content::Redis(content) = manifest.content else {
+            panic!("not of Redis")
+        };
+        assert_eq!(content.rdbs(), ["dump.rdb"]);
+    }
+
+    #[test]
+    fn of_several_servers_the_least_safe_counts() {
+        let safe = AofState {
+            enabled: true,
+            fsync: Some("always".into()),
+            last_write_ok: true,
+            last_rewrite_ok: true,
+            rewrite_in_progress: false,
+            size_bytes: Some(5),
+        };
+        let less_safe = AofState {
+            fsync: Some("everysec".into()),
+            last_write_ok: false,
+            ..safe.clone()
+        };
+        let together = AofState::worst_of([&safe, &less_safe, &safe].into_iter());
+        let expected = AofState {
+            size_bytes: Some(15),
+            ..less_safe
+        };
+        assert_eq!(together, expected);
     }
 
     #[test]

@@ -33,8 +33,12 @@ pub(crate) async fn redis(
     name: &str,
 ) -> anyhow::Result<(Manifest, Restored)> {
     let manifest = find(destination, Kind::Redis, name).await?;
-    let rdb = destination.folder_of(Kind::Redis, manifest.name).join(redis::FILE);
-    let restored = redis::restore::restore(&config.redis, config.backup.redis_bin.as_deref(), &rdb).await?;
+    let Content::Redis(content) = &manifest.content else {
+        bail!("{name} is no backup of Redis")
+    };
+    let folder = destination.folder_of(Kind::Redis, manifest.name);
+    let rdbs: Vec<_> = content.rdbs().into_iter().map(|rdb| folder.join(rdb)).collect();
+    let restored = redis::restore::restore(&config.redis, config.backup.redis_bin.as_deref(), &rdbs).await?;
     Ok((manifest, restored))
 }
 

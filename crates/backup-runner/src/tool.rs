@@ -18,9 +18,13 @@ pub(crate) struct Tool {
 }
 
 impl Tool {
-    /// The program `name` in `folder`, or in `PATH`.
+    /// The program `name` in `folder`, or in `PATH`. A folder of Valkey has it under Valkey's name.
     pub(crate) fn new(folder: Option<&Path>, name: &'static str) -> Self {
-        let program = folder.map_or_else(|| name.into(), |folder| folder.join(name));
+        let mut program = folder.map_or_else(|| name.into(), |folder| folder.join(name));
+        let of_valkey = program.with_file_name(name.replacen("redis-", "valkey-", 1));
+        if folder.is_some() && !program.exists() && of_valkey.exists() {
+            program = of_valkey;
+        }
         let mut command = Command::new(program);
         command.stdin(Stdio::null()).kill_on_drop(true);
         Self { name, command }

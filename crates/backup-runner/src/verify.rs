@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use crate::config::Config;
 use crate::destination::{Destination, SCRATCH_PREFIX};
-use crate::manifest::{File, Kind, Manifest};
+use crate::manifest::{Content, File, Manifest};
 use crate::postgres::{logical, recovery};
 use crate::redis;
 use crate::tool::Tool;
@@ -67,11 +67,13 @@ fn difference(wanted: &File, found: &File) -> Option<String> {
 async fn read_through(config: &Config, destination: &Destination, manifest: &Manifest) -> anyhow::Result<()> {
     let folder = destination.folder_of(manifest.kind(), manifest.name);
     let programs = config.backup.pg_bin.as_deref();
-    match manifest.kind() {
-        Kind::Redis => {
-            redis::check(config.backup.redis_bin.as_deref(), &folder.join(redis::FILE)).await?;
+    match &manifest.content {
+        Content::Redis(content) => {
+            for rdb in content.rdbs() {
+                redis::check(config.backup.redis_bin.as_deref(), &folder.join(rdb)).await?;
+            }
         }
-        Kind::Postgres => {
+        Content::Postgres(_) => {
             let dump = folder.join(logical::FILE);
             Tool::new(programs, "pg_restore")
                 .arg("--file=/dev/null")
@@ -79,7 +81,7 @@ async fn read_through(config: &Config, destination: &Destination, manifest: &Man
                 .run()
                 .await?;
         }
-        Kind::Base => unpack(programs, destination, manifest, &folder).await?,
+        Content::Base(_) => unpack(programs, destination, manifest, &folder).await?,
     }
     Ok(())
 }

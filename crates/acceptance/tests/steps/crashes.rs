@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use acceptance::network::{Network, Store};
 use acceptance::pipeline::Pipeline;
 use acceptance::process::Worker;
 use acceptance::proxy::{Cut, Trap};
+use acceptance::publisher::Publisher;
 use acceptance::wait::PATIENCE;
 use cucumber::gherkin::Step;
 use cucumber::{given, then, when};
+use futures::future::join_all;
 use nix::sys::signal::Signal;
 use tokio::time::timeout;
 
@@ -44,17 +48,44 @@ async fn killed_at_each(world: &mut Pipeline, rounds: usize, step: &Step) {
         let environment = world.environment(&name);
         sequences.push((worker, points, environment));
     }
-    let (network, folder) = (world.network.as_ref().expect("a network"), world.folder.path());
+    let scene = Scene {
+        network: world.network.as_ref().expect("a network"),
+        folder: world.folder.path(),
+        kills: AtomicUsize::new(0),
+    };
+    let all = rounds * step.table.as_ref().map_or(0, |table| table.rows.len() - 1);
     let kills = sequences
         .into_iter()
-        .map(|(worker, points, environment)| kill_at_each(worker, points, rounds, environment, network, folder));
-    let mut count = 0;
-    for (worker, kills) in futures::future::join_all(kills).await {
-        println!("{} was killed {kills} times", worker.name);
-        count += kills;
-        world.workers.push(worker);
+        .map(|(worker, points, environment)| scene.kill_at_each(worker, points, rounds, environment));
+    let publisher = world.publisher.as_ref().expect("a feed");
+    let survivors = tokio::select! {
+        survivors = join_all(kills) => survivors,
+        () = spread(publisher, world.trades.len(), &scene.kills, all) => unreachable!("it never ends"),
+    };
+    publisher.resume();
+    world
+        .notes
+        .insert("kills".to_owned(), scene.kills.into_inner().to_string());
+    world.workers.extend(survivors);
+}
+
+/// Holds the feed back, so that it lasts as long as there are kills to come.
+async fn spread(publisher: &Publisher, trades: usize, kills: &AtomicUsize, all: usize) {
+    let (mut seen, mut since) = (0, Instant::now());
+    loop {
+        let done = kills.load(Ordering::SeqCst);
+        if done > seen {
+            (seen, since) = (done, Instant::now());
+        }
+        // A share for each kill, and some more when one lets itself be waited for.
+        let waited = usize::try_from(since.elapsed().as_millis()).expect("ms") / 5;
+        if publisher.position() > trades * (done + 1) / all + waited {
+            publisher.pause().await;
+        } else {
+            publisher.resume();
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    world.notes.insert("kills".to_owned(), count.to_string());
 }
 
 #[then(expr = "there were at least {int} kills")]
@@ -98,31 +129,40 @@ impl Point {
     }
 }
 
-async fn kill_at_each(
-    mut worker: Worker,
-    points: Vec<Point>,
-    rounds: usize,
-    environment: Vec<(String, String)>,
-    network: &Network,
-    folder: &Path,
-) -> (Worker, usize) {
-    let name = worker.name.clone();
-    let mut kills = 0;
-    for point in std::iter::repeat_n(&points, rounds).flatten() {
-        let snare = network.way(&name, point.store).trap(point.trap());
-        let caught = timeout(PATIENCE, snare.caught()).await;
-        let Ok(held) = caught else {
-            panic!(
-                "{name} never sent {}, after {kills} kills:\n{}",
-                point.message,
-                worker.log()
-            );
-        };
-        worker.signal(Signal::SIGKILL);
-        worker.ended(PATIENCE).await;
-        drop(held);
-        kills += 1;
-        worker = Worker::start(&name, &["run"], &environment, folder);
+/// What the sequences of kills have in common.
+struct Scene<'a> {
+    network: &'a Network,
+    folder: &'a Path,
+    kills: AtomicUsize,
+}
+
+impl Scene<'_> {
+    async fn kill_at_each(
+        &self,
+        mut worker: Worker,
+        points: Vec<Point>,
+        rounds: usize,
+        environment: Vec<(String, String)>,
+    ) -> Worker {
+        let name = worker.name.clone();
+        let begun = Instant::now();
+        for point in std::iter::repeat_n(&points, rounds).flatten() {
+            let snare = self.network.way(&name, point.store).trap(point.trap());
+            let caught = timeout(PATIENCE, snare.caught()).await;
+            let Ok(held) = caught else {
+                panic!("{name} never sent {}:\n{}", point.message, worker.log());
+            };
+            worker.signal(Signal::SIGKILL);
+            worker.ended(PATIENCE).await;
+            drop(held);
+            self.kills.fetch_add(1, Ordering::SeqCst);
+            worker = Worker::start(&name, &["run"], &environment, self.folder);
+        }
+        println!(
+            "{name} was killed {} times in {:?}",
+            points.len() * rounds,
+            begun.elapsed()
+        );
+        worker
     }
-    (worker, kills)
 }

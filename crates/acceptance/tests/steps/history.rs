@@ -236,7 +236,7 @@ async fn recent_trades(world: &mut Pipeline, days: i64) {
 
 #[then(expr = "the query {string} gives {string}")]
 async fn query(world: &mut Pipeline, sql: String, expected: String) {
-    until(&sql, async || {
+    until_within(2 * PATIENCE, &sql, async || {
         let rows = world.rows(&sql).await?;
         let found = rows.iter().map(|row| row.join(" ")).collect::<Vec<_>>().join(", ");
         if found == expected {
@@ -255,9 +255,14 @@ async fn queries(world: &mut Pipeline, step: &Step) {
     }
 }
 
-#[when(expr = "a trade of {word} arrives that is {int} days late")]
-async fn late_trade(world: &mut Pipeline, symbol: String, days: i64) {
-    let ts_us = chrono::Utc::now().timestamp_micros() - days * 86_400_000_000;
+#[when(expr = "a trade of {word} arrives that is {int} {word} late")]
+async fn late_trade(world: &mut Pipeline, symbol: String, number: i64, unit: String) {
+    let unit_us = match unit.as_str() {
+        "hour" | "hours" => 3_600_000_000,
+        "day" | "days" => 86_400_000_000,
+        other => panic!("no unit: {other}"),
+    };
+    let ts_us = chrono::Utc::now().timestamp_micros() - number * unit_us;
     let trade = Trade {
         symbol,
         ts_us,

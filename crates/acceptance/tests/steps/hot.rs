@@ -238,6 +238,42 @@ async fn message(world: &mut Pipeline, channel: String, step: &Step) {
     .await;
 }
 
+/// The minute with all its trades, final, under a higher revision than any message about it before.
+#[then(expr = "the channel {word} carries the corrected minute of the late trade")]
+async fn corrected_minute(world: &mut Pipeline, channel: String) {
+    let late = world.trades.last().expect("a trade");
+    let bars = oracle::group(&world.trades, oracle::width_us("1m"));
+    let start_us = late.ts_us - late.ts_us.rem_euclid(oracle::width_us("1m"));
+    let expected = &bars[&(late.symbol.clone(), start_us)];
+    until(&channel, async || {
+        let messages = world.messages.lock().unwrap();
+        let of_minute: Vec<&serde_json::Value> = messages
+            .iter()
+            .filter(|(name, message)| *name == channel && micros(message["time"].as_str().unwrap()) == start_us)
+            .map(|(_, message)| message)
+            .collect();
+        let revision = |message: &serde_json::Value| message["revision"].as_str().unwrap().parse::<i64>().unwrap();
+        let found = of_minute.last().is_some_and(|last| {
+            let bar = oracle::Bar {
+                open: last["open"].as_f64().unwrap(),
+                high: last["high"].as_f64().unwrap(),
+                low: last["low"].as_f64().unwrap(),
+                close: last["close"].as_f64().unwrap(),
+                lots: lots(last["volume"].as_str().unwrap()),
+                trades: last["trades"].as_i64().unwrap(),
+            };
+            let before = &of_minute[..of_minute.len() - 1];
+            bar == *expected && last["final"] == true && before.iter().all(|message| revision(message) < revision(last))
+        });
+        if found {
+            Ok(())
+        } else {
+            Err(format!("expected {expected:?}, found {of_minute:?}"))
+        }
+    })
+    .await;
+}
+
 #[then(expr = "the last message on {word} has a higher revision than the final one before it")]
 async fn correction(world: &mut Pipeline, channel: String) {
     let messages = world.messages.lock().unwrap();

@@ -15,7 +15,12 @@ const FEED_PATIENCE: Duration = Duration::from_secs(900);
 
 #[when(expr = "{int} trades begin to arrive, {int} a second, from seed {int}")]
 async fn begin(world: &mut Pipeline, entries: usize, rate: u32, seed: u64) {
-    start(world, load(entries, seed), rate, seed);
+    start(world, load(entries, seed), Pace::PerSecond(rate), seed);
+}
+
+#[when(expr = "{int} trades begin to arrive, flat out, from seed {int}")]
+async fn begin_flat_out(world: &mut Pipeline, entries: usize, seed: u64) {
+    start(world, load(entries, seed), Pace::FlatOut, seed);
 }
 
 /// A symbol's first trade opens its candles, and the next look at quiet symbols closes them.
@@ -28,7 +33,7 @@ async fn begin_with_new_symbols(world: &mut Pipeline, entries: usize, rate: u32,
             entry.partition = producer::partition(&entry.trade.symbol, PARTITIONS);
         }
     }
-    start(world, load, rate, seed);
+    start(world, load, Pace::PerSecond(rate), seed);
 }
 
 fn load(entries: usize, seed: u64) -> Load {
@@ -38,17 +43,13 @@ fn load(entries: usize, seed: u64) -> Load {
     })
 }
 
-fn start(world: &mut Pipeline, load: Load, rate: u32, seed: u64) {
+fn start(world: &mut Pipeline, load: Load, pace: Pace, seed: u64) {
     println!("the feed's seed is {seed}");
     // The oracle finds the duplicates itself.
     world
         .trades
         .extend(load.entries.iter().map(|entry| entry.trade.clone()));
-    world.publisher = Some(Publisher::start(
-        Arc::new(load),
-        &world.redis.config,
-        Pace::PerSecond(rate),
-    ));
+    world.publisher = Some(Publisher::start(Arc::new(load), &world.redis.config, pace));
 }
 
 #[then("all trades have arrived")]

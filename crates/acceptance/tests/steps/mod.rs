@@ -3,10 +3,12 @@
 mod backup;
 mod bad_input;
 mod crashes;
+mod failover;
 mod faults;
 mod history;
 mod hot;
 mod load;
+mod memory;
 mod metrics;
 mod outages;
 mod scaling;

@@ -54,19 +54,18 @@ async fn lost_second(world: &mut Pipeline, ms: u64) {
         .unwrap();
 }
 
-#[when(expr = "the network {word} for {int} seconds")]
+#[when(regex = r"^the network (.+) for (\d+) seconds to Redis, to PostgreSQL and to both$")]
 async fn network_fails(world: &mut Pipeline, weather: String, seconds: u64) {
     let weather = match weather.as_str() {
-        "resets" => Weather::Resets,
-        "swallows" => Weather::Silent,
-        "refuses" => Weather::Refusing,
-        "drags" => Weather::Slow,
-        "crumbles" => Weather::Sliced,
+        "resets connections" => Weather::Resets,
+        "swallows what is sent" => Weather::Silent,
+        "refuses connections" => Weather::Refusing,
+        "is slow" => Weather::Slow,
+        "delivers a few bytes at a time" => Weather::Sliced,
         other => panic!("no weather: {other}"),
     };
     for store in [Some(Store::Redis), Some(Store::Database), None] {
-        let lasts = Duration::from_secs(seconds);
-        world.weather(weather, store, lasts).await;
+        world.weather(weather, store, Duration::from_secs(seconds)).await;
     }
 }
 

@@ -40,7 +40,7 @@ async fn project_users(world: &mut Pipeline) {
 
 #[given(expr = "Redis wants the password {string}")]
 async fn requires_password(world: &mut Pipeline, password: String) {
-    let url = format!("redis://:{password}@127.0.0.1:{}", world.redis.port().unwrap());
+    let url = world.redis.url_for(&format!(":{password}")).unwrap();
     let config = redis_server::config(&url).unwrap();
     world
         .redis
@@ -51,7 +51,7 @@ async fn requires_password(world: &mut Pipeline, password: String) {
 
 #[given(expr = "the setting REDIS_URL is that of Redis with the password {string}")]
 async fn url_with_password(world: &mut Pipeline, password: String) {
-    let url = format!("redis://:{password}@127.0.0.1:{}", world.redis.port().unwrap());
+    let url = world.redis.url_for(&format!(":{password}")).unwrap();
     world.settings.insert("REDIS_URL".to_owned(), url);
 }
 
@@ -105,15 +105,14 @@ async fn tls(world: &mut Pipeline) {
     ];
     openssl(&[&["x509", "-req", "-in", &request, "-out", &certificate], &signer[..]].concat()).await;
 
-    let port = world.redis.port().unwrap();
+    let url = world.redis.url_for("").unwrap().replacen("redis", "rediss", 1);
     let config = RedisConfig {
         ca_file: Some(authority.clone().into()),
-        ..redis_server::config(&format!("rediss://127.0.0.1:{port}")).unwrap()
+        ..redis_server::config(&url).unwrap()
     };
     world
         .settings
         .insert("STORAGE_REDIS__CA_FILE".to_owned(), authority.clone());
-    let port = port.to_string();
     let files = [
         "--tls-cert-file",
         &certificate,
@@ -123,7 +122,15 @@ async fn tls(world: &mut Pipeline) {
         &authority,
     ];
     let options = [
-        &["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no"],
+        &[
+            "--port",
+            "0",
+            "--tls-port",
+            redis_server::PORT,
+            "--tls-auth-clients",
+            "no",
+        ],
+        &["--tls-cluster", "yes"][..],
         &files[..],
     ]
     .concat();
@@ -134,13 +141,13 @@ async fn tls(world: &mut Pipeline) {
 async fn refuses(world: &mut Pipeline, step: &Step) {
     for row in rows(step) {
         let (user, command) = (&row["user"], &row["command"]);
+        // One server also of a cluster: it judges rights before it tells where a key is.
         let config = if user == "default" {
-            redis_server::config(&format!("redis://127.0.0.1:{}", world.redis.port().unwrap())).unwrap()
+            redis_server::config(&world.redis.node_url_for("").unwrap()).unwrap()
         } else {
-            let (url, password_file) = world.login(user);
             RedisConfig {
-                password_file: Some(password_file),
-                ..redis_server::config(&url).unwrap()
+                password_file: Some(world.login(user).1),
+                ..redis_server::config(&world.redis.node_url_for(user).unwrap()).unwrap()
             }
         };
         let mut cmd = redis::Cmd::new();

@@ -1,31 +1,46 @@
-//! Takes an RDB over the network, as a replica would, and notes what the server says about its persistence.
-
-use std::path::Path;
+//! Takes the RDBs of all masters, and notes what the servers say about their persistence.
 
 use anyhow::{Context, bail};
 use chrono::DateTime;
-use redis::ConnectionAddr;
 use storage_core::config::redis::RedisConfig;
 use storage_core::redis::connection::{self, Connection};
 use storage_core::redis::stream::{self, Stream};
-use storage_core::redis::{inspect, partitions};
+use storage_core::redis::{inspect, nodes, partitions};
 
-use super::{FILE, check};
+use super::{FILE, check, snapshot};
 use crate::config::Config;
 use crate::destination::Destination;
-use crate::manifest::{AofState, Content, Kind, Manifest, RedisContent, StreamLength};
-use crate::tool::{self, Tool};
+use crate::manifest::{AofState, Content, Kind, Manifest, MasterContent, RedisContent, StreamLength};
+use crate::tool;
 
 /// Backs up the Redis of `redis.url`.
 pub(crate) async fn backup(config: &Config, destination: &Destination) -> anyhow::Result<Manifest> {
     let programs = config.backup.redis_bin.as_deref();
-    let mut content = state(&config.redis).await?;
+    let servers = nodes::masters(&config.redis)
+        .await
+        .map_err(|error| connection::explained(error, &config.redis))?;
+    let mut masters = Vec::new();
+    for (at, server) in servers.iter().enumerate() {
+        let file = match servers.len() {
+            1 => FILE.to_owned(),
+            _ => format!("dump-{at}.rdb"),
+        };
+        masters.push(state(server, file).await?);
+    }
+    let mut content = contents(&config.redis, masters).await?;
     let draft = destination.begin(Kind::Redis)?;
-    let rdb = draft.path(FILE);
-    fetch(&config.redis, programs, &rdb).await?;
-    let counted = check(programs, &rdb).await?;
-    content.keys = counted.keys;
-    content.keys_with_expiry = counted.with_expiry;
+    let files = content.rdbs().into_iter().map(|file| draft.path(file));
+    let servers: Vec<_> = servers.into_iter().zip(files).collect();
+    snapshot::take(&servers, programs).await?;
+    for (at, (_, rdb)) in servers.iter().enumerate() {
+        let counted = check(programs, rdb).await?;
+        content.keys += counted.keys;
+        content.keys_with_expiry += counted.with_expiry;
+        if let Some(master) = content.masters.get_mut(at) {
+            master.keys = counted.keys;
+            master.keys_with_expiry = counted.with_expiry;
+        }
+    }
     draft
         .seal(
             Content::Redis(content),
@@ -38,33 +53,23 @@ fn made_by() -> String {
     concat!("backup-runner ", env!("CARGO_PKG_VERSION")).to_owned()
 }
 
-/// What the server says about itself; the keys are counted in the RDB.
-async fn state(config: &RedisConfig) -> anyhow::Result<RedisContent> {
-    let mut conn = Connection::ordinary(config);
-    let asking = || format!("asking Redis at {}", config.url);
+/// What a server says about itself; the keys are counted in the RDB.
+async fn state(server: &RedisConfig, file: String) -> anyhow::Result<(MasterContent, String)> {
+    let mut conn = Connection::ordinary(server);
+    let asking = || format!("asking Redis at {}", server.url);
     let info = inspect::info(&mut conn).await.with_context(asking)?;
     if info.flag("loading") {
-        bail!("Redis at {} still loads its data; back it up when it has", config.url);
-    }
-    let partitions = partitions::stored(&mut conn).await.with_context(asking)?;
-    let mut streams = Vec::new();
-    for stream in Stream::all(partitions.unwrap_or(0)) {
-        let entries = stream::length(&mut conn, stream).await.with_context(asking)?;
-        streams.push(StreamLength {
-            stream: stream.key().to_string(),
-            entries,
-        });
+        bail!("Redis at {} still loads its data; back it up when it has", server.url);
     }
     let text = |field: &str| info.text(field).unwrap_or("unknown").to_owned();
-    Ok(RedisContent {
-        server_version: text("redis_version"),
-        role: text("role"),
+    let client = connection::client(server).await.with_context(asking)?;
+    let master = MasterContent {
+        file,
+        address: client.get_connection_info().addr().to_string(),
+        server_version: info.version(),
         replication_offset: info.number("master_repl_offset").unwrap_or(0),
         keys: 0,
         keys_with_expiry: 0,
-        functions: inspect::libraries(&mut conn).await.with_context(asking)?,
-        partitions,
-        streams,
         rdb_last_save: info
             .number("rdb_last_save_time")
             .and_then(|seconds| DateTime::from_timestamp(seconds, 0)),
@@ -76,46 +81,37 @@ async fn state(config: &RedisConfig) -> anyhow::Result<RedisContent> {
             rewrite_in_progress: info.flag("aof_rewrite_in_progress"),
             size_bytes: info.number("aof_current_size"),
         },
-    })
+    };
+    Ok((master, text("role")))
 }
 
-/// Has redis-cli fetch an RDB.
-async fn fetch(config: &RedisConfig, programs: Option<&Path>, rdb: &Path) -> anyhow::Result<()> {
-    let client = connection::client(config).await?;
-    let info = client.get_connection_info();
-    let mut tool = Tool::new(programs, "redis-cli");
-    match info.addr() {
-        ConnectionAddr::Unix(socket) => tool = tool.arg("-s").arg(socket),
-        ConnectionAddr::Tcp(host, port) => tool = tool.args(["-h", host, "-p", &port.to_string()]),
-        ConnectionAddr::TcpTls {
-            host, port, insecure, ..
-        } => {
-            tool = tool.args(["-h", host, "-p", &port.to_string(), "--tls", "--sni", host]);
-            if *insecure {
-                tool = tool.arg("--insecure");
-            }
-            for (option, file) in [
-                ("--cacert", &config.ca_file),
-                ("--cert", &config.cert_file),
-                ("--key", &config.key_file),
-            ] {
-                if let Some(file) = file {
-                    tool = tool.arg(option).arg(file);
-                }
-            }
-        }
-        _ => bail!("redis-cli knows no way to {}", config.url),
+/// What all of them hold together.
+async fn contents(redis: &RedisConfig, states: Vec<(MasterContent, String)>) -> anyhow::Result<RedisContent> {
+    let mut conn = Connection::ordinary(redis);
+    let asking = || format!("asking Redis at {}", redis.url);
+    let partitions = partitions::stored(&mut conn).await.with_context(asking)?;
+    let mut streams = Vec::new();
+    for stream in Stream::all(partitions.unwrap_or(0)) {
+        let entries = stream::length(&mut conn, stream).await.with_context(asking)?;
+        streams.push(StreamLength {
+            stream: stream.key().to_string(),
+            entries,
+        });
     }
-    if let Some(user) = info.redis_settings().username() {
-        tool = tool.args(["--user", user]);
-    }
-    if let Some(password) = info.redis_settings().password() {
-        tool = tool.env("REDISCLI_AUTH", password);
-    }
-    tool.arg("--rdb")
-        .arg(rdb)
-        .run()
-        .await
-        .with_context(|| format!("fetching an RDB from Redis at {}", config.url))?;
-    Ok(())
+    let functions = inspect::libraries(&mut conn).await.with_context(asking)?;
+    let (masters, mut roles): (Vec<_>, Vec<_>) = states.into_iter().unzip();
+    let first = masters.first().context("Redis has no master")?;
+    Ok(RedisContent {
+        server_version: first.server_version.clone(),
+        role: roles.swap_remove(0),
+        replication_offset: masters.iter().map(|master| master.replication_offset).sum(),
+        keys: 0,
+        keys_with_expiry: 0,
+        functions,
+        partitions,
+        streams,
+        rdb_last_save: masters.iter().filter_map(|master| master.rdb_last_save).min(),
+        aof: AofState::worst_of(masters.iter().map(|master| &master.aof)),
+        masters: if masters.len() == 1 { Vec::new() } else { masters },
+    })
 }

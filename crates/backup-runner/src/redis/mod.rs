@@ -1,7 +1,8 @@
-//! Redis: an RDB over the network, and the way back into an empty server.
+//! Redis: an RDB of each master over the network, and the way back into an empty server or cluster.
 
 pub(crate) mod backup;
 pub(crate) mod restore;
+mod snapshot;
 pub(crate) mod temporary;
 
 use std::path::Path;
@@ -10,7 +11,7 @@ use anyhow::{Context, anyhow};
 
 use crate::tool::Tool;
 
-/// The file of a backup.
+/// The file of a backup of one server.
 pub(crate) const FILE: &str = "dump.rdb";
 
 /// What redis-check-rdb counted in a whole RDB.

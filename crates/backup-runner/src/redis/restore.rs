@@ -2,16 +2,18 @@
 //! be touched. What has expired since stays away.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use chrono::Utc;
-use redis::aio::MultiplexedConnection;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
 use storage_core::config::redis::RedisConfig;
+use storage_core::config::redis_servers::RedisServers;
+use storage_core::redis::connection::{self, Connection};
 use storage_core::redis::transfer::{self, Expiry, RawKey};
-use storage_core::redis::{connection, inspect};
+use storage_core::redis::{inspect, nodes};
 
-use super::temporary::{Temporary, connect};
+use super::temporary::{RESPONSE_TIMEOUT, Temporary, connect};
 
 /// Keys that are copied together.
 const BATCH: usize = 100;
@@ -28,26 +30,56 @@ pub(crate) struct Restored {
     pub(crate) stream_entries: u64,
 }
 
-/// Copies an RDB into the Redis of `config`, and compares.
+/// Copies RDBs into the Redis of `config`, and compares. Each may hold what one master had; the target may be a cluster, of
+/// another size, or one server.
 ///
 /// # Errors
 /// When the target holds keys, something can't be copied, or the copy is not the same.
-pub(crate) async fn restore(config: &RedisConfig, programs: Option<&Path>, rdb: &Path) -> anyhow::Result<Restored> {
-    let client = connection::client(config).await?;
-    let mut target = connect(&client)
+pub(crate) async fn restore(
+    config: &RedisConfig,
+    programs: Option<&Path>,
+    rdbs: &[PathBuf],
+) -> anyhow::Result<Restored> {
+    let masters = nodes::masters(config)
         .await
-        .with_context(|| format!("connecting to Redis at {}", config.url))?;
-    refuse_unless_empty(config, &mut target).await?;
-
-    let temporary = Temporary::serve(programs, rdb).await?;
-    let mut source = temporary.connect().await?;
-    let partial = || {
-        format!(
-            "the Redis at {} may hold a part of the backup now; empty it before the next attempt",
-            config.url
-        )
+        .map_err(|error| connection::explained(error, config))?;
+    let mut servers = Vec::new();
+    for master in &masters {
+        let mut server = connect(&connection::client(master).await?)
+            .await
+            .with_context(|| format!("connecting to Redis at {}", master.url))?;
+        refuse_unless_empty(master, &mut server).await?;
+        servers.push(server);
+    }
+    let mut target = match (config.servers()?, servers.first()) {
+        (RedisServers::Cluster(_), _) | (_, None) => Target::Cluster(Connection::ordinary(&RedisConfig {
+            response_timeout: RESPONSE_TIMEOUT,
+            ..config.clone()
+        })),
+        (_, Some(server)) => Target::Server(server.clone()),
     };
-    copy(&mut source, &mut target).await.with_context(partial)
+    let mut restored = Restored::default();
+    for rdb in rdbs {
+        let temporary = Temporary::serve(programs, rdb).await?;
+        let mut source = temporary.connect().await?;
+        copy(&mut source, &mut servers, &mut target, &mut restored)
+            .await
+            .with_context(|| {
+                format!(
+                    "the Redis at {} may hold a part of the backup now; empty it before the next attempt",
+                    config.url
+                )
+            })?;
+    }
+    Ok(restored)
+}
+
+/// What takes the keys.
+enum Target {
+    /// A connection that doesn't reopen itself: it would be in another database then.
+    Server(MultiplexedConnection),
+    /// Has one database, and finds the master of each key.
+    Cluster(Connection),
 }
 
 async fn refuse_unless_empty(config: &RedisConfig, target: &mut MultiplexedConnection) -> anyhow::Result<()> {
@@ -59,7 +91,9 @@ async fn refuse_unless_empty(config: &RedisConfig, target: &mut MultiplexedConne
         return Ok(());
     };
     let total: u64 = keyspace.values().sum();
-    transfer::select(target, *database).await?;
+    if *database != 0 {
+        transfer::select(target, *database).await?;
+    }
     let (_, some) = transfer::scan(target, 0, NAMED).await?;
     let names: Vec<_> = some
         .iter()
@@ -74,29 +108,54 @@ async fn refuse_unless_empty(config: &RedisConfig, target: &mut MultiplexedConne
     );
 }
 
-async fn copy(source: &mut MultiplexedConnection, target: &mut MultiplexedConnection) -> anyhow::Result<Restored> {
+async fn copy(
+    source: &mut MultiplexedConnection,
+    servers: &mut [MultiplexedConnection],
+    target: &mut Target,
+    restored: &mut Restored,
+) -> anyhow::Result<()> {
     let functions = transfer::dump_functions(source)
         .await
         .context("reading the functions")?;
-    transfer::restore_functions(target, &functions)
-        .await
-        .context("restoring the functions")?;
-    let mut restored = Restored::default();
+    for server in servers {
+        transfer::restore_functions(server, &functions)
+            .await
+            .context("restoring the functions")?;
+    }
     let databases: BTreeMap<i64, u64> = inspect::info(source).await?.keyspace();
     for database in databases.into_keys() {
         transfer::select(source, database).await?;
-        transfer::select(target, database)
-            .await
-            .with_context(|| format!("the backup has keys in database {database}"))?;
-        let copied = copy_keys(source, target).await?;
-        compare(source, target, &copied, &mut restored).await?;
+        match target {
+            Target::Server(server) => {
+                transfer::select(server, database)
+                    .await
+                    .with_context(|| format!("the backup has keys in database {database}"))?;
+                copy_database(source, server, restored).await?;
+            }
+            Target::Cluster(cluster) => {
+                ensure!(
+                    database == 0,
+                    "the backup has keys in database {database}, and a cluster has only database 0"
+                );
+                copy_database(source, cluster, restored).await?;
+            }
+        }
     }
-    Ok(restored)
+    Ok(())
+}
+
+async fn copy_database(
+    source: &mut MultiplexedConnection,
+    target: &mut impl ConnectionLike,
+    restored: &mut Restored,
+) -> anyhow::Result<()> {
+    let copied = copy_keys(source, target).await?;
+    compare(source, target, &copied, restored).await
 }
 
 async fn copy_keys(
     source: &mut MultiplexedConnection,
-    target: &mut MultiplexedConnection,
+    target: &mut impl ConnectionLike,
 ) -> anyhow::Result<Vec<RawKey>> {
     let (mut copied, mut cursor) = (HashSet::new(), 0);
     loop {
@@ -122,7 +181,7 @@ async fn copy_keys(
 /// Every key must be there with the same expiry, every stream with the same entries and groups.
 async fn compare(
     source: &mut MultiplexedConnection,
-    target: &mut MultiplexedConnection,
+    target: &mut impl ConnectionLike,
     keys: &[RawKey],
     restored: &mut Restored,
 ) -> anyhow::Result<()> {

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use crate::tool::{Tool, succeeded};
 
 /// A big value takes its time.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(300);
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(300);
 const POLL: Duration = Duration::from_millis(20);
 
 /// The server. It ends when this is dropped.

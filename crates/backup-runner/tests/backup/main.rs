@@ -9,6 +9,7 @@
 )]
 
 mod base;
+mod cluster;
 mod interrupted;
 mod postgres;
 mod redis;

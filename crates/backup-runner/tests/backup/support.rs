@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
@@ -14,7 +15,7 @@ const NOWHERE: &str = "redis://127.0.0.1:1";
 
 /// The program with a folder of backups of its own.
 pub(crate) struct Runner {
-    folder: TempDir,
+    folder: Arc<TempDir>,
     redis_url: String,
     database_url: String,
     settings: Vec<String>,
@@ -23,10 +24,18 @@ pub(crate) struct Runner {
 impl Runner {
     pub(crate) fn new() -> Self {
         Self {
-            folder: TempDir::new().unwrap(),
+            folder: Arc::new(TempDir::new().unwrap()),
             redis_url: NOWHERE.to_owned(),
             database_url: "postgres://postgres@127.0.0.1:1/market".to_owned(),
             settings: vec!["redis.connect_timeout=1s".to_owned()],
+        }
+    }
+
+    /// The program with the same folder of backups as `other`.
+    pub(crate) fn of(other: &Self) -> Self {
+        Self {
+            folder: other.folder.clone(),
+            ..Self::new()
         }
     }
 

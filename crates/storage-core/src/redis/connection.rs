@@ -82,15 +82,22 @@ impl Connection {
             if let Some(certificates) = certificates(&self.config)? {
                 builder = builder.certs(certificates);
             }
-            return builder.build()?.get_async_connection().await.map(Live::Cluster);
+            return match builder.build()?.get_async_connection().await {
+                Ok(cluster) => Ok(Live::Cluster(cluster)),
+                // The driver says of no reason which it is; a node by itself does: a password is wrong, or nobody is there.
+                Err(error) => Err(self.open_server().await.err().unwrap_or(error)),
+            };
         }
+        self.open_server().await.map(Live::Server)
+    }
+
+    async fn open_server(&mut self) -> RedisResult<MultiplexedConnection> {
         let client = client(&self.config).await?;
         self.database = client.get_connection_info().redis_settings().db();
         let options = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.config.connect_timeout))
             .set_response_timeout(Some(self.response_timeout));
-        let opened = client.get_multiplexed_async_connection_with_config(&options).await?;
-        Ok(Live::Server(opened))
+        client.get_multiplexed_async_connection_with_config(&options).await
     }
 
     /// What each master of a cluster answers, or the one server that there is.

@@ -37,6 +37,14 @@ impl Info {
         self.text(field) == Some("1")
     }
 
+    /// The server's version, with its name where it is not Redis.
+    pub fn version(&self) -> String {
+        match (self.text("valkey_version"), self.text("redis_version")) {
+            (Some(version), _) => format!("{version} (Valkey)"),
+            (None, version) => version.unwrap_or("unknown").to_owned(),
+        }
+    }
+
     /// Keys of each database that has some.
     pub fn keyspace(&self) -> BTreeMap<i64, u64> {
         let databases = self.0.iter().filter_map(|(name, value)| {
@@ -149,9 +157,15 @@ mod tests {
         let info = Info::parse(
             "# Server\r\nredis_version:7.0.15\r\naof_enabled:1\r\n\r\n# Keyspace\r\ndb0:keys=12,expires=3,avg_ttl=0\r\ndb3:keys=1,expires=0\r\n",
         );
-        assert_eq!(info.text("redis_version"), Some("7.0.15"));
+        assert_eq!(info.version(), "7.0.15");
         assert!(info.flag("aof_enabled"));
         assert!(!info.flag("aof_rewrite_in_progress"));
         assert_eq!(info.keyspace(), BTreeMap::from([(0, 12), (3, 1)]));
+    }
+
+    #[test]
+    fn valkey_is_told_from_the_redis_that_it_claims_to_be() {
+        let info = Info::parse("# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.1\r\n");
+        assert_eq!(info.version(), "8.1.1 (Valkey)");
     }
 }

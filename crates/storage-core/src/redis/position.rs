@@ -18,8 +18,7 @@ pub struct Position {
     pub delivered: StreamId,
     /// How many entries were handed out but not acknowledged.
     pub pending: u64,
-    /// How many entries have not been handed out; `None` where Redis can't tell. Redis counts what a group has read, and after a
-    /// restart the count may lack some of it; 0 is exact.
+    /// How many entries have not been handed out; `None` where Redis can't tell.
     pub lag: Option<u64>,
 }
 
@@ -32,29 +31,33 @@ impl Position {
 
 /// The positions of all groups on `stream`; none where the stream does not exist.
 ///
+/// The lag that Redis counts is not believed for a group that is at the stream's end: after a crash behind a rewrite of its
+/// append-only file, Redis has forgotten what was read in between, and counts too much from then on.
+///
 /// # Errors
 /// When Redis can't be asked.
 pub async fn positions(conn: &mut impl ConnectionLike, stream: Stream) -> RedisResult<Vec<Position>> {
-    // In this order: a group that is there afterwards had everything that was there before.
-    let Some(mut whole) = info::<HashMap<String, Value>>(conn, "STREAM", stream).await? else {
-        return Ok(Vec::new());
+    let groups: Vec<HashMap<String, Value>> = match cmd("XINFO").arg("GROUPS").arg(stream.key()).query_async(conn).await
+    {
+        Ok(groups) => groups,
+        Err(error) if error.to_string().contains("no such key") => return Ok(Vec::new()),
+        Err(error) => return Err(error),
     };
-    let last = reply::stream_id(whole.remove("last-generated-id").unwrap_or(Value::Nil))?;
-    let groups: Option<Vec<HashMap<String, Value>>> = info(conn, "GROUPS", stream).await?;
-    groups
-        .into_iter()
-        .flatten()
-        .map(|fields| position(fields, last))
-        .collect()
+    let mut positions: Vec<Position> = groups.into_iter().map(position).collect::<RedisResult<_>>()?;
+    if positions.iter().any(|position| position.lag != Some(0)) {
+        // Asked for later: whoever is there now has nothing before it.
+        let end = end(conn, stream).await?;
+        for position in positions.iter_mut().filter(|position| position.delivered >= end) {
+            position.lag = Some(0);
+        }
+    }
+    Ok(positions)
 }
 
-/// `XINFO`; `None` where the stream does not exist.
-async fn info<T: FromRedisValue>(conn: &mut impl ConnectionLike, of: &str, stream: Stream) -> RedisResult<Option<T>> {
-    match cmd("XINFO").arg(of).arg(stream.key()).query_async(conn).await {
-        Ok(info) => Ok(Some(info)),
-        Err(error) if error.to_string().contains("no such key") => Ok(None),
-        Err(error) => Err(error),
-    }
+/// The last ID that `stream` gave to an entry.
+async fn end(conn: &mut impl ConnectionLike, stream: Stream) -> RedisResult<StreamId> {
+    let mut fields: HashMap<String, Value> = cmd("XINFO").arg("STREAM").arg(stream.key()).query_async(conn).await?;
+    reply::stream_id(fields.remove("last-generated-id").unwrap_or(Value::Nil))
 }
 
 /// The position of `group`, where it exists.
@@ -87,15 +90,12 @@ pub async fn floor(conn: &mut impl ConnectionLike, stream: Stream, position: &Po
     }
 }
 
-/// The position of a group of which `fields` are told, in a stream whose `last` entry ever had this ID.
-fn position(mut fields: HashMap<String, Value>, last: StreamId) -> RedisResult<Position> {
+fn position(mut fields: HashMap<String, Value>) -> RedisResult<Position> {
     let mut take = |name: &str| fields.remove(name).unwrap_or(Value::Nil);
-    let delivered = reply::stream_id(take("last-delivered-id"))?;
-    let lag = Option::<u64>::from_redis_value(take("lag"))?;
     Ok(Position {
         group: String::from_redis_value(take("name"))?,
-        delivered,
+        delivered: reply::stream_id(take("last-delivered-id"))?,
         pending: u64::from_redis_value(take("pending"))?,
-        lag: if delivered >= last { Some(0) } else { lag },
+        lag: Option::<u64>::from_redis_value(take("lag"))?,
     })
 }

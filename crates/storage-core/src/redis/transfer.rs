@@ -1,5 +1,7 @@
 //! Copying keys from one server to another, byte for byte, with the moment at which each expires.
 
+use std::time::Duration;
+
 use redis::aio::ConnectionLike;
 use redis::{ErrorKind, RedisError, RedisResult, Value, cmd, pipe};
 
@@ -198,6 +200,28 @@ pub async fn restore_functions(conn: &mut impl ConnectionLike, payload: &[u8]) -
         .arg("REPLACE")
         .query_async(conn)
         .await
+}
+
+/// Has a server make all writes wait, for at most `longest`; reads, snapshots and replication go on.
+///
+/// # Errors
+/// When Redis can't be asked or refuses it.
+pub async fn hold_writes(conn: &mut impl ConnectionLike, longest: Duration) -> RedisResult<()> {
+    let longest_ms = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
+    cmd("CLIENT")
+        .arg("PAUSE")
+        .arg(longest_ms)
+        .arg("WRITE")
+        .query_async(conn)
+        .await
+}
+
+/// Lets the writes of [`hold_writes`] go on.
+///
+/// # Errors
+/// When Redis can't be asked.
+pub async fn release_writes(conn: &mut impl ConnectionLike) -> RedisResult<()> {
+    cmd("CLIENT").arg("UNPAUSE").query_async(conn).await
 }
 
 fn unexpected() -> RedisError {

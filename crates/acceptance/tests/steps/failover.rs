@@ -1,0 +1,39 @@
+//! A Redis that is replaced by its replica.
+
+use std::time::Instant;
+
+use acceptance::pipeline::Pipeline;
+use acceptance::replicated::Replicated;
+use acceptance::wait::until;
+use cucumber::{given, when};
+
+#[given("Redis with a replica and a Sentinel")]
+async fn replicated(world: &mut Pipeline) {
+    let replicated = Replicated::start(&mut world.redis).await.unwrap();
+    world.replicated = Some(replicated);
+}
+
+/// The producer goes back to where it was before: a master takes writes until it learns that it is none any more.
+#[when("Redis is demoted for its replica")]
+async fn demoted(world: &mut Pipeline) {
+    let begun = Instant::now();
+    let replicated = world.replicated.as_mut().expect("a replica");
+    replicated.fail_over().await.unwrap();
+    until("the old master is a replica", async || replicated.is_in_order().await).await;
+    rewind(world, begun);
+}
+
+#[when("Redis dies and its replica takes over")]
+async fn dies(world: &mut Pipeline) {
+    // What it had not told its replica by then is lost.
+    let begun = Instant::now();
+    let replicated = world.replicated.as_mut().expect("a replica");
+    replicated.kill_master(&mut world.redis).await.unwrap();
+    rewind(world, begun);
+}
+
+fn rewind(world: &Pipeline, to: Instant) {
+    if let Some(publisher) = &world.publisher {
+        publisher.rewind_to_time(to);
+    }
+}

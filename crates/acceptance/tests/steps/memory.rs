@@ -1,0 +1,102 @@
+//! What Redis keeps, and when it has no room for more.
+
+use acceptance::http::{self, samples};
+use acceptance::pipeline::{PARTITIONS, Pipeline};
+use acceptance::wait::until;
+use cucumber::{given, then, when};
+use storage_core::redis::inspect;
+
+#[given(expr = "Redis has room for {int} MB more")]
+async fn room(world: &mut Pipeline, megabytes: u64) {
+    let masters = inspect::memory(&mut world.redis.connect()).await.unwrap();
+    let used = masters.iter().map(|master| master.used_bytes).max().unwrap();
+    let limit = (used + megabytes * 1_000_000).to_string();
+    world
+        .redis
+        .ask::<()>(&["CONFIG", "SET", "maxmemory", &limit])
+        .await
+        .unwrap();
+}
+
+#[when("PostgreSQL goes away")]
+async fn database_goes(world: &mut Pipeline) {
+    let server = world.other_server.as_mut().expect("a database server of its own");
+    server.stop().unwrap();
+}
+
+#[when("PostgreSQL comes back")]
+async fn database_comes_back(world: &mut Pipeline) {
+    let server = world.other_server.as_mut().expect("a database server of its own");
+    server.resume().await.unwrap();
+}
+
+#[then("the feed has to wait")]
+async fn feed_waits(world: &mut Pipeline) {
+    let publisher = world.publisher.as_ref().expect("a feed");
+    let mut last = (publisher.failures(), publisher.position());
+    // Refused, and again at the same place: not only once and by chance.
+    until("a feed that is held up", async || {
+        let now = (publisher.failures(), publisher.position());
+        let before = std::mem::replace(&mut last, now);
+        if now.0 > before.0 && now.1 == before.1 {
+            Ok(())
+        } else {
+            Err(format!("{now:?}"))
+        }
+    })
+    .await;
+}
+
+#[then("the hot-writers have folded all that Redis accepted")]
+async fn all_read(world: &mut Pipeline) {
+    let port = world.worker("hot-writer").port().await;
+    until("the ticks that Redis accepted", async || {
+        let mut accepted = 0;
+        for partition in 0..PARTITIONS {
+            let stream = format!("stream:ticks:{partition}");
+            let length: u32 = world
+                .redis
+                .ask(&["XLEN", &stream])
+                .await
+                .map_err(|error| error.to_string())?;
+            accepted += length;
+        }
+        let (_, page) = http::get(port, "/metrics").await?;
+        let read = samples(&page).get("hot_writer_ticks_read_total").copied();
+        if read == Some(f64::from(accepted)) {
+            Ok(())
+        } else {
+            Err(format!("{read:?} of {accepted}"))
+        }
+    })
+    .await;
+}
+
+#[given(expr = "a group {word} on every tick stream that nobody reads as")]
+async fn foreign_group(world: &mut Pipeline, group: String) {
+    for partition in 0..PARTITIONS {
+        let stream = format!("stream:ticks:{partition}");
+        world
+            .redis
+            .ask::<()>(&["XGROUP", "CREATE", &stream, &group, "0"])
+            .await
+            .unwrap();
+    }
+}
+
+#[then(expr = "fewer than {int} entries of {word} are left")]
+async fn few_left(world: &mut Pipeline, most: usize, stream: String) {
+    until(&stream, async || {
+        let length: usize = world
+            .redis
+            .ask(&["XLEN", &stream])
+            .await
+            .map_err(|error| error.to_string())?;
+        if length < most {
+            Ok(())
+        } else {
+            Err(format!("{length} entries"))
+        }
+    })
+    .await;
+}

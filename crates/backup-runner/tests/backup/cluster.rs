@@ -1,0 +1,200 @@
+//! A Redis Cluster, there and back: into one of another size, and into one server.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use redis::{FromRedisValue, cmd};
+use storage_core::config::redis::RedisConfig;
+use storage_core::redis::connection::Connection;
+use storage_core::redis::functions;
+use storage_core::testing::redis::TestRedis;
+
+use crate::support::{Runner, flip_a_byte, until};
+
+const SLOTS: usize = 16_384;
+/// Keys that lie with different masters.
+const POSITION: &str = "position";
+const EFFECT: &str = "an effect";
+
+async fn ask<T: FromRedisValue>(conn: &mut Connection, words: &[&str]) -> T {
+    let mut command = cmd(words[0]);
+    words[1..].iter().for_each(|word| {
+        command.arg(word);
+    });
+    command.query_async(conn).await.unwrap()
+}
+
+/// Masters that share the slots, and the URL of them all.
+struct Cluster {
+    masters: Vec<TestRedis>,
+    url: String,
+}
+
+impl Cluster {
+    async fn start(size: usize) -> Self {
+        let mut masters: Vec<(TestRedis, String)> = Vec::new();
+        let share = SLOTS.div_ceil(size);
+        for at in 0..size {
+            let bus = TcpListener::bind("127.0.0.1:0")
+                .unwrap()
+                .local_addr()
+                .unwrap()
+                .port()
+                .to_string();
+            let enabled = ["--cluster-enabled", "yes", "--cluster-port", &bus];
+            let master = TestRedis::start_with(&[&enabled[..], &["--repl-diskless-sync-delay", "0"]].concat()).await;
+            let mut conn = master.connect();
+            let (first, last) = (at * share, ((at + 1) * share).min(SLOTS) - 1);
+            ask::<()>(&mut conn, &["CLUSTER", "SET-CONFIG-EPOCH", &(at + 1).to_string()]).await;
+            let slots = ["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()];
+            ask::<()>(&mut conn, &slots).await;
+            for (other, bus) in &masters {
+                ask::<()>(&mut conn, &["CLUSTER", "MEET", "127.0.0.1", port(other), bus]).await;
+            }
+            masters.push((master, bus));
+        }
+        let masters: Vec<TestRedis> = masters.into_iter().map(|(master, _)| master).collect();
+        let all = format!("cluster_size:{size}\r");
+        for master in &masters {
+            let mut conn = master.connect();
+            let info = async |conn: &mut Connection| ask::<String>(conn, &["CLUSTER", "INFO"]).await;
+            let mut known = info(&mut conn).await;
+            while !(known.contains("cluster_state:ok") && known.contains(&all)) {
+                tokio::task::yield_now().await;
+                known = info(&mut conn).await;
+            }
+        }
+        let addresses: Vec<String> = masters
+            .iter()
+            .map(|master| format!("127.0.0.1:{}", port(master)))
+            .collect();
+        let url = format!("redis+cluster://{}", addresses.join(","));
+        Self { masters, url }
+    }
+
+    fn connect(&self) -> Connection {
+        connect(&self.url)
+    }
+}
+
+fn port(server: &TestRedis) -> &str {
+    server.url().rsplit(':').next().unwrap()
+}
+
+fn connect(url: &str) -> Connection {
+    Connection::ordinary(&RedisConfig::at(url).unwrap())
+}
+
+async fn fill(conn: &mut Connection) {
+    functions::load(conn).await.unwrap();
+    for number in 0..300 {
+        ask::<()>(conn, &["SET", &format!("key:{number}"), "value", "PX", "3600000"]).await;
+    }
+    ask::<()>(conn, &["SET", "stream:partitions", "2"]).await;
+    for stream in ["stream:ticks:0", "stream:ticks:1", "stream:signals"] {
+        ask::<()>(conn, &["XADD", stream, "5-1", "symbol", "A"]).await;
+        ask::<()>(conn, &["XADD", stream, "5-2", "symbol", "B"]).await;
+        ask::<()>(conn, &["XGROUP", "CREATE", stream, "hot-writer", "5-1"]).await;
+    }
+}
+
+/// What there is to compare, from wherever the keys are.
+async fn contents(conn: &mut Connection) -> Vec<String> {
+    let mut found = Vec::new();
+    for number in 0..300 {
+        let expires: i64 = ask(conn, &["PEXPIRETIME", &format!("key:{number}")]).await;
+        found.push(format!("{number} {expires}"));
+    }
+    for stream in ["stream:ticks:0", "stream:ticks:1", "stream:signals"] {
+        let entries: redis::Value = ask(conn, &["XRANGE", stream, "-", "+"]).await;
+        let groups: redis::Value = ask(conn, &["XINFO", "GROUPS", stream]).await;
+        found.push(format!("{entries:?} {groups:?}"));
+    }
+    found.push(ask(conn, &["GET", "stream:partitions"]).await);
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_comes_back_as_a_cluster_of_another_size_and_as_one_server() {
+    let from = Cluster::start(3).await;
+    let mut source = from.connect();
+    fill(&mut source).await;
+    let runner = Runner::new().redis(&from.url);
+    let printed = runner.done(&["backup", "redis"]);
+    assert!(printed.contains("304 keys, 6 stream entries"), "{printed}");
+    assert!(runner.done(&["verify"]).contains("whole"));
+    let manifest = &runner.manifests()[0];
+    let masters = manifest["content"]["masters"].as_array().unwrap();
+    assert_eq!(masters.len(), 3, "{manifest}");
+    let keys = |master: &serde_json::Value| master["keys"].as_u64().unwrap();
+    assert!(masters.iter().all(|master| keys(master) > 0), "{manifest}");
+    assert_eq!(masters.iter().map(keys).sum::<u64>(), 304);
+    assert_eq!(manifest["files"].as_array().unwrap().len(), 3);
+
+    let smaller = Cluster::start(2).await;
+    let one = TestRedis::start_with(&[]).await;
+    let expected = contents(&mut source).await;
+    for (url, servers) in [
+        (smaller.url.as_str(), &smaller.masters[..]),
+        (one.url(), std::slice::from_ref(&one)),
+    ] {
+        let runner = Runner::of(&runner).redis(url);
+        let printed = runner.done(&["restore", "redis", "latest"]);
+        assert!(
+            printed.contains("304 keys are back, 3 streams with 6 entries"),
+            "{printed}"
+        );
+        assert_eq!(contents(&mut connect(url)).await, expected);
+        for server in servers {
+            functions::check(&mut server.connect()).await.unwrap();
+        }
+        let refusal = runner.failed(&["restore", "redis", "latest"]);
+        assert!(refusal.contains("is not empty: it holds"), "{refusal}");
+    }
+
+    flip_a_byte(&runner.only("redis").join("dump-1.rdb"));
+    let complaint = runner.failed(&["verify"]);
+    assert!(complaint.contains("dump-1.rdb was changed"), "{complaint}");
+}
+
+/// A worker writes what follows from an entry before it moves its position over it; so a copy with the position alone would
+/// have lost the effect.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_of_a_cluster_is_of_one_moment_while_keys_are_written() {
+    let from = Cluster::start(3).await;
+    let (at_work, written) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicI64::new(0)));
+    let writer = {
+        let (mut conn, at_work, written) = (from.connect(), at_work.clone(), written.clone());
+        tokio::spawn(async move {
+            while at_work.load(Ordering::Relaxed) {
+                let number = written.load(Ordering::Relaxed) + 1;
+                ask::<()>(&mut conn, &["SET", EFFECT, &number.to_string()]).await;
+                ask::<()>(&mut conn, &["SET", POSITION, &number.to_string()]).await;
+                written.store(number, Ordering::Relaxed);
+            }
+        })
+    };
+    until("the first writes", || written.load(Ordering::Relaxed) > 100);
+    let runner = Runner::new().redis(&from.url);
+    for _ in 0..5 {
+        runner.done(&["backup", "redis"]);
+    }
+    let before_the_end = written.load(Ordering::Relaxed);
+    until("writes that go on", || written.load(Ordering::Relaxed) > before_the_end);
+    at_work.store(false, Ordering::Relaxed);
+    writer.await.unwrap();
+
+    for manifest in runner.manifests() {
+        let to = TestRedis::start_with(&[]).await;
+        let name = manifest["name"].as_str().unwrap();
+        Runner::of(&runner).redis(to.url()).done(&["restore", "redis", name]);
+        let mut conn = to.connect();
+        let effect: i64 = ask(&mut conn, &["GET", EFFECT]).await;
+        let position: i64 = ask(&mut conn, &["GET", POSITION]).await;
+        assert!(
+            position == effect || position + 1 == effect,
+            "the position is {position} and the effect {effect}"
+        );
+    }
+}
