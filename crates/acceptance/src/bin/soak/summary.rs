@@ -37,7 +37,7 @@ impl Soak {
             let cause = watched.cause;
             times.entry(cause).or_default().extend(watched.time().await);
         }
-        for (cause, mut times) in times {
+        for (cause, mut times) in times.into_iter().filter(|(_, times)| !times.is_empty()) {
             times.sort();
             let shown: Vec<String> = times.iter().map(|time| format!("{:.1}", time.as_secs_f64())).collect();
             let _ = writeln!(text, "hand-over  after {cause}: {} s", shown.join(" "));
