@@ -180,7 +180,16 @@ impl ConnectionLike for Connection {
                 }
             }
             .await;
-            self.settle(result, |answers| answers.iter().any(is_demoted))
+            let result = self.settle(result, |answers| answers.iter().any(is_demoted))?;
+            // One cause says as much as the same from every command. A transaction has an error of its own.
+            let refusal = |answer: &Value| match answer {
+                Value::ServerError(refusal) => Some(refusal.clone()),
+                _ => None,
+            };
+            match result.iter().find_map(refusal) {
+                Some(refusal) if !pipeline.is_transaction() => Err(refusal.into()),
+                _ => Ok(result),
+            }
         })
     }
 

@@ -1,8 +1,10 @@
-//! Who serves which partition: a lease each, and a fair share among the copies that live.
+//! Who serves which partition: a lease each, and a fair share among the copies that live. When copies come and go, only as
+//! many partitions change hands as a fair share needs.
 //!
 //! Leases save work, they don't guard correctness: writes are guarded by revisions, so a copy that has lost its lease
 //! without knowing changes nothing.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -36,7 +38,8 @@ impl Membership {
     pub async fn share(&self, conn: &mut impl ConnectionLike, partitions: u16) -> RedisResult<Vec<u16>> {
         let join = functions::join(&keys::members(self.worker), &self.instance, self.ttl_ms);
         let members: Vec<String> = join.query_async(conn).await?;
-        Ok(fair_share(&self.instance, members, partitions))
+        let holders = holders(conn, self.worker, partitions).await?;
+        Ok(fair_share(&self.instance, members, &holders))
     }
 
     /// Takes or renews the lease of `partition`; `false` while another copy holds it.
@@ -96,25 +99,98 @@ pub async fn holders(
     get.query_async(conn).await
 }
 
-/// The partitions of `instance` when all of `members` share them: every n-th in the order of names.
-fn fair_share(instance: &str, mut members: Vec<String>, partitions: u16) -> Vec<u16> {
+/// The partitions of `instance` when all of `members` share them and hold what `holders` says: as many for everybody, but for
+/// one, and as few changing hands as that allows.
+fn fair_share(instance: &str, mut members: Vec<String>, holders: &[Option<String>]) -> Vec<u16> {
     members.sort_unstable();
     members.dedup();
-    let Some(own) = members.iter().position(|member| member == instance) else {
+    let Some(least) = holders.len().checked_div(members.len()) else {
         return Vec::new();
     };
-    (0..partitions).skip(own).step_by(members.len()).collect()
+    let held = |member: &str| {
+        holders
+            .iter()
+            .filter(|holder| holder.as_deref() == Some(member))
+            .count()
+    };
+    let mut room: BTreeMap<&str, usize> = members.iter().map(|member| (member.as_str(), least)).collect();
+    let mut by_held: Vec<&str> = room.keys().copied().collect();
+    by_held.sort_by_key(|member| Reverse(held(member)));
+    for member in by_held.into_iter().take(holders.len() % members.len()) {
+        room.entry(member).and_modify(|room| *room += 1);
+    }
+
+    let mut takes = |member: &str| match room.get_mut(member) {
+        Some(room) if *room > 0 => {
+            *room -= 1;
+            true
+        }
+        _ => false,
+    };
+    let mut owners: Vec<Option<&str>> = holders
+        .iter()
+        .map(|holder| holder.as_deref().filter(|holder| takes(holder)))
+        .collect();
+    for owner in owners.iter_mut().filter(|owner| owner.is_none()) {
+        *owner = members.iter().map(String::as_str).find(|member| takes(member));
+    }
+    let own = (0..).zip(owners).filter(|(_, owner)| *owner == Some(instance));
+    own.map(|(partition, _)| partition).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::fair_share;
 
+    fn names(members: &[u8]) -> Vec<String> {
+        members.iter().map(u8::to_string).collect()
+    }
+
+    fn shares(members: &[u8], holders: &[Option<String>]) -> Vec<Vec<u16>> {
+        let share = |member: &u8| fair_share(&member.to_string(), names(members), holders);
+        members.iter().map(share).collect()
+    }
+
     #[test]
-    fn every_partition_has_one_owner_and_shares_differ_by_one_at_most() {
-        let members: Vec<String> = ["c", "a", "b"].map(str::to_owned).to_vec();
-        let shares: Vec<_> = ["a", "b", "c"].map(|m| fair_share(m, members.clone(), 8)).to_vec();
-        assert_eq!(shares, [vec![0, 3, 6], vec![1, 4, 7], vec![2, 5]]);
-        assert!(fair_share("d", members, 8).is_empty());
+    fn only_what_a_copy_left_changes_hands() {
+        let holders: Vec<_> = ["1", "2", "3", "1", "2", "3"]
+            .map(|name| Some(name.to_owned()))
+            .to_vec();
+        assert_eq!(shares(&[1, 2, 3], &holders), [vec![0, 3], vec![1, 4], vec![2, 5]]);
+        assert_eq!(shares(&[1, 3], &holders), [vec![0, 1, 3], vec![2, 4, 5]]);
+        assert_eq!(
+            shares(&[1, 2, 3, 4], &holders),
+            [vec![0, 3], vec![1, 4], vec![2], vec![5]]
+        );
+        assert!(fair_share("9", names(&[1, 2]), &holders).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn every_partition_has_one_owner_shares_differ_by_one_and_are_kept(
+            members in prop::collection::btree_set(0u8..8, 1..6),
+            holders in prop::collection::vec(prop::option::of(0u8..8), 0..20),
+        ) {
+            let members: Vec<u8> = members.into_iter().collect();
+            let holders: Vec<Option<String>> = holders.into_iter().map(|holder| holder.map(|name| name.to_string())).collect();
+            let shared = shares(&members, &holders);
+            let mut all: Vec<u16> = shared.concat();
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..u16::try_from(holders.len()).unwrap()).collect::<Vec<_>>());
+            let sizes = || shared.iter().map(Vec::len);
+            prop_assert!(sizes().max().unwrap() - sizes().min().unwrap() <= 1);
+            for (member, share) in members.iter().zip(&shared) {
+                let held = holders.iter().flatten().filter(|holder| **holder == member.to_string()).count();
+                let kept = share.iter().filter(|p| holders[usize::from(**p)] == Some(member.to_string())).count();
+                prop_assert_eq!(kept, held.min(share.len()));
+            }
+            let mut settled = holders.clone();
+            for (member, share) in members.iter().zip(&shared) {
+                share.iter().for_each(|p| settled[usize::from(*p)] = Some(member.to_string()));
+            }
+            prop_assert_eq!(shares(&members, &settled), shared);
+        }
     }
 }
