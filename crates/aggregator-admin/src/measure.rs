@@ -40,14 +40,10 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Measures the groups, those aside that were `known` and are gone: they show as finished.
+/// Measures the groups. Those that were `known` and are gone show as finished.
 #[allow(clippy::cast_precision_loss)] // metrics are doubles
 async fn groups(redis: &mut Connection, partitions: u16, known: &mut BTreeSet<(String, String)>) -> anyhow::Result<()> {
-    for (stream, group) in std::mem::take(known) {
-        GROUP_LAG.set(&stream, &group, 0.0);
-        GROUP_PENDING.set(&stream, &group, 0.0);
-        FOREIGN_IDLE.set(&stream, &group, 0.0);
-    }
+    let mut found = BTreeSet::new();
     for stream in Stream::all(partitions) {
         for group in groups::groups(redis, stream).await.context("reading the groups")? {
             let (name, position) = (stream.to_string(), &group.position);
@@ -55,14 +51,23 @@ async fn groups(redis: &mut Connection, partitions: u16, known: &mut BTreeSet<(S
                 GROUP_LAG.set(&name, &position.group, lag as f64);
             }
             GROUP_PENDING.set(&name, &position.group, position.pending as f64);
-            if !group.is_own() && !position.has_finished() {
+            if !group.is_own() {
                 let unheard_ms = now_ms(redis).await?.saturating_sub(position.delivered.ms);
-                let idle_ms = group.idle_ms.unwrap_or(unheard_ms);
+                let idle_ms = match position.has_finished() {
+                    true => 0,
+                    false => group.idle_ms.unwrap_or(unheard_ms),
+                };
                 FOREIGN_IDLE.set(&name, &position.group, idle_ms as f64 / 1e3);
             }
-            known.insert((name, group.position.group));
+            found.insert((name, group.position.group));
         }
     }
+    for (stream, group) in known.difference(&found) {
+        GROUP_LAG.set(stream, group, 0.0);
+        GROUP_PENDING.set(stream, group, 0.0);
+        FOREIGN_IDLE.set(stream, group, 0.0);
+    }
+    *known = found;
     Ok(())
 }
 
