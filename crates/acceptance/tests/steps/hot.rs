@@ -295,11 +295,7 @@ async fn closed(world: &mut Pipeline, count: usize, symbol: String) {
         producer::partition(&symbol, acceptance::pipeline::PARTITIONS)
     );
     until(&stream, async || {
-        let length: usize = world
-            .redis
-            .ask(&["XLEN", &stream])
-            .await
-            .map_err(|error| error.to_string())?;
+        let length = length(world, &stream).await?;
         if length == count {
             Ok(())
         } else {
@@ -307,4 +303,13 @@ async fn closed(world: &mut Pipeline, count: usize, symbol: String) {
         }
     })
     .await;
+}
+
+/// How many entries a stream holds.
+pub(crate) async fn length(world: &Pipeline, stream: &str) -> Result<usize, String> {
+    world
+        .redis
+        .ask(&["XLEN", stream])
+        .await
+        .map_err(|error| error.to_string())
 }

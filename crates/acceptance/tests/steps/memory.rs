@@ -6,6 +6,8 @@ use acceptance::wait::until;
 use cucumber::{given, then, when};
 use storage_core::redis::inspect;
 
+use super::hot::length;
+
 #[given(expr = "Redis has room for {int} MB more")]
 async fn room(world: &mut Pipeline, megabytes: u64) {
     let masters = inspect::memory(&mut world.redis.connect()).await.unwrap();
@@ -54,16 +56,11 @@ async fn all_read(world: &mut Pipeline) {
         let mut accepted = 0;
         for partition in 0..PARTITIONS {
             let stream = format!("stream:ticks:{partition}");
-            let length: u32 = world
-                .redis
-                .ask(&["XLEN", &stream])
-                .await
-                .map_err(|error| error.to_string())?;
-            accepted += length;
+            accepted += length(world, &stream).await?;
         }
         let (_, page) = http::get(port, "/metrics").await?;
         let read = samples(&page).get("hot_writer_ticks_read_total").copied();
-        if read == Some(f64::from(accepted)) {
+        if read == Some(accepted as f64) {
             Ok(())
         } else {
             Err(format!("{read:?} of {accepted}"))
@@ -87,11 +84,7 @@ async fn foreign_group(world: &mut Pipeline, group: String) {
 #[then(expr = "fewer than {int} entries of {word} are left")]
 async fn few_left(world: &mut Pipeline, most: usize, stream: String) {
     until(&stream, async || {
-        let length: usize = world
-            .redis
-            .ask(&["XLEN", &stream])
-            .await
-            .map_err(|error| error.to_string())?;
+        let length = length(world, &stream).await?;
         if length < most {
             Ok(())
         } else {
