@@ -124,11 +124,7 @@ mod tests {
             ("price", price.to_string()),
             ("qty", "1".to_owned()),
         ];
-        let fields = fields
-            .into_iter()
-            .map(|(k, v)| (k.as_bytes().to_vec(), v.into_bytes()))
-            .collect();
-        AcceptedTick::from_entry(&Entry { id, fields }, Duration::MAX).unwrap()
+        AcceptedTick::from_entry(&Entry::new(id, fields), Duration::MAX).unwrap()
     }
 
     fn state() -> SymbolState {

@@ -17,7 +17,7 @@ use storage_core::redis::connection::Connection;
 use storage_core::redis::hot::{self, Term};
 use storage_core::redis::keys;
 use storage_core::redis::position::position_of;
-use storage_core::redis::stream::{self, HOT_WRITER, Pages, Stream, create_group};
+use storage_core::redis::stream::{HOT_WRITER, Pages, Stream, StreamReader, create_group};
 use storage_core::redis::symbols::VolumeDecimals;
 use storage_core::redis::trim::now_ms;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,7 @@ pub(crate) struct Partition {
     admission: Admission,
     rules: Rules,
     conn: Connection,
-    reader: Connection,
+    reader: StreamReader,
     position: StreamId,
     dedup: Dedup,
     symbols: HashMap<Symbol, SymbolState>,
@@ -83,7 +83,7 @@ impl Partition {
                 max_future: config.stream.max_future,
             },
             rules: Rules::new(hot.close_grace, hot.amend_window, hot.dedup_window),
-            reader: Connection::blocking(&config.redis, BLOCK),
+            reader: StreamReader::new(&config.redis, stream, position, BLOCK),
             position,
             dedup: Dedup::new(hot.dedup_window),
             symbols: HashMap::new(),
@@ -112,11 +112,7 @@ impl Partition {
         let mut quiet_looked_at = Instant::now();
         while !token.is_cancelled() {
             let batch = self.config.hot.batch_entries;
-            let block_ms = u64::try_from(BLOCK.as_millis())?;
-            let stream = Stream::Ticks(self.admission.partition);
-            let entries = stream::read_after(&mut self.reader, stream, self.position, batch, block_ms)
-                .await
-                .context("reading ticks")?;
+            let entries = self.reader.next(batch, BLOCK).await.context("reading ticks")?;
             let begun = Instant::now();
             if !entries.is_empty() {
                 metrics::TICKS_READ.increment(u64::try_from(entries.len())?);

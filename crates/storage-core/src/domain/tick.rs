@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::decimal::Decimal;
-use super::entry::{Entry, invalid, utf8};
+use super::entry::{Entry, integer, invalid, parsed, required, utf8};
 use super::lots::{self, Lots, LotsError};
 use super::rejection::Rejection;
 use super::stream_id::{Revision, StreamId};
@@ -87,13 +87,13 @@ impl AcceptedTick {
     /// # Errors
     /// Says why the entry is a dead letter.
     pub fn from_entry(entry: &Entry, max_future: Duration) -> Result<Self, Rejection> {
-        let tick = Tick::from_entry(entry)?;
+        let (tick, requeued) = Tick::judge(entry)?;
         let ahead_us = tick.ts_us.saturating_sub(entry.id.accepted_us());
         if ahead_us > i64::try_from(max_future.as_micros()).unwrap_or(i64::MAX) {
             return Err(Rejection::Future { ahead_us });
         }
-        let origin = match entry.optional("requeued") {
-            Some(_) => entry.parsed("requeued")?,
+        let origin = match requeued {
+            Some(_) => parsed("requeued", requeued)?,
             None => entry.id,
         };
         Ok(Self {
@@ -129,14 +129,22 @@ impl Tick {
     /// # Errors
     /// Says which field is wrong.
     pub fn from_entry(entry: &Entry) -> Result<Self, Rejection> {
-        Ok(Self {
-            symbol: entry.parsed("symbol")?,
-            ts_us: parse_ts_us(entry)?,
-            price: parse_price(entry.required("price")?)?,
-            qty: parse_qty(entry.required("qty")?)?,
-            trade_id: parse_trade_id(entry.optional("trade_id"))?,
-            side: parse_side(entry.optional("side"))?,
-        })
+        Self::judge(entry).map(|(tick, _)| tick)
+    }
+
+    /// Also returns field `requeued`, where there is one.
+    fn judge(entry: &Entry) -> Result<(Self, Option<&[u8]>), Rejection> {
+        let [symbol, ts_us, price, qty, trade_id, side, requeued] =
+            entry.pick(["symbol", "ts_us", "price", "qty", "trade_id", "side", "requeued"]);
+        let tick = Self {
+            symbol: parsed("symbol", symbol)?,
+            ts_us: parse_ts_us(ts_us)?,
+            price: parse_price(required("price", price)?)?,
+            qty: parse_qty(required("qty", qty)?)?,
+            trade_id: parse_trade_id(trade_id)?,
+            side: parse_side(side)?,
+        };
+        Ok((tick, requeued))
     }
 
     /// The quantity in lots.
@@ -153,8 +161,8 @@ impl Tick {
     }
 }
 
-fn parse_ts_us(entry: &Entry) -> Result<i64, Rejection> {
-    match entry.integer("ts_us")? {
+fn parse_ts_us(value: Option<&[u8]>) -> Result<i64, Rejection> {
+    match integer("ts_us", value)? {
         ts_us @ 0.. => Ok(ts_us),
         _ => Err(invalid("ts_us", "is before 1970")),
     }
@@ -231,11 +239,7 @@ mod tests {
             fields.retain(|(field, _)| field != name);
             fields.extend(value.map(|value| (*name, value)));
         }
-        let fields = fields
-            .iter()
-            .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
-            .collect();
-        AcceptedTick::from_entry(&Entry { id: ACCEPTED, fields }, Duration::from_secs(5))
+        AcceptedTick::from_entry(&Entry::new(ACCEPTED, fields), Duration::from_secs(5))
     }
 
     fn reason(changes: &[(&str, Option<&str>)]) -> String {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::json;
 
 use crate::domain::candle::Candle;
-use crate::domain::entry::{Entry, invalid};
+use crate::domain::entry::{Entry, invalid, parsed, required, utf8};
 use crate::domain::rejection::Rejection;
 use crate::domain::stream_id::StreamId;
 use crate::domain::symbol::Symbol;
@@ -82,31 +82,43 @@ pub fn decode_hash(hash: HashMap<Vec<u8>, Vec<u8>>) -> Result<Option<CandleState
     if hash.is_empty() {
         return Ok(None);
     }
-    decode(&Entry {
-        id: StreamId::START,
-        fields: hash.into_iter().collect(),
-    })
-    .map(Some)
+    decode(&Entry::new(StreamId::START, hash)).map(Some)
 }
 
-fn decode(fields: &Entry) -> Result<CandleState, Rejection> {
-    let time: String = fields.parsed("time")?;
+fn decode(entry: &Entry) -> Result<CandleState, Rejection> {
+    let [
+        time,
+        open,
+        high,
+        low,
+        close,
+        volume,
+        trades,
+        first_us,
+        last_us,
+        revision,
+        since,
+        is_final,
+    ] = entry.pick([
+        "time", "open", "high", "low", "close", "volume", "trades", "first_us", "last_us", "revision", "since", "final",
+    ]);
+    let time = utf8("time", required("time", time)?)?;
     let candle = Candle {
-        start_us: parse_rfc3339(&time).map_err(|error| invalid("time", error))?,
-        open: fields.parsed("open")?,
-        high: fields.parsed("high")?,
-        low: fields.parsed("low")?,
-        close: fields.parsed("close")?,
-        volume: fields.parsed("volume")?,
-        trades: fields.parsed("trades")?,
-        first_us: fields.parsed("first_us")?,
-        last_us: fields.parsed("last_us")?,
-        since: fields.parsed("since")?,
-        revision: fields.parsed("revision")?,
+        start_us: parse_rfc3339(time).map_err(|error| invalid("time", error))?,
+        open: parsed("open", open)?,
+        high: parsed("high", high)?,
+        low: parsed("low", low)?,
+        close: parsed("close", close)?,
+        volume: parsed("volume", volume)?,
+        trades: parsed("trades", trades)?,
+        first_us: parsed("first_us", first_us)?,
+        last_us: parsed("last_us", last_us)?,
+        since: parsed("since", since)?,
+        revision: parsed("revision", revision)?,
     };
     Ok(CandleState {
         candle,
-        is_final: fields.required("final")? == b"1",
+        is_final: required("final", is_final)? == b"1",
     })
 }
 
@@ -138,8 +150,8 @@ mod tests {
 
     #[test]
     fn hash_and_entry_read_back_as_written() {
-        let as_bytes = |fields: Fields| fields.into_iter().map(|(k, v)| (k.as_bytes().to_vec(), v.into_bytes()));
-        let hash = as_bytes(hash_fields(&candle(), false)).collect();
+        let written = hash_fields(&candle(), false).into_iter();
+        let hash = written.map(|(k, v)| (k.as_bytes().to_vec(), v.into_bytes())).collect();
         assert_eq!(
             decode_hash(hash),
             Ok(Some(CandleState {
@@ -148,10 +160,7 @@ mod tests {
             }))
         );
         let symbol: Symbol = "XRPETH".parse().unwrap();
-        let entry = Entry {
-            id: StreamId::START,
-            fields: as_bytes(entry_fields(&symbol, &candle())).collect(),
-        };
+        let entry = Entry::new(StreamId::START, entry_fields(&symbol, &candle()));
         assert_eq!(decode_entry(&entry), Ok((symbol, candle())));
         assert_eq!(decode_hash(HashMap::new()), Ok(None));
     }
