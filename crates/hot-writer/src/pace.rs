@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-/// A batch is written when so many times as long has passed as the one before took to be written. So writing costs at most a
-/// quarter of the time, however many symbols there are, and what comes after a pause is written at once.
+/// After a batch, nothing is written for so many times as long as writing it took. So what comes after a pause is written at once, and
+/// writing costs at most a quarter of the time, however many symbols there are.
 const PAUSE: u32 = 3;
+/// The same while there is more to read: the view is not of the present anyway, and reading must catch up.
+const PAUSE_BEHIND: u32 = 9;
 /// The longest pause.
-const LONGEST: Duration = Duration::from_secs(2);
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// The pace of one writer.
 #[derive(Clone, Copy, Debug)]
@@ -25,9 +27,10 @@ impl Pace {
         self.due
     }
 
-    /// Notes that a batch was written from `begun` to `now`.
-    pub(crate) fn wrote(&mut self, begun: Instant, now: Instant) {
-        self.due = now + (now.saturating_duration_since(begun) * PAUSE).min(LONGEST);
+    /// Notes that a batch was written from `begun` to `now`, and whether there is more to read.
+    pub(crate) fn wrote(&mut self, begun: Instant, now: Instant, is_behind: bool) {
+        let times = if is_behind { PAUSE_BEHIND } else { PAUSE };
+        self.due = now + (now.saturating_duration_since(begun) * times).min(LONGEST);
     }
 }
 
@@ -40,9 +43,10 @@ mod tests {
         let begun = Instant::now();
         let mut pace = Pace::new(begun);
         assert_eq!(pace.due(), begun);
-        for (work_ms, pause_ms) in [(0, 0), (2, 6), (200, 600), (5_000, 2_000)] {
+        for (work_ms, is_behind, pause_ms) in [(0, false, 0), (2, false, 6), (200, true, 1_800), (5_000, true, 10_000)]
+        {
             let now = begun + Duration::from_millis(work_ms);
-            pace.wrote(begun, now);
+            pace.wrote(begun, now, is_behind);
             assert_eq!(pace.due() - now, Duration::from_millis(pause_ms));
         }
     }

@@ -331,7 +331,7 @@ impl Partition {
                 self.symbols.remove(&symbol);
             }
         }
-        self.pace.wrote(written.begun, Instant::now());
+        self.pace.wrote(written.begun, Instant::now(), !self.is_at_end);
         metrics::SYMBOLS.set(
             &self.decoder.admission.partition.to_string(),
             f64::from(u32::try_from(self.symbols.len()).unwrap_or(u32::MAX)),
