@@ -1,7 +1,7 @@
 //! A bare client: commands packed by hand, replies scanned only to find their end. What is left to do by whoever talks to Redis.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -104,6 +104,21 @@ impl Client {
             self.reply()?;
         }
         Ok(())
+    }
+
+    /// The replies, for somebody who reads them elsewhere.
+    pub(crate) fn replies(&self) -> std::io::Result<TcpStream> {
+        self.stream.try_clone()
+    }
+
+    /// No reply for so long is an error.
+    pub(crate) fn give_up_after(&self, patience: Duration) -> std::io::Result<()> {
+        self.stream.set_read_timeout(Some(patience))
+    }
+
+    /// Ends the connection, whoever else has it.
+    pub(crate) fn close(self) -> std::io::Result<()> {
+        self.stream.shutdown(Shutdown::Both)
     }
 
     fn line_end(&self, at: usize) -> Option<usize> {

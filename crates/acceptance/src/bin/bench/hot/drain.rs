@@ -86,38 +86,14 @@ impl Loaded {
             }
         }
         let cost = self.cost(begun.elapsed(), before).await?;
-        let page = http::get(worker.port().await, "/metrics")
-            .await
-            .map_err(|error| anyhow!(error))?
-            .1;
-        let folded = http::samples(&page).get("hot_writer_ticks_folded_total").copied();
+        let folded = sample(worker, "hot_writer_ticks_folded_total").await?;
         ensure!(
-            folded == Some(self.load.ticks as f64),
-            "hot-writer has folded {folded:?} of {} ticks:\n{}",
+            folded == self.load.ticks as f64,
+            "hot-writer has folded {folded} of {} ticks:\n{}",
             self.load.ticks,
             worker.log()
         );
         Ok(cost)
-    }
-
-    /// A hot-writer that serves all partitions of this Redis, in which there is nothing to read yet.
-    pub(crate) async fn hot_writer(&self, bench: &Bench) -> anyhow::Result<Worker> {
-        let mut worker = bench.worker("hot-writer", &[("REDIS_URL", self.redis.url())]);
-        worker.ready().await;
-        let begun = Instant::now();
-        let port = worker.port().await;
-        loop {
-            let page = http::get(port, "/metrics").await.map_err(|error| anyhow!(error))?.1;
-            if http::samples(&page).get("hot_writer_partitions_count") == Some(&f64::from(PARTITIONS)) {
-                return Ok(worker);
-            }
-            ensure!(
-                begun.elapsed() < PATIENCE,
-                "hot-writer does not serve:\n{}",
-                worker.log()
-            );
-            sleep(POLL).await;
-        }
     }
 
     async fn cost(&self, elapsed: Duration, before: Work) -> anyhow::Result<Cost> {
@@ -129,6 +105,29 @@ impl Loaded {
             commands: (after.commands - before.commands) / ticks,
         })
     }
+}
+
+/// A hot-writer that serves all partitions of a Redis in which there is nothing to read yet.
+pub(crate) async fn hot_writer(bench: &Bench, redis: &RedisServer) -> anyhow::Result<Worker> {
+    let mut worker = bench.worker("hot-writer", &[("REDIS_URL", redis.url())]);
+    worker.ready().await;
+    let begun = Instant::now();
+    while sample(&mut worker, "hot_writer_partitions_count").await? != f64::from(PARTITIONS) {
+        ensure!(
+            begun.elapsed() < PATIENCE,
+            "hot-writer does not serve:\n{}",
+            worker.log()
+        );
+        sleep(POLL).await;
+    }
+    Ok(worker)
+}
+
+/// A worker's metric; 0 where it has none of that name.
+async fn sample(worker: &mut Worker, name: &str) -> anyhow::Result<f64> {
+    let page = http::get(worker.port().await, "/metrics").await;
+    let (_, page) = page.map_err(|error| anyhow!(error))?;
+    Ok(http::samples(&page).get(name).copied().unwrap_or_default())
 }
 
 fn read_all(client: &mut Client, stream: &str, last_id: &str) -> anyhow::Result<()> {

@@ -2,8 +2,11 @@
 
 mod client;
 mod drain;
+mod latency;
 mod load;
+mod python;
 mod throughput;
+mod timeseries;
 
 use crate::bench::Measurement;
 
@@ -16,5 +19,17 @@ pub(crate) const MEASUREMENTS: &[Measurement] = &[
     Measurement {
         name: "hot-symbols",
         run: |bench| Box::pin(throughput::symbols(bench)),
+    },
+    Measurement {
+        name: "hot-python",
+        run: |bench| Box::pin(python::python(bench)),
+    },
+    Measurement {
+        name: "hot-timeseries",
+        run: |bench| Box::pin(timeseries::timeseries(bench)),
+    },
+    Measurement {
+        name: "hot-latency",
+        run: |bench| Box::pin(latency::latency(bench)),
     },
 ];

@@ -1,6 +1,6 @@
 //! How fast hot-writer empties streams that are full, and what that costs Redis.
 
-use super::drain::Cost;
+use super::drain::{Cost, hot_writer};
 use super::load::{Load, Loaded};
 use crate::bench::Bench;
 use crate::figure::{Figure, Reach};
@@ -19,7 +19,7 @@ const TICKS: &str = "ticks/s";
 /// One round: the bare client, then hot-writer, on the same streams in the same Redis.
 pub(crate) async fn round(bench: &Bench, load: Load) -> anyhow::Result<(Cost, Cost)> {
     let loaded = Loaded::new(bench, load).await?;
-    let worker = &mut loaded.hot_writer(bench).await?;
+    let worker = &mut hot_writer(bench, &loaded.redis).await?;
     let limit = loaded.read_barely().await?;
     Ok((limit, loaded.drain(worker).await?))
 }
@@ -78,6 +78,6 @@ pub(crate) async fn symbols(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
 /// hot-writer's ticks a second.
 pub(crate) async fn rate(bench: &Bench, load: Load) -> anyhow::Result<f64> {
     let loaded = Loaded::new(bench, load).await?;
-    let worker = &mut loaded.hot_writer(bench).await?;
+    let worker = &mut hot_writer(bench, &loaded.redis).await?;
     Ok(load.per_second(&loaded.drain(worker).await?))
 }
