@@ -3,7 +3,10 @@
 mod client;
 mod drain;
 mod latency;
+mod linear;
 mod load;
+mod memory;
+mod plot;
 mod python;
 mod throughput;
 mod timeseries;
@@ -31,5 +34,13 @@ pub(crate) const MEASUREMENTS: &[Measurement] = &[
     Measurement {
         name: "hot-latency",
         run: |bench| Box::pin(latency::latency(bench)),
+    },
+    Measurement {
+        name: "hot-memory",
+        run: |bench| Box::pin(memory::memory(bench)),
+    },
+    Measurement {
+        name: "linear",
+        run: |bench| Box::pin(linear::linear(bench)),
     },
 ];

@@ -54,13 +54,12 @@ pub(crate) async fn timeseries(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
 async fn start(stack: &Path) -> anyhow::Result<(ServerProcess, u16)> {
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let folder = TempDir::new()?;
-    let (program, module, conf) = (
-        stack.join("bin/redis-server"),
-        stack.join("lib/redistimeseries.so"),
-        project().join("redis/redis.conf"),
-    );
+    let (program, libraries) = (stack.join("bin/redis-server"), stack.join("lib"));
+    let (module, conf) = (libraries.join("redistimeseries.so"), project().join("redis/redis.conf"));
     let (data, number) = (text(folder.path())?.to_owned(), port.to_string());
     let command = [
+        "env",
+        &format!("LD_LIBRARY_PATH={}", text(&libraries)?),
         text(&program)?,
         text(&conf)?,
         "--port",
