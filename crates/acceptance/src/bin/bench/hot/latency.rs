@@ -22,6 +22,8 @@ use crate::figure::{Figure, Reach};
 const TICKS_PER_MS: usize = 20;
 /// What is sent before anything is measured.
 const WARM_UP: Duration = Duration::from_secs(1);
+/// After no message for so long there will be none.
+const QUIET: Duration = Duration::from_secs(2);
 
 const EXPLAINED: &str = "20 ticks of 500 symbols every millisecond, XADDed by one producer, which notes the time at which it writes each; a \
     subscriber of `tick:*` on a connection of its own notes when a message is there. A tick's time is that from its XADD to the first \
@@ -136,7 +138,6 @@ async fn measured(bench: &Bench, port: u16) -> anyhow::Result<Vec<f64>> {
     });
     sleep(Duration::from_millis(100)).await;
     let sent = spawn_blocking(move || produce(port, &load, length)).await??;
-    sleep(Duration::from_millis(500)).await;
     end.store(true, Ordering::Relaxed);
     times(&sent, &subscriber.await??)
 }
@@ -175,26 +176,27 @@ fn produce(port: u16, load: &Load, length: Duration) -> anyhow::Result<Vec<Event
     Ok(sent)
 }
 
-/// Notes every message on `tick:*` until `end`.
+/// Notes every message on `tick:*`, after `end` until there are no more.
 fn subscribe(port: u16, end: &AtomicBool) -> anyhow::Result<Vec<Event>> {
     let mut client = Client::connect(port)?;
     client.pack(&[b"PSUBSCRIBE", b"tick:*"]);
     client.send()?;
-    client.reply()?;
-    client.give_up_after(Duration::from_millis(200))?;
+    client.skip(1)?;
+    client.give_up_after(QUIET)?;
     let mut heard = Vec::new();
-    while !end.load(Ordering::Relaxed) {
-        let Ok(reply) = client.reply() else { continue };
+    loop {
+        let Ok(reply) = client.reply() else {
+            if end.load(Ordering::Relaxed) {
+                return Ok(heard);
+            }
+            continue;
+        };
         let now = Instant::now();
         let mut strings = reply.strings().skip(2);
         let (channel, message) = strings.next().zip(strings.next()).context("a message")?;
-        heard.push((
-            digits_after(channel, b"tick:S")?.try_into()?,
-            digits_after(message, br#""trade_id":""#)?,
-            now,
-        ));
+        let symbol = digits_after(channel, b"tick:S")?.try_into()?;
+        heard.push((symbol, digits_after(message, br#""trade_id":""#)?, now));
     }
-    Ok(heard)
 }
 
 /// The number that follows `prefix` in `text`.
