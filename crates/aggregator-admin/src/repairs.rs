@@ -214,14 +214,8 @@ async fn put_aside(
         start_us,
         revision: asked.revision,
     };
-    let fields = entry_fields(&repair)
-        .into_iter()
-        .map(|(name, value)| (name.into(), value.into()))
-        .collect();
-    let entry = Entry {
-        id: asked.ids.last().copied().unwrap_or_default(),
-        fields,
-    };
+    let id = asked.ids.last().copied().unwrap_or_default();
+    let entry = Entry::new(id, entry_fields(&repair));
     dead_letter::send_because(redis, Stream::Repairs, &entry, reason).await
 }
 

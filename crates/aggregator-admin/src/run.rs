@@ -57,7 +57,7 @@ impl Worker {
             claim_after: self.config.admin.claim_after,
             lost: &metrics::LOST_ENTRIES,
         };
-        GroupReader::new(Connection::blocking(&self.config.redis, BLOCK), stream, options)
+        GroupReader::new(&self.config.redis, stream, options)
     }
 }
 

@@ -45,7 +45,7 @@ async fn activate_until_failure(config: &Config, readiness: &Readiness, token: &
         lost: &metrics::LOST_ENTRIES,
     };
     let mut conn = Connection::ordinary(&config.redis);
-    let mut reader = GroupReader::new(Connection::blocking(&config.redis, BLOCK), Stream::Signals, options);
+    let mut reader = GroupReader::new(&config.redis, Stream::Signals, options);
     while !token.is_cancelled() {
         activate_batch(&mut reader, &mut conn).await?;
         readiness.ok("signals");

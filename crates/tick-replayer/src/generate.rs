@@ -373,14 +373,7 @@ mod tests {
     /// What the pipeline makes of it, were it accepted when it goes out.
     fn judge(outgoing: &Outgoing) -> Option<Tick> {
         let id = StreamId::at_ms(u64::try_from(outgoing.at_us / 1_000).unwrap());
-        let fields = outgoing
-            .fields
-            .iter()
-            .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
-        let entry = Entry {
-            id,
-            fields: fields.collect(),
-        };
+        let entry = Entry::new(id, outgoing.fields.clone());
         AcceptedTick::from_entry(&entry, Duration::from_secs(5))
             .ok()
             .map(|accepted| accepted.tick)

@@ -6,7 +6,6 @@ use redis::RedisResult;
 use storage_core::config::redis::RedisConfig;
 use storage_core::domain::entry::Entry;
 use storage_core::domain::stream_id::StreamId;
-use storage_core::redis::connection::Connection;
 use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
 use tokio::time::Instant;
@@ -43,7 +42,7 @@ impl Reader {
             lost: &metrics::LOST_ENTRIES,
         };
         Self {
-            group: GroupReader::new(Connection::blocking(redis, block), stream, options),
+            group: GroupReader::new(redis, stream, options),
             cut,
         }
     }

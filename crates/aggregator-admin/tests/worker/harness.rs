@@ -101,12 +101,9 @@ impl Stores {
             seq: u64::MAX,
         };
         let entries = range(&mut self.redis.connect(), stream, StreamId::START, last, 1_000).await;
-        let field = |(name, value): (Vec<u8>, Vec<u8>)| {
-            format!("{}={}", String::from_utf8_lossy(&name), String::from_utf8_lossy(&value))
-        };
         let entries = entries.unwrap().into_iter();
         entries
-            .map(|entry| entry.fields.into_iter().map(field).collect::<Vec<_>>().join(" "))
+            .map(|entry| entry.fields().map(field).collect::<Vec<_>>().join(" "))
             .collect()
     }
 
@@ -194,4 +191,8 @@ pub(crate) async fn until(what: &str, mut ask: impl AsyncFnMut() -> bool) {
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+fn field((name, value): (&[u8], &[u8])) -> String {
+    format!("{}={}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
 }

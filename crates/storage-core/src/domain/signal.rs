@@ -86,17 +86,7 @@ mod tests {
             ("ts_us", "1700000000000000"),
             ("ttl_ms", ttl_ms),
         ];
-        let fields = fields
-            .iter()
-            .map(|(k, v)| (k.as_bytes().to_vec(), v.as_bytes().to_vec()))
-            .collect();
-        Entry {
-            id: StreamId {
-                ms: 1_700_000_000_001,
-                seq: 0,
-            },
-            fields,
-        }
+        Entry::new(StreamId::at_ms(1_700_000_000_001), fields)
     }
 
     #[test]

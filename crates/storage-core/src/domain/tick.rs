@@ -5,8 +5,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use compact_str::CompactString;
+
 use super::decimal::Decimal;
-use super::entry::{Entry, invalid, utf8};
+use super::entry::{Entry, integer, invalid, parsed, required, utf8};
 use super::lots::{self, Lots, LotsError};
 use super::rejection::Rejection;
 use super::stream_id::{Revision, StreamId};
@@ -64,7 +66,7 @@ pub struct Tick {
     /// Quantity in units; positive.
     pub qty: Decimal,
     /// The exchange's ID of the trade. Ticks without one are all distinct.
-    pub trade_id: Option<Box<str>>,
+    pub trade_id: Option<CompactString>,
     /// The taker's side, where the producer says it.
     pub side: Option<Side>,
 }
@@ -87,13 +89,13 @@ impl AcceptedTick {
     /// # Errors
     /// Says why the entry is a dead letter.
     pub fn from_entry(entry: &Entry, max_future: Duration) -> Result<Self, Rejection> {
-        let tick = Tick::from_entry(entry)?;
+        let (tick, requeued) = Tick::judge(entry)?;
         let ahead_us = tick.ts_us.saturating_sub(entry.id.accepted_us());
         if ahead_us > i64::try_from(max_future.as_micros()).unwrap_or(i64::MAX) {
             return Err(Rejection::Future { ahead_us });
         }
-        let origin = match entry.optional("requeued") {
-            Some(_) => entry.parsed("requeued")?,
+        let origin = match requeued {
+            Some(_) => parsed("requeued", requeued)?,
             None => entry.id,
         };
         Ok(Self {
@@ -129,14 +131,22 @@ impl Tick {
     /// # Errors
     /// Says which field is wrong.
     pub fn from_entry(entry: &Entry) -> Result<Self, Rejection> {
-        Ok(Self {
-            symbol: entry.parsed("symbol")?,
-            ts_us: parse_ts_us(entry)?,
-            price: parse_price(entry.required("price")?)?,
-            qty: parse_qty(entry.required("qty")?)?,
-            trade_id: parse_trade_id(entry.optional("trade_id"))?,
-            side: parse_side(entry.optional("side"))?,
-        })
+        Self::judge(entry).map(|(tick, _)| tick)
+    }
+
+    /// Also returns field `requeued`, where there is one.
+    fn judge(entry: &Entry) -> Result<(Self, Option<&[u8]>), Rejection> {
+        let [symbol, ts_us, price, qty, trade_id, side, requeued] =
+            entry.pick(["symbol", "ts_us", "price", "qty", "trade_id", "side", "requeued"]);
+        let tick = Self {
+            symbol: parsed("symbol", symbol)?,
+            ts_us: parse_ts_us(ts_us)?,
+            price: parse_price(required("price", price)?)?,
+            qty: parse_qty(required("qty", qty)?)?,
+            trade_id: parse_trade_id(trade_id)?,
+            side: parse_side(side)?,
+        };
+        Ok((tick, requeued))
     }
 
     /// The quantity in lots.
@@ -153,8 +163,8 @@ impl Tick {
     }
 }
 
-fn parse_ts_us(entry: &Entry) -> Result<i64, Rejection> {
-    match entry.integer("ts_us")? {
+fn parse_ts_us(value: Option<&[u8]>) -> Result<i64, Rejection> {
+    match integer("ts_us", value)? {
         ts_us @ 0.. => Ok(ts_us),
         _ => Err(invalid("ts_us", "is before 1970")),
     }
@@ -186,7 +196,7 @@ fn parse_qty(bytes: &[u8]) -> Result<Decimal, Rejection> {
     }
 }
 
-fn parse_trade_id(bytes: Option<&[u8]>) -> Result<Option<Box<str>>, Rejection> {
+fn parse_trade_id(bytes: Option<&[u8]>) -> Result<Option<CompactString>, Rejection> {
     match bytes {
         None | Some([]) => Ok(None),
         Some(bytes) if bytes.len() > MAX_TRADE_ID_BYTES => Err(invalid(
@@ -231,11 +241,7 @@ mod tests {
             fields.retain(|(field, _)| field != name);
             fields.extend(value.map(|value| (*name, value)));
         }
-        let fields = fields
-            .iter()
-            .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
-            .collect();
-        AcceptedTick::from_entry(&Entry { id: ACCEPTED, fields }, Duration::from_secs(5))
+        AcceptedTick::from_entry(&Entry::new(ACCEPTED, fields), Duration::from_secs(5))
     }
 
     fn reason(changes: &[(&str, Option<&str>)]) -> String {

@@ -36,13 +36,5 @@ pub async fn last(conn: &mut impl ConnectionLike) -> RedisResult<Vec<BackupAnnou
 
 fn read(json: &str) -> Option<BackupAnnouncement> {
     let fields: BTreeMap<String, String> = serde_json::from_str(json).ok()?;
-    let fields = fields
-        .into_iter()
-        .map(|(name, value)| (name.into_bytes(), value.into_bytes()))
-        .collect();
-    decode_entry(&Entry {
-        id: StreamId::START,
-        fields,
-    })
-    .ok()
+    decode_entry(&Entry::new(StreamId::START, fields)).ok()
 }

@@ -1,16 +1,15 @@
-//! Connections that open themselves again: ordinary ones, and blocking ones that wait longer for an answer; to one server, to
-//! a cluster, or to whichever server Sentinels say is the master.
+//! Connections that open themselves again: to one server, to a cluster, or to whichever server Sentinels say is the master.
 //!
 //! A [`Connection`] that breaks is replaced at the next command, with the password read and the master looked up again, so
-//! that callers only repeat their command (all of the pipeline's writes may be repeated). A blocking read has a connection of its
-//! own: on a shared one everybody would wait for it.
+//! that callers only repeat their command (all of the pipeline's writes may be repeated). Reads that wait for entries have connections
+//! of their own, [`StreamReader`](super::stream::StreamReader) and [`GroupReader`](super::group_reader::GroupReader): on a shared one
+//! everybody would wait for them.
 
 use std::collections::HashMap;
 use std::error::Error;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::try_join_all;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
@@ -32,7 +31,6 @@ const CLUSTER_RETRIES: u32 = 3;
 #[derive(Clone)]
 pub struct Connection {
     config: Arc<RedisConfig>,
-    response_timeout: Duration,
     current: Option<Live>,
     database: i64,
 }
@@ -47,18 +45,8 @@ enum Live {
 impl Connection {
     /// A connection for commands that Redis answers at once.
     pub fn ordinary(config: &RedisConfig) -> Self {
-        Self::waiting(config, config.response_timeout)
-    }
-
-    /// A connection for commands that wait up to `block` before they answer.
-    pub fn blocking(config: &RedisConfig, block: Duration) -> Self {
-        Self::waiting(config, config.response_timeout + block)
-    }
-
-    fn waiting(config: &RedisConfig, response_timeout: Duration) -> Self {
         Self {
             config: Arc::new(config.clone()),
-            response_timeout,
             current: None,
             database: 0,
         }
@@ -77,7 +65,7 @@ impl Connection {
         if let RedisServers::Cluster(nodes) = servers(&self.config)? {
             let mut builder = ClusterClient::builder(nodes)
                 .connection_timeout(self.config.connect_timeout)
-                .response_timeout(self.response_timeout)
+                .response_timeout(self.config.response_timeout)
                 .retries(CLUSTER_RETRIES);
             if let Some(certificates) = certificates(&self.config)? {
                 builder = builder.certs(certificates);
@@ -96,7 +84,7 @@ impl Connection {
         self.database = client.get_connection_info().redis_settings().db();
         let options = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.config.connect_timeout))
-            .set_response_timeout(Some(self.response_timeout));
+            .set_response_timeout(Some(self.config.response_timeout));
         client.get_multiplexed_async_connection_with_config(&options).await
     }
 
@@ -124,20 +112,23 @@ impl Connection {
     /// Lets go of the connection when `result` says that it is of no use any more: it broke, or, as `is_demoted` finds in the
     /// answer, leads to a server that is no master any more. After a time-out it isn't either: the late answer would be waited for again.
     fn settle<T>(&mut self, result: RedisResult<T>, is_demoted: impl Fn(&T) -> bool) -> RedisResult<T> {
-        let is_useless = match &result {
+        let useless = match &result {
             Ok(answer) => is_demoted(answer),
-            Err(error) => {
-                error.is_io_error()
-                    || error.is_timeout()
-                    || error.is_unrecoverable_error()
-                    || error.code().is_some_and(says_demoted)
-            }
+            Err(error) => is_useless(error),
         };
-        if is_useless {
+        if useless {
             self.current = None;
         }
         result
     }
+}
+
+/// Whether a connection is of no use any more after `error`.
+pub(super) fn is_useless(error: &RedisError) -> bool {
+    error.is_io_error()
+        || error.is_timeout()
+        || error.is_unrecoverable_error()
+        || error.code().is_some_and(says_demoted)
 }
 
 /// Whether an error code comes from a server that was a master and is a replica now.

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use redis::{RedisResult, Value, cmd};
 
 use super::connection::Connection;
+use super::entry_reader::EntryReader;
 use super::functions;
 use super::reply;
-use super::stream::{Stream, create_group};
+use super::stream::{Stream, block_ms, create_group};
+use crate::config::redis::RedisConfig;
 use crate::domain::entry::Entry;
 use crate::domain::stream_id::StreamId;
 use crate::telemetry::metrics::Counter;
@@ -39,6 +41,7 @@ pub struct GroupReaderOptions {
 
 /// A member of a consumer group.
 pub struct GroupReader {
+    entries: EntryReader,
     conn: Connection,
     stream: Stream,
     options: GroupReaderOptions,
@@ -48,10 +51,11 @@ pub struct GroupReader {
 }
 
 impl GroupReader {
-    /// A reader on a connection for blocking commands.
-    pub fn new(conn: Connection, stream: Stream, options: GroupReaderOptions) -> Self {
+    /// A reader with connections of its own.
+    pub fn new(config: &RedisConfig, stream: Stream, options: GroupReaderOptions) -> Self {
         Self {
-            conn,
+            entries: EntryReader::new(config, options.block),
+            conn: Connection::ordinary(config),
             stream,
             options,
             backlog: Some(StreamId::START),
@@ -132,20 +136,19 @@ impl GroupReader {
     }
 
     async fn read_group(&mut self, after: &str, count: usize, block: Duration) -> RedisResult<Vec<Entry>> {
-        let reply = cmd("XREADGROUP")
+        let mut command = cmd("XREADGROUP");
+        command
             .arg("GROUP")
             .arg(self.options.group)
             .arg(&self.options.consumer)
             .arg("COUNT")
             .arg(count)
             .arg("BLOCK")
-            .arg(millis(block).max(1))
+            .arg(block_ms(block))
             .arg("STREAMS")
             .arg(self.stream.key())
-            .arg(after)
-            .query_async(&mut self.conn)
-            .await?;
-        reply::entries_of_one_stream(reply)
+            .arg(after);
+        self.entries.read(&command).await
     }
 
     /// Takes over what others have left, a batch at a time; a whole round done, the next one waits.
@@ -180,7 +183,7 @@ impl GroupReader {
 
     /// Takes out the entries that were deleted, which come without fields.
     async fn without_deleted(&mut self, entries: Vec<Entry>) -> RedisResult<Vec<Entry>> {
-        let (deleted, kept): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.fields.is_empty());
+        let (deleted, kept): (Vec<_>, Vec<_>) = entries.into_iter().partition(Entry::is_empty);
         let deleted: Vec<_> = deleted.into_iter().map(|entry| entry.id).collect();
         self.acknowledge(&deleted).await?;
         self.report_lost(&deleted);

@@ -8,6 +8,7 @@
 pub mod backups;
 pub mod codec;
 pub mod connection;
+mod entry_reader;
 pub mod functions;
 pub mod group_reader;
 pub mod groups;
@@ -19,6 +20,7 @@ pub mod nodes;
 pub mod partitions;
 pub mod position;
 mod reply;
+mod scan;
 pub mod startup;
 pub mod stream;
 pub mod symbols;

@@ -5,20 +5,6 @@ use redis::{ErrorKind, RedisError, RedisResult, Value};
 use crate::domain::entry::Entry;
 use crate::domain::stream_id::StreamId;
 
-/// The reply of XREAD or XREADGROUP for a single stream.
-pub(super) fn entries_of_one_stream(reply: Value) -> RedisResult<Vec<Entry>> {
-    let named = match reply {
-        Value::Nil => return Ok(Vec::new()),
-        Value::Array(mut streams) => streams.pop(),
-        _ => return Err(unexpected("a list of streams")),
-    };
-    match named {
-        None => Ok(Vec::new()),
-        Some(Value::Array(mut pair)) if pair.len() == 2 => entries(pair.pop().unwrap_or(Value::Nil)),
-        Some(_) => Err(unexpected("a stream's name and entries")),
-    }
-}
-
 /// A list of entries. One that was deleted while pending comes without fields.
 pub(super) fn entries(reply: Value) -> RedisResult<Vec<Entry>> {
     array(reply)?
@@ -40,7 +26,7 @@ fn entry(item: Value) -> RedisResult<Entry> {
     while let (Some(name), Some(value)) = (values.next(), values.next()) {
         fields.push((bytes(name)?, bytes(value)?));
     }
-    Ok(Entry { id, fields })
+    Ok(Entry::new(id, fields))
 }
 
 /// A stream ID.
@@ -66,7 +52,8 @@ pub(super) fn bytes(value: Value) -> RedisResult<Vec<u8>> {
     }
 }
 
-fn unexpected(wanted: &'static str) -> RedisError {
+/// The error that Redis answered with something else.
+pub(super) fn unexpected(wanted: &'static str) -> RedisError {
     (
         ErrorKind::UnexpectedReturnType,
         "Redis did not answer with",

@@ -2,15 +2,16 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use redis::aio::ConnectionLike;
 use redis::{RedisResult, cmd};
 
+use super::entry_reader::EntryReader;
 use super::keys::{self, Key};
+use crate::config::redis::RedisConfig;
 use crate::domain::entry::Entry;
 use crate::domain::stream_id::StreamId;
-
-use super::reply::entries_of_one_stream;
 
 /// The consumer group of hot-writer.
 pub const HOT_WRITER: &str = "hot-writer";
@@ -217,28 +218,46 @@ impl Pages {
     }
 }
 
-/// Reads at most `count` entries after `position`, waiting up to `block_ms` for the first.
-///
-/// # Errors
-/// When Redis can't be asked. The connection must be one for blocking commands.
-pub async fn read_after(
-    conn: &mut impl ConnectionLike,
+/// Reads one stream from entry to entry, outside of any group.
+pub struct StreamReader {
+    reader: EntryReader,
     stream: Stream,
     position: StreamId,
-    count: usize,
-    block_ms: u64,
-) -> RedisResult<Vec<Entry>> {
-    let reply = cmd("XREAD")
-        .arg("COUNT")
-        .arg(count)
-        .arg("BLOCK")
-        .arg(block_ms.max(1))
-        .arg("STREAMS")
-        .arg(stream.key())
-        .arg(position.to_string())
-        .query_async(conn)
-        .await?;
-    entries_of_one_stream(reply)
+}
+
+impl StreamReader {
+    /// Reads `stream` after `position`, waiting up to `longest` for entries.
+    pub fn new(config: &RedisConfig, stream: Stream, position: StreamId, longest: Duration) -> Self {
+        Self {
+            reader: EntryReader::new(config, longest),
+            stream,
+            position,
+        }
+    }
+
+    /// The next entries, at most `count`, waiting up to `block` for the first.
+    ///
+    /// # Errors
+    /// When Redis can't be asked; reading again is safe.
+    pub async fn next(&mut self, count: usize, block: Duration) -> RedisResult<Vec<Entry>> {
+        let mut command = cmd("XREAD");
+        command
+            .arg("COUNT")
+            .arg(count)
+            .arg("BLOCK")
+            .arg(block_ms(block))
+            .arg("STREAMS")
+            .arg(self.stream.key())
+            .arg(self.position.to_string());
+        let entries = self.reader.read(&command).await?;
+        self.position = entries.last().map_or(self.position, |last| last.id);
+        Ok(entries)
+    }
+}
+
+/// How long to wait, as Redis takes it: 0 would be for ever.
+pub(super) fn block_ms(block: Duration) -> u64 {
+    u64::try_from(block.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 /// Creates `group` on `stream`, from the oldest entry kept, unless it is there. Says whether it was created.

@@ -14,7 +14,7 @@ use storage_core::redis::functions::{self, Expiry};
 use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
 use storage_core::redis::lease::{self, Membership};
 use storage_core::redis::position::positions;
-use storage_core::redis::stream::{self, AGGREGATOR_ADMIN, HOT_WRITER, Stream, WARM_SYNCER};
+use storage_core::redis::stream::{self, AGGREGATOR_ADMIN, HOT_WRITER, Stream, StreamReader, WARM_SYNCER};
 use storage_core::redis::symbols::{self, VolumeDecimals};
 use storage_core::redis::{groups, hot, inspect, keys, partitions, trim};
 use storage_core::testing::redis::TestRedis;
@@ -90,7 +90,7 @@ impl Server {
             claim_after: Duration::ZERO,
             lost: &crate::LOST,
         };
-        let mut reader = GroupReader::new(Connection::blocking(&self.config(name), FIRST_SECOND), stream, options);
+        let mut reader = GroupReader::new(&self.config(name), stream, options);
         reader.read().await.unwrap();
         reader.acknowledge(&[StreamId::START]).await.unwrap();
     }
@@ -148,14 +148,13 @@ async fn hot_writer_keeps_the_hot_view_and_trims() {
     membership.release(conn, 0).await.unwrap();
     membership.leave(conn).await.unwrap();
 
-    let blocking = &mut Connection::blocking(&server.config("hot-writer"), FIRST_SECOND);
-    assert_eq!(
-        stream::read_after(blocking, Stream::Ticks(0), StreamId::START, 10, 50)
-            .await
-            .unwrap()
-            .len(),
-        1
+    let mut reader = StreamReader::new(
+        &server.config("hot-writer"),
+        Stream::Ticks(0),
+        StreamId::START,
+        FIRST_SECOND,
     );
+    assert_eq!(reader.next(10, Duration::from_millis(50)).await.unwrap().len(), 1);
     stream::range(conn, Stream::Ticks(0), StreamId::START, id, 10)
         .await
         .unwrap();

@@ -24,7 +24,7 @@ fn reader(redis: &TestRedis, consumer: &str, claim_after: Duration) -> GroupRead
         claim_after,
         lost: &crate::LOST,
     };
-    GroupReader::new(Connection::blocking(&redis.config(), options.block), STREAM, options)
+    GroupReader::new(&redis.config(), STREAM, options)
 }
 
 async fn with_entries(count: usize) -> (TestRedis, Connection) {
@@ -52,7 +52,7 @@ async fn drain(reader: &mut GroupReader) -> usize {
     let (mut read, mut quiet) = (0, 0);
     while quiet < 3 {
         let entries = reader.read().await.unwrap();
-        assert!(entries.iter().all(|entry| !entry.fields.is_empty()));
+        assert!(entries.iter().all(|entry| !entry.is_empty()));
         let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
         reader.acknowledge(&ids).await.unwrap();
         quiet = if ids.is_empty() { quiet + 1 } else { 0 };

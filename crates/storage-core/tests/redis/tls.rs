@@ -1,9 +1,12 @@
 use std::net::TcpListener;
 use std::path::Path;
+use std::time::Duration;
 
-use redis::{RedisResult, cmd};
+use redis::{RedisError, RedisResult, cmd};
 use storage_core::config::redis::RedisConfig;
+use storage_core::domain::stream_id::StreamId;
 use storage_core::redis::connection::{Connection, is_permanent, is_transient};
+use storage_core::redis::stream::{Stream, StreamReader};
 use storage_core::testing::certificates::Certificates;
 use storage_core::testing::redis::TestRedis;
 
@@ -27,8 +30,19 @@ async fn start(certificates: &Certificates, auth_clients: &str) -> (TestRedis, u
     (TestRedis::start_with(&options).await, port)
 }
 
+/// Asks on both kinds of connection, which must come to the same end.
 async fn ping(config: &RedisConfig) -> RedisResult<String> {
-    cmd("PING").query_async(&mut Connection::ordinary(config)).await
+    let wait = Duration::from_millis(10);
+    let read = StreamReader::new(config, Stream::Ticks(0), StreamId::START, wait)
+        .next(1, wait)
+        .await;
+    let answer = cmd("PING").query_async(&mut Connection::ordinary(config)).await;
+    let seen = |error: &RedisError| (error.to_string(), is_transient(error));
+    assert_eq!(
+        read.map_err(|error| seen(&error)).err(),
+        answer.as_ref().map_err(seen).err()
+    );
+    answer
 }
 
 fn trusting(url: &str, ca_file: &Path) -> RedisConfig {

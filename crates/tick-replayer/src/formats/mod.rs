@@ -164,14 +164,7 @@ impl<R: Read> Iterator for TickReader<R> {
 
 /// The tick with these fields, judged as the readers of the stream will judge it.
 fn judged<'a>(fields: impl IntoIterator<Item = (&'static str, &'a [u8])>) -> anyhow::Result<Tick> {
-    let fields = fields
-        .into_iter()
-        .map(|(name, value)| (name.into(), value.to_vec()))
-        .collect();
-    Ok(Tick::from_entry(&Entry {
-        id: StreamId::START,
-        fields,
-    })?)
+    Ok(Tick::from_entry(&Entry::new(StreamId::START, fields))?)
 }
 
 #[cfg(test)]

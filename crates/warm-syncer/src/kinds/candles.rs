@@ -305,13 +305,7 @@ mod tests {
         };
         let entry = |closed: &ClosedCandle| {
             let fields = codec::candles::entry_fields(&closed.symbol, &closed.candle);
-            Entry {
-                id: StreamId::at_ms(1),
-                fields: fields
-                    .into_iter()
-                    .map(|(name, value)| (name.into(), value.into()))
-                    .collect(),
-            }
+            Entry::new(StreamId::at_ms(1), fields)
         };
         let mut closed = item("A", 1, 1, 1, 1).row;
         assert_eq!(kind.judge(&entry(&closed)), Ok(closed.clone()));

@@ -81,7 +81,7 @@ pub(super) async fn volume_decimals<'a>(
     wanted.dedup();
     symbols::keep_decimals(connection).await?;
     let known = symbols::decimals(connection, &wanted).await?;
-    wanted.retain(|symbol| !known.contains_key(symbol));
+    wanted.retain(|symbol| !known.contains_key(*symbol));
     if !wanted.is_empty() {
         symbols::register(connection, &wanted).await?;
     }

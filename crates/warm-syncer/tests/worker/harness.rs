@@ -69,7 +69,7 @@ impl Stores {
             .unwrap();
         entries
             .into_iter()
-            .map(|entry| entry.fields.into_iter().map(field).collect::<Vec<_>>().join(" "))
+            .map(|entry| entry.fields().map(field).collect::<Vec<_>>().join(" "))
             .collect()
     }
 
@@ -115,8 +115,8 @@ impl Stores {
     }
 }
 
-fn field((name, value): (Vec<u8>, Vec<u8>)) -> String {
-    format!("{}={}", String::from_utf8_lossy(&name), String::from_utf8_lossy(&value))
+fn field((name, value): (&[u8], &[u8])) -> String {
+    format!("{}={}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
 }
 
 async fn is_drained(connection: &mut Connection, stream: Stream) -> bool {

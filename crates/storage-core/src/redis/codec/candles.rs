@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
-use serde_json::json;
+use serde::Serialize;
 
+use super::{as_text, json};
 use crate::domain::candle::Candle;
-use crate::domain::entry::{Entry, invalid};
+use crate::domain::decimal::Decimal;
+use crate::domain::entry::{Entry, invalid, parsed, required, utf8};
 use crate::domain::rejection::Rejection;
-use crate::domain::stream_id::StreamId;
+use crate::domain::stream_id::{Revision, StreamId};
 use crate::domain::symbol::Symbol;
 use crate::domain::time::{parse_rfc3339, rfc3339};
 use crate::redis::stream::Fields;
@@ -46,24 +48,45 @@ pub fn entry_fields(symbol: &Symbol, candle: &Candle) -> Fields {
     fields
 }
 
-/// The message on `candle:<TF>:<SYMBOL>`. Revisions are text: they exceed what a double holds exactly.
+/// Revisions are text: they exceed what a double holds exactly.
+#[derive(Serialize)]
+struct Message<'a> {
+    symbol: &'a str,
+    time: String,
+    open: f64,
+    high: f64,
+    low: f64,
+    close: f64,
+    #[serde(serialize_with = "as_text")]
+    volume: Decimal,
+    trades: i64,
+    first_us: i64,
+    last_us: i64,
+    #[serde(serialize_with = "as_text")]
+    revision: Revision,
+    #[serde(serialize_with = "as_text")]
+    since: Revision,
+    #[serde(rename = "final")]
+    is_final: bool,
+}
+
+/// The message on `candle:<TF>:<SYMBOL>`.
 pub fn message(symbol: &Symbol, candle: &Candle, is_final: bool) -> String {
-    json!({
-        "symbol": symbol,
-        "time": rfc3339(candle.start_us),
-        "open": candle.open,
-        "high": candle.high,
-        "low": candle.low,
-        "close": candle.close,
-        "volume": candle.volume.to_string(),
-        "trades": candle.trades,
-        "first_us": candle.first_us,
-        "last_us": candle.last_us,
-        "revision": candle.revision.to_string(),
-        "since": candle.since.to_string(),
-        "final": is_final,
+    json(&Message {
+        symbol: symbol.as_str(),
+        time: rfc3339(candle.start_us),
+        open: candle.open,
+        high: candle.high,
+        low: candle.low,
+        close: candle.close,
+        volume: candle.volume,
+        trades: candle.trades,
+        first_us: candle.first_us,
+        last_us: candle.last_us,
+        revision: candle.revision,
+        since: candle.since,
+        is_final,
     })
-    .to_string()
 }
 
 /// A candle from an entry of `stream:candles:<P>`.
@@ -82,31 +105,43 @@ pub fn decode_hash(hash: HashMap<Vec<u8>, Vec<u8>>) -> Result<Option<CandleState
     if hash.is_empty() {
         return Ok(None);
     }
-    decode(&Entry {
-        id: StreamId::START,
-        fields: hash.into_iter().collect(),
-    })
-    .map(Some)
+    decode(&Entry::new(StreamId::START, hash)).map(Some)
 }
 
-fn decode(fields: &Entry) -> Result<CandleState, Rejection> {
-    let time: String = fields.parsed("time")?;
+fn decode(entry: &Entry) -> Result<CandleState, Rejection> {
+    let [
+        time,
+        open,
+        high,
+        low,
+        close,
+        volume,
+        trades,
+        first_us,
+        last_us,
+        revision,
+        since,
+        is_final,
+    ] = entry.pick([
+        "time", "open", "high", "low", "close", "volume", "trades", "first_us", "last_us", "revision", "since", "final",
+    ]);
+    let time = utf8("time", required("time", time)?)?;
     let candle = Candle {
-        start_us: parse_rfc3339(&time).map_err(|error| invalid("time", error))?,
-        open: fields.parsed("open")?,
-        high: fields.parsed("high")?,
-        low: fields.parsed("low")?,
-        close: fields.parsed("close")?,
-        volume: fields.parsed("volume")?,
-        trades: fields.parsed("trades")?,
-        first_us: fields.parsed("first_us")?,
-        last_us: fields.parsed("last_us")?,
-        since: fields.parsed("since")?,
-        revision: fields.parsed("revision")?,
+        start_us: parse_rfc3339(time).map_err(|error| invalid("time", error))?,
+        open: parsed("open", open)?,
+        high: parsed("high", high)?,
+        low: parsed("low", low)?,
+        close: parsed("close", close)?,
+        volume: parsed("volume", volume)?,
+        trades: parsed("trades", trades)?,
+        first_us: parsed("first_us", first_us)?,
+        last_us: parsed("last_us", last_us)?,
+        since: parsed("since", since)?,
+        revision: parsed("revision", revision)?,
     };
     Ok(CandleState {
         candle,
-        is_final: fields.required("final")? == b"1",
+        is_final: required("final", is_final)? == b"1",
     })
 }
 
@@ -138,8 +173,8 @@ mod tests {
 
     #[test]
     fn hash_and_entry_read_back_as_written() {
-        let as_bytes = |fields: Fields| fields.into_iter().map(|(k, v)| (k.as_bytes().to_vec(), v.into_bytes()));
-        let hash = as_bytes(hash_fields(&candle(), false)).collect();
+        let written = hash_fields(&candle(), false).into_iter();
+        let hash = written.map(|(k, v)| (k.as_bytes().to_vec(), v.into_bytes())).collect();
         assert_eq!(
             decode_hash(hash),
             Ok(Some(CandleState {
@@ -148,10 +183,7 @@ mod tests {
             }))
         );
         let symbol: Symbol = "XRPETH".parse().unwrap();
-        let entry = Entry {
-            id: StreamId::START,
-            fields: as_bytes(entry_fields(&symbol, &candle())).collect(),
-        };
+        let entry = Entry::new(StreamId::START, entry_fields(&symbol, &candle()));
         assert_eq!(decode_entry(&entry), Ok((symbol, candle())));
         assert_eq!(decode_hash(HashMap::new()), Ok(None));
     }

@@ -32,7 +32,7 @@ pub struct DeadLetter {
 impl DeadLetter {
     /// The dead letter of `entry`, which `stream` held.
     pub fn new(stream: Stream, entry: &Entry, reason: &Rejection) -> Self {
-        let mut truncated = entry.fields.len() > MAX_FIELDS;
+        let mut truncated = entry.fields().nth(MAX_FIELDS).is_some();
         let mut text = |bytes: &[u8]| {
             let cut = &bytes[..bytes.len().min(MAX_VALUE_BYTES)];
             truncated |= cut.len() < bytes.len();
@@ -40,8 +40,7 @@ impl DeadLetter {
             String::from_utf8_lossy(cut).replace('\0', "\u{fffd}")
         };
         let fields = entry
-            .fields
-            .iter()
+            .fields()
             .take(MAX_FIELDS)
             .map(|(name, value)| (text(name), Value::String(text(value))))
             .collect();
@@ -91,14 +90,7 @@ mod tests {
     use super::*;
 
     fn entry(fields: &[(&[u8], &[u8])]) -> Entry {
-        let fields = fields
-            .iter()
-            .map(|(name, value)| (name.to_vec(), value.to_vec()))
-            .collect();
-        Entry {
-            id: "5-1".parse().unwrap(),
-            fields,
-        }
+        Entry::new("5-1".parse().unwrap(), fields.iter().copied())
     }
 
     #[test]
