@@ -10,7 +10,7 @@ const PAUSE_BEHIND: u32 = 9;
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(10);
 /// While there is more to read, the first entry of a batch is at least so old.
-const LEAST_BEHIND: Duration = Duration::from_millis(300);
+const LEAST_BEHIND: Duration = Duration::from_millis(500);
 
 /// The pace of one writer.
 #[derive(Clone, Copy, Debug)]
