@@ -1,0 +1,166 @@
+//! The stores of one measurement, and the programs that work on them.
+
+use std::time::Duration;
+
+use acceptance::pipeline::PARTITIONS;
+use acceptance::process::{Worker, command, program};
+use acceptance::redis_server::RedisServer;
+use anyhow::{Context, ensure};
+use storage_core::postgres::edition::Edition;
+use storage_core::redis::stream::Stream;
+use storage_core::testing::native::NativeServer;
+use storage_core::testing::postgres::TestDatabase;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, NoTls};
+
+/// The native server as `scripts/services` sets it up: a commit waits for the disk.
+const SETTINGS: [&str; 5] = [
+    "shared_buffers=256MB",
+    "max_wal_size=2GB",
+    "wal_level=replica",
+    "fsync=on",
+    "synchronous_commit=on",
+];
+
+/// A Redis and a database of their own, both as `aggregator-admin migrate` leaves them.
+pub(super) struct Stores {
+    pub(super) redis: RedisServer,
+    pub(super) database: TestDatabase,
+    pub(super) folder: TempDir,
+    // After the database, as fields are dropped in order.
+    _server: Option<NativeServer>,
+}
+
+impl Stores {
+    /// Apache on a native server, Community on the embedded one, which keeps all in memory.
+    pub(super) async fn start(edition: Edition) -> anyhow::Result<Self> {
+        let (server, database) = match edition {
+            Edition::Apache => {
+                let server = NativeServer::start(None, &SETTINGS).await?;
+                let server = server.context("no PostgreSQL; `scripts/services tools` installs it")?;
+                let database = TestDatabase::on(&server).await?;
+                (Some(server), database)
+            }
+            Edition::Community => {
+                let database = TestDatabase::start_empty(edition).await;
+                (
+                    None,
+                    database.context("no embedded server; `scripts/services tools` installs it")?,
+                )
+            }
+        };
+        let stores = Self {
+            redis: RedisServer::start().await?,
+            database,
+            folder: TempDir::new()?,
+            _server: server,
+        };
+        stores.admin(&["migrate"]).await?;
+        Ok(stores)
+    }
+
+    /// What the workers get: where the stores are, and nothing else that is not as by default.
+    fn environment(&self, instance: &str) -> Vec<(String, String)> {
+        let settings = [
+            ("REDIS_URL", self.redis.url()),
+            ("DATABASE_URL", self.database.url()),
+            ("METRICS_LISTEN", "127.0.0.1:0"),
+            ("STORAGE_SERVICE__INSTANCE", instance),
+        ];
+        settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    }
+
+    /// Runs aggregator-admin to its end and returns what it printed.
+    ///
+    /// # Errors
+    /// What it says when it fails.
+    pub(super) async fn admin(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        self.run("aggregator-admin", arguments).await
+    }
+
+    /// Runs one of the programs to its end and returns what it printed.
+    ///
+    /// # Errors
+    /// What it says when it fails.
+    pub(super) async fn run(&self, name: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = command(&program(name), &self.environment(name));
+        let output = command.args(arguments).output().await?;
+        ensure!(
+            output.status.success(),
+            "{name} {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Starts a worker and waits until it is ready. It ends when it is dropped.
+    pub(super) async fn worker(&self, name: &str) -> Worker {
+        let environment = self.environment(&name.replace(' ', "-"));
+        let mut worker = Worker::start(name, &["run"], &environment, self.folder.path());
+        worker.ready().await;
+        worker
+    }
+
+    /// A session with the database, for what the figures are compared with.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub(super) async fn session(&self) -> anyhow::Result<Session> {
+        let (client, connection) = tokio_postgres::connect(self.database.url(), NoTls).await?;
+        let connection = tokio::spawn(async move {
+            // What breaks it fails the query that waits for it.
+            let _ = connection.await;
+        });
+        Ok(Session { client, connection })
+    }
+
+    /// Lets go of the database. Not left to dropping, which waits for the server and would keep the runtime waiting.
+    pub(super) async fn close(self) -> anyhow::Result<()> {
+        Ok(tokio::task::spawn_blocking(move || drop(self)).await?)
+    }
+}
+
+/// A session with the database.
+pub(super) struct Session {
+    pub(super) client: Client,
+    connection: JoinHandle<()>,
+}
+
+impl Session {
+    /// Empties tables and has the server write down what is left to write, so that each measurement begins alike.
+    ///
+    /// # Errors
+    /// The database's.
+    pub(super) async fn empty(&self, tables: &str) -> anyhow::Result<()> {
+        let statements = format!("TRUNCATE {tables}; CHECKPOINT");
+        for statement in statements.split("; ") {
+            self.client.batch_execute(statement).await?;
+        }
+        Ok(())
+    }
+
+    /// The number that a query gives.
+    ///
+    /// # Errors
+    /// The database's.
+    pub(super) async fn number(&self, sql: &str) -> anyhow::Result<i64> {
+        Ok(self.client.query_one(sql, &[]).await?.try_get(0)?)
+    }
+
+    /// Ends it: the embedded server has one session, and the next client waits for this one's end.
+    pub(super) async fn close(self) {
+        drop(self.client);
+        let _ = self.connection.await;
+    }
+}
+
+/// The streams of a kind, by partition.
+pub(super) fn streams(of: fn(u16) -> Stream) -> impl Iterator<Item = Stream> {
+    (0..PARTITIONS).map(of)
+}
+
+/// Things a second.
+pub(super) fn rate(count: usize, took: Duration) -> f64 {
+    count as f64 / took.as_secs_f64()
+}
