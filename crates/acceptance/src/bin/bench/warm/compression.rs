@@ -16,7 +16,7 @@ use storage_core::postgres::queries::ticks::{self, TickRow};
 
 use super::figure;
 use super::stores::{Session, Stores};
-use crate::Bench;
+use crate::bench::Bench;
 use crate::figure::{Figure, Reach};
 
 /// Name of the variable with a folder of more real trades, and what they are called there.
@@ -37,9 +37,9 @@ const DECIMALS: u8 = 8;
 /// one symbol would mostly hold what every chunk costs, so the same trades come under the names of many symbols, each some minutes
 /// later than the one before. Trades reach Redis within 40 ms.
 pub(crate) async fn bytes(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
-    let symbols = if bench.quick { 20 } else { 100 };
+    let symbols = bench.sized(100, 20);
     let trades = trades()?;
-    let stores = Stores::start(Edition::Community).await?;
+    let stores = Stores::start(bench, Edition::Community).await?;
     let (mut candle_count, mut tick_count) = (0, 0);
     {
         let mut connection = stores.database.connect().await;
@@ -61,7 +61,6 @@ pub(crate) async fn bytes(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     let candle = before_and_after(&session, candle.0, candle.1).await?;
     let tick = before_and_after(&session, tick.0, tick.1).await?;
     session.close().await;
-    stores.close().await?;
 
     let mut goal = figure(
         "compressed candle",

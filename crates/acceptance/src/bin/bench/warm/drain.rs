@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// They start with nothing to do: the group stands at the end of the streams. Once they are ready, it is set back to their begin and
 /// one entry more, a copy of the last, wakes the readers. There the clock starts; it stops when everything is acknowledged.
 pub(super) async fn drain(
-    stores: &Stores,
+    stores: &Stores<'_>,
     session: &Session,
     of: fn(u16) -> Stream,
     copies: usize,
@@ -30,7 +30,7 @@ pub(super) async fn drain(
     }
     let mut workers = Vec::new();
     for number in 1..=copies {
-        workers.push(stores.worker(&format!("warm-syncer {number}")).await);
+        workers.push(stores.syncer(&number.to_string()).await);
     }
     session.client.batch_execute("CHECKPOINT").await?;
 
@@ -53,7 +53,7 @@ pub(super) async fn drain(
     Ok(begun.elapsed())
 }
 
-async fn set_group(stores: &Stores, stream: Stream, to: &str) -> anyhow::Result<()> {
+async fn set_group(stores: &Stores<'_>, stream: Stream, to: &str) -> anyhow::Result<()> {
     let key = format!("stream:{stream}");
     let mut command = vec!["XGROUP", "SETID", &key, WARM_SYNCER, to];
     // With this number Redis knows the lag from then on.
@@ -62,7 +62,7 @@ async fn set_group(stores: &Stores, stream: Stream, to: &str) -> anyhow::Result<
     Ok(stores.redis.ask(&command).await?)
 }
 
-async fn repeat_last(stores: &Stores, stream: Stream) -> anyhow::Result<()> {
+async fn repeat_last(stores: &Stores<'_>, stream: Stream) -> anyhow::Result<()> {
     let key = format!("stream:{stream}");
     let mut entries: Vec<(String, Vec<String>)> =
         stores.redis.ask(&["XREVRANGE", &key, "+", "-", "COUNT", "1"]).await?;

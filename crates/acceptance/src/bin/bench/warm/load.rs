@@ -183,19 +183,19 @@ async fn add(
     entries: impl Iterator<Item = (String, Fields)>,
 ) -> anyhow::Result<()> {
     let mut connection = redis.connect();
-    let mut pipeline = redis::pipe();
-    for (id, fields) in entries {
-        pipeline.cmd("XADD").arg(stream.key()).arg(id);
-        for (name, value) in &fields {
-            pipeline.arg(*name).arg(value);
+    let mut entries = entries.peekable();
+    while entries.peek().is_some() {
+        let mut pipeline = redis::pipe();
+        for (id, fields) in entries.by_ref().take(PIPELINE) {
+            pipeline.cmd("XADD").arg(stream.key()).arg(id);
+            for (name, value) in &fields {
+                pipeline.arg(*name).arg(value);
+            }
+            pipeline.ignore();
         }
-        pipeline.ignore();
-        if pipeline.len() == PIPELINE {
-            pipeline.exec_async(&mut connection).await?;
-            pipeline.clear();
-        }
+        pipeline.exec_async(&mut connection).await?;
     }
-    Ok(pipeline.exec_async(&mut connection).await?)
+    Ok(())
 }
 
 fn now_us() -> anyhow::Result<i64> {

@@ -1,15 +1,44 @@
-//! The database-side figures: warm-syncer, the rollups, and what history costs to read and to keep.
+//! The database side: warm-syncer, the rollups, and what history costs to read and to keep.
 
-pub(crate) mod compression;
+use crate::bench::Measurement;
+use crate::figure::{Figure, Reach, Samples};
+
+mod compression;
 mod drain;
 mod limit;
 mod load;
 mod python;
-pub(crate) mod rollups;
+mod rollups;
 mod stores;
-pub(crate) mod syncer;
+mod syncer;
 
-use crate::figure::{Figure, Reach};
+/// In the order in which they run.
+pub(crate) const MEASUREMENTS: &[Measurement] = &[
+    Measurement {
+        name: "warm-candles",
+        run: |bench| Box::pin(syncer::candles(bench)),
+    },
+    Measurement {
+        name: "warm-ticks",
+        run: |bench| Box::pin(syncer::ticks(bench)),
+    },
+    Measurement {
+        name: "rollups",
+        run: |bench| Box::pin(rollups::apache(bench)),
+    },
+    Measurement {
+        name: "rollups-community",
+        run: |bench| Box::pin(rollups::community(bench)),
+    },
+    Measurement {
+        name: "year",
+        run: |bench| Box::pin(rollups::year(bench)),
+    },
+    Measurement {
+        name: "compression",
+        run: |bench| Box::pin(compression::bytes(bench)),
+    },
+];
 
 /// A figure without samples yet.
 fn figure(
@@ -23,28 +52,29 @@ fn figure(
         name,
         explained,
         unit,
-        ours: Vec::new(),
+        ours: Samples::default(),
         against,
-        limit: Vec::new(),
-        ratio: Vec::new(),
+        limit: Samples::default(),
+        ratio: Samples::default(),
         reach,
+        note: None,
     }
 }
 
 impl Figure {
-    /// Adds a round, whose ratio is ours to the limit.
+    /// Adds a round, whose ratio is ours by the limit.
     fn push(&mut self, ours: f64, limit: f64) {
         self.add(ours, limit, ours / limit);
     }
 
-    /// Adds a round, whose ratio is the limit to ours: how many times faster or smaller we are.
+    /// Adds a round, whose ratio is the limit by ours: how many times faster or smaller we are.
     fn push_inverse(&mut self, ours: f64, limit: f64) {
         self.add(ours, limit, limit / ours);
     }
 
     fn add(&mut self, ours: f64, limit: f64, ratio: f64) {
-        self.ours.push(ours);
-        self.limit.push(limit);
-        self.ratio.push(ratio);
+        self.ours.0.push(ours);
+        self.limit.0.push(limit);
+        self.ratio.0.push(ratio);
     }
 }

@@ -1,38 +1,37 @@
 //! The job of warm-syncer in plain Python: `python/warm_worker.py`.
 
-use std::path::Path;
-
 use acceptance::pipeline::PARTITIONS;
-use acceptance::process::{command, project};
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use super::stores::Stores;
-use crate::Bench;
-
-/// Where the worker is, in the project.
-const WORKER: &str = "crates/acceptance/src/bin/bench/python/warm_worker.py";
+use crate::bench::Bench;
 
 /// Entries a second that it drains, `batch` of a stream in a transaction, until it has had `entries`.
 pub(super) async fn drain(
     bench: &Bench,
-    stores: &Stores,
+    stores: &Stores<'_>,
     kind: &str,
     batch: usize,
     entries: usize,
 ) -> anyhow::Result<f64> {
-    let output = command(Path::new(&bench.python), &[])
-        .arg(project().join(WORKER))
-        .args([kind, "--redis", stores.redis.url(), "--database", stores.database.url()])
-        .args(["--partitions", &PARTITIONS.to_string(), "--batch", &batch.to_string()])
-        .args(["--entries", &entries.to_string()])
-        .output()
-        .await?;
-    ensure!(
-        output.status.success(),
-        "warm_worker.py: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let [partitions, batch, entries] = [usize::from(PARTITIONS), batch, entries].map(|number| number.to_string());
+    let arguments = [
+        kind,
+        "--redis",
+        stores.redis.url(),
+        "--database",
+        stores.database.url(),
+        "--partitions",
+        &partitions,
+        "--batch",
+        &batch,
+        "--entries",
+        &entries,
+    ];
+    let worker = bench.python("warm_worker.py", &arguments)?;
+    let output = worker.wait_with_output().await?;
+    ensure!(output.status.success(), "warm_worker.py: {}", output.status);
     let result: Value = serde_json::from_slice(&output.stdout)?;
     let number = |name: &str| {
         result[name]

@@ -10,7 +10,7 @@ use storage_core::postgres::edition::Edition;
 
 use super::figure;
 use super::stores::{Session, Stores};
-use crate::Bench;
+use crate::bench::Bench;
 use crate::figure::{Figure, Reach};
 
 const LARGER: [Timeframe; 5] = [
@@ -32,8 +32,8 @@ const RUNS: usize = 5;
 /// 1. `aggregator-admin refresh --all`, from start to exit, against one `INSERT … SELECT … GROUP BY` from `candles_1m` for each
 ///    timeframe, into plain tables with the same columns and primary key;
 /// 2. the hourly candles of all symbols, read from `candles_1h` and computed from `candles_1m`, all rows to the client.
-pub(crate) async fn refresh(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
-    let minutes = if bench.quick { 200 } else { 2_000 };
+pub(crate) async fn apache(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
+    let minutes = bench.sized(2_000, 200);
     of_edition(
         bench,
         Edition::Apache,
@@ -45,8 +45,8 @@ pub(crate) async fn refresh(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
 
 /// The same on the Community edition, which keeps the larger timeframes itself. Its server is the embedded one, so there are fewer
 /// minutes.
-pub(crate) async fn refresh_community(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
-    let minutes = if bench.quick { 60 } else { 400 };
+pub(crate) async fn community(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
+    let minutes = bench.sized(400, 60);
     let names = [
         "rollups refreshed, Community",
         "hourly candles of all symbols, Community",
@@ -60,7 +60,7 @@ async fn of_edition(
     minutes: usize,
     names: [&'static str; 2],
 ) -> anyhow::Result<Vec<Figure>> {
-    let stores = Stores::start(edition).await?;
+    let stores = Stores::start(bench, edition).await?;
     fill(&stores, bench.seed, SYMBOLS, minutes).await?;
     let mut refreshed = figure(
         names[0],
@@ -104,14 +104,13 @@ async fn of_edition(
         read.push_inverse(made, computed);
         session.close().await;
     }
-    stores.close().await?;
     Ok(vec![refreshed, read])
 }
 
 /// The daily candles of one symbol over a year, read from `candles_1d` and computed from `candles_1m`, in seconds, all rows to the
 /// client. The database holds that year of the symbol, and nothing else.
 pub(crate) async fn year(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
-    let stores = Stores::start(Edition::Apache).await?;
+    let stores = Stores::start(bench, Edition::Apache).await?;
     fill(&stores, bench.seed, 1, YEAR).await?;
     let session = stores.session().await?;
     // Not by a refresh: how the days were made is another figure, and reading them shows no difference.
@@ -133,12 +132,11 @@ pub(crate) async fn year(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
         read.push_inverse(made, computed);
     }
     session.close().await;
-    stores.close().await?;
     Ok(vec![read])
 }
 
 /// Candles of `symbols` for `minutes` minutes until two days ago at midnight, in the order of time, as they come.
-async fn fill(stores: &Stores, seed: u64, symbols: usize, minutes: usize) -> anyhow::Result<()> {
+async fn fill(stores: &Stores<'_>, seed: u64, symbols: usize, minutes: usize) -> anyhow::Result<()> {
     let session = stores.session().await?;
     let seed = seed % 1_000;
     session

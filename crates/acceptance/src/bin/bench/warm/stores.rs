@@ -10,65 +10,47 @@ use storage_core::postgres::edition::Edition;
 use storage_core::redis::stream::Stream;
 use storage_core::testing::native::NativeServer;
 use storage_core::testing::postgres::TestDatabase;
-use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
-/// The native server as `scripts/services` sets it up: a commit waits for the disk.
-const SETTINGS: [&str; 5] = [
-    "shared_buffers=256MB",
-    "max_wal_size=2GB",
-    "wal_level=replica",
-    "fsync=on",
-    "synchronous_commit=on",
-];
+use crate::bench::Bench;
 
 /// A Redis and a database of their own, both as `aggregator-admin migrate` leaves them.
-pub(super) struct Stores {
+pub(super) struct Stores<'a> {
+    bench: &'a Bench,
     pub(super) redis: RedisServer,
     pub(super) database: TestDatabase,
-    pub(super) folder: TempDir,
     // After the database, as fields are dropped in order.
     _server: Option<NativeServer>,
 }
 
-impl Stores {
+impl<'a> Stores<'a> {
     /// Apache on a native server, Community on the embedded one, which keeps all in memory.
-    pub(super) async fn start(edition: Edition) -> anyhow::Result<Self> {
-        let (server, database) = match edition {
-            Edition::Apache => {
-                let server = NativeServer::start(None, &SETTINGS).await?;
-                let server = server.context("no PostgreSQL; `scripts/services tools` installs it")?;
-                let database = TestDatabase::on(&server).await?;
-                (Some(server), database)
-            }
-            Edition::Community => {
-                let database = TestDatabase::start_empty(edition).await;
-                (
-                    None,
-                    database.context("no embedded server; `scripts/services tools` installs it")?,
-                )
+    pub(super) async fn start(bench: &'a Bench, edition: Edition) -> anyhow::Result<Self> {
+        let server = match edition {
+            Edition::Apache => Some(bench.postgres().await?),
+            Edition::Community => None,
+        };
+        let database = match &server {
+            Some(server) => TestDatabase::on(server).await?,
+            None => {
+                let embedded = TestDatabase::start_empty(edition).await;
+                embedded.context("no embedded server here; run `scripts/services tools`")?
             }
         };
         let stores = Self {
+            bench,
             redis: RedisServer::start().await?,
             database,
-            folder: TempDir::new()?,
             _server: server,
         };
         stores.admin(&["migrate"]).await?;
         Ok(stores)
     }
 
-    /// What the workers get: where the stores are, and nothing else that is not as by default.
-    fn environment(&self, instance: &str) -> Vec<(String, String)> {
-        let settings = [
-            ("REDIS_URL", self.redis.url()),
-            ("DATABASE_URL", self.database.url()),
-            ("METRICS_LISTEN", "127.0.0.1:0"),
-            ("STORAGE_SERVICE__INSTANCE", instance),
-        ];
-        settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    /// What the workers get: where the stores are.
+    fn addresses(&self) -> [(&'static str, &str); 2] {
+        [("REDIS_URL", self.redis.url()), ("DATABASE_URL", self.database.url())]
     }
 
     /// Runs aggregator-admin to its end and returns what it printed.
@@ -84,7 +66,10 @@ impl Stores {
     /// # Errors
     /// What it says when it fails.
     pub(super) async fn run(&self, name: &str, arguments: &[&str]) -> anyhow::Result<String> {
-        let mut command = command(&program(name), &self.environment(name));
+        let environment = self
+            .addresses()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut command = command(&program(name), &environment);
         let output = command.args(arguments).output().await?;
         ensure!(
             output.status.success(),
@@ -94,10 +79,11 @@ impl Stores {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// Starts a worker and waits until it is ready. It ends when it is dropped.
-    pub(super) async fn worker(&self, name: &str) -> Worker {
-        let environment = self.environment(&name.replace(' ', "-"));
-        let mut worker = Worker::start(name, &["run"], &environment, self.folder.path());
+    /// Starts a copy of warm-syncer as by default, and waits until it is ready. It ends when it is dropped.
+    pub(super) async fn syncer(&self, copy: &str) -> Worker {
+        let [redis, database] = self.addresses();
+        let environment = [redis, database, ("STORAGE_SERVICE__INSTANCE", copy)];
+        let mut worker = self.bench.worker("warm-syncer", &environment);
         worker.ready().await;
         worker
     }
@@ -113,11 +99,6 @@ impl Stores {
             let _ = connection.await;
         });
         Ok(Session { client, connection })
-    }
-
-    /// Lets go of the database. Not left to dropping, which waits for the server and would keep the runtime waiting.
-    pub(super) async fn close(self) -> anyhow::Result<()> {
-        Ok(tokio::task::spawn_blocking(move || drop(self)).await?)
     }
 }
 

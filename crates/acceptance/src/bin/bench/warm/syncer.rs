@@ -11,7 +11,7 @@ use super::drain::drain;
 use super::load::{self, SYMBOLS};
 use super::stores::{Session, Stores, rate};
 use super::{figure, limit, python};
-use crate::Bench;
+use crate::bench::Bench;
 use crate::figure::{Figure, Reach};
 
 /// 1-minute candles of 500 symbols, from the streams of all partitions into `candles_1m`:
@@ -22,8 +22,8 @@ use crate::figure::{Figure, Reach};
 /// 3. the streams read once more when the table holds every row, against the first time;
 /// 4. against a plain Python worker with the same number of entries in a transaction, which drains only a part.
 pub(crate) async fn candles(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
-    let (minutes, python_entries) = if bench.quick { (200, 20_000) } else { (2_000, 200_000) };
-    let stores = Stores::start(Edition::Apache).await?;
+    let (minutes, python_entries) = bench.sized((2_000, 200_000), (200, 20_000));
+    let stores = Stores::start(bench, Edition::Apache).await?;
     let rows = load::candles(bench.seed, minutes)?;
     load::add_candles(&stores.redis, &rows).await?;
     let session = stores.session().await?;
@@ -77,7 +77,6 @@ pub(crate) async fn candles(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
         );
     }
     session.close().await;
-    stores.close().await?;
     Ok(vec![one, two, again, plain])
 }
 
@@ -86,12 +85,8 @@ pub(crate) async fn candles(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
 /// 1. against one `COPY … BINARY` of the same rows into the same empty table, ready in memory, by one connection;
 /// 2. against a plain Python worker with the same number of entries in a transaction, which drains only a part.
 pub(crate) async fn ticks(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
-    let (count, python_entries) = if bench.quick {
-        (200_000, 40_000)
-    } else {
-        (2_000_000, 200_000)
-    };
-    let stores = Stores::start(Edition::Apache).await?;
+    let (count, python_entries) = bench.sized((2_000_000, 200_000), (200_000, 40_000));
+    let stores = Stores::start(bench, Edition::Apache).await?;
     let rows = load::ticks(bench.seed, count)?;
     load::add_ticks(&stores.redis, &rows).await?;
     let session = stores.session().await?;
@@ -129,13 +124,12 @@ pub(crate) async fn ticks(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
         );
     }
     session.close().await;
-    stores.close().await?;
     Ok(vec![one, plain])
 }
 
 /// A kind of stream and the table that it goes to.
 struct Work<'a> {
-    stores: &'a Stores,
+    stores: &'a Stores<'a>,
     session: &'a Session,
     table: &'static str,
     streams: fn(u16) -> Stream,
