@@ -38,18 +38,21 @@ pub(crate) struct Bench {
     /// How often each side of a figure is measured, by turns.
     pub(crate) rounds: usize,
     pub(crate) seed: u64,
+    /// Whether all symbols are traded alike.
+    pub(crate) uniform: bool,
     /// Where the plot goes.
     pub(crate) svg: PathBuf,
     folder: TempDir,
 }
 
 impl Bench {
-    pub(crate) fn new(quick: bool, rounds: usize, seed: u64, svg: PathBuf) -> anyhow::Result<Self> {
+    pub(crate) fn new(quick: bool, rounds: usize, seed: u64, uniform: bool, svg: PathBuf) -> anyhow::Result<Self> {
         let folder = TempDir::new()?;
         Ok(Self {
             quick,
             rounds,
             seed,
+            uniform,
             svg,
             folder,
         })

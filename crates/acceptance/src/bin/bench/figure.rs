@@ -27,33 +27,18 @@ impl Samples {
     pub(crate) fn max(&self) -> f64 {
         self.0.iter().copied().fold(f64::NAN, f64::max)
     }
-
-    /// These by those, round by round.
-    pub(crate) fn per(&self, others: &Self) -> Self {
-        Self(self.0.iter().zip(&others.0).map(|(one, other)| one / other).collect())
-    }
 }
 
-/// What the median ratio must be.
+/// What the median ratio must be, or our own median.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reach {
     AtLeast(f64),
     AtMost(f64),
+    /// In the figure's own unit, whatever the limit is.
+    OursAtMost(f64),
     /// Nothing in particular.
     Reported,
-}
-
-impl Reach {
-    /// Whether `ratio` is as it must be; `None` where nothing must be, or nothing was measured.
-    pub(crate) fn reached_by(self, ratio: f64) -> Option<bool> {
-        match self {
-            _ if ratio.is_nan() => None,
-            Self::AtLeast(least) => Some(ratio >= least),
-            Self::AtMost(most) => Some(ratio <= most),
-            Self::Reported => None,
-        }
-    }
 }
 
 /// One line of the table.
@@ -72,4 +57,54 @@ pub(crate) struct Figure {
     pub(crate) reach: Reach,
     /// What a reader must know about these samples, such as why there is no limit.
     pub(crate) note: Option<String>,
+}
+
+impl Figure {
+    /// One without samples yet.
+    pub(crate) fn new(
+        name: &'static str,
+        explained: &'static str,
+        unit: &'static str,
+        against: &'static str,
+        reach: Reach,
+    ) -> Self {
+        Self {
+            name,
+            explained,
+            unit,
+            ours: Samples::default(),
+            against,
+            limit: Samples::default(),
+            ratio: Samples::default(),
+            reach,
+            note: None,
+        }
+    }
+
+    /// Adds a round, whose ratio is ours by the limit.
+    pub(crate) fn push(&mut self, ours: f64, limit: f64) {
+        self.add(ours, limit, ours / limit);
+    }
+
+    /// Adds a round, whose ratio is the limit by ours: how many times faster or smaller we are.
+    pub(crate) fn push_inverse(&mut self, ours: f64, limit: f64) {
+        self.add(ours, limit, limit / ours);
+    }
+
+    fn add(&mut self, ours: f64, limit: f64, ratio: f64) {
+        self.ours.0.push(ours);
+        self.limit.0.push(limit);
+        self.ratio.0.push(ratio);
+    }
+
+    /// Whether it is as it must be; `None` where nothing must be, or nothing was measured.
+    pub(crate) fn reached(&self) -> Option<bool> {
+        let (ours, ratio) = (self.ours.median(), self.ratio.median());
+        match self.reach {
+            Reach::AtLeast(least) => (!ratio.is_nan()).then_some(ratio >= least),
+            Reach::AtMost(most) => (!ratio.is_nan()).then_some(ratio <= most),
+            Reach::OursAtMost(most) => (!ours.is_nan()).then_some(ours <= most),
+            Reach::Reported => None,
+        }
+    }
 }

@@ -47,6 +47,9 @@ struct Options {
     /// Seed of the load
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Trade all symbols alike, which is the hardest; by Zipf's law where not given
+    #[arg(long)]
+    uniform: bool,
     /// Where every sample and the description of the machine go
     #[arg(long, value_name = "FILE", default_value = ".dev/bench/bench.json")]
     json: PathBuf,
@@ -101,7 +104,13 @@ async fn main() -> ExitCode {
 /// Runs what was chosen and shows it. Says whether all of it could be measured.
 async fn run(options: &Options, chosen: &[&Measurement]) -> anyhow::Result<bool> {
     let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 3 }).max(1);
-    let bench = Bench::new(options.quick, rounds, options.seed, options.svg.clone())?;
+    let bench = Bench::new(
+        options.quick,
+        rounds,
+        options.seed,
+        options.uniform,
+        options.svg.clone(),
+    )?;
     let mut report = Report::new(&bench).await?;
     let mut complete = true;
     for measurement in chosen {

@@ -91,9 +91,10 @@ fn row(figure: &Figure) -> [String; 8] {
         match figure.reach {
             Reach::AtLeast(least) => format!("≥ {least}"),
             Reach::AtMost(most) => format!("≤ {most}"),
+            Reach::OursAtMost(most) => format!("ours ≤ {most}"),
             Reach::Reported => "-".to_owned(),
         },
-        match figure.reach.reached_by(ratio) {
+        match figure.reached() {
             Some(true) => "yes".to_owned(),
             Some(false) => "no".to_owned(),
             None => "-".to_owned(),
