@@ -14,7 +14,6 @@ use storage_core::postgres::edition::Edition;
 use storage_core::postgres::queries::candles::{self, CandleRow};
 use storage_core::postgres::queries::ticks::{self, TickRow};
 
-use super::figure;
 use super::stores::{Session, Stores};
 use crate::bench::Bench;
 use crate::figure::{Figure, Reach};
@@ -31,11 +30,7 @@ const SHIFT_US: i64 = 7 * 60_000_000;
 /// As by default.
 const DECIMALS: u8 = 8;
 
-/// Bytes of a candle and of a tick in the history, indexes and all, on the embedded Community edition.
-///
-/// The trades are real ones of XRPETH, from `MARKET_DATA_DIR` or else the seed's, and the candles are made of them. A chunk with
-/// one symbol would mostly hold what every chunk costs, so the same trades come under the names of many symbols, each some minutes
-/// later than the one before. Trades reach Redis within 40 ms.
+/// Sizes on the embedded Community edition.
 pub(crate) async fn bytes(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     let symbols = bench.sized(100, 20);
     let trades = trades()?;
@@ -57,52 +52,46 @@ pub(crate) async fn bytes(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
         }
     }
     let session = stores.session().await?;
-    let [candle, tick] = [("candles_1m", candle_count), ("ticks", tick_count)];
-    let candle = before_and_after(&session, candle.0, candle.1).await?;
-    let tick = before_and_after(&session, tick.0, tick.1).await?;
-    session.close().await;
-
-    let mut goal = figure(
+    let mut candle = Figure::new(
         "compressed candle",
-        "bytes of a 1-minute candle of real prices in a compressed chunk",
+        "bytes of a 1-minute candle, index and all, once its chunk is compressed; the ratio says how many times smaller that is. The \
+         candles are those of real trades of XRPETH, from MARKET_DATA_DIR or else the seed's. A chunk of one symbol would mostly hold \
+         what every chunk costs, so the same trades come as those of many symbols, each some minutes after the one before. They take \
+         up to 40 ms to Redis, which their revisions show.",
         "bytes",
-        "ten bytes",
-        Reach::AtMost(1.0),
+        "before compression",
+        Reach::OursAtMost(10.0),
     );
-    goal.push(candle.1, 10.0);
-    let mut candles = figure(
-        "compressed candle, smaller by",
-        "bytes of a 1-minute candle of real prices in a compressed chunk",
+    let mut tick = Figure::new(
+        "compressed tick",
+        "bytes of one of those trades in `ticks`, as with candles.",
         "bytes",
         "before compression",
         Reach::Reported,
     );
-    candles.push_inverse(candle.1, candle.0);
-    let mut ticks = figure(
-        "compressed tick, smaller by",
-        "bytes of a real trade in a compressed chunk",
-        "bytes",
-        "before compression",
-        Reach::Reported,
-    );
-    ticks.push_inverse(tick.1, tick.0);
-    Ok(vec![goal, candles, ticks])
+    compress(&session, "candles_1m", candle_count, &mut candle).await?;
+    compress(&session, "ticks", tick_count, &mut tick).await?;
+    session.close().await;
+    Ok(vec![candle, tick])
 }
 
-/// Bytes a row before and after all chunks are compressed.
-async fn before_and_after(session: &Session, table: &str, rows: usize) -> anyhow::Result<(f64, f64)> {
-    let size = async || {
-        let bytes = session.number(&format!("SELECT hypertable_size('{table}')")).await?;
-        anyhow::Ok(bytes as f64 / rows as f64)
-    };
-    let before = size().await?;
+/// Compresses all chunks of a table, and adds bytes a row before and after to `figure`.
+async fn compress(session: &Session, table: &str, rows: usize, figure: &mut Figure) -> anyhow::Result<()> {
+    let size = format!("SELECT hypertable_size('{table}')");
+    let before = session.number(&size).await? as f64;
     session
         .client
         .batch_execute(&format!(
             "SELECT compress_chunk(chunk) FROM show_chunks('{table}') chunk"
         ))
         .await?;
-    Ok((before, size().await?))
+    let after = session.number(&size).await? as f64;
+    figure.push_inverse(after / rows as f64, before / rows as f64);
+    let chunks = session
+        .number(&format!("SELECT count(*) FROM show_chunks('{table}')"))
+        .await?;
+    figure.note = Some(format!("{rows} rows in {chunks} chunks"));
+    Ok(())
 }
 
 /// A trade as the file has it.

@@ -109,16 +109,13 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Empties tables and has the server write down what is left to write, so that each measurement begins alike.
+    /// Empties a table and has the server write down what is left to write, so that each measurement begins alike.
     ///
     /// # Errors
     /// The database's.
-    pub(super) async fn empty(&self, tables: &str) -> anyhow::Result<()> {
-        let statements = format!("TRUNCATE {tables}; CHECKPOINT");
-        for statement in statements.split("; ") {
-            self.client.batch_execute(statement).await?;
-        }
-        Ok(())
+    pub(super) async fn empty(&self, table: &str) -> anyhow::Result<()> {
+        self.client.batch_execute(&format!("TRUNCATE {table}")).await?;
+        Ok(self.client.batch_execute("CHECKPOINT").await?)
     }
 
     /// The number that a query gives.

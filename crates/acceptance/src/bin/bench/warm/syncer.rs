@@ -10,17 +10,15 @@ use storage_core::redis::stream::Stream;
 use super::drain::drain;
 use super::load::{self, SYMBOLS};
 use super::stores::{Session, Stores, rate};
-use super::{figure, limit, python};
+use super::{limit, python};
 use crate::bench::Bench;
 use crate::figure::{Figure, Reach};
 
-/// 1-minute candles of 500 symbols, from the streams of all partitions into `candles_1m`:
-///
-/// 1. against `INSERT … SELECT FROM unnest … ON CONFLICT` of the same rows in the same order, ready in memory, by one connection and
-///    a prepared statement, with a commit after each batch; the best of batches of 1,000, 5,000 and 10,000;
-/// 2. two copies of warm-syncer against the same;
-/// 3. the streams read once more when the table holds every row, against the first time;
-/// 4. against a plain Python worker with the same number of entries in a transaction, which drains only a part.
+const PYTHON: &str = "warm-syncer drains the same as `python/warm_worker.py`, which drains a part of it: redis-py with hiredis and \
+    psycopg, a consumer group, as many entries in a transaction as ours, one COPY to a staging table, one upsert and one XACK a batch. \
+    It measures itself from its first read to its last acknowledgement, and knows no dead letters and no repairs.";
+
+/// 1-minute candles of 500 symbols, from the streams of all partitions into `candles_1m`.
 pub(crate) async fn candles(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     let (minutes, python_entries) = bench.sized((2_000, 200_000), (200, 20_000));
     let stores = Stores::start(bench, Edition::Apache).await?;
@@ -36,32 +34,34 @@ pub(crate) async fn candles(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     };
     let batch = work.batch_rows("batch_rows").await?;
 
-    let mut one = figure(
-        "candles to the database",
-        "warm-syncer draining 1-minute candles into an empty table",
+    let mut one = Figure::new(
+        "warm-syncer, candles",
+        "warm-syncer drains 1-minute candles from all partitions into an empty candles_1m, from the moment its readers are woken until its \
+         group has finished. The limit is the same statement as it writes with, for the same rows in the same order, ready in memory, \
+         by one connection, committed after each batch; the best of batches of 1,000, 5,000 and 10,000.",
         "rows/s",
-        "INSERT … unnest of the same rows, best batch size, one connection",
+        "INSERT … unnest",
         Reach::AtLeast(0.85),
     );
-    let mut two = figure(
-        "candles to the database, two syncers",
-        "two copies of warm-syncer draining 1-minute candles into an empty table",
+    let mut two = Figure::new(
+        "warm-syncer, candles, two copies",
+        "two copies of warm-syncer drain the same into an empty candles_1m, against the same limit, which has one connection.",
         "rows/s",
-        "INSERT … unnest of the same rows, best batch size, one connection",
+        "INSERT … unnest",
         Reach::AtLeast(1.3),
     );
-    let mut again = figure(
-        "candles to the database, replayed",
-        "warm-syncer draining candles that the table holds already",
+    let mut again = Figure::new(
+        "warm-syncer, candles again",
+        "warm-syncer reads the same streams from their begin while candles_1m holds every row already.",
         "rows/s",
         "the first time",
         Reach::AtLeast(1.0),
     );
-    let mut plain = figure(
-        "candles to the database, Python",
-        "warm-syncer draining 1-minute candles into an empty table",
+    let mut plain = Figure::new(
+        "warm-syncer, candles, by a plain worker in Python",
+        PYTHON,
         "rows/s",
-        "a plain Python worker: consumer group, COPY to a staging table, upsert",
+        "psycopg",
         Reach::AtLeast(2.0),
     );
     for _ in 0..bench.rounds {
@@ -80,10 +80,7 @@ pub(crate) async fn candles(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     Ok(vec![one, two, again, plain])
 }
 
-/// Ticks of 500 symbols, all equally busy, from the streams of all partitions into `ticks`:
-///
-/// 1. against one `COPY … BINARY` of the same rows into the same empty table, ready in memory, by one connection;
-/// 2. against a plain Python worker with the same number of entries in a transaction, which drains only a part.
+/// Ticks of 500 symbols, all equally busy, from the streams of all partitions into `ticks`.
 pub(crate) async fn ticks(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     let (count, python_entries) = bench.sized((2_000_000, 200_000), (200_000, 40_000));
     let stores = Stores::start(bench, Edition::Apache).await?;
@@ -99,18 +96,19 @@ pub(crate) async fn ticks(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     };
     let batch = work.batch_rows("tick_batch_rows").await?;
 
-    let mut one = figure(
-        "ticks to the database",
-        "warm-syncer draining ticks into an empty table",
+    let mut one = Figure::new(
+        "warm-syncer, ticks",
+        "warm-syncer drains ticks from all partitions into an empty `ticks`, as it drains candles. The limit is one COPY … BINARY of the \
+         same rows into the same empty table with its index, ready in memory, by one connection.",
         "rows/s",
-        "COPY … BINARY of the same rows, one connection",
+        "COPY … BINARY",
         Reach::AtLeast(0.6),
     );
-    let mut plain = figure(
-        "ticks to the database, Python",
-        "warm-syncer draining ticks into an empty table",
+    let mut plain = Figure::new(
+        "warm-syncer, ticks, by a plain worker in Python",
+        PYTHON,
         "rows/s",
-        "a plain Python worker: consumer group, COPY to a staging table, upsert",
+        "psycopg",
         Reach::AtLeast(2.0),
     );
     for _ in 0..bench.rounds {
