@@ -129,14 +129,7 @@ impl Pipeline {
 
     /// What a hot-writer finds after `aggregator-admin migrate`, without a database.
     pub async fn prepare_redis(&self) {
-        let mut conn = self.redis.connect();
-        partitions::store_once(&mut conn, PARTITIONS).await.expect("partitions");
-        functions::load(&mut conn).await.expect("functions");
-        for stream in Stream::all(PARTITIONS) {
-            for group in stream.groups() {
-                create_group(&mut conn, stream, group).await.expect("a group");
-            }
-        }
+        prepare_redis(&self.redis).await;
     }
 
     /// Makes both stores ready, as an operator does.
@@ -370,6 +363,21 @@ impl Pipeline {
             let _ = writeln!(logs, "--- {}\n{}", worker.name, tail(&worker.log()));
         }
         logs
+    }
+}
+
+/// Makes a Redis as a hot-writer finds it after `aggregator-admin migrate`.
+///
+/// # Panics
+/// When Redis can't be asked.
+pub async fn prepare_redis(redis: &RedisServer) {
+    let mut conn = redis.connect();
+    partitions::store_once(&mut conn, PARTITIONS).await.expect("partitions");
+    functions::load(&mut conn).await.expect("functions");
+    for stream in Stream::all(PARTITIONS) {
+        for group in stream.groups() {
+            create_group(&mut conn, stream, group).await.expect("a group");
+        }
     }
 }
 

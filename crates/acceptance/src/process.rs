@@ -121,6 +121,14 @@ impl Worker {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Its process id.
+    ///
+    /// # Panics
+    /// When the process is gone already.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("a running worker")
+    }
+
     /// The port of its `/metrics`, which it chose and printed.
     pub async fn port(&mut self) -> u16 {
         until(&format!("the address of {}", self.name), async || {
@@ -158,8 +166,7 @@ impl Worker {
     /// # Panics
     /// When the process is gone already.
     pub fn signal(&self, signal: Signal) {
-        let id = self.child.id().expect("a running worker");
-        kill(Pid::from_raw(i32::try_from(id).expect("a process id")), signal).expect("to signal it");
+        kill(Pid::from_raw(i32::try_from(self.id()).expect("a process id")), signal).expect("to signal it");
     }
 
     /// Waits for its end.

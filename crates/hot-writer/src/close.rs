@@ -3,7 +3,8 @@
 use storage_core::domain::candle::Candle;
 use storage_core::domain::timeframe::Timeframe;
 
-use crate::fold::{Rules, Slot, SymbolState};
+use crate::fold::{Rules, SymbolState};
+use crate::frame::{Frame, Slot};
 
 /// What has changed in a symbol and must be written.
 #[derive(Debug, Default)]
@@ -41,37 +42,41 @@ impl SymbolState {
             ..Changes::default()
         };
         for (timeframe, frame) in Timeframe::ALL.into_iter().zip(&mut self.frames) {
-            let current_us = frame.last_key_value().map_or(i64::MIN, |(start_us, _)| *start_us);
-            for (start_us, slot) in frame.iter_mut() {
+            let current_us = frame.current_us().unwrap_or(i64::MIN);
+            let end_us = |slot: &Slot| slot.candle.start_us + timeframe.micros();
+            for slot in frame.slots_mut() {
                 let was_final = slot.is_final;
-                close_if_over(
-                    slot,
-                    start_us + timeframe.micros() + rules.close_grace_us,
-                    closed_until_us,
-                );
+                let close_us = end_us(slot) + rules.close_grace_us;
+                close_if_over(slot, close_us, closed_until_us);
                 changes.all_closed &= slot.is_final;
                 if std::mem::take(&mut slot.is_dirty) {
                     changes.candles.push(Change {
                         timeframe,
                         candle: slot.candle.clone(),
                         is_final: slot.is_final,
-                        is_current: *start_us == current_us,
+                        is_current: slot.candle.start_us == current_us,
                         must_send: std::mem::take(&mut slot.must_send) && timeframe == Timeframe::M1,
                         is_amendment: was_final,
                     });
                 }
             }
             let watermark_us = self.watermark_us;
-            frame.retain(|start_us, _| {
-                let keep =
-                    *start_us == current_us || rules.amendable_until_us(start_us + timeframe.micros()) > watermark_us;
+            frame.retain(|slot| {
+                let start_us = slot.candle.start_us;
+                let keep = start_us == current_us || rules.amendable_until_us(end_us(slot)) > watermark_us;
                 if !keep {
-                    changes.expired.push((timeframe, *start_us));
+                    changes.expired.push((timeframe, start_us));
                 }
                 keep
             });
         }
         changes
+    }
+
+    /// Whether nothing is open, and nothing has changed since the last write.
+    pub(crate) fn is_settled(&self) -> bool {
+        let mut slots = self.frames.iter().flat_map(Frame::slots);
+        !self.is_touched && slots.all(|slot| slot.is_final && !slot.is_dirty)
     }
 
     /// Whether the symbol has sent nothing for longer than a late tick may take.
@@ -230,7 +235,7 @@ mod tests {
         );
         let high = |timeframe: Timeframe| {
             state.frames[timeframe as usize]
-                .values()
+                .slots()
                 .map(|slot| slot.candle.high)
                 .fold(0.0, f64::max)
         };
@@ -263,7 +268,7 @@ mod tests {
         let most = Decimal::from_lots(i64::MAX.into(), 8);
         assert_eq!(state.fold(&first, most, 8, &rules()), Ok(Folded::Counted));
         assert_eq!(state.fold(&next, most, 8, &rules()), Err(LotsError::TooLarge));
-        assert_eq!(state.frames[0][&DAY_US].candle.trades, 1);
+        assert_eq!(state.frames[0].slots().next().unwrap().candle.trades, 1);
     }
 
     proptest! {

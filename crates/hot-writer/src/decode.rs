@@ -1,13 +1,18 @@
 //! From entries to ticks: judging each, and counting its quantity in lots.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use redis::RedisResult;
 use storage_core::domain::decimal::Decimal;
 use storage_core::domain::entry::Entry;
 use storage_core::domain::partition::partition_of;
 use storage_core::domain::rejection::Rejection;
 use storage_core::domain::tick::AcceptedTick;
+use storage_core::redis::connection::Connection;
 use storage_core::redis::symbols::VolumeDecimals;
+
+/// How long volume decimals are believed.
+const DECIMALS_AGE: Duration = Duration::from_secs(1);
 
 /// A tick that can be counted.
 #[derive(Debug)]
@@ -52,4 +57,59 @@ impl Admission {
             accepted,
         })
     }
+}
+
+/// Decodes a partition's entries with the volume decimals that Redis holds.
+pub(crate) struct Decoder {
+    pub(crate) admission: Admission,
+    decimals: VolumeDecimals,
+    decimals_read: Instant,
+}
+
+impl Decoder {
+    /// A decoder that knows the volume decimals of this moment.
+    ///
+    /// # Errors
+    /// When Redis can't be asked.
+    pub(crate) async fn new(admission: Admission, conn: &mut Connection) -> RedisResult<Self> {
+        Ok(Self {
+            admission,
+            decimals: VolumeDecimals::load(conn).await?,
+            decimals_read: Instant::now(),
+        })
+    }
+
+    /// Judges an entry.
+    ///
+    /// # Errors
+    /// Says why it is a dead letter.
+    pub(crate) fn decode(&self, entry: &Entry) -> Result<Countable, Rejection> {
+        self.admission.decode(entry, &self.decimals)
+    }
+
+    /// Reads the volume decimals again if they are old.
+    ///
+    /// # Errors
+    /// When Redis can't be asked.
+    pub(crate) async fn refresh(&mut self, conn: &mut Connection) -> RedisResult<()> {
+        if self.decimals_read.elapsed() >= DECIMALS_AGE {
+            self.read_decimals(conn).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the volume decimals again.
+    ///
+    /// # Errors
+    /// When Redis can't be asked.
+    pub(crate) async fn read_decimals(&mut self, conn: &mut Connection) -> RedisResult<()> {
+        self.decimals = VolumeDecimals::load(conn).await?;
+        self.decimals_read = Instant::now();
+        Ok(())
+    }
+}
+
+/// Whether a quantity did not fit its symbol's lots: the operator may just have changed them.
+pub(crate) fn does_not_fit(rejection: &Rejection) -> bool {
+    matches!(rejection, Rejection::TooFine { .. } | Rejection::TooLarge { .. })
 }

@@ -5,20 +5,30 @@
 //! an ID is remembered for at least a window and at most two.
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
+use foldhash::HashMap;
 use storage_core::domain::symbol::Symbol;
 
 /// The trade IDs of a partition's symbols within the window.
 pub(crate) struct Dedup {
     window_ms: u64,
-    symbols: HashMap<Symbol, Generations>,
+    symbols: HashMap<Symbol, Trades>,
 }
 
+/// A trade ID: as a number where it is written as numbers are (`007` is another ID than `7`), or else its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TradeId {
+    Number(u64),
+    Hash(u128),
+}
+
+/// The trade IDs of a symbol.
 #[derive(Default)]
-struct Generations {
+pub(crate) struct Trades {
+    window_ms: u64,
     begun_ms: u64,
     current: Seen,
     previous: Seen,
@@ -26,6 +36,8 @@ struct Generations {
 
 #[derive(Default)]
 struct Seen {
+    /// The range `first..=last` of numeric IDs that grew last. It may overlap others.
+    newest: Option<(u64, u64)>,
     /// Disjoint, not touching ranges `first..=last` of numeric IDs.
     ranges: BTreeMap<u64, u64>,
     hashes: HashSet<u128>,
@@ -35,46 +47,48 @@ impl Dedup {
     pub(crate) fn new(window: Duration) -> Self {
         Self {
             window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX),
-            symbols: HashMap::new(),
+            symbols: HashMap::default(),
         }
     }
 
-    /// Whether the trade was noted within the window before stream time `now_ms`.
-    pub(crate) fn knows(&self, symbol: &Symbol, trade_id: &str, now_ms: u64) -> bool {
-        self.symbols.get(symbol).is_some_and(|generations| {
-            let age_ms = now_ms.saturating_sub(generations.begun_ms);
-            age_ms < self.window_ms.saturating_mul(2) && generations.current.contains(trade_id)
-                || age_ms < self.window_ms && generations.previous.contains(trade_id)
-        })
-    }
-
-    /// Notes the trade at stream time `now_ms`.
-    pub(crate) fn note(&mut self, symbol: &Symbol, trade_id: &str, now_ms: u64) {
+    /// The trades of `symbol`.
+    pub(crate) fn of(&mut self, symbol: &Symbol) -> &mut Trades {
         let window_ms = self.window_ms;
-        let generations = match self.symbols.get_mut(symbol) {
-            Some(generations) => generations,
-            None => self.symbols.entry(symbol.clone()).or_default(),
-        };
-        generations.age(now_ms, window_ms);
-        generations.current.insert(trade_id);
+        self.symbols.entry(symbol.clone()).or_insert_with(|| Trades {
+            window_ms,
+            ..Trades::default()
+        })
     }
 
     /// Forgets the symbols of which nothing is remembered any more at stream time `now_ms`.
     pub(crate) fn forget_quiet(&mut self, now_ms: u64) {
         let keep_ms = self.window_ms.saturating_mul(2);
         self.symbols
-            .retain(|_, generations| now_ms < generations.begun_ms.saturating_add(keep_ms));
+            .retain(|_, trades| now_ms < trades.begun_ms.saturating_add(keep_ms));
     }
 }
 
-impl Generations {
-    fn age(&mut self, now_ms: u64, window_ms: u64) {
+impl Trades {
+    /// Whether the trade was noted within the window before stream time `now_ms`.
+    pub(crate) fn know(&self, id: TradeId, now_ms: u64) -> bool {
         let age_ms = now_ms.saturating_sub(self.begun_ms);
-        if age_ms < window_ms {
+        age_ms < self.window_ms.saturating_mul(2) && self.current.contains(id)
+            || age_ms < self.window_ms && self.previous.contains(id)
+    }
+
+    /// Notes the trade at stream time `now_ms`.
+    pub(crate) fn note(&mut self, id: TradeId, now_ms: u64) {
+        self.age(now_ms);
+        self.current.insert(id);
+    }
+
+    fn age(&mut self, now_ms: u64) {
+        let age_ms = now_ms.saturating_sub(self.begun_ms);
+        if age_ms < self.window_ms {
             return;
         }
         self.previous = std::mem::take(&mut self.current);
-        if age_ms >= window_ms.saturating_mul(2) {
+        if age_ms >= self.window_ms.saturating_mul(2) {
             self.previous = Seen::default();
         }
         self.begun_ms = now_ms;
@@ -82,45 +96,55 @@ impl Generations {
 }
 
 impl Seen {
-    fn contains(&self, trade_id: &str) -> bool {
-        match numeric(trade_id) {
-            Some(id) => self
-                .ranges
-                .range(..=id)
-                .next_back()
-                .is_some_and(|(_, last)| id <= *last),
-            None => self.hashes.contains(&hash(trade_id)),
+    fn contains(&self, id: TradeId) -> bool {
+        match id {
+            TradeId::Number(id) => {
+                let is_in = |(first, last): (u64, u64)| first <= id && id <= last;
+                let before = || self.ranges.range(..=id).next_back();
+                self.newest.is_some_and(is_in) || before().is_some_and(|(first, last)| is_in((*first, *last)))
+            }
+            TradeId::Hash(hash) => self.hashes.contains(&hash),
         }
     }
 
-    fn insert(&mut self, trade_id: &str) {
-        let Some(id) = numeric(trade_id) else {
-            self.hashes.insert(hash(trade_id));
-            return;
-        };
-        let before = self
-            .ranges
-            .range(..=id)
-            .next_back()
-            .map(|(first, last)| (*first, *last));
-        let joins_before = before.is_some_and(|(_, last)| last.checked_add(1) == Some(id));
-        if before.is_some_and(|(_, last)| id <= last) {
-            return;
+    fn insert(&mut self, id: TradeId) {
+        match id {
+            TradeId::Number(id) => match &mut self.newest {
+                Some((first, last)) if *first <= id && id <= *last => {}
+                Some((_, last)) if last.checked_add(1) == Some(id) => *last = id,
+                _ => {
+                    let before = self.newest.replace((id, id));
+                    before.into_iter().for_each(|range| self.keep(range));
+                }
+            },
+            TradeId::Hash(hash) => {
+                self.hashes.insert(hash);
+            }
         }
-        let after = id.checked_add(1).and_then(|next| self.ranges.remove(&next));
-        let first = match before {
-            Some((first, _)) if joins_before => first,
-            _ => id,
-        };
-        self.ranges.insert(first, after.unwrap_or(id));
+    }
+
+    /// Takes a range in among the others, in one with those that it overlaps or touches.
+    fn keep(&mut self, (mut first, mut last): (u64, u64)) {
+        while let Some((other_first, other_last)) = self.ranges.range(..=last.saturating_add(1)).next_back() {
+            if other_last.saturating_add(1) < first {
+                break;
+            }
+            (first, last) = (first.min(*other_first), last.max(*other_last));
+            let touched = *other_first;
+            self.ranges.remove(&touched);
+        }
+        self.ranges.insert(first, last);
     }
 }
 
-/// The number that the ID is, written as numbers are: `007` is another ID than `7`.
-fn numeric(trade_id: &str) -> Option<u64> {
-    let canonical = trade_id == "0"
-        || matches!(trade_id.as_bytes(), [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit));
-    if canonical { trade_id.parse().ok() } else { None }
+impl TradeId {
+    /// The ID that is written as `text`.
+    pub(crate) fn of(text: &str) -> Self {
+        let canonical =
+            text == "0" || matches!(text.as_bytes(), [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit));
+        let number = if canonical { text.parse().ok() } else { None };
+        number.map_or_else(|| Self::Hash(hash(text)), Self::Number)
+    }
 }
 
 fn hash(trade_id: &str) -> u128 {
@@ -144,8 +168,9 @@ mod tests {
 
     /// Notes the trade and says whether it was known.
     fn seen(dedup: &mut Dedup, symbol: &Symbol, id: &str, now_ms: u64) -> bool {
-        let known = dedup.knows(symbol, id, now_ms);
-        dedup.note(symbol, id, now_ms);
+        let (trades, id) = (dedup.of(symbol), TradeId::of(id));
+        let known = trades.know(id, now_ms);
+        trades.note(id, now_ms);
         known
     }
 
@@ -164,7 +189,7 @@ mod tests {
             assert!(!seen(&mut dedup, &symbol, id, 0), "{id}");
             assert!(seen(&mut dedup, &symbol, id, 50), "{id}");
         }
-        assert!(!dedup.knows(&"ETHUSDT".parse().unwrap(), "7", 50));
+        assert!(!dedup.of(&"ETHUSDT".parse().unwrap()).know(TradeId::of("7"), 50));
     }
 
     #[test]
@@ -184,7 +209,10 @@ mod tests {
         for id in (0..1_000).rev().chain(1_000..2_000) {
             assert!(!seen(&mut dedup, &symbol, &id.to_string(), 0));
         }
-        assert_eq!(dedup.symbols[&symbol].current.ranges.len(), 1);
+        let seen = &mut dedup.of(&symbol).current;
+        let newest = seen.newest.take().unwrap();
+        seen.keep(newest);
+        assert_eq!(seen.ranges.len(), 1);
     }
 
     proptest! {

@@ -3,7 +3,6 @@
 //! Every candle knows the last entry folded in (`revision`), so folding an entry again changes nothing, and it does not matter
 //! from how far back a new owner begins.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use storage_core::domain::candle::Candle;
@@ -14,6 +13,8 @@ use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::AcceptedTick;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::codec::candles::CandleState;
+
+use crate::frame::{Frame, Slot};
 
 /// How late is late, in µs of event time where not said otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -42,18 +43,6 @@ impl Rules {
     }
 }
 
-/// A candle in memory.
-#[derive(Clone, Debug)]
-pub(crate) struct Slot {
-    pub(crate) candle: Candle,
-    /// Closed: from now on it changes only by amendment.
-    pub(crate) is_final: bool,
-    /// Not written since it changed.
-    pub(crate) is_dirty: bool,
-    /// Closed or amended, and not sent since.
-    pub(crate) must_send: bool,
-}
-
 /// What became of a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Folded {
@@ -70,7 +59,7 @@ pub(crate) enum Folded {
 #[derive(Clone, Debug)]
 pub(crate) struct SymbolState {
     pub(crate) symbol: Symbol,
-    pub(crate) frames: [BTreeMap<i64, Slot>; Timeframe::ALL.len()],
+    pub(crate) frames: [Frame; Timeframe::ALL.len()],
     /// The greatest event time so far.
     pub(crate) watermark_us: i64,
     /// The stream's time of the last entry.
@@ -80,6 +69,8 @@ pub(crate) struct SymbolState {
     told_until: Revision,
     /// The newest tick by event time, when it has changed since the last write.
     pub(crate) latest: Option<AcceptedTick>,
+    /// Has been folded into since the last write.
+    pub(crate) is_touched: bool,
 }
 
 impl SymbolState {
@@ -91,6 +82,7 @@ impl SymbolState {
             last_entry_ms: 0,
             told_until: Revision::default(),
             latest: None,
+            is_touched: false,
         }
     }
 
@@ -107,18 +99,15 @@ impl SymbolState {
         self.last_entry_ms = self.last_entry_ms.max(candle.revision.stream_id().ms);
         let frame = &mut self.frames[timeframe as usize];
         let known = frame
-            .get(&candle.start_us)
+            .of_mut(timeframe, candle.start_us)
             .map(|slot| (slot.candle.revision, slot.is_final));
         if known.is_none_or(|known| known < (candle.revision, is_final)) {
-            frame.insert(
-                candle.start_us,
-                Slot {
-                    candle,
-                    is_final,
-                    is_dirty: false,
-                    must_send: false,
-                },
-            );
+            frame.insert(Slot {
+                candle,
+                is_final,
+                is_dirty: false,
+                must_send: false,
+            });
         }
     }
 
@@ -134,8 +123,7 @@ impl SymbolState {
         rules: &Rules,
     ) -> Result<Folded, LotsError> {
         let tick = &accepted.tick;
-        let minute_us = Timeframe::M1.bucket_start_us(tick.ts_us);
-        if let Some(slot) = self.frames[Timeframe::M1 as usize].get(&minute_us)
+        if let Some(slot) = self.frames[Timeframe::M1 as usize].of_mut(Timeframe::M1, tick.ts_us)
             && slot.candle.revision < accepted.revision
         {
             let volume = slot.candle.volume.checked_add(qty).ok_or(LotsError::TooLarge)?;
@@ -148,22 +136,20 @@ impl SymbolState {
         for timeframe in Timeframe::ALL {
             let counted = self.fold_into(timeframe, accepted, qty, rules);
             if timeframe == Timeframe::M1 && !counted {
-                folded = Folded::TooLate { start_us: minute_us };
+                folded = Folded::TooLate {
+                    start_us: timeframe.bucket_start_us(tick.ts_us),
+                };
             }
         }
-        if tick.ts_us >= self.watermark_us {
-            self.watermark_us = tick.ts_us;
-            self.latest = Some(accepted.clone());
-        }
+        self.watermark_us = self.watermark_us.max(tick.ts_us);
         Ok(folded)
     }
 
     /// Folds into one timeframe; `false` when the bucket can't be changed any more.
     fn fold_into(&mut self, timeframe: Timeframe, accepted: &AcceptedTick, qty: Decimal, rules: &Rules) -> bool {
         let tick = &accepted.tick;
-        let start_us = timeframe.bucket_start_us(tick.ts_us);
         let frame = &mut self.frames[timeframe as usize];
-        if let Some(slot) = frame.get_mut(&start_us) {
+        if let Some(slot) = frame.of_mut(timeframe, tick.ts_us) {
             if slot.candle.revision >= accepted.revision {
                 return true;
             }
@@ -182,26 +168,21 @@ impl SymbolState {
             slot.must_send = slot.is_final;
             return true;
         }
-        if rules.amendable_until_us(start_us + timeframe.micros()) <= self.watermark_us {
+        let candle = Candle::of_tick(timeframe, tick.ts_us, tick.price, qty, accepted.revision);
+        if rules.amendable_until_us(candle.start_us + timeframe.micros()) <= self.watermark_us {
             // Read again after a change of owner, it may be in a candle that has expired meanwhile.
             return accepted.revision <= self.told_until;
         }
-        if let Some(current) = frame.last_entry()
-            && *current.key() < start_us
-        {
+        let displaced = frame.insert(Slot {
+            candle,
+            is_final: false,
+            is_dirty: true,
+            must_send: false,
+        });
+        if let Some(displaced) = displaced {
             // It leaves `candle:current:*`, so it has to be written to where it goes.
-            current.into_mut().is_dirty = true;
+            displaced.is_dirty = true;
         }
-        let candle = Candle::of_tick(timeframe, tick.ts_us, tick.price, qty, accepted.revision);
-        frame.insert(
-            start_us,
-            Slot {
-                candle,
-                is_final: false,
-                is_dirty: true,
-                must_send: false,
-            },
-        );
         true
     }
 }

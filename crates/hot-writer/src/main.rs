@@ -1,8 +1,8 @@
 //! hot-writer: folds ticks into the hot view in Redis.
 //!
-//! The way of a tick, in the order of the modules: a copy owns partitions (`ownership`), reads their streams and decodes
-//! what it reads (`read`, `decode`), leaves out what it has seen (`dedup`), folds the rest into candles (`fold`), closes what
-//! is over (`close`), and writes the result (`write`). `signals` does the same for signals, `trim` takes away what everybody has
+//! The way of a tick, in the order of the modules: a copy owns partitions (`ownership`) and serves each (`partition`): takes up what is
+//! there (`restore`), reads the stream and decodes what it reads (`read`, `decode`), leaves out what it has seen (`dedup`), folds the
+//! rest into candles (`fold`), closes what is over (`close`), and, at its own pace (`pace`), writes the result (`write`). `signals` does the same for signals, `trim` takes away what everybody has
 //! finished.
 
 mod close;
@@ -10,9 +10,13 @@ mod config;
 mod decode;
 mod dedup;
 mod fold;
+mod frame;
 mod metrics;
 mod ownership;
+mod pace;
 mod partition;
+mod read;
+mod restore;
 mod run;
 mod signals;
 mod trim;

@@ -43,3 +43,23 @@ storage_core::define_metrics! {
     /// Entries in a batch.
     Histogram(BATCH_SIZES) BATCH_ENTRIES = "batch_entries";
 }
+
+/// What became of the ticks of a read; reported once, as a metric costs more than a fold.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) folded: u64,
+    pub(crate) duplicate: u64,
+    pub(crate) rounded: u64,
+    pub(crate) repaired: u64,
+}
+
+impl Counts {
+    /// Adds them to the metrics, with the number of entries that were read.
+    pub(crate) fn report(&self, read: usize) {
+        TICKS_READ.increment(u64::try_from(read).unwrap_or(u64::MAX));
+        TICKS_FOLDED.increment(self.folded);
+        TICKS_DUPLICATE.increment(self.duplicate);
+        TICKS_ROUNDED.increment(self.rounded);
+        TICKS_REPAIRED.increment(self.repaired);
+    }
+}

@@ -1,54 +1,61 @@
-//! Serving one partition: from reading its ticks to writing what comes of them.
+//! Serving one partition: reading its ticks and folding them, while what came of the ones before is being written.
 //!
 //! All state is built from what Redis holds, so whenever anything fails, the partition simply begins again.
 
-use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
+use foldhash::{HashMap, HashSet};
+use redis::RedisResult;
 use storage_core::domain::entry::Entry;
 use storage_core::domain::rejection::Rejection;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::symbol::Symbol;
-use storage_core::domain::timeframe::Timeframe;
-use storage_core::redis::codec::candles::CandleState;
-use storage_core::redis::codec::dead;
+use storage_core::domain::tick::AcceptedTick;
 use storage_core::redis::connection::Connection;
-use storage_core::redis::hot::{self, Term};
-use storage_core::redis::keys;
+use storage_core::redis::hot::Term;
 use storage_core::redis::position::position_of;
-use storage_core::redis::stream::{HOT_WRITER, Pages, Stream, StreamReader, create_group};
-use storage_core::redis::symbols::VolumeDecimals;
+use storage_core::redis::stream::{HOT_WRITER, Stream, StreamReader, create_group};
 use storage_core::redis::trim::now_ms;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::decode::{Admission, Countable};
-use crate::dedup::Dedup;
+use crate::decode::{Admission, Countable, Decoder, does_not_fit};
+use crate::dedup::{Dedup, TradeId};
 use crate::fold::{Folded, Rules, SymbolState};
-use crate::metrics;
-use crate::write::Writes;
+use crate::metrics::{self, Counts};
+use crate::pace::Pace;
+use crate::read::{BLOCK, Read, ReadAhead};
+use crate::restore;
+use crate::write::{Writer, Writes, Writing, Written};
 
-/// How long a read waits for ticks before quiet symbols are looked at.
-const BLOCK: Duration = Duration::from_millis(250);
-/// How long volume decimals are believed.
-const DECIMALS_AGE: Duration = Duration::from_secs(1);
+/// How many times as long as looking at all symbols takes lies at least between two looks at them.
+const QUIET_PAUSE: u32 = 10;
 
 /// A partition in service.
 pub(crate) struct Partition {
     config: Config,
-    term: Term,
-    admission: Admission,
+    decoder: Decoder,
     rules: Rules,
     conn: Connection,
-    reader: StreamReader,
-    position: StreamId,
+    writer: Writer,
     dedup: Dedup,
     symbols: HashMap<Symbol, SymbolState>,
-    /// The symbols that the index of open candles holds.
+    /// The symbols that the index of open candles holds once everything begun is written.
     indexed: HashSet<Symbol>,
-    decimals: VolumeDecimals,
-    decimals_read: Instant,
+    /// The symbols that have changed since a batch was last written.
+    touched: Vec<Symbol>,
+    /// The symbols whose latest tick was not written.
+    fresh: Vec<Symbol>,
+    /// What is written next.
+    writes: Writes,
+    pace: Pace,
+    /// The last entry that was folded.
+    position: StreamId,
+    /// When what was folded last had been read, and whether it was all that there was.
+    read: Instant,
+    is_at_end: bool,
+    quiet_due: Instant,
 }
 
 impl Partition {
@@ -75,122 +82,117 @@ impl Partition {
         let (term, open) = Term::begin(&mut conn, partition)
             .await
             .context("reading the open candles")?;
+        let admission = Admission {
+            partition,
+            partitions: config.stream.partitions,
+            max_future: config.stream.max_future,
+        };
+        let decoder = Decoder::new(admission, &mut conn)
+            .await
+            .context("reading volume decimals")?;
+        let dedup = restore::trades(&mut conn, &decoder, position, hot.dedup_window)
+            .await
+            .context("reading the trades of the dedup window")?;
+        let now = Instant::now();
         let mut partition = Self {
-            term,
-            admission: Admission {
-                partition,
-                partitions: config.stream.partitions,
-                max_future: config.stream.max_future,
-            },
             rules: Rules::new(hot.close_grace, hot.amend_window, hot.dedup_window),
-            reader: StreamReader::new(&config.redis, stream, position, BLOCK),
+            writer: Writer::new(config, partition, term),
+            decoder,
+            dedup,
+            symbols: HashMap::default(),
+            indexed: open.iter().cloned().collect(),
+            touched: Vec::new(),
+            fresh: Vec::new(),
+            writes: Writes::after(position),
+            pace: Pace::new(now),
             position,
-            dedup: Dedup::new(hot.dedup_window),
-            symbols: HashMap::new(),
-            indexed: HashSet::new(),
-            decimals: VolumeDecimals::load(&mut conn)
-                .await
-                .context("reading volume decimals")?,
-            decimals_read: Instant::now(),
+            read: now,
+            is_at_end: false,
+            quiet_due: now + BLOCK,
             conn,
             config: config.clone(),
         };
-        partition
-            .remember_trades()
-            .await
-            .context("reading the trades of the dedup window")?;
-        partition.load(open.clone()).await.context("reading the open candles")?;
-        partition.indexed = open.into_iter().collect();
+        partition.load(open).await.context("reading the open candles")?;
         Ok(partition)
     }
 
-    /// Reads, folds and writes until `token` is cancelled. A batch that has begun is finished.
+    /// Reads, folds and writes until `token` is cancelled. What was folded by then is written.
     ///
     /// # Errors
     /// When Redis can't be asked. Then the partition must be taken up again.
     pub(crate) async fn serve(&mut self, token: &CancellationToken) -> Result<()> {
-        let mut quiet_looked_at = Instant::now();
-        while !token.is_cancelled() {
-            let batch = self.config.hot.batch_entries;
-            let entries = self.reader.next(batch, BLOCK).await.context("reading ticks")?;
-            let begun = Instant::now();
-            if !entries.is_empty() {
-                metrics::TICKS_READ.increment(u64::try_from(entries.len())?);
-                metrics::BATCH_ENTRIES.record(f64::from(u32::try_from(entries.len())?));
-                self.batch(&entries).await?;
-                metrics::BATCH_SECONDS.record(begun.elapsed().as_secs_f64());
+        let stream = Stream::Ticks(self.decoder.admission.partition);
+        let reader = StreamReader::new(&self.config.redis, stream, self.position, BLOCK);
+        let mut ahead = ReadAhead::start(reader, self.config.hot.batch_entries);
+        let mut writing: Option<Writing> = None;
+        loop {
+            let waits_for_room = writing.is_some() && self.writes.are_many();
+            let is_due = writing.is_none() && self.writes.entries > 0;
+            tokio::select! {
+                biased;
+                () = token.cancelled() => break,
+                done = Writing::end(&mut writing) => self.wrote(done?),
+                read = ahead.next(), if !waits_for_room => self.take(read?).await?,
+                () = tokio::time::sleep_until(self.pace.due().into()), if is_due => {}
             }
-            if quiet_looked_at.elapsed() >= BLOCK {
-                self.close_quiet(entries.len() < batch).await?;
-                quiet_looked_at = Instant::now();
+            if writing.is_none() {
+                writing = self.begin_to_write().await?;
             }
         }
+        if writing.is_some() {
+            let done = Writing::end(&mut writing).await?;
+            self.wrote(done);
+        }
+        writing = Some(self.write(None));
+        Writing::end(&mut writing).await?;
         Ok(())
     }
 
-    async fn batch(&mut self, entries: &[Entry]) -> Result<()> {
-        let mut writes = Writes::new(self.admission.partition, self.term.clone(), &self.config.hot);
-        let decoded = self.decode(entries).await.context("reading volume decimals")?;
-        let unknown = decoded
-            .iter()
-            .flatten()
-            .map(|tick| &tick.accepted.tick.symbol)
-            .filter(|symbol| !self.symbols.contains_key(*symbol));
-        let unknown: HashSet<Symbol> = unknown.cloned().collect();
-        self.load(unknown.into_iter().collect())
+    /// Folds what was read. The latest ticks are shown at once, unless there is more to read.
+    async fn take(&mut self, read: Read) -> Result<()> {
+        let Read { entries, at } = read;
+        self.read = at;
+        self.is_at_end = entries.len() < self.config.hot.batch_entries;
+        let Some(last) = entries.last().map(|entry| entry.id) else {
+            return Ok(());
+        };
+        self.decoder
+            .refresh(&mut self.conn)
             .await
-            .context("reading candles")?;
+            .context("reading volume decimals")?;
+        self.load_unknown(&entries).await.context("reading candles")?;
 
-        let mut touched = HashSet::new();
-        for (entry, decoded) in entries.iter().zip(decoded) {
-            let folded = decoded.and_then(|tick| self.fold(&tick, &mut touched, &mut writes));
-            if let Err(reason) = folded {
-                writes.dead_letter(Stream::Ticks(self.admission.partition), entry, &reason);
+        let mut counts = Counts::default();
+        let mut are_decimals_new = false;
+        for entry in &entries {
+            let mut decoded = self.decoder.decode(entry);
+            if !are_decimals_new && decoded.as_ref().is_err_and(does_not_fit) {
+                self.decoder
+                    .read_decimals(&mut self.conn)
+                    .await
+                    .context("reading volume decimals")?;
+                are_decimals_new = true;
+                decoded = self.decoder.decode(entry);
+            }
+            if let Err(reason) = decoded.and_then(|tick| self.fold(tick, &mut counts)) {
+                let stream = Stream::Ticks(self.decoder.admission.partition);
+                self.writes.dead_letter(stream, entry, &reason);
             }
         }
-        self.collect(touched, None, &mut writes);
-        let last = entries.last().map_or(self.position, |entry| entry.id);
-        writes
-            .run(&mut self.conn, self.position, last, entries.len())
-            .await
-            .context("writing a batch")?;
+        counts.report(entries.len());
         self.position = last;
+        self.writes.read(entries.len(), last, at);
+        if self.is_at_end {
+            let latest = self.take_latest();
+            self.writer
+                .show(&mut self.conn, &latest)
+                .await
+                .context("writing the latest ticks")?;
+        }
         Ok(())
     }
 
-    /// Judges the entries. A quantity that does not fit is judged again by the decimals of this moment: the operator may just have
-    /// changed them.
-    async fn decode(&mut self, entries: &[Entry]) -> Result<Vec<Result<Countable, Rejection>>> {
-        if self.decimals_read.elapsed() >= DECIMALS_AGE {
-            self.read_decimals().await?;
-        }
-        let decode = |decimals: &VolumeDecimals| -> Vec<_> {
-            entries
-                .iter()
-                .map(|entry| self.admission.decode(entry, decimals))
-                .collect()
-        };
-        let decoded = decode(&self.decimals);
-        let unfitting = |result: &Result<Countable, Rejection>| {
-            matches!(result, Err(Rejection::TooFine { .. } | Rejection::TooLarge { .. }))
-        };
-        if !decoded.iter().any(unfitting) {
-            return Ok(decoded);
-        }
-        self.read_decimals().await?;
-        Ok(entries
-            .iter()
-            .map(|entry| self.admission.decode(entry, &self.decimals))
-            .collect())
-    }
-
-    async fn read_decimals(&mut self) -> Result<()> {
-        self.decimals = VolumeDecimals::load(&mut self.conn).await?;
-        self.decimals_read = Instant::now();
-        Ok(())
-    }
-
-    fn fold(&mut self, tick: &Countable, touched: &mut HashSet<Symbol>, writes: &mut Writes) -> Result<(), Rejection> {
+    fn fold(&mut self, tick: Countable, counts: &mut Counts) -> Result<(), Rejection> {
         let Countable {
             accepted,
             qty,
@@ -198,10 +200,11 @@ impl Partition {
             rounded,
         } = tick;
         let symbol = &accepted.tick.symbol;
-        let trade_id = accepted.dedup_id();
+        let trade_id = accepted.dedup_id().map(|id| TradeId::of(&id));
         let now_ms = accepted.revision.stream_id().ms;
-        if trade_id.as_ref().is_some_and(|id| self.dedup.knows(symbol, id, now_ms)) {
-            metrics::TICKS_DUPLICATE.increment(1);
+        let trades = trade_id.map(|id| (self.dedup.of(symbol), id));
+        if trades.as_ref().is_some_and(|(trades, id)| trades.know(*id, now_ms)) {
+            counts.duplicate += 1;
             return Ok(());
         }
         let state = self
@@ -209,157 +212,129 @@ impl Partition {
             .entry(symbol.clone())
             .or_insert_with(|| SymbolState::new(symbol.clone()));
         let folded = state
-            .fold(accepted, *qty, *decimals, &self.rules)
-            .map_err(|error| accepted.tick.lots_rejection(error, *decimals))?;
+            .fold(&accepted, qty, decimals, &self.rules)
+            .map_err(|error| accepted.tick.lots_rejection(error, decimals))?;
         // Only now: a dead letter that is requeued is not a duplicate of itself.
-        if let Some(id) = trade_id {
-            self.dedup.note(symbol, &id, now_ms);
+        if let Some((trades, id)) = trades {
+            trades.note(id, now_ms);
         }
         match folded {
-            Folded::Counted => metrics::TICKS_FOLDED.increment(1),
+            Folded::Counted => counts.folded += 1,
             Folded::TooLate { start_us } => {
-                metrics::TICKS_REPAIRED.increment(1);
-                writes.repair(symbol, start_us, accepted.revision);
+                counts.repaired += 1;
+                self.writes.repair(symbol, start_us, accepted.revision);
             }
         }
-        metrics::TICKS_ROUNDED.increment(u64::from(*rounded));
-        touched.insert(symbol.clone());
+        counts.rounded += u64::from(rounded);
+        if !std::mem::replace(&mut state.is_touched, true) {
+            self.touched.push(symbol.clone());
+        }
+        if accepted.tick.ts_us == state.watermark_us {
+            if state.latest.is_none() {
+                self.fresh.push(symbol.clone());
+            }
+            state.latest = Some(accepted);
+        }
         Ok(())
     }
 
-    /// Closes the candles of symbols that have gone quiet: until now, if the stream has been read to its end, or else until the last
-    /// entry that was read.
-    async fn close_quiet(&mut self, at_end: bool) -> Result<()> {
-        let now_ms = if at_end {
-            now_ms(&mut self.conn).await.context("reading the clock")?
+    /// Begins to write what has changed, when it is due; from time to time also what the silence of symbols has closed.
+    async fn begin_to_write(&mut self) -> Result<Option<Writing>> {
+        let now = Instant::now();
+        if now >= self.quiet_due {
+            let idle_us = self.silent_until_us().await.context("reading the clock")?;
+            let writing = self.write(Some(idle_us));
+            self.quiet_due = now + BLOCK.max(now.elapsed() * QUIET_PAUSE);
+            return Ok(Some(writing));
+        }
+        let is_due = self.writes.entries > 0 && (now >= self.pace.due() || self.writes.are_many());
+        Ok(is_due.then(|| self.write(None)))
+    }
+
+    /// Until when, in µs since 1970, it is known that nothing else came: until what was read last was read, if that was all there
+    /// was, or else until its last entry.
+    async fn silent_until_us(&mut self) -> Result<i64> {
+        let until_ms = if self.is_at_end {
+            let now_ms = now_ms(&mut self.conn).await?;
+            now_ms.saturating_sub(u64::try_from(self.read.elapsed().as_millis())?)
         } else {
             self.position.ms
         };
-        let mut writes = Writes::new(self.admission.partition, self.term.clone(), &self.config.hot);
-        let symbols: Vec<Symbol> = self.symbols.keys().cloned().collect();
-        self.collect(symbols, Some(i64::try_from(now_ms.saturating_mul(1_000))?), &mut writes);
-        self.dedup.forget_quiet(now_ms);
-        writes
-            .run(&mut self.conn, self.position, self.position, 0)
-            .await
-            .context("closing candles")
+        Ok(i64::try_from(until_ms.saturating_mul(1_000))?)
     }
 
-    /// Takes the changes of `symbols` into `writes`, and forgets the symbols that have nothing open.
-    fn collect(&mut self, symbols: impl IntoIterator<Item = Symbol>, idle_us: Option<i64>, writes: &mut Writes) {
+    /// Begins to write the changes of the touched symbols or, with `idle_us`, of all.
+    fn write(&mut self, idle_us: Option<i64>) -> Writing {
+        let mut writes = std::mem::replace(&mut self.writes, Writes::after(self.position));
+        writes.latest = self.take_latest();
+        let touched = std::mem::take(&mut self.touched);
+        let symbols = match idle_us {
+            None => touched,
+            Some(idle_us) => {
+                self.dedup
+                    .forget_quiet(u64::try_from(idle_us / 1_000).unwrap_or_default());
+                self.symbols.keys().cloned().collect()
+            }
+        };
         for symbol in symbols {
             let Some(state) = self.symbols.get_mut(&symbol) else {
                 continue;
             };
-            if let Some(latest) = state.latest.take() {
-                writes.latest(&latest);
-            }
+            state.is_touched = false;
             let changes = state.take_changes(&self.rules, idle_us);
-            writes.changes(&symbol, &changes);
             if !changes.all_closed {
                 if self.indexed.insert(symbol.clone()) {
-                    writes.opened(&symbol);
+                    writes.opened.push(symbol.clone());
                 }
             } else {
                 if self.indexed.remove(&symbol) {
-                    writes.closed(&symbol);
+                    writes.closed.push(symbol.clone());
                 }
                 if idle_us.is_some() {
-                    self.symbols.remove(&symbol);
+                    writes.settled.push(symbol.clone());
                 }
             }
+            writes.changes(&symbol, changes);
         }
-        metrics::SYMBOLS.set(
-            &self.admission.partition.to_string(),
-            f64::from(u32::try_from(self.symbols.len()).unwrap_or(u32::MAX)),
-        );
+        self.writer.begin(writes)
     }
 
-    /// Loads what Redis holds of `symbols`: their current candles and, of those that have any, the displaced ones that may still
-    /// be amended.
-    async fn load(&mut self, symbols: Vec<Symbol>) -> Result<()> {
-        let mut states: Vec<SymbolState> = symbols.into_iter().map(SymbolState::new).collect();
-        let current = |state: &SymbolState| {
-            Timeframe::ALL
-                .map(|timeframe| (timeframe, keys::candle_current(timeframe, &state.symbol)))
-                .to_vec()
-        };
-        restore(&mut self.conn, &mut states, current, SymbolState::restore_current).await?;
-        let recent = |state: &SymbolState| recent_keys(state, &self.rules);
-        restore(&mut self.conn, &mut states, recent, SymbolState::restore).await?;
+    /// The latest ticks that were not shown.
+    fn take_latest(&mut self) -> Vec<AcceptedTick> {
+        let fresh = std::mem::take(&mut self.fresh).into_iter();
+        fresh
+            .filter_map(|symbol| self.symbols.get_mut(&symbol)?.latest.take())
+            .collect()
+    }
+
+    /// Loads what Redis holds of the symbols of `entries` that are not in memory.
+    async fn load_unknown(&mut self, entries: &[Entry]) -> RedisResult<()> {
+        let names = entries.iter().filter_map(|entry| entry.optional("symbol"));
+        let names = names.filter_map(|name| std::str::from_utf8(name).ok());
+        let unknown = names.filter(|name| !self.symbols.contains_key(*name));
+        let unknown: HashSet<Symbol> = unknown.filter_map(|name| name.parse().ok()).collect();
+        self.load(unknown.into_iter().collect()).await
+    }
+
+    /// Loads what Redis holds of `symbols`.
+    async fn load(&mut self, symbols: Vec<Symbol>) -> RedisResult<()> {
+        let states = restore::states(&mut self.conn, symbols, &self.rules).await?;
         self.symbols
             .extend(states.into_iter().map(|state| (state.symbol.clone(), state)));
         Ok(())
     }
 
-    /// Notes the trades of the dedup window before the position, so that a new owner knows them. Those that became dead letters
-    /// were not counted.
-    async fn remember_trades(&mut self) -> Result<()> {
-        let window_ms = u64::try_from(self.config.hot.dedup_window.as_millis())?;
-        let from = StreamId::at_ms(self.position.ms.saturating_sub(window_ms));
-        let stream = Stream::Ticks(self.admission.partition);
-        let key = stream.key().to_string();
-        let mut dead = HashSet::new();
-        let mut letters = Pages::new(Stream::Dead, from, StreamId::END);
-        while let Some(entries) = letters.next(&mut self.conn).await? {
-            let letters = entries.iter().map(dead::decode_entry);
-            dead.extend(letters.filter(|letter| letter.stream == key).map(|letter| letter.id));
-        }
-        let mut ticks = Pages::new(stream, from, self.position);
-        while let Some(entries) = ticks.next(&mut self.conn).await? {
-            for entry in entries.iter().filter(|entry| !dead.contains(&entry.id)) {
-                if let Ok(Countable { accepted, .. }) = self.admission.decode(entry, &self.decimals)
-                    && let Some(id) = accepted.dedup_id()
-                {
-                    self.dedup.note(&accepted.tick.symbol, &id, entry.id.ms);
-                }
+    /// After a batch was written: forgets the symbols that had nothing open in it and still haven't, and paces the next one.
+    fn wrote(&mut self, written: Written) {
+        for symbol in written.settled {
+            if self.symbols.get(&symbol).is_some_and(SymbolState::is_settled) {
+                self.symbols.remove(&symbol);
             }
         }
-        Ok(())
+        self.pace.wrote(written.begun, Instant::now(), !self.is_at_end);
+        metrics::SYMBOLS.set(
+            &self.decoder.admission.partition.to_string(),
+            f64::from(u32::try_from(self.symbols.len()).unwrap_or(u32::MAX)),
+        );
     }
-}
-
-/// Reads the candles at each state's `keys` into it.
-async fn restore<K>(
-    conn: &mut Connection,
-    states: &mut [SymbolState],
-    keys: K,
-    take: impl Fn(&mut SymbolState, Timeframe, CandleState),
-) -> Result<()>
-where
-    K: Fn(&SymbolState) -> Vec<(Timeframe, keys::Key)>,
-{
-    let wanted: Vec<_> = states
-        .iter()
-        .enumerate()
-        .flat_map(|(at, state)| {
-            keys(state)
-                .into_iter()
-                .map(move |(timeframe, key)| (at, timeframe, key))
-        })
-        .collect();
-    let names: Vec<_> = wanted.iter().map(|(_, _, key)| key.clone()).collect();
-    let candles = hot::candles(conn, &names).await?;
-    for ((at, timeframe, _), candle) in wanted.iter().zip(candles) {
-        if let Some(candle) = candle {
-            take(&mut states[*at], *timeframe, candle);
-        }
-    }
-    Ok(())
-}
-
-/// The keys at which a symbol's displaced candles may be, if it has a current one.
-fn recent_keys(state: &SymbolState, rules: &Rules) -> Vec<(Timeframe, keys::Key)> {
-    let mut found = Vec::new();
-    for timeframe in Timeframe::ALL {
-        let Some(current_us) = state.frames[timeframe as usize].keys().next_back().copied() else {
-            continue;
-        };
-        let mut start_us = current_us - timeframe.micros();
-        while rules.amendable_until_us(start_us + timeframe.micros()) > state.watermark_us {
-            found.push((timeframe, keys::candle_recent(timeframe, &state.symbol, start_us)));
-            start_us -= timeframe.micros();
-        }
-    }
-    found
 }

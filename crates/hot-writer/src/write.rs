@@ -7,68 +7,97 @@
 //! Everything of one step may be repeated, and a later step follows only when the one before has succeeded.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use redis::{Pipeline, RedisResult, pipe};
+use anyhow::{Context, Result};
+use redis::{Cmd, RedisResult, pipe};
 use storage_core::domain::entry::Entry;
 use storage_core::domain::rejection::Rejection;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::AcceptedTick;
-use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::codec::{candles, dead, repairs, ticks};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions::{self, Expiry};
 use storage_core::redis::hot::{self, Term};
-use storage_core::redis::keys;
+use storage_core::redis::keys::{self, Key};
 use storage_core::redis::stream::{HOT_WRITER, Stream};
+use tokio::sync::Mutex;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::close::{Change, Changes};
-use crate::config::HotConfig;
+use crate::config::Config;
 use crate::metrics;
-
-/// The writes of one batch, by step.
-pub(crate) struct Writes {
-    partition: u16,
-    term: Term,
-    tick_ttl_ms: i64,
-    amend_ttl_ms: i64,
-    opened: Vec<Symbol>,
-    closed: Vec<Symbol>,
-    repairs: BTreeMap<(Symbol, i64), Revision>,
-    announce: Pipeline,
-    show: Pipeline,
-    finish: Pipeline,
-}
 
 /// A candle's shortest TTL, in ms.
 const MIN_CANDLE_TTL_MS: i64 = 60 * 60 * 1_000;
 /// How much longer than it may be amended a displaced candle stays, in ms.
 const RECENT_MARGIN_MS: i64 = 5 * 60 * 1_000;
+/// How many commands go to Redis at once.
+const COMMANDS_AT_ONCE: usize = 1_000;
+/// So many entries, or dead letters, are not left waiting for those before them to be written.
+const MANY_ENTRIES: usize = 1_000_000;
+const MANY_LETTERS: usize = 5_000;
+
+/// What a batch of entries leads to.
+pub(crate) struct Writes {
+    from: StreamId,
+    to: StreamId,
+    /// How many entries lie between.
+    pub(crate) entries: usize,
+    /// When the first of them had been read.
+    first_read: Option<Instant>,
+    letters: Vec<Cmd>,
+    repairs: BTreeMap<(Symbol, i64), Revision>,
+    /// The newest ticks of their symbols.
+    pub(crate) latest: Vec<AcceptedTick>,
+    candles: Vec<(Symbol, Change)>,
+    expired: Vec<Key>,
+    /// Symbols that have open candles now, and those that haven't any more.
+    pub(crate) opened: Vec<Symbol>,
+    pub(crate) closed: Vec<Symbol>,
+    /// Symbols to forget once this is written, if nothing comes in between.
+    pub(crate) settled: Vec<Symbol>,
+}
 
 impl Writes {
-    pub(crate) fn new(partition: u16, term: Term, config: &HotConfig) -> Self {
-        let millis = |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4);
+    /// A batch of the entries after `from`.
+    pub(crate) fn after(from: StreamId) -> Self {
         Self {
-            partition,
-            term,
-            tick_ttl_ms: millis(config.tick_ttl),
-            amend_ttl_ms: millis(config.close_grace + config.amend_window),
+            from,
+            to: from,
+            entries: 0,
+            first_read: None,
+            letters: Vec::new(),
+            repairs: BTreeMap::new(),
+            latest: Vec::new(),
+            candles: Vec::new(),
+            expired: Vec::new(),
             opened: Vec::new(),
             closed: Vec::new(),
-            repairs: BTreeMap::new(),
-            announce: pipe(),
-            show: pipe(),
-            finish: pipe(),
+            settled: Vec::new(),
         }
+    }
+
+    /// Notes that `count` more entries belong to the batch, the last of them `to`, which had been read at `at`.
+    pub(crate) fn read(&mut self, count: usize, to: StreamId, at: Instant) {
+        self.entries += count;
+        self.to = to;
+        self.first_read.get_or_insert(at);
+    }
+
+    /// Whether the batch has become so large that it is better written before more is read.
+    pub(crate) fn are_many(&self) -> bool {
+        self.entries >= MANY_ENTRIES || self.letters.len() >= MANY_LETTERS
     }
 
     /// An entry that can't be used.
     pub(crate) fn dead_letter(&mut self, stream: Stream, entry: &Entry, reason: &Rejection) {
         metrics::DEAD_LETTERS.increment(reason.label(), 1);
         let letter = dead::DeadLetter::new(stream, entry, reason);
-        self.announce
-            .add_command(functions::announce(Stream::Dead, &dead::entry_fields(&letter)))
-            .ignore();
+        self.letters
+            .push(functions::announce(Stream::Dead, &dead::entry_fields(&letter)));
     }
 
     /// A minute that must be computed again from the history, which holds everything up to `revision` then. One entry a batch
@@ -77,132 +106,192 @@ impl Writes {
         self.repairs.insert((symbol.clone(), start_us), revision);
     }
 
-    /// The newest tick of a symbol.
-    pub(crate) fn latest(&mut self, accepted: &AcceptedTick) {
+    /// What has changed in a symbol's candles.
+    pub(crate) fn changes(&mut self, symbol: &Symbol, changes: Changes) {
+        for (timeframe, start_us) in changes.expired {
+            self.expired.push(keys::candle_recent(timeframe, symbol, start_us));
+        }
+        for change in changes.candles {
+            if change.must_send {
+                let counter = if change.is_amendment {
+                    &metrics::CANDLES_AMENDED
+                } else {
+                    &metrics::CANDLES_CLOSED
+                };
+                counter.increment(1);
+            }
+            self.candles.push((symbol.clone(), change));
+        }
+    }
+}
+
+/// Writes the batches of one partition, one after the other.
+#[derive(Clone)]
+pub(crate) struct Writer {
+    partition: u16,
+    term: Term,
+    tick_ttl_ms: i64,
+    amend_ttl_ms: i64,
+    /// One of its own: others do not wait for a batch.
+    conn: Arc<Mutex<Connection>>,
+}
+
+impl Writer {
+    pub(crate) fn new(config: &Config, partition: u16, term: Term) -> Self {
+        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4);
+        let hot = &config.hot;
+        Self {
+            partition,
+            term,
+            tick_ttl_ms: millis(hot.tick_ttl),
+            amend_ttl_ms: millis(hot.close_grace + hot.amend_window),
+            conn: Arc::new(Mutex::new(Connection::ordinary(&config.redis))),
+        }
+    }
+
+    /// Shows the newest ticks of their symbols.
+    ///
+    /// # Errors
+    /// When Redis can't be asked.
+    pub(crate) async fn show(&self, conn: &mut Connection, latest: &[AcceptedTick]) -> RedisResult<()> {
+        execute(conn, latest.iter().map(|tick| self.latest(tick))).await
+    }
+
+    /// Begins to write a batch, after the one before has ended.
+    pub(crate) fn begin(&self, writes: Writes) -> Writing {
+        let writer = self.clone();
+        let begun = Instant::now();
+        let task = tokio::spawn(async move {
+            writer.write(&writes).await.context("writing a batch")?;
+            if let Some(first_read) = writes.first_read {
+                metrics::BATCH_ENTRIES.record(f64::from(u32::try_from(writes.entries)?));
+                metrics::BATCH_SECONDS.record(first_read.elapsed().as_secs_f64());
+            }
+            Ok(Written {
+                begun,
+                settled: writes.settled,
+            })
+        });
+        Writing(AbortOnDropHandle::new(task))
+    }
+
+    /// Writes everything and moves the position over the batch. When a step fails, what has been written by then is right, and
+    /// repeating the batch from what Redis holds completes it.
+    async fn write(&self, writes: &Writes) -> RedisResult<()> {
+        let conn = &mut *self.conn.lock().await;
+        let candles = || writes.candles.iter().map(|(symbol, change)| (symbol, change));
+        let current = candles().filter(|(_, change)| change.is_current);
+        let displaced = candles().filter(|(_, change)| !change.is_current);
+        let sent = candles().filter(|(_, change)| change.must_send);
+        let put = |(symbol, change)| self.candle(symbol, change);
+
+        let repairs = writes.repairs.iter().map(|((symbol, start_us), revision)| {
+            functions::announce(
+                Stream::Repairs,
+                &repairs::entry_fields(&repairs::Repair {
+                    symbol: symbol.clone(),
+                    start_us: *start_us,
+                    revision: *revision,
+                }),
+            )
+        });
+        let sent = sent.map(|(symbol, change)| {
+            functions::announce(
+                Stream::Candles(self.partition),
+                &candles::entry_fields(symbol, &change.candle),
+            )
+        });
+        let opened = (!writes.opened.is_empty()).then(|| self.term.opened(&writes.opened));
+        let announcements = writes.letters.iter().cloned().chain(repairs).chain(sent);
+        execute(conn, announcements.chain(displaced.map(put)).chain(opened)).await?;
+
+        let latest = writes.latest.iter().map(|tick| self.latest(tick));
+        execute(conn, latest.chain(current.map(put))).await?;
+
+        let closed = (!writes.closed.is_empty()).then(|| self.term.closed(&writes.closed));
+        let stream = Stream::Ticks(self.partition);
+        let position = (writes.entries > 0)
+            .then(|| functions::advance(stream, HOT_WRITER, writes.from, writes.to, writes.entries));
+        execute(
+            conn,
+            writes.expired.iter().map(hot::remove).chain(closed).chain(position),
+        )
+        .await
+    }
+
+    fn latest(&self, accepted: &AcceptedTick) -> Cmd {
         let symbol = &accepted.tick.symbol;
-        let channel = keys::tick_channel(symbol);
-        let message = ticks::message(accepted);
-        let fields = ticks::hash_fields(accepted);
-        let ttl = Expiry::AfterMs(self.tick_ttl_ms);
-        let put = functions::put(
+        functions::put(
             &keys::tick_latest(symbol),
             accepted.revision,
-            ttl,
-            Some((&channel, &message)),
-            &fields,
-        );
-        self.show.add_command(put).ignore();
+            Expiry::AfterMs(self.tick_ttl_ms),
+            Some((&keys::tick_channel(symbol), &ticks::message(accepted))),
+            &ticks::hash_fields(accepted),
+        )
     }
 
-    /// What has changed in a symbol's candles.
-    pub(crate) fn changes(&mut self, symbol: &Symbol, changes: &Changes) {
-        for change in &changes.candles {
-            self.candle(symbol, change);
-        }
-        for (timeframe, start_us) in &changes.expired {
-            self.finish
-                .add_command(hot::remove(&keys::candle_recent(*timeframe, symbol, *start_us)))
-                .ignore();
-        }
-    }
-
-    /// Notes that a symbol has open candles now.
-    pub(crate) fn opened(&mut self, symbol: &Symbol) {
-        self.opened.push(symbol.clone());
-    }
-
-    /// Notes that a symbol has no open candles any more.
-    pub(crate) fn closed(&mut self, symbol: &Symbol) {
-        self.closed.push(symbol.clone());
-    }
-
-    fn candle(&mut self, symbol: &Symbol, change: &Change) {
+    fn candle(&self, symbol: &Symbol, change: &Change) -> Cmd {
         let Change {
             timeframe,
             candle,
             is_final,
             ..
         } = change;
-        if change.must_send {
-            let counter = if change.is_amendment {
-                &metrics::CANDLES_AMENDED
-            } else {
-                &metrics::CANDLES_CLOSED
-            };
-            counter.increment(1);
-            let add = functions::announce(Stream::Candles(self.partition), &candles::entry_fields(symbol, candle));
-            self.announce.add_command(add).ignore();
-        }
-        let (key, ttl_ms, step) = if change.is_current {
-            (
-                keys::candle_current(*timeframe, symbol),
-                self.current_ttl_ms(*timeframe),
-                &mut self.show,
-            )
+        let (key, ttl_ms) = if change.is_current {
+            let ttl_ms = timeframe.seconds() * 1_000 + self.amend_ttl_ms;
+            (keys::candle_current(*timeframe, symbol), ttl_ms.max(MIN_CANDLE_TTL_MS))
         } else {
             let key = keys::candle_recent(*timeframe, symbol, candle.start_us);
-            (key, self.amend_ttl_ms + RECENT_MARGIN_MS, &mut self.announce)
+            (key, self.amend_ttl_ms + RECENT_MARGIN_MS)
         };
         let channel = keys::candle_channel(*timeframe, symbol);
         let message = candles::message(symbol, candle, *is_final);
-        let fields = candles::hash_fields(candle, *is_final);
-        step.add_command(functions::put(
+        functions::put(
             &key,
             candle.revision,
             Expiry::AfterMs(ttl_ms),
             Some((&channel, &message)),
-            &fields,
-        ))
-        .ignore();
+            &candles::hash_fields(candle, *is_final),
+        )
     }
+}
 
-    fn current_ttl_ms(&self, timeframe: Timeframe) -> i64 {
-        (timeframe.seconds() * 1_000 + self.amend_ttl_ms).max(MIN_CANDLE_TTL_MS)
+/// Sends commands one pipeline after the other.
+async fn execute(conn: &mut Connection, mut commands: impl Iterator<Item = Cmd>) -> RedisResult<()> {
+    loop {
+        let mut pipeline = pipe();
+        for command in commands.by_ref().take(COMMANDS_AT_ONCE) {
+            pipeline.add_command(command).ignore();
+        }
+        if pipeline.is_empty() {
+            return Ok(());
+        }
+        pipeline.exec_async(conn).await?;
     }
+}
 
-    /// Writes everything and moves the position over `count` entries, from `from` to `to`.
+/// A batch that is being written; given up when this is dropped.
+pub(crate) struct Writing(AbortOnDropHandle<Result<Written>>);
+
+/// A batch that was written.
+pub(crate) struct Written {
+    /// When that began.
+    pub(crate) begun: Instant,
+    /// See [`Writes::settled`].
+    pub(crate) settled: Vec<Symbol>,
+}
+
+impl Writing {
+    /// Waits until the batch, where there is one, is written; then there is none any more. May be dropped before it has ended.
     ///
     /// # Errors
-    /// When a step fails. What has been written by then is right, and repeating the batch from what Redis holds completes it.
-    pub(crate) async fn run(
-        mut self,
-        conn: &mut Connection,
-        from: StreamId,
-        to: StreamId,
-        count: usize,
-    ) -> RedisResult<()> {
-        for ((symbol, start_us), revision) in self.repairs {
-            let repair = repairs::Repair {
-                symbol,
-                start_us,
-                revision,
-            };
-            self.announce
-                .add_command(functions::announce(Stream::Repairs, &repairs::entry_fields(&repair)))
-                .ignore();
-        }
-        if !self.opened.is_empty() {
-            self.announce.add_command(self.term.opened(&self.opened)).ignore();
-        }
-        if !self.closed.is_empty() {
-            self.finish.add_command(self.term.closed(&self.closed)).ignore();
-        }
-        if count > 0 {
-            self.finish
-                .add_command(functions::advance(
-                    Stream::Ticks(self.partition),
-                    HOT_WRITER,
-                    from,
-                    to,
-                    count,
-                ))
-                .ignore();
-        }
-        for step in [self.announce, self.show, self.finish] {
-            if !step.is_empty() {
-                step.exec_async(conn).await?;
-            }
-        }
-        Ok(())
+    /// When Redis can't be asked.
+    pub(crate) async fn end(writing: &mut Option<Self>) -> Result<Written> {
+        let Some(Self(task)) = writing else {
+            return std::future::pending().await;
+        };
+        let written = task.await;
+        *writing = None;
+        written?
     }
 }

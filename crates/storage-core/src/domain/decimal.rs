@@ -58,6 +58,8 @@ impl Decimal {
             None => (unsigned, 0),
         };
         let mut mantissa: i128 = 0;
+        // What 64 bits hold is computed in 64 bits, which is nearly everything.
+        let mut small: u64 = 0;
         let mut fraction_digits = 0;
         let mut any_digit = false;
         let mut in_fraction = false;
@@ -65,10 +67,15 @@ impl Decimal {
             match b {
                 b'0'..=b'9' => {
                     any_digit = true;
-                    mantissa = mantissa
-                        .checked_mul(10)
-                        .and_then(|m| m.checked_add(i128::from(b - b'0')))
-                        .ok_or(InvalidDecimal::TooLong)?;
+                    if mantissa == 0 && small < u64::MAX / 10 {
+                        small = small * 10 + u64::from(b - b'0');
+                    } else {
+                        mantissa = mantissa
+                            .max(small.into())
+                            .checked_mul(10)
+                            .and_then(|m| m.checked_add(i128::from(b - b'0')))
+                            .ok_or(InvalidDecimal::TooLong)?;
+                    }
                     fraction_digits += i32::from(in_fraction);
                 }
                 b'.' if !in_fraction => in_fraction = true,
@@ -78,6 +85,7 @@ impl Decimal {
         if !any_digit {
             return Err(InvalidDecimal::Malformed);
         }
+        let mantissa = mantissa.max(small.into());
         let exponent = power - fraction_digits;
         if exponent.abs() > MAX_EXPONENT {
             return Err(InvalidDecimal::TooLong);
@@ -131,8 +139,8 @@ impl Decimal {
     }
 
     fn scaled_to(self, exponent: i32) -> Option<i128> {
-        if self.mantissa == 0 {
-            return Some(0);
+        if self.exponent == exponent || self.mantissa == 0 {
+            return Some(self.mantissa);
         }
         let shift = u32::try_from(self.exponent - exponent).ok()?;
         self.mantissa.checked_mul(power_of_ten(shift)?)

@@ -1,9 +1,10 @@
 //! [`Symbol`]: what is traded.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 /// A traded instrument: 1 to 64 characters of `A-Z a-z 0-9 . _ - /`. Cheap to clone.
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// symbol can't choose its own Redis Cluster slot.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Symbol(Arc<str>);
+pub struct Symbol(CompactString);
 
 /// A text that is not a symbol.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +51,13 @@ impl TryFrom<String> for Symbol {
 impl From<Symbol> for String {
     fn from(symbol: Symbol) -> Self {
         symbol.as_str().to_owned()
+    }
+}
+
+/// A map by symbol can be asked with its text.
+impl Borrow<str> for Symbol {
+    fn borrow(&self) -> &str {
+        self.as_str()
     }
 }
 

@@ -5,6 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use compact_str::CompactString;
+
 use super::decimal::Decimal;
 use super::entry::{Entry, integer, invalid, parsed, required, utf8};
 use super::lots::{self, Lots, LotsError};
@@ -64,7 +66,7 @@ pub struct Tick {
     /// Quantity in units; positive.
     pub qty: Decimal,
     /// The exchange's ID of the trade. Ticks without one are all distinct.
-    pub trade_id: Option<Box<str>>,
+    pub trade_id: Option<CompactString>,
     /// The taker's side, where the producer says it.
     pub side: Option<Side>,
 }
@@ -194,7 +196,7 @@ fn parse_qty(bytes: &[u8]) -> Result<Decimal, Rejection> {
     }
 }
 
-fn parse_trade_id(bytes: Option<&[u8]>) -> Result<Option<Box<str>>, Rejection> {
+fn parse_trade_id(bytes: Option<&[u8]>) -> Result<Option<CompactString>, Rejection> {
     match bytes {
         None | Some([]) => Ok(None),
         Some(bytes) if bytes.len() > MAX_TRADE_ID_BYTES => Err(invalid(

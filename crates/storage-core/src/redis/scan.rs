@@ -141,8 +141,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    type TestFields = Vec<(String, Vec<u8>)>;
+
     /// The reply of a stream with these entries, the fields of some deleted.
-    fn reply(entries: &[(u64, Option<Vec<(String, Vec<u8>)>>)]) -> Vec<u8> {
+    fn reply(entries: &[(u64, Option<TestFields>)]) -> Vec<u8> {
         let bulk = |text: &[u8]| [format!("${}\r\n", text.len()).as_bytes(), text, b"\r\n"].concat();
         let mut reply = [b"*1\r\n*2\r\n", &bulk(b"stream:ticks:0")[..]].concat();
         reply.extend(format!("*{}\r\n", entries.len()).as_bytes());
@@ -163,7 +165,7 @@ mod tests {
         reply
     }
 
-    fn fields() -> impl Strategy<Value = Vec<(String, Vec<u8>)>> {
+    fn fields() -> impl Strategy<Value = TestFields> {
         prop::collection::vec(("[a-z]{0,5}", prop::collection::vec(any::<u8>(), 0..20)), 1..4)
     }
 

@@ -79,7 +79,7 @@ pub(super) async fn volume_decimals<'a>(
     let mut wanted: Vec<&Symbol> = wanted.collect::<HashSet<_>>().into_iter().collect();
     symbols::keep_decimals(connection).await?;
     let known = symbols::decimals(connection, &wanted).await?;
-    wanted.retain(|symbol| !known.contains_key(symbol));
+    wanted.retain(|symbol| !known.contains_key(*symbol));
     if !wanted.is_empty() {
         symbols::register(connection, &wanted).await?;
     }

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
-use serde_json::json;
+use serde::Serialize;
 
+use super::{as_text, json};
 use crate::domain::candle::Candle;
+use crate::domain::decimal::Decimal;
 use crate::domain::entry::{Entry, invalid, parsed, required, utf8};
 use crate::domain::rejection::Rejection;
-use crate::domain::stream_id::StreamId;
+use crate::domain::stream_id::{Revision, StreamId};
 use crate::domain::symbol::Symbol;
 use crate::domain::time::{parse_rfc3339, rfc3339};
 use crate::redis::stream::Fields;
@@ -46,24 +48,45 @@ pub fn entry_fields(symbol: &Symbol, candle: &Candle) -> Fields {
     fields
 }
 
-/// The message on `candle:<TF>:<SYMBOL>`. Revisions are text: they exceed what a double holds exactly.
+/// Revisions are text: they exceed what a double holds exactly.
+#[derive(Serialize)]
+struct Message<'a> {
+    symbol: &'a str,
+    time: String,
+    open: f64,
+    high: f64,
+    low: f64,
+    close: f64,
+    #[serde(serialize_with = "as_text")]
+    volume: Decimal,
+    trades: i64,
+    first_us: i64,
+    last_us: i64,
+    #[serde(serialize_with = "as_text")]
+    revision: Revision,
+    #[serde(serialize_with = "as_text")]
+    since: Revision,
+    #[serde(rename = "final")]
+    is_final: bool,
+}
+
+/// The message on `candle:<TF>:<SYMBOL>`.
 pub fn message(symbol: &Symbol, candle: &Candle, is_final: bool) -> String {
-    json!({
-        "symbol": symbol,
-        "time": rfc3339(candle.start_us),
-        "open": candle.open,
-        "high": candle.high,
-        "low": candle.low,
-        "close": candle.close,
-        "volume": candle.volume.to_string(),
-        "trades": candle.trades,
-        "first_us": candle.first_us,
-        "last_us": candle.last_us,
-        "revision": candle.revision.to_string(),
-        "since": candle.since.to_string(),
-        "final": is_final,
+    json(&Message {
+        symbol: symbol.as_str(),
+        time: rfc3339(candle.start_us),
+        open: candle.open,
+        high: candle.high,
+        low: candle.low,
+        close: candle.close,
+        volume: candle.volume,
+        trades: candle.trades,
+        first_us: candle.first_us,
+        last_us: candle.last_us,
+        revision: candle.revision,
+        since: candle.since,
+        is_final,
     })
-    .to_string()
 }
 
 /// A candle from an entry of `stream:candles:<P>`.

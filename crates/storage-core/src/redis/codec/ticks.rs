@@ -2,8 +2,11 @@
 //!
 //! Reading an entry is judging it: [`AcceptedTick::from_entry`].
 
-use serde_json::json;
+use serde::Serialize;
 
+use super::{as_text, json};
+use crate::domain::decimal::Decimal;
+use crate::domain::stream_id::Revision;
 use crate::domain::tick::{AcceptedTick, Side, Tick};
 use crate::redis::stream::Fields;
 
@@ -33,17 +36,29 @@ pub fn hash_fields(accepted: &AcceptedTick) -> Fields {
     ]
 }
 
+#[derive(Serialize)]
+struct Message<'a> {
+    symbol: &'a str,
+    price: f64,
+    #[serde(serialize_with = "as_text")]
+    qty: Decimal,
+    ts_us: i64,
+    trade_id: Option<&'a str>,
+    side: Option<&'static str>,
+    #[serde(serialize_with = "as_text")]
+    revision: Revision,
+}
+
 /// The message on `tick:<SYMBOL>`.
 pub fn message(accepted: &AcceptedTick) -> String {
     let tick = &accepted.tick;
-    json!({
-        "symbol": tick.symbol,
-        "price": tick.price,
-        "qty": tick.qty.to_string(),
-        "ts_us": tick.ts_us,
-        "trade_id": tick.trade_id,
-        "side": tick.side.map(Side::as_str),
-        "revision": accepted.revision.to_string(),
+    json(&Message {
+        symbol: tick.symbol.as_str(),
+        price: tick.price,
+        qty: tick.qty,
+        ts_us: tick.ts_us,
+        trade_id: tick.trade_id.as_deref(),
+        side: tick.side.map(Side::as_str),
+        revision: accepted.revision,
     })
-    .to_string()
 }

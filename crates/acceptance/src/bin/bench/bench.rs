@@ -1,0 +1,106 @@
+//! What every measurement has: the options, and servers of its own.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::process::Stdio;
+
+use acceptance::pipeline::prepare_redis;
+use acceptance::process::{Worker, project};
+use acceptance::redis_server::RedisServer;
+use anyhow::{Context, ensure};
+use storage_core::testing::native::NativeServer;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use crate::figure::Figure;
+
+/// Settings of the native PostgreSQL, as `scripts/services` gives them: durable, unlike a server for tests.
+const POSTGRES_SETTINGS: [&str; 4] = [
+    "fsync=on",
+    "synchronous_commit=on",
+    "shared_buffers=256MB",
+    "max_wal_size=2GB",
+];
+
+/// One entry of the list of what can be measured.
+pub(crate) struct Measurement {
+    pub(crate) name: &'static str,
+    pub(crate) run: for<'a> fn(&'a Bench) -> Measured<'a>,
+}
+
+/// The figures that a measurement is about to have.
+pub(crate) type Measured<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Vec<Figure>>> + 'a>>;
+
+/// The options, and files that end with the run.
+pub(crate) struct Bench {
+    pub(crate) quick: bool,
+    /// How often each side of a figure is measured, by turns.
+    pub(crate) rounds: usize,
+    pub(crate) seed: u64,
+    /// Whether all symbols are traded alike.
+    pub(crate) uniform: bool,
+    /// Where the plot goes.
+    pub(crate) svg: PathBuf,
+    folder: TempDir,
+}
+
+impl Bench {
+    pub(crate) fn new(quick: bool, rounds: usize, seed: u64, uniform: bool, svg: PathBuf) -> anyhow::Result<Self> {
+        let folder = TempDir::new()?;
+        Ok(Self {
+            quick,
+            rounds,
+            seed,
+            uniform,
+            svg,
+            folder,
+        })
+    }
+
+    /// `full`, or `quick` under `--quick`.
+    pub(crate) fn sized<T>(&self, full: T, quick: T) -> T {
+        if self.quick { quick } else { full }
+    }
+
+    /// Where logs go.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A Redis of its own with the project's configuration (`appendonly yes`, `appendfsync everysec`), with the functions, groups
+    /// and partitions that `aggregator-admin migrate` puts there.
+    pub(crate) async fn redis(&self) -> anyhow::Result<RedisServer> {
+        let redis = RedisServer::start().await?;
+        prepare_redis(&redis).await;
+        Ok(redis)
+    }
+
+    /// A native PostgreSQL of its own that syncs its log at every commit.
+    pub(crate) async fn postgres(&self) -> anyhow::Result<NativeServer> {
+        let server = NativeServer::start(None, &POSTGRES_SETTINGS).await?;
+        server.context("no PostgreSQL here; run `scripts/services tools`")
+    }
+
+    /// Starts a worker of the release build with its default configuration, at these stores.
+    pub(crate) fn worker(&self, name: &str, environment: &[(&str, &str)]) -> Worker {
+        let usual = [("RUST_LOG", "info"), ("METRICS_LISTEN", "127.0.0.1:0")];
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let environment: Vec<_> = usual.iter().chain(environment).map(owned).collect();
+        Worker::start(name, &["run"], &environment, self.folder())
+    }
+
+    /// Starts a comparator of `python/`, in the environment that `scripts/bench` has made. Its output is for the caller to read.
+    pub(crate) fn python(&self, script: &str, arguments: &[&str]) -> anyhow::Result<Child> {
+        let python = std::env::var_os("BENCH_PYTHON").context("BENCH_PYTHON is not set; run scripts/bench")?;
+        let script = project().join("crates/acceptance/src/bin/bench/python").join(script);
+        ensure!(script.exists(), "{} is missing", script.display());
+        let mut command = Command::new(python);
+        command
+            .arg(script)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        Ok(command.kill_on_drop(true).spawn()?)
+    }
+}

@@ -1,0 +1,188 @@
+//! A bare client: commands packed by hand, replies scanned only to find their end. What is left to do by whoever talks to Redis.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::ops::Range;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+
+/// How much is read at once, in bytes.
+const CHUNK: usize = 256 * 1024;
+
+/// A connection without any client library.
+pub(crate) struct Client {
+    stream: TcpStream,
+    out: Vec<u8>,
+    /// What has been read and not taken yet begins at `taken`.
+    read: Vec<u8>,
+    taken: usize,
+    filled: usize,
+}
+
+impl Client {
+    pub(crate) fn connect(port: u16) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).context("connecting to Redis")?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(120)))?;
+        Ok(Self {
+            stream,
+            out: Vec::new(),
+            read: vec![0; CHUNK],
+            taken: 0,
+            filled: 0,
+        })
+    }
+
+    /// Packs a command; [`Client::send`] sends it.
+    pub(crate) fn pack(&mut self, parts: &[&[u8]]) {
+        let _ = write!(self.out, "*{}\r\n", parts.len());
+        for part in parts {
+            let _ = write!(self.out, "${}\r\n", part.len());
+            self.out.extend_from_slice(part);
+            self.out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// Sends what was packed.
+    pub(crate) fn send(&mut self) -> anyhow::Result<()> {
+        self.stream.write_all(&self.out)?;
+        self.out.clear();
+        Ok(())
+    }
+
+    /// Reads one reply to its end. Valid until the next one is read.
+    pub(crate) fn reply(&mut self) -> anyhow::Result<Reply<'_>> {
+        let (mut at, mut items, mut entry_header, mut last_id) = (self.taken, 1_usize, false, 0..0_usize);
+        while items > 0 {
+            let Some(end) = self.line_end(at) else {
+                let moved = self.fill()?;
+                at -= moved;
+                last_id = last_id.start.saturating_sub(moved)..last_id.end.saturating_sub(moved);
+                continue;
+            };
+            let kind = self.read[at];
+            let line = at + 1..end;
+            match kind {
+                b'*' => {
+                    let length = number(&self.read[line])?;
+                    items += usize::try_from(length).unwrap_or(0);
+                    entry_header = length == 2;
+                    at = end + 2;
+                }
+                b'$' => {
+                    let length = usize::try_from(number(&self.read[line])?).ok();
+                    let next = end + 2 + length.map_or(0, |length| length + 2);
+                    if next > self.filled {
+                        let moved = self.fill()?;
+                        at -= moved;
+                        last_id = last_id.start.saturating_sub(moved)..last_id.end.saturating_sub(moved);
+                        continue;
+                    }
+                    if entry_header {
+                        last_id = end + 2..next - 2;
+                        entry_header = false;
+                    }
+                    at = next;
+                }
+                b'-' => bail!("Redis: {}", String::from_utf8_lossy(&self.read[line])),
+                b'+' | b':' => at = end + 2,
+                other => bail!("a reply begins with {other}"),
+            }
+            items -= 1;
+        }
+        let begin = std::mem::replace(&mut self.taken, at);
+        Ok(Reply {
+            bytes: &self.read[begin..at],
+            last_id: &self.read[last_id],
+        })
+    }
+
+    /// Reads so many replies and throws them away.
+    pub(crate) fn skip(&mut self, replies: usize) -> anyhow::Result<()> {
+        for _ in 0..replies {
+            self.reply()?;
+        }
+        Ok(())
+    }
+
+    /// The replies, for somebody who reads them elsewhere.
+    pub(crate) fn replies(&self) -> std::io::Result<TcpStream> {
+        self.stream.try_clone()
+    }
+
+    /// No reply for so long is an error.
+    pub(crate) fn give_up_after(&self, patience: Duration) -> std::io::Result<()> {
+        self.stream.set_read_timeout(Some(patience))
+    }
+
+    /// Ends the connection, whoever else has it.
+    pub(crate) fn close(self) -> std::io::Result<()> {
+        self.stream.shutdown(Shutdown::Both)
+    }
+
+    fn line_end(&self, at: usize) -> Option<usize> {
+        let found = self.read[at..self.filled].iter().position(|byte| *byte == b'\r')?;
+        (at + found + 1 < self.filled).then_some(at + found)
+    }
+
+    /// Reads more. Says by how much it moved what was there towards the front.
+    fn fill(&mut self) -> anyhow::Result<usize> {
+        let moved = self.taken;
+        if moved > 0 {
+            self.read.copy_within(moved..self.filled, 0);
+            self.filled -= moved;
+            self.taken = 0;
+        }
+        if self.read.len() - self.filled < CHUNK {
+            self.read.resize(self.read.len() * 2, 0);
+        }
+        let count = self.stream.read(&mut self.read[self.filled..])?;
+        ensure!(count > 0, "Redis has closed the connection");
+        self.filled += count;
+        Ok(moved)
+    }
+}
+
+/// A reply as it came.
+pub(crate) struct Reply<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// The ID of the last entry in it, where it holds entries.
+    pub(crate) last_id: &'a [u8],
+}
+
+impl<'a> Reply<'a> {
+    /// Its strings, in order.
+    pub(crate) fn strings(&self) -> impl Iterator<Item = &'a [u8]> {
+        let (bytes, mut at) = (self.bytes, 0);
+        std::iter::from_fn(move || {
+            loop {
+                let line = line(bytes, at)?;
+                let kind = *bytes.get(at)?;
+                let length = number(&bytes[at + 1..line.end])
+                    .ok()
+                    .and_then(|length| usize::try_from(length).ok());
+                at = line.end + 2;
+                if let (b'$', Some(length)) = (kind, length) {
+                    let string = &bytes[at..at + length];
+                    at += length + 2;
+                    return Some(string);
+                }
+            }
+        })
+    }
+}
+
+fn line(bytes: &[u8], at: usize) -> Option<Range<usize>> {
+    let found = bytes.get(at..)?.iter().position(|byte| *byte == b'\r')?;
+    Some(at..at + found)
+}
+
+fn number(digits: &[u8]) -> anyhow::Result<i64> {
+    let (negative, digits) = digits.strip_prefix(b"-").map_or((false, digits), |rest| (true, rest));
+    ensure!(digits.iter().all(u8::is_ascii_digit), "a length that is none");
+    let value = digits
+        .iter()
+        .fold(0, |value, digit| value * 10 + i64::from(digit - b'0'));
+    Ok(if negative { -value } else { value })
+}

@@ -1,0 +1,100 @@
+"""What hot-writer does, as a plain worker in Python does it: redis-py with hiredis, a consumer group, one pipeline a batch.
+
+    hot_worker.py PORT PARTITIONS BATCH_ENTRIES TICKS
+
+Reads the streams of all partitions in turn, folds ticks into candles of six timeframes, writes and publishes the hashes that a
+batch has changed, hands closed minutes on, and acknowledges. Ends after TICKS ticks and prints how many seconds they took.
+"""
+
+import json
+import sys
+import time
+
+import redis
+
+TIMEFRAMES = {"1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "4h": 14_400, "1d": 86_400}
+TICK_TTL_MS = 3_600_000
+GROUP, CONSUMER = "hot-writer", "python"
+
+
+def fold(candles, changed, closed, tick, revision):
+    """Folds a tick into its symbol's candles; notes which have changed and which minutes are over."""
+    symbol = tick["symbol"]
+    ts_us, price, qty = int(tick["ts_us"]), float(tick["price"]), float(tick["qty"])
+    for name, seconds in TIMEFRAMES.items():
+        key = (name, symbol)
+        start = ts_us // 1_000_000 // seconds * seconds
+        candle = candles.get(key)
+        if candle is None or candle["time"] < start:
+            if candle is not None and name == "1m":
+                closed.append((symbol, candle))
+            candles[key] = {
+                "time": start,
+                "open": price,
+                "high": price,
+                "low": price,
+                "close": price,
+                "volume": qty,
+                "trades": 1,
+                "first_us": ts_us,
+                "last_us": ts_us,
+                "revision": revision,
+            }
+        else:
+            if price > candle["high"]:
+                candle["high"] = price
+            if price < candle["low"]:
+                candle["low"] = price
+            candle["close"] = price
+            candle["volume"] += qty
+            candle["trades"] += 1
+            candle["last_us"] = ts_us
+            candle["revision"] = revision
+        changed.add(key)
+
+
+def write(pipe, latest, candles, changed, closed, partition):
+    """Packs everything that a batch has changed."""
+    for symbol, candle in closed:
+        pipe.xadd(f"stream:candles:{partition}", {"symbol": symbol, **candle})
+    for symbol, tick in latest.items():
+        key = f"tick:latest:{symbol}"
+        pipe.hset(key, mapping=tick)
+        pipe.pexpire(key, TICK_TTL_MS)
+        pipe.publish(f"tick:{symbol}", json.dumps(tick))
+    for name, symbol in changed:
+        candle = candles[name, symbol]
+        key = f"candle:current:{name}:{symbol}"
+        pipe.hset(key, mapping=candle)
+        pipe.pexpire(key, max(TIMEFRAMES[name] * 1_000 + 602_000, TICK_TTL_MS))
+        pipe.publish(f"candle:{name}:{symbol}", json.dumps({"symbol": symbol, **candle, "final": False}))
+
+
+def main():
+    port, partitions, batch_entries, ticks = map(int, sys.argv[1:])
+    conn = redis.Redis(port=port, decode_responses=True)
+    candles, done = {}, 0
+    begun = time.perf_counter()
+    while done < ticks:
+        for partition in range(partitions):
+            stream = f"stream:ticks:{partition}"
+            reply = conn.xreadgroup(GROUP, CONSUMER, {stream: ">"}, count=batch_entries)
+            if not reply:
+                continue
+            ((_, entries),) = reply
+            latest, changed, closed = {}, set(), []
+            for entry_id, tick in entries:
+                ms, sequence = entry_id.split("-")
+                revision = int(ms) << 22 | int(sequence)
+                fold(candles, changed, closed, tick, revision)
+                tick["revision"] = revision
+                latest[tick["symbol"]] = tick
+            with conn.pipeline(transaction=False) as pipe:
+                write(pipe, latest, candles, changed, closed, partition)
+                pipe.xack(stream, GROUP, *[entry_id for entry_id, _ in entries])
+                pipe.execute()
+            done += len(entries)
+    print(time.perf_counter() - begun)
+
+
+main()
