@@ -86,6 +86,11 @@ impl SymbolState {
         }
     }
 
+    /// Whether there are any.
+    pub(crate) fn has_candles(&self) -> bool {
+        self.frames.iter().any(|frame| frame.current_us().is_some())
+    }
+
     /// Takes over a current candle that another owner has written.
     pub(crate) fn restore_current(&mut self, timeframe: Timeframe, state: CandleState) {
         self.told_until = self.told_until.max(state.candle.revision);

@@ -127,13 +127,13 @@ impl Partition {
         let mut writing: Option<Writing> = None;
         loop {
             let waits_for_room = writing.is_some() && self.writes.are_many();
-            let is_due = writing.is_none() && self.writes.entries > 0;
+            let due = self.due().filter(|_| writing.is_none());
             tokio::select! {
                 biased;
                 () = token.cancelled() => break,
                 done = Writing::end(&mut writing) => self.wrote(done?),
                 read = ahead.next(), if !waits_for_room => self.take(read?).await?,
-                () = tokio::time::sleep_until(self.pace.due().into()), if is_due => {}
+                () = tokio::time::sleep_until(due.unwrap_or(self.read).into()), if due.is_some() => {}
             }
             if writing.is_none() {
                 writing = self.begin_to_write().await?;
@@ -247,8 +247,14 @@ impl Partition {
             self.quiet_due = now + BLOCK.max(now.elapsed() * QUIET_PAUSE);
             return Ok(Some(writing));
         }
-        let is_due = self.writes.entries > 0 && (now >= self.pace.due() || self.writes.are_many());
-        Ok(is_due.then(|| self.write(None)))
+        let is_due = self.due().is_some_and(|due| due <= now);
+        Ok((is_due || self.writes.are_many()).then(|| self.write(None)))
+    }
+
+    /// When what has changed is to be written, if anything has.
+    fn due(&self) -> Option<Instant> {
+        let first_read = self.writes.first_read?;
+        Some(self.pace.due(first_read, !self.is_at_end))
     }
 
     /// Until when, in µs since 1970, it is known that nothing else came: until what was read last was read, if that was all there

@@ -1,5 +1,6 @@
 //! What a new owner finds in Redis: candles that others have written, and the trades of the dedup window.
 
+use std::borrow::BorrowMut;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -28,21 +29,33 @@ pub(crate) async fn states(
     rules: &Rules,
 ) -> RedisResult<Vec<SymbolState>> {
     let mut states: Vec<SymbolState> = symbols.into_iter().map(SymbolState::new).collect();
-    let current = |state: &SymbolState| {
-        Timeframe::ALL
-            .map(|timeframe| (timeframe, keys::candle_current(timeframe, &state.symbol)))
-            .to_vec()
+    let current = |timeframes: &'static [Timeframe]| {
+        move |state: &SymbolState| {
+            let key = |timeframe: &Timeframe| (*timeframe, keys::candle_current(*timeframe, &state.symbol));
+            timeframes.iter().map(key).collect()
+        }
     };
-    restore(conn, &mut states, current, SymbolState::restore_current).await?;
+    // Whoever has any candle has the largest: every tick renews it, and none outlives it. So a symbol's first tick ever costs one read.
+    let [smaller @ .., largest] = &Timeframe::ALL;
+    restore(
+        conn,
+        &mut states,
+        current(std::slice::from_ref(largest)),
+        SymbolState::restore_current,
+    )
+    .await?;
+    let known = states.iter_mut().filter(|state| state.has_candles());
+    let mut known: Vec<&mut SymbolState> = known.collect();
+    restore(conn, &mut known, current(smaller), SymbolState::restore_current).await?;
     let recent = |state: &SymbolState| recent_keys(state, rules);
-    restore(conn, &mut states, recent, SymbolState::restore).await?;
+    restore(conn, &mut known, recent, SymbolState::restore).await?;
     Ok(states)
 }
 
 /// Reads the candles at each state's `keys` into it.
-async fn restore<K>(
+async fn restore<K, S: BorrowMut<SymbolState>>(
     conn: &mut Connection,
-    states: &mut [SymbolState],
+    states: &mut [S],
     keys: K,
     take: impl Fn(&mut SymbolState, Timeframe, CandleState),
 ) -> RedisResult<()>
@@ -53,7 +66,7 @@ where
         .iter()
         .enumerate()
         .flat_map(|(at, state)| {
-            keys(state)
+            keys(state.borrow())
                 .into_iter()
                 .map(move |(timeframe, key)| (at, timeframe, key))
         })
@@ -62,7 +75,7 @@ where
     let candles = hot::candles(conn, &names).await?;
     for ((at, timeframe, _), candle) in wanted.iter().zip(candles) {
         if let Some(candle) = candle {
-            take(&mut states[*at], *timeframe, candle);
+            take(states[*at].borrow_mut(), *timeframe, candle);
         }
     }
     Ok(())

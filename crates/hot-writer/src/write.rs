@@ -45,9 +45,9 @@ pub(crate) struct Writes {
     from: StreamId,
     to: StreamId,
     /// How many entries lie between.
-    pub(crate) entries: usize,
+    entries: usize,
     /// When the first of them had been read.
-    first_read: Option<Instant>,
+    pub(crate) first_read: Option<Instant>,
     letters: Vec<Cmd>,
     repairs: BTreeMap<(Symbol, i64), Revision>,
     /// The newest ticks of their symbols.

@@ -21,6 +21,7 @@ pub(crate) struct Report {
     quick: bool,
     rounds: usize,
     seed: u64,
+    uniform: bool,
     pub(crate) figures: Vec<Figure>,
 }
 
@@ -31,6 +32,7 @@ impl Report {
             quick: bench.quick,
             rounds: bench.rounds,
             seed: bench.seed,
+            uniform: bench.uniform,
             figures: Vec::new(),
         })
     }

@@ -116,9 +116,9 @@ impl Client {
         self.stream.set_read_timeout(Some(patience))
     }
 
-    /// Ends the connection, whoever else has it.
+    /// Ends the connection once Redis has taken everything that was sent.
     pub(crate) fn close(self) -> std::io::Result<()> {
-        self.stream.shutdown(Shutdown::Both)
+        self.stream.shutdown(Shutdown::Write)
     }
 
     fn line_end(&self, at: usize) -> Option<usize> {

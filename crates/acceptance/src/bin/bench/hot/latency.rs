@@ -25,10 +25,11 @@ const WARM_UP: Duration = Duration::from_secs(1);
 /// After no message for so long there will be none.
 const QUIET: Duration = Duration::from_secs(2);
 
-const EXPLAINED: &str = "20 ticks of 500 symbols every millisecond, XADDed by one producer, which notes the time at which it writes each; a \
-    subscriber of `tick:*` on a connection of its own notes when a message is there. A tick's time is that from its XADD to the first \
-    message of its symbol with its trade ID or a later one: under load a channel gets the newest state of each flush. The limit is one bare \
-    client that XREADs all streams and PUBLISHes every tick, with the same producer and subscriber. The first second is not counted.";
+const EXPLAINED: &str = "20 ticks of 500 symbols every millisecond, XADDed by one producer, which notes the time at which it writes \
+    each; a subscriber of `tick:*` on a connection of its own notes when a message is there. A tick's time is that from its XADD \
+    to the first message of its symbol with its trade ID or a later one: under load a channel gets the newest state of \
+    each flush. The limit is one bare client that XREADs all streams and PUBLISHes every tick, with the same producer and \
+    subscriber. The first second is not counted.";
 
 /// A tick that was sent or told of: its symbol by rank, its trade ID, and when.
 type Event = (usize, u64, Instant);

@@ -5,10 +5,10 @@ use super::throughput::{SYMBOLS, round};
 use crate::bench::Bench;
 use crate::figure::{Figure, Reach};
 
-const TICKS_EXPLAINED: &str = "Time of hot-writer to empty streams of more and more ticks of 500 symbols; per tick at the most ticks, by that \
-    at 100,000. Cost that grows as ticks do stays at 1. The plot shows all points, and the bare client's.";
-const SYMBOLS_EXPLAINED: &str = "Time of hot-writer to empty streams of the same ticks of more and more symbols; at 100,000 symbols, by that at \
-    10. The plot shows all points, and the bare client's.";
+const TICKS_EXPLAINED: &str = "Time of hot-writer to empty streams of more and more ticks of 500 symbols; per tick at the most ticks, by \
+    that at 100,000. Cost that grows as ticks do stays at 1. The plot shows all points, and the bare client's.";
+const SYMBOLS_EXPLAINED: &str = "Time of hot-writer to empty streams of the same ticks of more and more symbols; at 100,000 symbols, by \
+    that at 10. The plot shows all points, and the bare client's.";
 
 /// Draws both plots into one file, and says how much the last point costs.
 pub(crate) async fn linear(bench: &Bench) -> anyhow::Result<Vec<Figure>> {

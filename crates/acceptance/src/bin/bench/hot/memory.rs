@@ -24,22 +24,22 @@ const TICK_BYTES: usize = 5 * 8;
 pub(crate) async fn memory(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     let mut entry = Figure::new(
         "Redis, a stream entry",
-        "`MEMORY USAGE` of the tick streams by ticks, against the bytes of the text of the six values; their names are in the streams once a \
-         block.",
+        "`MEMORY USAGE` of the tick streams by ticks, against the bytes of the text of the six values; their names are in the streams \
+         once a block.",
         "bytes",
         "text of the values",
         Reach::OursAtMost(60.0),
     );
     let mut symbol = Figure::new(
         "Redis, a symbol",
-        "`MEMORY USAGE` of a symbol's `tick:latest` and six `candle:current`, keys included, mean of 200 symbols, against the bytes of the \
-         text of their keys, fields and values.",
+        "`MEMORY USAGE` of a symbol's `tick:latest` and six `candle:current`, keys included, mean of 200 symbols, against the bytes of \
+         the text of their keys, fields and values.",
         "bytes",
         "their text",
         Reach::Reported,
     );
     let mut worker_memory = Figure::new(
-        "hot-writer, 10,000 symbols",
+        "memory of hot-writer, 10,000 symbols",
         "Resident memory (`VmRSS`) that hot-writer has more after it has emptied the streams than before, against eight bytes for each \
          number of six candles and a tick for each symbol, and the symbol's name.",
         "MiB",

@@ -25,9 +25,9 @@ const RULES: [(&str, &[&str]); 2] = [("price", &["first", "max", "min", "last"])
 pub(crate) async fn timeseries(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     let mut figure = Figure::new(
         "hot-writer, by RedisTimeSeries",
-        "One client sends the same ticks as TS.MADD, 5,000 at a time and one command ahead, to a series of prices and one of quantities for \
-         each symbol, with compaction rules for open, high, low, close, volume and trades in six timeframes. Same redis.conf. Nothing is \
-         published, no hash written, and no tick read again: less than what hot-writer does, whose rate at the same ticks this is by.",
+        "One client sends the same ticks as TS.MADD, 5,000 at a time and one command ahead, to a series of prices and one of quantities \
+         for each symbol, with compaction rules for open, high, low, close, volume and trades in six timeframes. Same redis.conf. \
+         Nothing is published, no hash written, and no tick read again: less than what hot-writer does, whose rate at the same ticks this is by.",
         "ticks/s",
         "TS.MADD",
         Reach::AtLeast(1.5),

@@ -1,6 +1,40 @@
-//! warm-syncer and the history: candles and ticks from Redis to PostgreSQL, refreshes, queries, sizes.
+//! The database side: warm-syncer, the rollups, and what history costs to read and to keep.
 
 use crate::bench::Measurement;
 
+mod compression;
+mod drain;
+mod limit;
+mod load;
+mod python;
+mod rollups;
+mod stores;
+mod syncer;
+
 /// In the order in which they run.
-pub(crate) const MEASUREMENTS: &[Measurement] = &[];
+pub(crate) const MEASUREMENTS: &[Measurement] = &[
+    Measurement {
+        name: "warm-candles",
+        run: |bench| Box::pin(syncer::candles(bench)),
+    },
+    Measurement {
+        name: "warm-ticks",
+        run: |bench| Box::pin(syncer::ticks(bench)),
+    },
+    Measurement {
+        name: "rollups",
+        run: |bench| Box::pin(rollups::apache(bench)),
+    },
+    Measurement {
+        name: "rollups-community",
+        run: |bench| Box::pin(rollups::community(bench)),
+    },
+    Measurement {
+        name: "year",
+        run: |bench| Box::pin(rollups::year(bench)),
+    },
+    Measurement {
+        name: "compression",
+        run: |bench| Box::pin(compression::bytes(bench)),
+    },
+];

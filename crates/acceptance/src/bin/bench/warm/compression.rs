@@ -1,0 +1,189 @@
+//! What a candle and a tick take on the disk, before and after compression.
+
+use std::fs;
+use std::path::PathBuf;
+
+use acceptance::process::project;
+use anyhow::Context;
+use storage_core::domain::candle::Candle;
+use storage_core::domain::decimal::Decimal;
+use storage_core::domain::stream_id::{Revision, StreamId};
+use storage_core::domain::tick::{AcceptedTick, Side, Tick};
+use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::edition::Edition;
+use storage_core::postgres::queries::candles::{self, CandleRow};
+use storage_core::postgres::queries::ticks::{self, TickRow};
+
+use super::stores::{Session, Stores};
+use crate::bench::Bench;
+use crate::figure::{Figure, Reach};
+
+/// Name of the variable with a folder of more real trades, and what they are called there.
+const FOLDER: &str = "MARKET_DATA_DIR";
+const MORE_TRADES: &str = "xrpeth_agg_trades.csv";
+const SEED_TRADES: &str = "seed/xrpeth-aggTrades-2019-10-11.csv";
+
+/// Rows in a statement.
+const BATCH: usize = 5_000;
+/// By how much each symbol's trades are later than those of the one before.
+const SHIFT_US: i64 = 7 * 60_000_000;
+/// As by default.
+const DECIMALS: u8 = 8;
+
+/// Sizes on the embedded Community edition.
+pub(crate) async fn bytes(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
+    let symbols = bench.sized(100, 20);
+    let trades = trades()?;
+    let stores = Stores::start(bench, Edition::Community).await?;
+    let (mut candle_count, mut tick_count) = (0, 0);
+    {
+        let mut connection = stores.database.connect().await;
+        for number in 0..symbols {
+            let accepted = of_symbol(&trades, number)?;
+            for batch in accepted.chunks(BATCH) {
+                let rows = batch
+                    .iter()
+                    .map(|tick| TickRow::new(tick, lots(tick.tick.qty)?).map_err(Into::into));
+                tick_count += ticks::insert(&mut connection, &rows.collect::<anyhow::Result<Vec<_>>>()?).await?;
+            }
+            for batch in candle_rows(&accepted)?.chunks(BATCH) {
+                candle_count += candles::upsert_1m(&mut connection, batch).await?;
+            }
+        }
+    }
+    let session = stores.session().await?;
+    let mut candle = Figure::new(
+        "compressed candle",
+        "bytes of a 1-minute candle, index and all, once its chunk is compressed; the ratio says how many times smaller that is. The \
+         candles are those of real trades of XRPETH, from MARKET_DATA_DIR or else the seed's. A chunk of one symbol would mostly hold \
+         what every chunk costs, so the same trades come as those of many symbols, each some minutes after the one before. They take \
+         up to 40 ms to Redis, which their revisions show.",
+        "bytes",
+        "before compression",
+        Reach::OursAtMost(10.0),
+    );
+    let mut tick = Figure::new(
+        "compressed tick",
+        "bytes of one of those trades in `ticks`, as with candles.",
+        "bytes",
+        "before compression",
+        Reach::Reported,
+    );
+    compress(&session, "candles_1m", candle_count, &mut candle).await?;
+    compress(&session, "ticks", tick_count, &mut tick).await?;
+    session.close().await;
+    Ok(vec![candle, tick])
+}
+
+/// Compresses all chunks of a table, and adds bytes a row before and after to `figure`.
+async fn compress(session: &Session, table: &str, rows: usize, figure: &mut Figure) -> anyhow::Result<()> {
+    let size = format!("SELECT hypertable_size('{table}')");
+    let before = session.number(&size).await? as f64;
+    session
+        .client
+        .batch_execute(&format!(
+            "SELECT compress_chunk(chunk) FROM show_chunks('{table}') chunk"
+        ))
+        .await?;
+    let after = session.number(&size).await? as f64;
+    figure.push_inverse(after / rows as f64, before / rows as f64);
+    let chunks = session
+        .number(&format!("SELECT count(*) FROM show_chunks('{table}')"))
+        .await?;
+    figure.note = Some(format!("{rows} rows in {chunks} chunks"));
+    Ok(())
+}
+
+/// A trade as the file has it.
+struct Trade {
+    number: i64,
+    price: f64,
+    qty: Decimal,
+    ts_us: i64,
+    side: Side,
+}
+
+fn trades() -> anyhow::Result<Vec<Trade>> {
+    let more = std::env::var_os(FOLDER).map(|folder| PathBuf::from(folder).join(MORE_TRADES));
+    let file = more.unwrap_or_else(|| project().join(SEED_TRADES));
+    let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    let trade = |line: &str| {
+        let columns: Vec<&str> = line.split(',').collect();
+        let [number, price, qty, _, _, ms, maker] = columns[..] else {
+            anyhow::bail!("`{line}` is no aggregate trade");
+        };
+        Ok(Trade {
+            number: number.parse()?,
+            price: price.parse()?,
+            qty: qty.parse()?,
+            ts_us: ms.parse::<i64>()? * 1_000,
+            side: if maker.trim() == "true" { Side::Sell } else { Side::Buy },
+        })
+    };
+    text.lines().skip(1).map(trade).collect()
+}
+
+/// The trades as those of the `number`th symbol.
+fn of_symbol(trades: &[Trade], number: u32) -> anyhow::Result<Vec<AcceptedTick>> {
+    let symbol: storage_core::domain::symbol::Symbol = format!("XRPETH{number:02}").parse()?;
+    let (mut newest, mut accepted) = (StreamId::START, Vec::with_capacity(trades.len()));
+    for trade in trades {
+        let ts_us = trade.ts_us + i64::from(number) * SHIFT_US;
+        let latency_ms = 1 + trade.number * 7_919 % 40;
+        let id = StreamId::at_ms(u64::try_from(ts_us / 1_000 + latency_ms)?);
+        newest = id.max(newest.next());
+        accepted.push(AcceptedTick {
+            tick: Tick {
+                symbol: symbol.clone(),
+                ts_us,
+                price: trade.price,
+                qty: trade.qty,
+                trade_id: Some(trade.number.to_string().into()),
+                side: Some(trade.side),
+            },
+            revision: Revision::try_from(newest)?,
+            origin: newest,
+        });
+    }
+    Ok(accepted)
+}
+
+/// The candles of one symbol's ticks.
+fn candle_rows(ticks: &[AcceptedTick]) -> anyhow::Result<Vec<CandleRow>> {
+    let mut candles: Vec<Candle> = Vec::new();
+    for AcceptedTick { tick, revision, .. } in ticks {
+        let start_us = Timeframe::M1.bucket_start_us(tick.ts_us);
+        match candles.last_mut().filter(|last| last.start_us == start_us) {
+            Some(last) => {
+                let volume = last.volume.checked_add(tick.qty).context("a volume")?;
+                last.fold(tick.ts_us, tick.price, volume, *revision);
+            }
+            None => candles.push(Candle::of_tick(
+                Timeframe::M1,
+                tick.ts_us,
+                tick.price,
+                tick.qty,
+                *revision,
+            )),
+        }
+    }
+    let row = |candle: Candle| {
+        Ok(CandleRow {
+            start_us: candle.start_us,
+            symbol: ticks[0].tick.symbol.clone(),
+            open: candle.open,
+            high: candle.high,
+            low: candle.low,
+            close: candle.close,
+            volume_lots: lots(candle.volume)?,
+            trades: candle.trades.try_into()?,
+            revision: candle.revision,
+        })
+    };
+    candles.into_iter().map(row).collect()
+}
+
+fn lots(quantity: Decimal) -> anyhow::Result<i64> {
+    let (lots, _) = quantity.to_lots(DECIMALS).context("a quantity in lots")?;
+    Ok(lots.try_into()?)
+}

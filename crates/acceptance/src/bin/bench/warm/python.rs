@@ -1,0 +1,42 @@
+//! The job of warm-syncer in plain Python: `python/warm_worker.py`.
+
+use acceptance::pipeline::PARTITIONS;
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+use super::stores::Stores;
+use crate::bench::Bench;
+
+/// Entries a second that it drains, `batch` of a stream in a transaction, until it has had `entries`.
+pub(super) async fn drain(
+    bench: &Bench,
+    stores: &Stores<'_>,
+    kind: &str,
+    batch: usize,
+    entries: usize,
+) -> anyhow::Result<f64> {
+    let [partitions, batch, entries] = [usize::from(PARTITIONS), batch, entries].map(|number| number.to_string());
+    let arguments = [
+        kind,
+        "--redis",
+        stores.redis.url(),
+        "--database",
+        stores.database.url(),
+        "--partitions",
+        &partitions,
+        "--batch",
+        &batch,
+        "--entries",
+        &entries,
+    ];
+    let worker = bench.python("warm_worker.py", &arguments)?;
+    let output = worker.wait_with_output().await?;
+    ensure!(output.status.success(), "warm_worker.py: {}", output.status);
+    let result: Value = serde_json::from_slice(&output.stdout)?;
+    let number = |name: &str| {
+        result[name]
+            .as_f64()
+            .with_context(|| format!("no `{name}` in {result}"))
+    };
+    Ok(number("entries")? / number("seconds")?)
+}

@@ -1,0 +1,60 @@
+//! What folding a tick into six timeframes costs.
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
+#![allow(clippy::unwrap_used, reason = "a bench that can't go on has failed")]
+
+#[allow(dead_code, reason = "the worker needs more of it")]
+#[path = "../src/fold.rs"]
+mod fold;
+#[allow(dead_code, reason = "the worker needs more of it")]
+#[path = "../src/frame.rs"]
+mod frame;
+
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use storage_core::domain::entry::Entry;
+use storage_core::domain::stream_id::StreamId;
+use storage_core::domain::tick::AcceptedTick;
+
+use fold::{Rules, SymbolState};
+
+const TICKS: u64 = 1_000;
+const DECIMALS: u8 = 8;
+
+/// A tick a tenth of a second.
+fn tick(at: u64) -> AcceptedTick {
+    let ms = 1_700_000_000_000 + at * 100;
+    let fields = [
+        ("symbol", "BTCUSDT".to_owned()),
+        ("ts_us", (ms * 1_000).to_string()),
+        ("price", (42_000 + at % 17).to_string()),
+        ("qty", "0.005".to_owned()),
+        ("trade_id", at.to_string()),
+        ("side", "buy".to_owned()),
+    ];
+    AcceptedTick::from_entry(&Entry::new(StreamId::at_ms(ms), fields), Duration::ZERO).unwrap()
+}
+
+fn fold_ticks(criterion: &mut Criterion) {
+    let window = Duration::from_secs(10 * 60);
+    let rules = Rules::new(Duration::from_secs(2), window, window);
+    let ticks: Vec<AcceptedTick> = (0..TICKS).map(tick).collect();
+    let symbol = &ticks[0].tick.symbol;
+    let mut group = criterion.benchmark_group("fold");
+    group.throughput(Throughput::Elements(TICKS));
+    group.bench_function("1,000 ticks of a symbol", |bench| {
+        bench.iter_batched(
+            || SymbolState::new(symbol.clone()),
+            |mut state| {
+                for accepted in &ticks {
+                    state.fold(accepted, accepted.tick.qty, DECIMALS, &rules).unwrap();
+                }
+                state
+            },
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+criterion_group!(benches, fold_ticks);
+criterion_main!(benches);
