@@ -62,8 +62,8 @@ pub(crate) struct WarmConfig {
 impl Default for WarmConfig {
     fn default() -> Self {
         Self {
-            batch_rows: 1_000,
-            tick_batch_rows: 5_000,
+            batch_rows: 10_000,
+            tick_batch_rows: 20_000,
             batch_wait: Duration::from_millis(200),
             claim_after: Duration::from_secs(60),
             refresh_window: Duration::from_secs(2 * 86_400),

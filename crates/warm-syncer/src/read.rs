@@ -15,6 +15,13 @@ use crate::metrics;
 /// How long to wait for the first entry; a shutdown waits as long.
 const BLOCK: Duration = Duration::from_secs(1);
 
+/// The most entries that are asked for, or acknowledged, at once: while Redis answers, nobody else is served, and the hot
+/// path would wait.
+const PORTION: usize = 2_000;
+
+/// A batch is cut once its entries' fields take so much.
+const MAX_BATCH_BYTES: usize = 32 << 20;
+
 /// How a reader cuts its batches.
 #[derive(Clone, Debug)]
 pub(crate) struct Cut {
@@ -36,7 +43,7 @@ impl Reader {
         let options = GroupReaderOptions {
             group: WARM_SYNCER,
             consumer,
-            batch: cut.rows,
+            batch: cut.rows.min(PORTION),
             block,
             claim_after,
             lost: &metrics::LOST_ENTRIES,
@@ -63,18 +70,30 @@ impl Reader {
             return Ok(batch);
         }
         let deadline = Instant::now() + self.cut.wait;
-        while batch.len() < self.cut.rows {
+        let mut bytes = size_bytes(&batch);
+        while batch.len() < self.cut.rows && bytes < MAX_BATCH_BYTES {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
-            batch.extend(self.group.read_more(self.cut.rows - batch.len(), left).await?);
+            let count = PORTION.min(self.cut.rows - batch.len());
+            let more = self.group.read_more(count, left).await?;
+            bytes += size_bytes(&more);
+            batch.extend(more);
         }
         Ok(batch)
     }
 
     /// Marks entries as done with.
     pub(crate) async fn acknowledge(&mut self, ids: &[StreamId]) -> RedisResult<()> {
-        self.group.acknowledge(ids).await
+        for some in ids.chunks(PORTION) {
+            self.group.acknowledge(some).await?;
+        }
+        Ok(())
     }
+}
+
+fn size_bytes(entries: &[Entry]) -> usize {
+    let fields = entries.iter().flat_map(Entry::fields);
+    fields.map(|(name, value)| name.len() + value.len()).sum()
 }

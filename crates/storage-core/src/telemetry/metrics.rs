@@ -21,7 +21,7 @@ pub const LONG_SECONDS: &[f64] = &[
 ];
 /// Buckets for how many things a batch holds.
 pub const BATCH_SIZES: &[f64] = &[
-    1.0, 5.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0,
+    1.0, 5.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0, 25000.0,
 ];
 
 /// What a label's value becomes if it isn't among the label's values.

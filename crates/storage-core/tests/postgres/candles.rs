@@ -7,7 +7,7 @@ use storage_core::domain::time::{TimeRange, to_datetime};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::{Fault, sqlstate};
-use storage_core::postgres::queries::candles::{self, Successor};
+use storage_core::postgres::queries::candles::{self, Difference, Successor};
 use storage_core::postgres::queries::policies::{self, JobKind};
 use storage_core::postgres::queries::rollups::ALWAYS;
 use storage_core::postgres::queries::storage;
@@ -45,6 +45,21 @@ async fn a_candle_is_replaced_only_by_a_newer_revision() {
             [30.0]
         );
         assert_eq!(candles::upsert_1m(conn, &[]).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_candle_is_added_only_where_there_is_none() {
+    for database in TestDatabase::start_each().await {
+        let conn = &mut database.connect().await;
+        let rows = |open: f64, revised: i64| [candle("A", 0, open, revised), candle("B", 2_000, open, revised)];
+        assert_eq!(candles::insert_1m(conn, &rows(10.0, 5)[..1]).await.unwrap(), 1);
+        assert_eq!(candles::insert_1m(conn, &rows(20.0, 6)).await.unwrap(), 1);
+        assert_eq!(candles::insert_1m(conn, &[]).await.unwrap(), 0);
+        let of_a = candles::range(conn, Timeframe::M1, &symbol("A"), ALWAYS, 1)
+            .await
+            .unwrap();
+        assert_eq!((of_a[0].open, of_a[0].revision), (10.0, 5));
     }
 }
 
@@ -121,9 +136,16 @@ async fn a_candle_and_a_row_that_lack_ticks_of_each_other_are_found() {
                 ..successor(51, 60, 1)
             },
             successor(10, 40, 5), // is older, but counts more: the row lacks some
+            successor(10, 40, 2), // is older
         ];
-        assert_eq!(candles::superseding(conn, &candidates).await.unwrap(), [1, 2, 5]);
-        assert_eq!(candles::superseding(conn, &[]).await.unwrap(), Vec::<usize>::new());
+        let found = [
+            (0, Difference::Newer),
+            (1, Difference::Torn),
+            (2, Difference::Torn),
+            (5, Difference::Torn),
+        ];
+        assert_eq!(candles::differing(conn, &candidates).await.unwrap(), found);
+        assert_eq!(candles::differing(conn, &[]).await.unwrap(), []);
     }
 }
 

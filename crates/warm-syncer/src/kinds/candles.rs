@@ -12,7 +12,7 @@ use storage_core::domain::rejection::Rejection;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
-use storage_core::postgres::queries::candles::{self, CandleRow, Successor};
+use storage_core::postgres::queries::candles::{self, CandleRow, Difference, Successor};
 use storage_core::redis::codec;
 use storage_core::redis::codec::repairs::Repair;
 
@@ -100,15 +100,28 @@ impl Kind for Candles {
     async fn write(&self, connection: &mut AsyncPgConnection, items: &[Item<ClosedCandle>]) -> QueryResult<Written> {
         let decimals = volume_decimals(connection, items.iter().map(|item| &item.row.symbol)).await?;
         let (newest, mut repairs) = dedupe(items);
-        let (mut fitting, rejected) = in_lots(newest, &decimals);
+        let (fitting, rejected) = in_lots(newest, &decimals);
+        let mut rows: Vec<CandleRow> = fitting.iter().map(|(closed, lots)| closed.row(*lots)).collect();
 
         candles::lock_partition(connection, self.partition).await?;
-        let successors: Vec<Successor> = fitting.iter().map(|(closed, _)| closed.successor()).collect();
-        for at in candles::superseding(connection, &successors).await?.into_iter().rev() {
-            repairs.push(fitting.swap_remove(at).0.repair());
+        let mut written = candles::insert_1m(connection, &rows).await?;
+        if written < rows.len() {
+            let successors: Vec<Successor> = fitting.iter().map(|(closed, _)| closed.successor()).collect();
+            let differing = candles::differing(connection, &successors).await?;
+            let newer = differing
+                .iter()
+                .filter(|(_, difference)| *difference == Difference::Newer);
+            let newer: Vec<CandleRow> = newer.map(|(at, _)| rows[*at].clone()).collect();
+            written += candles::upsert_1m(connection, &newer).await?;
+            for (at, _) in differing
+                .into_iter()
+                .rev()
+                .filter(|(_, difference)| *difference == Difference::Torn)
+            {
+                rows.swap_remove(at);
+                repairs.push(fitting[at].0.repair());
+            }
         }
-        let rows: Vec<CandleRow> = fitting.into_iter().map(|(closed, lots)| closed.row(lots)).collect();
-        let written = candles::upsert_1m(connection, &rows).await?;
 
         Ok(Written {
             rows: written,

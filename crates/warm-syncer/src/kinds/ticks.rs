@@ -1,6 +1,6 @@
 //! Ticks, once each: what a minute can be computed from again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use diesel::QueryResult;
@@ -76,9 +76,7 @@ pub(super) async fn volume_decimals<'a>(
     connection: &mut AsyncPgConnection,
     wanted: impl Iterator<Item = &'a Symbol>,
 ) -> QueryResult<HashMap<Symbol, u8>> {
-    let mut wanted: Vec<&Symbol> = wanted.collect();
-    wanted.sort_unstable();
-    wanted.dedup();
+    let mut wanted: Vec<&Symbol> = wanted.collect::<HashSet<_>>().into_iter().collect();
     symbols::keep_decimals(connection).await?;
     let known = symbols::decimals(connection, &wanted).await?;
     wanted.retain(|symbol| !known.contains_key(*symbol));

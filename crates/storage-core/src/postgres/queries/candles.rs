@@ -1,5 +1,7 @@
 //! `candles_1m` as warm-syncer writes it, and candles of every timeframe as people read them.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use diesel::sql_types::{Array, BigInt, Double, Integer, Text, Timestamptz};
 use diesel::{QueryResult, QueryableByName, sql_query};
@@ -34,25 +36,42 @@ pub struct CandleRow {
     pub revision: Revision,
 }
 
-const UPSERT_1M: &str = "
+// Set-returning functions in the SELECT list, as rows that stream; in FROM the server would first store each array as a table.
+const INSERT_1M: &str = "
 INSERT INTO candles_1m (time, symbol, open, high, low, close, volume, trades, revision)
-SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9) AS new (time, symbol, open, high, low, close, volume, trades, revision)
-ORDER BY symbol, time
-ON CONFLICT (symbol, time) DO UPDATE SET
-    open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
-    volume = excluded.volume, trades = excluded.trades, revision = excluded.revision
-WHERE candles_1m.revision < excluded.revision";
+SELECT unnest($1), unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7), unnest($8), unnest($9)";
+
+/// Writes the candles of minutes that the table has no row of. Returns how many these were.
+///
+/// # Errors
+/// The database's.
+pub async fn insert_1m(connection: &mut AsyncPgConnection, rows: &[CandleRow]) -> QueryResult<usize> {
+    write_1m(connection, "ON CONFLICT DO NOTHING", rows).await
+}
 
 /// Writes each candle unless the table holds a revision at least as new. Works into compressed chunks too.
 /// `rows` must hold no symbol and minute twice. Returns how many were written.
 ///
-/// The rows are sorted on the way, so that two writers can't wait for each other.
-///
 /// # Errors
 /// The database's.
 pub async fn upsert_1m(connection: &mut AsyncPgConnection, rows: &[CandleRow]) -> QueryResult<usize> {
-    let of = |price: fn(&CandleRow) -> f64| rows.iter().map(price).collect::<Vec<_>>();
-    sql_query(UPSERT_1M)
+    let newer = "
+ON CONFLICT (symbol, time) DO UPDATE SET
+    open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
+    volume = excluded.volume, trades = excluded.trades, revision = excluded.revision
+WHERE candles_1m.revision < excluded.revision";
+    write_1m(connection, newer, rows).await
+}
+
+/// Sorted, so that two writers can't wait for each other, and because neighbours in the index are written the fastest.
+async fn write_1m(connection: &mut AsyncPgConnection, on_conflict: &str, rows: &[CandleRow]) -> QueryResult<usize> {
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    let mut rows: Vec<&CandleRow> = rows.iter().collect();
+    rows.sort_by(|a, b| (&a.symbol, a.start_us).cmp(&(&b.symbol, b.start_us)));
+    let of = |price: fn(&CandleRow) -> f64| rows.iter().map(|row| price(row)).collect::<Vec<_>>();
+    sql_query(format!("{INSERT_1M} {on_conflict}"))
         .bind::<Array<Timestamptz>, _>(rows.iter().map(|row| to_datetime(row.start_us)).collect::<Vec<_>>())
         .bind::<Array<Text>, _>(rows.iter().map(|row| row.symbol.as_str()).collect::<Vec<_>>())
         .bind::<Array<Double>, _>(of(|row| row.open))
@@ -98,7 +117,7 @@ pub async fn replace_1m(connection: &mut AsyncPgConnection, row: &CandleRow) -> 
 const PARTITION_LOCKS: i32 = 0x6361_6e64;
 
 /// Keeps others that write candles of `partition` waiting until the end of this transaction, so that nothing changes between
-/// [`superseding`] and [`upsert_1m`].
+/// [`insert_1m`], [`differing`] and [`upsert_1m`].
 ///
 /// # Errors
 /// The database's.
@@ -111,7 +130,7 @@ pub async fn lock_partition(connection: &mut AsyncPgConnection, partition: u16) 
     Ok(())
 }
 
-/// A candle that is about to be written, as far as [`superseding`] must know it.
+/// A candle that is about to be written, as far as [`differing`] must know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Successor {
     /// What was traded.
@@ -126,46 +145,98 @@ pub struct Successor {
     pub revision: Revision,
 }
 
-#[derive(QueryableByName)]
-struct At {
-    #[diesel(sql_type = BigInt)]
-    ordinal: i64,
+/// How a candle differs from the one that the table holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// It goes on where the row was, and replaces it.
+    Newer,
+    /// It must not be written but computed from `ticks` again: of it and the row the older has ticks which the newer lacks, as
+    /// it ends before the newer begins, or counts more trades.
+    Torn,
 }
 
-// The range of time spares the chunks that no candidate belongs to.
-const SUPERSEDING: &str = "
-SELECT new.ordinal
-FROM unnest($1, $2, $3, $4, $5) WITH ORDINALITY AS new (symbol, time, trades, since, revision, ordinal)
-JOIN candles_1m old USING (symbol, time)
-WHERE old.time BETWEEN $6 AND $7
-  AND (old.revision < new.revision AND (old.revision < new.since OR old.trades > new.trades)
-       OR old.revision > new.revision AND old.trades <= new.trades)
-ORDER BY new.ordinal";
+impl Successor {
+    fn difference(&self, held: &Held) -> Option<Difference> {
+        let revision = self.revision.as_i64();
+        if revision > held.revision {
+            let torn = held.revision < self.since.as_i64() || held.trades > self.trades;
+            Some(if torn { Difference::Torn } else { Difference::Newer })
+        } else {
+            (revision < held.revision && held.trades <= self.trades).then_some(Difference::Torn)
+        }
+    }
+}
 
-/// Which of `candidates` must not be written but computed from `ticks` again, because of it and the row that the table
-/// holds the older has ticks which the newer lacks: it ends before the newer begins, or counts more trades.
-/// Returned by their index.
+#[derive(QueryableByName)]
+struct Held {
+    #[diesel(sql_type = Integer)]
+    run: i32,
+    #[diesel(sql_type = Timestamptz)]
+    time: DateTime<Utc>,
+    #[diesel(sql_type = Integer)]
+    trades: i32,
+    #[diesel(sql_type = BigInt)]
+    revision: i64,
+}
+
+// By OFFSET 0 each run is looked up in the index whatever the statistics say: new rows have none yet, and reading a whole chunk
+// takes longer the fuller it is. The range of all spares the chunks that no run touches.
+const HELD: &str = "
+SELECT run, time, trades, revision
+FROM (SELECT generate_series(0, cardinality($1) - 1) AS run, unnest($1) AS symbol, unnest($2) AS first, unnest($3) AS last) runs
+CROSS JOIN LATERAL (
+    SELECT row.time, row.trades, row.revision FROM candles_1m row
+    WHERE row.symbol = runs.symbol AND row.time BETWEEN runs.first AND runs.last AND row.time BETWEEN $4 AND $5 OFFSET 0) held";
+
+/// Minutes of a symbol that lie closer to each other are looked up together.
+const GAP_US: i64 = Timeframe::H1.micros();
+
+/// Which of `candidates`, by their index, differ from the row that the table holds, and how. Those without a row are not among
+/// them, nor those that an equal or newer row has the ticks of.
 ///
 /// # Errors
 /// The database's.
-pub async fn superseding(connection: &mut AsyncPgConnection, candidates: &[Successor]) -> QueryResult<Vec<usize>> {
-    let starts = || candidates.iter().map(|row| row.start_us);
+pub async fn differing(
+    connection: &mut AsyncPgConnection,
+    candidates: &[Successor],
+) -> QueryResult<Vec<(usize, Difference)>> {
+    let mut minutes: Vec<(&Symbol, i64)> = candidates.iter().map(|row| (&row.symbol, row.start_us)).collect();
+    minutes.sort_unstable();
+    let runs: Vec<&[(&Symbol, i64)]> = minutes.chunk_by(|a, b| a.0 == b.0 && b.1 - a.1 < GAP_US).collect();
+    let starts = || minutes.iter().map(|(_, start_us)| *start_us);
     let (Some(first_us), Some(last_us)) = (starts().min(), starts().max()) else {
         return Ok(Vec::new());
     };
-    let found: Vec<At> = sql_query(SUPERSEDING)
-        .bind::<Array<Text>, _>(candidates.iter().map(|row| row.symbol.as_str()).collect::<Vec<_>>())
-        .bind::<Array<Timestamptz>, _>(starts().map(to_datetime).collect::<Vec<_>>())
-        .bind::<Array<Integer>, _>(candidates.iter().map(|row| row.trades).collect::<Vec<_>>())
-        .bind::<Array<BigInt>, _>(candidates.iter().map(|row| row.since.as_i64()).collect::<Vec<_>>())
-        .bind::<Array<BigInt>, _>(candidates.iter().map(|row| row.revision.as_i64()).collect::<Vec<_>>())
+    let of = |minute: fn(&[(&Symbol, i64)]) -> Option<i64>| {
+        runs.iter()
+            .filter_map(|run| minute(run))
+            .map(to_datetime)
+            .collect::<Vec<_>>()
+    };
+    let held: Vec<Held> = sql_query(HELD)
+        .bind::<Array<Text>, _>(runs.iter().map(|run| run[0].0.as_str()).collect::<Vec<_>>())
+        .bind::<Array<Timestamptz>, _>(of(|run| run.first().map(|minute| minute.1)))
+        .bind::<Array<Timestamptz>, _>(of(|run| run.last().map(|minute| minute.1)))
         .bind::<Timestamptz, _>(to_datetime(first_us))
         .bind::<Timestamptz, _>(to_datetime(last_us))
         .get_results(connection)
         .await?;
-    Ok(found
-        .into_iter()
-        .filter_map(|at| usize::try_from(at.ordinal - 1).ok())
+    let held: HashMap<(&Symbol, i64), &Held> = held
+        .iter()
+        .filter_map(|row| {
+            Some((
+                (
+                    runs.get(usize::try_from(row.run).ok()?)?[0].0,
+                    row.time.timestamp_micros(),
+                ),
+                row,
+            ))
+        })
+        .collect();
+    Ok(candidates
+        .iter()
+        .enumerate()
+        .filter_map(|(at, row)| Some((at, row.difference(held.get(&(&row.symbol, row.start_us))?)?)))
         .collect())
 }
 

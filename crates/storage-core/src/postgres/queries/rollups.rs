@@ -3,7 +3,7 @@
 //! What to refresh is the caller's business and the same on both editions; how is decided here.
 
 use chrono::{DateTime, Utc};
-use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz};
+use diesel::sql_types::{BigInt, Bool, Nullable, Text, Timestamptz};
 use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
@@ -78,32 +78,35 @@ async fn refresh_managed(
     range: TimeRange,
 ) -> QueryResult<()> {
     let (source, target, seconds) = (source.table(), timeframe.table(), timeframe.seconds());
-    let statements = [
-        format!(
-            "INSERT INTO {target} AS old (time, symbol, open, high, low, close, volume, trades, revision)
-             SELECT time_bucket(INTERVAL '{seconds} seconds', time), symbol, first(open, time), max(high), min(low), last(close, time),
-                    sum(volume), sum(trades)::bigint, max(revision)
-             FROM {source} WHERE time >= $1 AND time < $2
-             GROUP BY 1, 2 ORDER BY 2, 1
-             ON CONFLICT (symbol, time) DO UPDATE SET
-                 open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
-                 volume = excluded.volume, trades = excluded.trades, revision = excluded.revision
-             WHERE (old.open, old.high, old.low, old.close, old.volume, old.trades, old.revision)
-                 IS DISTINCT FROM (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.trades, excluded.revision)"
-        ),
-        format!(
-            "DELETE FROM {target} gone WHERE time >= $1 AND time < $2 AND NOT EXISTS (
-                 SELECT FROM {source} part
-                 WHERE part.symbol = gone.symbol AND part.time >= gone.time AND part.time < gone.time + INTERVAL '{seconds} seconds')"
-        ),
-        format!(
-            "INSERT INTO rollup_progress AS old (timeframe, refreshed_until)
-             SELECT '{timeframe}', newest.until FROM (
-                 SELECT max(time) + INTERVAL '{seconds} seconds' AS until FROM {target} WHERE time >= $1 AND time < $2) newest
-             WHERE newest.until IS NOT NULL
-             ON CONFLICT (timeframe) DO UPDATE SET refreshed_until = greatest(old.refreshed_until, excluded.refreshed_until)"
-        ),
-    ];
+    let make = format!(
+        "INSERT INTO {target} AS old (time, symbol, open, high, low, close, volume, trades, revision)
+         SELECT time_bucket(INTERVAL '{seconds} seconds', time), symbol, first(open, time), max(high), min(low), last(close, time),
+                sum(volume), sum(trades)::bigint, max(revision)
+         FROM {source} WHERE time >= $1 AND time < $2
+         GROUP BY 1, 2 ORDER BY 2, 1"
+    );
+    let replace = format!(
+        "{make}
+         ON CONFLICT (symbol, time) DO UPDATE SET
+             open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
+             volume = excluded.volume, trades = excluded.trades, revision = excluded.revision
+         WHERE (old.open, old.high, old.low, old.close, old.volume, old.trades, old.revision)
+             IS DISTINCT FROM (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.trades, excluded.revision)"
+    );
+    // By equality of the bucket, so that the server can hash; a look for each row into its bucket took most of a refresh.
+    let delete = format!(
+        "DELETE FROM {target} gone WHERE time >= $1 AND time < $2 AND NOT EXISTS (
+             SELECT FROM {source} part
+             WHERE part.symbol = gone.symbol AND time_bucket(INTERVAL '{seconds} seconds', part.time) = gone.time
+               AND part.time >= $1 AND part.time < $2)"
+    );
+    let note = format!(
+        "INSERT INTO rollup_progress AS old (timeframe, refreshed_until)
+         SELECT '{timeframe}', newest.until FROM (
+             SELECT max(time) + INTERVAL '{seconds} seconds' AS until FROM {target} WHERE time >= $1 AND time < $2) newest
+         WHERE newest.until IS NOT NULL
+         ON CONFLICT (timeframe) DO UPDATE SET refreshed_until = greatest(old.refreshed_until, excluded.refreshed_until)"
+    );
     connection
         .transaction(async |connection| {
             connection.batch_execute("SET LOCAL statement_timeout = 0").await?;
@@ -112,6 +115,10 @@ async fn refresh_managed(
                 .bind::<Text, _>(target)
                 .execute(connection)
                 .await?;
+            let statements = match holds_any(connection, target, range).await? {
+                true => vec![replace, delete, note],
+                false => vec![make, note],
+            };
             for statement in statements {
                 sql_query(statement)
                     .bind::<Timestamptz, _>(to_datetime(range.from_us))
@@ -122,6 +129,23 @@ async fn refresh_managed(
             Ok(())
         })
         .await
+}
+
+#[derive(QueryableByName)]
+struct Any {
+    #[diesel(sql_type = Bool)]
+    any: bool,
+}
+
+async fn holds_any(connection: &mut AsyncPgConnection, table: &str, range: TimeRange) -> QueryResult<bool> {
+    let found: Any = sql_query(format!(
+        "SELECT EXISTS (SELECT FROM {table} WHERE time >= $1 AND time < $2) AS any"
+    ))
+    .bind::<Timestamptz, _>(to_datetime(range.from_us))
+    .bind::<Timestamptz, _>(to_datetime(range.to_us))
+    .get_result(connection)
+    .await?;
+    Ok(found.any)
 }
 
 #[derive(QueryableByName)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Nullable, SmallInt, Text, Timestamptz};
+use diesel::sql_types::{Array, BigInt, Nullable, SmallInt, Text, Timestamptz};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use crate::domain::lots::DEFAULT_VOLUME_DECIMALS;
@@ -37,10 +37,9 @@ pub async fn register(connection: &mut AsyncPgConnection, new: &[&Symbol]) -> Qu
     let mut names: Vec<&str> = new.iter().map(|symbol| symbol.as_str()).collect();
     names.sort_unstable();
     names.dedup();
-    let rows: Vec<_> = names.into_iter().map(|name| symbols::symbol.eq(name)).collect();
-    diesel::insert_into(symbols::table)
-        .values(rows)
-        .on_conflict_do_nothing()
+    // One parameter however many there are: a statement can't have more than 65,535.
+    diesel::sql_query("INSERT INTO symbols (symbol) SELECT unnest($1) ON CONFLICT DO NOTHING")
+        .bind::<Array<Text>, _>(names)
         .execute(connection)
         .await
 }

@@ -72,6 +72,11 @@ fn counted(id: &str) -> Option<i64> {
 }
 
 impl TickRow {
+    /// What the table holds once.
+    fn identity(&self) -> (&Symbol, i64, i64, &str) {
+        (&self.symbol, self.ts_us, self.key.number, &self.key.text)
+    }
+
     /// The row of a tick whose quantity is `lots`.
     ///
     /// # Errors
@@ -96,11 +101,13 @@ impl TickRow {
 /// # Errors
 /// The database's.
 pub async fn insert(connection: &mut AsyncPgConnection, rows: &[TickRow]) -> QueryResult<usize> {
+    let mut rows: Vec<&TickRow> = rows.iter().collect();
+    rows.sort_unstable_by(|a, b| a.identity().cmp(&b.identity()).then(a.revision.cmp(&b.revision)));
+    rows.dedup_by(|later, first| later.identity() == first.identity());
+    // As in `candles`: set-returning functions in the SELECT list, as rows that stream.
     sql_query(
         "INSERT INTO ticks (time, symbol, price, lots, side, trade_no, trade_key, revision)
-         SELECT DISTINCT ON (symbol, time, trade_no, trade_key) *
-         FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) AS new (time, symbol, price, lots, side, trade_no, trade_key, revision)
-         ORDER BY symbol, time, trade_no, trade_key, revision
+         SELECT unnest($1), unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7), unnest($8)
          ON CONFLICT (symbol, time, trade_no, trade_key) DO UPDATE
          SET price = excluded.price, lots = excluded.lots, side = excluded.side, revision = excluded.revision
          WHERE excluded.revision < ticks.revision",
