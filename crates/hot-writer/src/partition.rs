@@ -52,9 +52,8 @@ pub(crate) struct Partition {
     pace: Pace,
     /// The last entry that was folded.
     position: StreamId,
-    /// When what was folded last had been read, and whether it was all that there was.
+    /// When what was folded last had been read.
     read: Instant,
-    is_at_end: bool,
     quiet_due: Instant,
 }
 
@@ -104,10 +103,9 @@ impl Partition {
             touched: Vec::new(),
             fresh: Vec::new(),
             writes: Writes::after(position),
-            pace: Pace::new(now),
+            pace: Pace::new(now, config.stream.partitions),
             position,
             read: now,
-            is_at_end: false,
             quiet_due: now + BLOCK,
             conn,
             config: config.clone(),
@@ -139,6 +137,7 @@ impl Partition {
                 writing = self.begin_to_write().await?;
             }
         }
+        self.pace.end();
         if writing.is_some() {
             let done = Writing::end(&mut writing).await?;
             self.wrote(done);
@@ -152,7 +151,7 @@ impl Partition {
     async fn take(&mut self, read: Read) -> Result<()> {
         let Read { entries, at } = read;
         self.read = at;
-        self.is_at_end = entries.len() < self.config.hot.batch_entries;
+        self.pace.read(at, entries.len() == self.config.hot.batch_entries);
         let Some(last) = entries.last().map(|entry| entry.id) else {
             return Ok(());
         };
@@ -182,7 +181,7 @@ impl Partition {
         counts.report(entries.len());
         self.position = last;
         self.writes.read(entries.len(), last, at);
-        if self.is_at_end {
+        if !self.pace.is_behind() {
             let latest = self.take_latest();
             self.writer
                 .show(&mut self.conn, &latest)
@@ -254,13 +253,13 @@ impl Partition {
     /// When what has changed is to be written, if anything has.
     fn due(&self) -> Option<Instant> {
         let first_read = self.writes.first_read?;
-        Some(self.pace.due(first_read, !self.is_at_end))
+        Some(self.pace.due(first_read))
     }
 
     /// Until when, in µs since 1970, it is known that nothing else came: until what was read last was read, if that was all there
     /// was, or else until its last entry.
     async fn silent_until_us(&mut self) -> Result<i64> {
-        let until_ms = if self.is_at_end {
+        let until_ms = if !self.pace.is_behind() {
             let now_ms = now_ms(&mut self.conn).await?;
             now_ms.saturating_sub(u64::try_from(self.read.elapsed().as_millis())?)
         } else {
@@ -302,7 +301,7 @@ impl Partition {
             }
             writes.changes(&symbol, changes);
         }
-        self.writer.begin(writes)
+        self.writer.begin(writes, self.pace.begin())
     }
 
     /// The latest ticks that were not shown.
@@ -337,7 +336,7 @@ impl Partition {
                 self.symbols.remove(&symbol);
             }
         }
-        self.pace.wrote(written.begun, Instant::now(), !self.is_at_end);
+        self.pace.wrote(Instant::now(), written.work);
         metrics::SYMBOLS.set(
             &self.decoder.admission.partition.to_string(),
             f64::from(u32::try_from(self.symbols.len()).unwrap_or(u32::MAX)),

@@ -29,13 +29,12 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::close::{Change, Changes};
 use crate::config::Config;
 use crate::metrics;
+use crate::pace::BatchPace;
 
 /// A candle's shortest TTL, in ms.
 const MIN_CANDLE_TTL_MS: i64 = 60 * 60 * 1_000;
 /// How much longer than it may be amended a displaced candle stays, in ms.
 const RECENT_MARGIN_MS: i64 = 5 * 60 * 1_000;
-/// How many commands go to Redis at once.
-const COMMANDS_AT_ONCE: usize = 1_000;
 /// So many entries, or dead letters, are not left waiting for those before them to be written.
 const MANY_ENTRIES: usize = 1_000_000;
 const MANY_LETTERS: usize = 5_000;
@@ -125,6 +124,9 @@ impl Writes {
     }
 }
 
+/// Commands, each built when its turn comes.
+type Commands<'a> = Box<dyn Iterator<Item = Cmd> + Send + 'a>;
+
 /// Writes the batches of one partition, one after the other.
 #[derive(Clone)]
 pub(crate) struct Writer {
@@ -154,21 +156,23 @@ impl Writer {
     /// # Errors
     /// When Redis can't be asked.
     pub(crate) async fn show(&self, conn: &mut Connection, latest: &[AcceptedTick]) -> RedisResult<()> {
+        if latest.is_empty() {
+            return Ok(());
+        }
         execute(conn, latest.iter().map(|tick| self.latest(tick))).await
     }
 
     /// Begins to write a batch, after the one before has ended.
-    pub(crate) fn begin(&self, writes: Writes) -> Writing {
+    pub(crate) fn begin(&self, writes: Writes, pace: BatchPace) -> Writing {
         let writer = self.clone();
-        let begun = Instant::now();
         let task = tokio::spawn(async move {
-            writer.write(&writes).await.context("writing a batch")?;
+            let work = writer.write(&writes, &pace).await.context("writing a batch")?;
             if let Some(first_read) = writes.first_read {
                 metrics::BATCH_ENTRIES.record(f64::from(u32::try_from(writes.entries)?));
                 metrics::BATCH_SECONDS.record(first_read.elapsed().as_secs_f64());
             }
             Ok(Written {
-                begun,
+                work,
                 settled: writes.settled,
             })
         });
@@ -176,9 +180,9 @@ impl Writer {
     }
 
     /// Writes everything and moves the position over the batch. When a step fails, what has been written by then is right, and
-    /// repeating the batch from what Redis holds completes it.
-    async fn write(&self, writes: &Writes) -> RedisResult<()> {
-        let conn = &mut *self.conn.lock().await;
+    /// repeating the batch from what Redis holds completes it. Returns how long Redis has worked on it since the last pause.
+    async fn write(&self, writes: &Writes, pace: &BatchPace) -> RedisResult<Duration> {
+        let mut work = Duration::ZERO;
         let candles = || writes.candles.iter().map(|(symbol, change)| (symbol, change));
         let current = candles().filter(|(_, change)| change.is_current);
         let displaced = candles().filter(|(_, change)| !change.is_current);
@@ -203,20 +207,36 @@ impl Writer {
         });
         let opened = (!writes.opened.is_empty()).then(|| self.term.opened(&writes.opened));
         let announcements = writes.letters.iter().cloned().chain(repairs).chain(sent);
-        execute(conn, announcements.chain(displaced.map(put)).chain(opened)).await?;
+        let announcements = announcements.chain(displaced.map(put)).chain(opened);
+        self.execute_in_parts(Box::new(announcements), pace, &mut work).await?;
 
         let latest = writes.latest.iter().map(|tick| self.latest(tick));
-        execute(conn, latest.chain(current.map(put))).await?;
+        self.execute_in_parts(Box::new(latest.chain(current.map(put))), pace, &mut work)
+            .await?;
 
         let closed = (!writes.closed.is_empty()).then(|| self.term.closed(&writes.closed));
         let stream = Stream::Ticks(self.partition);
         let position = (writes.entries > 0)
             .then(|| functions::advance(stream, HOT_WRITER, writes.from, writes.to, writes.entries));
-        execute(
-            conn,
-            writes.expired.iter().map(hot::remove).chain(closed).chain(position),
-        )
-        .await
+        let finish = writes.expired.iter().map(hot::remove).chain(closed).chain(position);
+        self.execute_in_parts(Box::new(finish), pace, &mut work).await?;
+        Ok(work)
+    }
+
+    /// Sends commands part by part, so that others get their turn, with a pause after the `work` so far before each that is not the first.
+    async fn execute_in_parts(&self, commands: Commands<'_>, pace: &BatchPace, work: &mut Duration) -> RedisResult<()> {
+        let conn = &mut *self.conn.lock().await;
+        let mut commands = commands.peekable();
+        while commands.peek().is_some() {
+            if let Some(pause) = pace.pause(*work) {
+                tokio::time::sleep(pause).await;
+                *work = Duration::ZERO;
+            }
+            let begun = Instant::now();
+            execute(conn, commands.by_ref().take(pace.commands())).await?;
+            *work += begun.elapsed();
+        }
+        Ok(())
     }
 
     fn latest(&self, accepted: &AcceptedTick) -> Cmd {
@@ -256,18 +276,13 @@ impl Writer {
     }
 }
 
-/// Sends commands one pipeline after the other.
-async fn execute(conn: &mut Connection, mut commands: impl Iterator<Item = Cmd>) -> RedisResult<()> {
-    loop {
-        let mut pipeline = pipe();
-        for command in commands.by_ref().take(COMMANDS_AT_ONCE) {
-            pipeline.add_command(command).ignore();
-        }
-        if pipeline.is_empty() {
-            return Ok(());
-        }
-        pipeline.exec_async(conn).await?;
+/// Sends commands in one pipeline.
+async fn execute(conn: &mut Connection, commands: impl Iterator<Item = Cmd>) -> RedisResult<()> {
+    let mut pipeline = pipe();
+    for command in commands {
+        pipeline.add_command(command).ignore();
     }
+    pipeline.exec_async(conn).await
 }
 
 /// A batch that is being written; given up when this is dropped.
@@ -275,8 +290,8 @@ pub(crate) struct Writing(AbortOnDropHandle<Result<Written>>);
 
 /// A batch that was written.
 pub(crate) struct Written {
-    /// When that began.
-    pub(crate) begun: Instant,
+    /// How long Redis has worked on it since the last pause.
+    pub(crate) work: Duration,
     /// See [`Writes::settled`].
     pub(crate) settled: Vec<Symbol>,
 }
