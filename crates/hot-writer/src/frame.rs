@@ -40,6 +40,8 @@ impl Frame {
             self.0[at] = slot;
             return None;
         }
+        // There are few, of many symbols.
+        self.0.reserve_exact(1);
         self.0.insert(at, slot);
         let is_current = at + 1 == self.0.len();
         at.checked_sub(1)

@@ -6,6 +6,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use foldhash::{HashMap, HashSet};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use redis::RedisResult;
 use storage_core::domain::entry::Entry;
 use storage_core::domain::rejection::Rejection;
@@ -31,6 +34,9 @@ use crate::write::{Writer, Writes, Writing, Written};
 
 /// How many times as long as looking at all symbols takes lies at least between two looks at them.
 const QUIET_PAUSE: u32 = 10;
+
+/// How many times Redis may be shown latest ticks before it has answered.
+const MOST_SHOWING: usize = 8;
 
 /// A partition in service.
 pub(crate) struct Partition {
@@ -123,6 +129,7 @@ impl Partition {
         let reader = StreamReader::new(&self.config.redis, stream, self.position, BLOCK);
         let mut ahead = ReadAhead::start(reader, self.config.hot.batch_entries);
         let mut writing: Option<Writing> = None;
+        let mut showing: FuturesUnordered<BoxFuture<'static, RedisResult<()>>> = FuturesUnordered::new();
         loop {
             let waits_for_room = writing.is_some() && self.writes.are_many();
             let due = self.due().filter(|_| writing.is_none());
@@ -130,12 +137,20 @@ impl Partition {
                 biased;
                 () = token.cancelled() => break,
                 done = Writing::end(&mut writing) => self.wrote(done?),
+                Some(shown) = showing.next() => shown.context("writing the latest ticks")?,
                 read = ahead.next(), if !waits_for_room => self.take(read?).await?,
                 () = tokio::time::sleep_until(due.unwrap_or(self.read).into()), if due.is_some() => {}
+            }
+            if !self.pace.is_behind() && !self.fresh.is_empty() && showing.len() < MOST_SHOWING {
+                let latest = self.take_latest();
+                showing.push(Box::pin(self.writer.clone().show(self.conn.clone(), latest)));
             }
             if writing.is_none() {
                 writing = self.begin_to_write().await?;
             }
+        }
+        while let Some(shown) = showing.next().await {
+            shown.context("writing the latest ticks")?;
         }
         self.pace.end();
         if writing.is_some() {
@@ -147,7 +162,7 @@ impl Partition {
         Ok(())
     }
 
-    /// Folds what was read. The latest ticks are shown at once, unless there is more to read.
+    /// Folds what was read.
     async fn take(&mut self, read: Read) -> Result<()> {
         let Read { entries, at } = read;
         self.read = at;
@@ -181,13 +196,6 @@ impl Partition {
         counts.report(entries.len());
         self.position = last;
         self.writes.read(entries.len(), last, at);
-        if !self.pace.is_behind() {
-            let latest = self.take_latest();
-            self.writer
-                .show(&mut self.conn, &latest)
-                .await
-                .context("writing the latest ticks")?;
-        }
         Ok(())
     }
 

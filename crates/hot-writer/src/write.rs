@@ -155,11 +155,8 @@ impl Writer {
     ///
     /// # Errors
     /// When Redis can't be asked.
-    pub(crate) async fn show(&self, conn: &mut Connection, latest: &[AcceptedTick]) -> RedisResult<()> {
-        if latest.is_empty() {
-            return Ok(());
-        }
-        execute(conn, latest.iter().map(|tick| self.latest(tick))).await
+    pub(crate) async fn show(self, mut conn: Connection, latest: Vec<AcceptedTick>) -> RedisResult<()> {
+        execute(&mut conn, latest.iter().map(|tick| self.latest(tick))).await
     }
 
     /// Begins to write a batch, after the one before has ended.
