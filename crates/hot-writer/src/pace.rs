@@ -5,15 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// After some work, a partition writes nothing for so many times as long, times the number of partitions, which all write to the same
-/// Redis. So what comes after a pause is written at once, and writing costs at most a fifth of the time of Redis, however many symbols
+/// Redis. So what comes after a pause is written at once, and writing costs at most a tenth of the time of Redis, however many symbols
 /// there are.
-const PAUSE: u32 = 4;
-/// The same in a hurry.
-const PAUSE_IN_A_HURRY: u32 = 9;
+const PAUSE: u32 = 9;
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(10);
-/// How many commands go to Redis at once: about as many as it runs in a fifth of a millisecond, so that nobody waits for them.
-const COMMANDS: usize = 16;
+/// How many commands go to Redis at once: about as many as it runs in a tenth of a millisecond, so that nobody waits for them.
+const COMMANDS: usize = 8;
 /// The same in a hurry.
 const COMMANDS_IN_A_HURRY: usize = 1_000;
 /// While there is more to read, the first entry of a batch is at least so old.
@@ -105,8 +103,7 @@ impl Pace {
 
     /// Notes that a batch was written at `now`, after so much work since its last pause.
     pub(crate) fn wrote(&mut self, now: Instant, work: Duration) {
-        let times = if self.is_behind() { PAUSE_IN_A_HURRY } else { PAUSE };
-        self.paused_until = now + (work * times * self.partitions).min(LONGEST);
+        self.paused_until = now + (work * PAUSE * self.partitions).min(LONGEST);
     }
 
     /// Notes that nothing more will be read.
@@ -128,12 +125,12 @@ mod tests {
         let begun = Instant::now();
         let mut pace = Pace::new(begun, 2);
         assert_eq!(pace.due(begun), begun);
-        for (work_ms, pause_ms) in [(0, 0), (2, 16), (200, 1_600), (5_000, 10_000)] {
+        for (work_ms, pause_ms) in [(0, 0), (2, 36), (200, 3_600), (5_000, 10_000)] {
             pace.wrote(begun, ms(work_ms));
             assert_eq!(pace.due(begun), begun + ms(pause_ms));
         }
         let batch = pace.begin();
-        assert_eq!((batch.commands(), batch.pause(ms(1))), (COMMANDS, Some(ms(8))));
+        assert_eq!((batch.commands(), batch.pause(ms(1))), (COMMANDS, Some(ms(18))));
         pace.end();
         assert_eq!((batch.commands(), batch.pause(ms(1))), (COMMANDS_IN_A_HURRY, None));
     }
@@ -150,7 +147,7 @@ mod tests {
         pace.wrote(begun + ms(1_300), ms(400));
         assert_eq!(pace.due(begun + ms(1_000)), begun + ms(1_000));
         assert_eq!(pace.begin().pause(ms(1)), None);
-        assert_eq!(pace.due(begun + ms(1_000)), begun + ms(1_300 + 4 * 400));
-        assert_eq!(pace.begin().pause(ms(1)), Some(ms(4)));
+        assert_eq!(pace.due(begun + ms(1_000)), begun + ms(1_300 + 9 * 400));
+        assert_eq!(pace.begin().pause(ms(1)), Some(ms(9)));
     }
 }
