@@ -1,11 +1,11 @@
 //! A feed handler that knows where it is: it sends a load in the background, repeats what may not have arrived, and can be set back
 //! to an earlier position, as a producer does after Redis has lost its last second.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use redis::{RedisResult, pipe};
+use redis::{Pipeline, RedisResult, pipe};
 use storage_core::config::redis::RedisConfig;
 use storage_core::redis::connection::Connection;
 use tokio::task::JoinHandle;
@@ -205,11 +205,12 @@ async fn publish(load: Arc<Load>, mut connection: Connection, pace: Pace, state:
     }
 }
 
-/// One pipeline on one connection: what arrives of it is its beginning, in order.
+/// To each stream all of its part or nothing, in order: at the memory limit Redis may refuse one entry and accept the next.
 async fn send(load: &Load, batch: std::ops::Range<usize>, connection: &mut Connection) -> RedisResult<()> {
-    let mut pipeline = pipe();
+    let mut parts: BTreeMap<u16, Pipeline> = BTreeMap::new();
     for entry in &load.entries[batch] {
-        let command = pipeline
+        let part = parts.entry(entry.partition).or_insert_with(|| pipe().atomic().clone());
+        let command = part
             .cmd("XADD")
             .arg(format!("stream:ticks:{}", entry.partition))
             .arg("*");
@@ -218,7 +219,10 @@ async fn send(load: &Load, batch: std::ops::Range<usize>, connection: &mut Conne
         }
         command.ignore();
     }
-    pipeline.exec_async(connection).await
+    for part in parts.values() {
+        part.exec_async(connection).await?;
+    }
+    Ok(())
 }
 
 fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {

@@ -8,12 +8,16 @@ use std::time::{Duration, Instant};
 /// Redis. So what comes after a pause is written at once, and writing costs at most a tenth of the time of Redis, however many symbols
 /// there are.
 const PAUSE: u32 = 9;
-/// The longest pause.
+/// The longest pause between two batches.
 const LONGEST: Duration = Duration::from_secs(10);
-/// How many commands go to Redis at once: about as many as it runs in a tenth of a millisecond, so that nobody waits for them.
-const COMMANDS: usize = 8;
-/// The same in a hurry.
-const COMMANDS_IN_A_HURRY: usize = 1_000;
+/// The most commands that go to Redis at once.
+pub(crate) const COMMANDS_AT_ONCE: usize = 1_000;
+/// As many as Redis runs in about a tenth of a millisecond, so that nobody waits for them.
+const A_FEW_COMMANDS: usize = 8;
+/// A batch that takes longer is hurried.
+const LONGEST_BATCH: Duration = Duration::from_secs(2);
+/// The longest pause within a batch.
+const LONGEST_WITHIN: Duration = Duration::from_millis(100);
 /// While there is more to read, the first entry of a batch is at least so old.
 const LEAST_BEHIND: Duration = Duration::from_millis(500);
 /// Who has been behind for so long shows at once that it has caught up.
@@ -30,9 +34,10 @@ pub(crate) struct Pace {
 }
 
 /// The pace within a batch. In a hurry are those of a backlog, as the view is not of the present anyway, and those whose writer comes to
-/// have one, or ends.
-#[derive(Clone, Debug)]
+/// have one, or ends, and those that take long.
+#[derive(Debug)]
 pub(crate) struct BatchPace {
+    begun: Instant,
     pause: u32,
     is_of_a_backlog: bool,
     is_in_a_hurry: Arc<AtomicBool>,
@@ -40,17 +45,21 @@ pub(crate) struct BatchPace {
 
 impl BatchPace {
     fn hurries(&self) -> bool {
-        self.is_of_a_backlog || self.is_in_a_hurry.load(Ordering::Relaxed)
+        self.is_of_a_backlog || self.is_in_a_hurry.load(Ordering::Relaxed) || self.begun.elapsed() >= LONGEST_BATCH
     }
 
     /// How many commands to send at once.
     pub(crate) fn commands(&self) -> usize {
-        if self.hurries() { COMMANDS_IN_A_HURRY } else { COMMANDS }
+        if self.hurries() {
+            COMMANDS_AT_ONCE
+        } else {
+            A_FEW_COMMANDS
+        }
     }
 
     /// How long to pause between two parts, after so much work.
     pub(crate) fn pause(&self, work: Duration) -> Option<Duration> {
-        (!self.hurries() && !work.is_zero()).then(|| work * self.pause)
+        (!self.hurries() && !work.is_zero()).then(|| (work * self.pause).min(LONGEST_WITHIN))
     }
 }
 
@@ -95,6 +104,7 @@ impl Pace {
     /// The pace of a batch that begins now.
     pub(crate) fn begin(&mut self) -> BatchPace {
         BatchPace {
+            begun: Instant::now(),
             pause: PAUSE * self.partitions,
             is_of_a_backlog: std::mem::take(&mut self.has_caught_up) || self.is_behind(),
             is_in_a_hurry: self.is_in_a_hurry.clone(),
@@ -130,9 +140,9 @@ mod tests {
             assert_eq!(pace.due(begun), begun + ms(pause_ms));
         }
         let batch = pace.begin();
-        assert_eq!((batch.commands(), batch.pause(ms(1))), (COMMANDS, Some(ms(18))));
+        assert_eq!((batch.commands(), batch.pause(ms(1))), (A_FEW_COMMANDS, Some(ms(18))));
         pace.end();
-        assert_eq!((batch.commands(), batch.pause(ms(1))), (COMMANDS_IN_A_HURRY, None));
+        assert_eq!((batch.commands(), batch.pause(ms(1))), (COMMANDS_AT_ONCE, None));
     }
 
     #[test]

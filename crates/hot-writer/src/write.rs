@@ -29,7 +29,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::close::{Change, Changes};
 use crate::config::Config;
 use crate::metrics;
-use crate::pace::BatchPace;
+use crate::pace::{BatchPace, COMMANDS_AT_ONCE};
 
 /// A candle's shortest TTL, in ms.
 const MIN_CANDLE_TTL_MS: i64 = 60 * 60 * 1_000;
@@ -179,7 +179,7 @@ impl Writer {
     /// Writes everything and moves the position over the batch. When a step fails, what has been written by then is right, and
     /// repeating the batch from what Redis holds completes it. Returns how long Redis has worked on it since the last pause.
     async fn write(&self, writes: &Writes, pace: &BatchPace) -> RedisResult<Duration> {
-        let mut work = Duration::ZERO;
+        let conn = &mut *self.conn.lock().await;
         let candles = || writes.candles.iter().map(|(symbol, change)| (symbol, change));
         let current = candles().filter(|(_, change)| change.is_current);
         let displaced = candles().filter(|(_, change)| !change.is_current);
@@ -205,35 +205,17 @@ impl Writer {
         let opened = (!writes.opened.is_empty()).then(|| self.term.opened(&writes.opened));
         let announcements = writes.letters.iter().cloned().chain(repairs).chain(sent);
         let announcements = announcements.chain(displaced.map(put)).chain(opened);
-        self.execute_in_parts(Box::new(announcements), pace, &mut work).await?;
+        let announced = execute_all(conn, Box::new(announcements)).await?;
 
         let latest = writes.latest.iter().map(|tick| self.latest(tick));
-        self.execute_in_parts(Box::new(latest.chain(current.map(put))), pace, &mut work)
-            .await?;
+        let shown = execute_at(pace, conn, Box::new(latest.chain(current.map(put)))).await?;
 
         let closed = (!writes.closed.is_empty()).then(|| self.term.closed(&writes.closed));
         let stream = Stream::Ticks(self.partition);
         let position = (writes.entries > 0)
             .then(|| functions::advance(stream, HOT_WRITER, writes.from, writes.to, writes.entries));
         let finish = writes.expired.iter().map(hot::remove).chain(closed).chain(position);
-        self.execute_in_parts(Box::new(finish), pace, &mut work).await?;
-        Ok(work)
-    }
-
-    /// Sends commands part by part, so that others get their turn, with a pause after the `work` so far before each that is not the first.
-    async fn execute_in_parts(&self, commands: Commands<'_>, pace: &BatchPace, work: &mut Duration) -> RedisResult<()> {
-        let conn = &mut *self.conn.lock().await;
-        let mut commands = commands.peekable();
-        while commands.peek().is_some() {
-            if let Some(pause) = pace.pause(*work) {
-                tokio::time::sleep(pause).await;
-                *work = Duration::ZERO;
-            }
-            let begun = Instant::now();
-            execute(conn, commands.by_ref().take(pace.commands())).await?;
-            *work += begun.elapsed();
-        }
-        Ok(())
+        Ok(announced + shown + execute_all(conn, Box::new(finish)).await?)
     }
 
     fn latest(&self, accepted: &AcceptedTick) -> Cmd {
@@ -271,6 +253,32 @@ impl Writer {
             &candles::hash_fields(candle, *is_final),
         )
     }
+}
+
+/// Sends commands, and returns how long Redis has worked on them.
+async fn execute_all(conn: &mut Connection, commands: Commands<'_>) -> RedisResult<Duration> {
+    let begun = Instant::now();
+    let mut commands = commands.peekable();
+    while commands.peek().is_some() {
+        execute(conn, commands.by_ref().take(COMMANDS_AT_ONCE)).await?;
+    }
+    Ok(begun.elapsed())
+}
+
+/// Sends commands part by part, so that others get their turn, and returns how long Redis has worked since the last pause.
+async fn execute_at(pace: &BatchPace, conn: &mut Connection, commands: Commands<'_>) -> RedisResult<Duration> {
+    let mut commands = commands.peekable();
+    let mut work = Duration::ZERO;
+    while commands.peek().is_some() {
+        if let Some(pause) = pace.pause(work) {
+            tokio::time::sleep(pause).await;
+            work = Duration::ZERO;
+        }
+        let begun = Instant::now();
+        execute(conn, commands.by_ref().take(pace.commands())).await?;
+        work += begun.elapsed();
+    }
+    Ok(work)
 }
 
 /// Sends commands in one pipeline.
