@@ -42,7 +42,7 @@ Feature: Outages under load
   Scenario: The disk of the database is full
     Given a database server of its own with a disk of 128 MB
     And a running pipeline
-    When 30000 trades begin to arrive, 1500 a second, from seed 4
+    When 60000 trades begin to arrive, 3000 a second, from seed 4
     And 1500 more trades have arrived
     And the disk of the database fills up
     Then the warm-syncer is not ready because of space
