@@ -71,7 +71,7 @@ impl Reader {
         }
         let deadline = Instant::now() + self.cut.wait;
         let mut bytes = size_bytes(&batch);
-        while batch.len() < self.cut.rows && bytes < MAX_BATCH_BYTES {
+        while !self.group.has_backlog() && batch.len() < self.cut.rows && bytes < MAX_BATCH_BYTES {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;

@@ -86,6 +86,11 @@ impl GroupReader {
         }
     }
 
+    /// Whether there may be more of the own backlog, which comes before anything new.
+    pub fn has_backlog(&self) -> bool {
+        self.backlog.is_some()
+    }
+
     /// At most `count` new entries, waiting up to `block`, which is not longer than the options' one: more for a batch that
     /// [`read`](Self::read) has begun.
     ///
