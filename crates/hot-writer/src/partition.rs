@@ -248,7 +248,8 @@ impl Partition {
     /// Begins to write what has changed, when it is due; from time to time also what the silence of symbols has closed.
     async fn begin_to_write(&mut self) -> Result<Option<Writing>> {
         let now = Instant::now();
-        if now >= self.quiet_due {
+        // What waits for its time is not written because of those who are silent.
+        if now >= self.quiet_due && self.due().is_none_or(|due| due <= now) {
             let idle_us = self.silent_until_us().await.context("reading the clock")?;
             let writing = self.write(Some(idle_us));
             self.quiet_due = now + BLOCK.max(now.elapsed() * QUIET_PAUSE);
