@@ -28,10 +28,10 @@ Feature: A crash at every point
       | warm-syncer      | PostgreSQL | COMMIT              | a part       | the commit is torn                               |
       | warm-syncer      | PostgreSQL | COMMIT              | all          | it is committed, and the worker does not know    |
       | warm-syncer      | Redis      | storage_announce    | nothing      | it is committed and nobody is told               |
-      | warm-syncer      | Redis      | storage_announce    | all          | it is told and not acknowledged                  |
-      | warm-syncer      | Redis      | XACK                | nothing      | told, and not acknowledged                       |
-      | warm-syncer      | Redis      | XACK                | a part       | the acknowledgement is torn                      |
-      | warm-syncer      | Redis      | XACK                | all          | it is acknowledged, and the worker does not know |
+      | warm-syncer      | Redis      | storage_announce    | all          | it is told and the position has not moved        |
+      | warm-syncer      | Redis      | storage_advance     | nothing      | told, and the position has not moved             |
+      | warm-syncer      | Redis      | storage_advance     | a part       | the position's message is torn                   |
+      | warm-syncer      | Redis      | storage_advance     | all          | the position has moved, and it does not know     |
       | aggregator-admin | PostgreSQL | COMMIT              | nothing      | a minute or a range is not committed             |
       | aggregator-admin | PostgreSQL | COMMIT              | all          | it is committed, and the worker does not know    |
       | aggregator-admin | Redis      | storage_announce    | nothing      | a minute is repaired and its range is not told   |

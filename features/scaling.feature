@@ -5,6 +5,7 @@ Feature: Scaling out and in is a non-event
   @apache @own-redis @serial
   Scenario: Three hot-writers and two warm-syncers die, leave and join at random
     Given the setting STORAGE_HOT__LEASE_TTL is "5s"
+    And the setting STORAGE_WARM__LEASE_TTL is "5s"
     And a running pipeline with 3 hot-writers and 2 warm-syncers
     When 45000 trades begin to arrive, 1500 a second, from seed 11
     And copies are killed, told to stop and added at random for 30 seconds, from seed 11

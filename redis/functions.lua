@@ -1,7 +1,7 @@
 #!lua name=market_storage
 -- The steps that must be one step: each function touches one key, so that all of it runs on Redis Cluster.
 -- Loaded by `aggregator-admin migrate`. Raise VERSION with every change; a worker refuses an older library.
-local VERSION = 2
+local VERSION = 3
 
 -- Revisions exceed what Lua's doubles hold exactly, so they are compared as decimal text.
 local function newer(a, b)
@@ -30,7 +30,8 @@ local function put(keys, args)
 end
 
 -- advance KEY group from to count
--- Moves a group's position forward, never back. `count` entries lie between `from` and `to`, so that the lag stays known.
+-- Moves a group's position on, unless somebody else has moved it meanwhile. `count` entries lie between `from` and `to`, so that the
+-- lag stays known. Returns the position.
 local function advance(keys, args)
   -- How many entries a group at the start has behind it: those that were trimmed.
   local function trimmed()
@@ -42,16 +43,14 @@ local function advance(keys, args)
     local fields = named(info)
     if fields['name'] == group then
       local at = fields['last-delivered-id']
-      local at_ms, at_seq = string.match(at, '^(%d+)-(%d+)$')
-      local to_ms, to_seq = string.match(to, '^(%d+)-(%d+)$')
-      if newer(at_ms, to_ms) or (at_ms == to_ms and not newer(to_seq, at_seq)) then return 0 end
+      if at ~= from then return at end
       local read = fields['entries-read'] or (at == '0-0' and trimmed())
-      if at == from and read then
+      if read then
         redis.call('XGROUP', 'SETID', keys[1], group, to, 'ENTRIESREAD', read + count)
       else
         redis.call('XGROUP', 'SETID', keys[1], group, to)
       end
-      return 1
+      return to
     end
   end
   return redis.error_reply('NOGROUP no group ' .. group .. ' on ' .. keys[1])

@@ -41,7 +41,7 @@ const SETTINGS: [(&str, &str); 12] = [
     ("STORAGE_HOT__TRIM_INTERVAL", "1s"),
     ("STORAGE_HOT__CLAIM_AFTER", "2s"),
     ("STORAGE_WARM__BATCH_WAIT", "50ms"),
-    ("STORAGE_WARM__CLAIM_AFTER", "3s"),
+    ("STORAGE_WARM__LEASE_TTL", "1s"),
     ("STORAGE_ADMIN__CLAIM_AFTER", "3s"),
     ("STORAGE_ADMIN__ROLLUP_COLLECT", "200ms"),
     ("STORAGE_ADMIN__POLICY_INTERVAL", "10s"),

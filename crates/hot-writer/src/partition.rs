@@ -17,8 +17,8 @@ use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::AcceptedTick;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::hot::Term;
-use storage_core::redis::position::position_of;
-use storage_core::redis::stream::{HOT_WRITER, Stream, StreamReader, create_group};
+use storage_core::redis::position::resume;
+use storage_core::redis::stream::{HOT_WRITER, Stream, StreamReader};
 use storage_core::redis::trim::now_ms;
 use tokio_util::sync::CancellationToken;
 
@@ -71,18 +71,9 @@ impl Partition {
     pub(crate) async fn take_up(config: &Config, partition: u16) -> Result<Self> {
         let mut conn = Connection::ordinary(&config.redis);
         let stream = Stream::Ticks(partition);
-        let position = match position_of(&mut conn, stream, HOT_WRITER)
+        let position = resume(&mut conn, stream, HOT_WRITER)
             .await
-            .context("reading the position")?
-        {
-            Some(position) => position.delivered,
-            None => {
-                create_group(&mut conn, stream, HOT_WRITER)
-                    .await
-                    .context("creating the consumer group")?;
-                StreamId::START
-            }
-        };
+            .context("reading the position")?;
         let hot = &config.hot;
         let (term, open) = Term::begin(&mut conn, partition)
             .await

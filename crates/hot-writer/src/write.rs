@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use redis::{Cmd, RedisResult, pipe};
 use storage_core::domain::entry::Entry;
 use storage_core::domain::rejection::Rejection;
@@ -178,7 +178,7 @@ impl Writer {
 
     /// Writes everything and moves the position over the batch. When a step fails, what has been written by then is right, and
     /// repeating the batch from what Redis holds completes it. Returns how long Redis has worked on it since the last pause.
-    async fn write(&self, writes: &Writes, pace: &BatchPace) -> RedisResult<Duration> {
+    async fn write(&self, writes: &Writes, pace: &BatchPace) -> Result<Duration> {
         let conn = &mut *self.conn.lock().await;
         let candles = || writes.candles.iter().map(|(symbol, change)| (symbol, change));
         let current = candles().filter(|(_, change)| change.is_current);
@@ -211,11 +211,15 @@ impl Writer {
         let shown = execute_at(pace, conn, Box::new(latest.chain(current.map(put)))).await?;
 
         let closed = (!writes.closed.is_empty()).then(|| self.term.closed(&writes.closed));
-        let stream = Stream::Ticks(self.partition);
-        let position = (writes.entries > 0)
-            .then(|| functions::advance(stream, HOT_WRITER, writes.from, writes.to, writes.entries));
-        let finish = writes.expired.iter().map(hot::remove).chain(closed).chain(position);
-        Ok(announced + shown + execute_all(conn, Box::new(finish)).await?)
+        let finish = writes.expired.iter().map(hot::remove).chain(closed);
+        let finished = execute_all(conn, Box::new(finish)).await?;
+        if writes.entries > 0 {
+            let stream = Stream::Ticks(self.partition);
+            let (from, to) = (writes.from, writes.to);
+            let at = functions::advance(conn, stream, HOT_WRITER, from, to, writes.entries).await?;
+            ensure!(at == to, "somebody else has moved the position to {at}");
+        }
+        Ok(announced + shown + finished)
     }
 
     fn latest(&self, accepted: &AcceptedTick) -> Cmd {

@@ -37,15 +37,13 @@ pub(crate) async fn watch(
 
 async fn measure(redis: &mut Connection, streams: &[Stream]) -> RedisResult<()> {
     for kind in KINDS {
-        let (mut lag, mut pending) = (0, 0);
+        let mut lag = 0;
         for stream in streams.iter().filter(|stream| label(**stream) == Some(kind)) {
             if let Some(position) = position_of(redis, *stream, WARM_SYNCER).await? {
                 lag += position.lag.unwrap_or_default();
-                pending += position.pending;
             }
         }
         metrics::LAG.set(kind, lag as f64);
-        metrics::PENDING.set(kind, pending as f64);
     }
     Ok(())
 }

@@ -47,12 +47,12 @@ pub(crate) struct WarmConfig {
     /// How long a batch that is not full waits for more.
     #[serde(with = "humantime_serde")]
     pub(crate) batch_wait: Duration,
-    /// After this time without acknowledgement, the entries of another copy are taken over. Longer than a batch ever takes.
+    /// How long a copy that gave no sign of life keeps its partitions.
     #[serde(
         serialize_with = "humantime_serde::serialize",
         deserialize_with = "positive::duration"
     )]
-    pub(crate) claim_after: Duration,
+    pub(crate) lease_ttl: Duration,
     /// Changes of minutes older than this are announced on `stream:rollups`, as the rollups' own policies don't see them any more.
     /// At most the policies' `start_offset` (4 days) less the largest bucket (1 day), as a bucket must lie in their window whole.
     #[serde(with = "humantime_serde")]
@@ -65,7 +65,7 @@ impl Default for WarmConfig {
             batch_rows: 10_000,
             tick_batch_rows: 20_000,
             batch_wait: Duration::from_millis(200),
-            claim_after: Duration::from_secs(60),
+            lease_ttl: Duration::from_secs(5),
             refresh_window: Duration::from_secs(2 * 86_400),
         }
     }

@@ -40,11 +40,10 @@ impl Ending {
     }
 
     /// Gives the batches up when `grace` is nearly over.
-    pub(crate) async fn watch(self, grace: Duration) -> anyhow::Result<()> {
+    pub(crate) async fn watch(self, grace: Duration) {
         self.stop.cancelled().await;
         tokio::time::sleep(grace.mul_f64(0.8)).await;
         self.give_up.cancel();
-        Ok(())
     }
 }
 
@@ -60,18 +59,20 @@ pub(crate) struct Lane<K> {
 }
 
 impl<K: Kind> Lane<K> {
-    /// Works until the shutdown; the batch that was begun is finished.
-    pub(crate) async fn run(self) -> anyhow::Result<()> {
-        while !self.ending.stop.is_cancelled() {
-            let entries = self.read().await?;
-            if !entries.is_empty() {
-                self.process(&entries).await?;
-            }
-        }
-        Ok(())
+    /// Works until it is told to stop; the batch that was begun is finished, if that is possible in time.
+    pub(crate) async fn run(self) {
+        // Every error is tried again until the lane is told to stop.
+        while !self.ending.stop.is_cancelled() && self.next_batch().await.is_ok() {}
+        self.readiness.forget(&self.stream.to_string());
     }
 
-    async fn process(&self, entries: &[Entry]) -> anyhow::Result<()> {
+    async fn next_batch(&self) -> anyhow::Result<()> {
+        let entries = self.read().await?;
+        let Some(last) = entries.last() else { return Ok(()) };
+        self.process(&entries, last.id).await
+    }
+
+    async fn process(&self, entries: &[Entry], last: StreamId) -> anyhow::Result<()> {
         let begin = Instant::now();
         metrics::ENTRIES_READ.increment(K::LABEL, len(entries));
         metrics::BATCH_ROWS.record(K::LABEL, entries.len() as f64);
@@ -84,8 +85,7 @@ impl<K: Kind> Lane<K> {
 
         let letters = dead_letter::letters(self.stream, K::LABEL, entries, &written.rejected);
         self.announce(&Announcements::new(&written, letters)).await?;
-        let ids: Vec<StreamId> = entries.iter().map(|entry| entry.id).collect();
-        self.acknowledge(&ids).await?;
+        self.acknowledge(entries.len(), last).await?;
 
         metrics::BATCHES.increment(K::LABEL, 1);
         metrics::BATCH_DURATION.record(K::LABEL, begin.elapsed().as_secs_f64());
@@ -146,12 +146,12 @@ impl<K: Kind> Lane<K> {
         Ok(())
     }
 
-    async fn acknowledge(&self, ids: &[StreamId]) -> anyhow::Result<()> {
+    async fn acknowledge(&self, count: usize, last: StreamId) -> anyhow::Result<()> {
         self.retry("acknowledging", &self.ending.give_up)
             .run(async || {
                 let mut reader = self.reader.lock().await;
                 reader
-                    .acknowledge(ids)
+                    .finish(count, last)
                     .await
                     .inspect_err(|_| metrics::RETRIES.increment("redis", 1))
             })

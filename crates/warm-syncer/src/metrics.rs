@@ -8,10 +8,8 @@ use crate::kinds::KINDS;
 storage_core::define_metrics! {
     prefix "warm_syncer";
 
-    /// Entries read from the streams, redelivered ones included.
+    /// Entries read from the streams, those read again included.
     Counter ENTRIES_READ = "entries_read_total", kind = KINDS;
-    /// Entries that were deleted from a stream before this worker had finished them.
-    Counter LOST_ENTRIES = "lost_entries_total";
     /// Rows that were new or replaced an older revision.
     Counter ROWS_WRITTEN = "rows_written_total", kind = KINDS;
     /// Rows that the tables held already, in this revision or a newer one.
@@ -36,8 +34,8 @@ storage_core::define_metrics! {
     Counter REPAIRS_REQUESTED = "repairs_requested_total";
     /// Ranges of time sent to stream:rollups.
     Counter ROLLUPS_REQUESTED = "rollups_requested_total";
-    /// Entries that were not read yet, by the whole group.
+    /// Partitions that this copy serves.
+    Gauge PARTITIONS = "partitions_count";
+    /// Entries that are not written yet, by any copy.
     Gauge LAG = "lag_entries", kind = KINDS;
-    /// Entries that were read but not acknowledged, by the whole group.
-    Gauge PENDING = "pending_entries", kind = KINDS;
 }

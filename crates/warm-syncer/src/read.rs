@@ -6,17 +6,16 @@ use redis::RedisResult;
 use storage_core::config::redis::RedisConfig;
 use storage_core::domain::entry::Entry;
 use storage_core::domain::stream_id::StreamId;
-use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
-use storage_core::redis::stream::{Stream, WARM_SYNCER};
+use storage_core::redis::connection::Connection;
+use storage_core::redis::functions;
+use storage_core::redis::position::resume;
+use storage_core::redis::stream::{Stream, StreamReader, WARM_SYNCER};
 use tokio::time::Instant;
-
-use crate::metrics;
 
 /// How long to wait for the first entry; a shutdown waits as long.
 const BLOCK: Duration = Duration::from_secs(1);
 
-/// The most entries that are asked for, or acknowledged, at once: while Redis answers, nobody else is served, and the hot
-/// path would wait.
+/// The most entries that are asked for at once: while Redis answers, nobody else is served, and the hot path would wait.
 const PORTION: usize = 2_000;
 
 /// A batch is cut once its entries' fields take so much.
@@ -31,26 +30,30 @@ pub(crate) struct Cut {
     pub(crate) wait: Duration,
 }
 
-/// Reads a stream batch by batch as a member of the group `warm-syncer`.
+/// Reads a stream batch by batch, from the position of the group `warm-syncer` on.
 pub(crate) struct Reader {
-    group: GroupReader,
+    config: RedisConfig,
+    conn: Connection,
+    stream: Stream,
     cut: Cut,
+    /// Where it reads; none before the first read, and after one that failed.
+    place: Option<Place>,
+}
+
+struct Place {
+    entries: StreamReader,
+    /// The group's position: the last entry that is done with.
+    finished: StreamId,
 }
 
 impl Reader {
-    pub(crate) fn new(redis: &RedisConfig, stream: Stream, consumer: String, claim_after: Duration, cut: Cut) -> Self {
-        let block = BLOCK.max(cut.wait);
-        let options = GroupReaderOptions {
-            group: WARM_SYNCER,
-            consumer,
-            batch: cut.rows.min(PORTION),
-            block,
-            claim_after,
-            lost: &metrics::LOST_ENTRIES,
-        };
+    pub(crate) fn new(config: &RedisConfig, stream: Stream, cut: Cut) -> Self {
         Self {
-            group: GroupReader::new(redis, stream, options),
+            config: config.clone(),
+            conn: Connection::ordinary(config),
+            stream,
             cut,
+            place: None,
         }
     }
 
@@ -58,38 +61,63 @@ impl Reader {
     pub(crate) async fn batch(&mut self) -> RedisResult<Vec<Entry>> {
         let read = self.fill().await;
         if read.is_err() {
-            // What Redis handed out in an answer that never came is in the own backlog.
-            self.group.start_over();
+            // What had come in before is read again.
+            self.place = None;
         }
         read
     }
 
     async fn fill(&mut self) -> RedisResult<Vec<Entry>> {
-        let mut batch = self.group.read().await?;
+        let place = match &mut self.place {
+            Some(place) => place,
+            None => {
+                let finished = resume(&mut self.conn, self.stream, WARM_SYNCER).await?;
+                let entries = StreamReader::new(&self.config, self.stream, finished, BLOCK.max(self.cut.wait));
+                self.place.insert(Place { entries, finished })
+            }
+        };
+        let mut batch = place.entries.next(self.cut.rows.min(PORTION), BLOCK).await?;
         if batch.is_empty() {
+            let at = resume(&mut self.conn, self.stream, WARM_SYNCER).await?;
+            self.go_on_from(at);
             return Ok(batch);
         }
         let deadline = Instant::now() + self.cut.wait;
         let mut bytes = size_bytes(&batch);
-        while !self.group.has_backlog() && batch.len() < self.cut.rows && bytes < MAX_BATCH_BYTES {
+        while batch.len() < self.cut.rows && bytes < MAX_BATCH_BYTES {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
             let count = PORTION.min(self.cut.rows - batch.len());
-            let more = self.group.read_more(count, left).await?;
+            let more = place.entries.next(count, left).await?;
             bytes += size_bytes(&more);
             batch.extend(more);
         }
         Ok(batch)
     }
 
-    /// Marks entries as done with.
-    pub(crate) async fn acknowledge(&mut self, ids: &[StreamId]) -> RedisResult<()> {
-        for some in ids.chunks(PORTION) {
-            self.group.acknowledge(some).await?;
+    /// Moves the position over a batch of `count` entries that ends with `last`.
+    pub(crate) async fn finish(&mut self, count: usize, last: StreamId) -> RedisResult<()> {
+        let Some(place) = &mut self.place else { return Ok(()) };
+        let from = std::mem::replace(&mut place.finished, last);
+        match functions::advance(&mut self.conn, self.stream, WARM_SYNCER, from, last, count).await {
+            Ok(at) => self.go_on_from(at),
+            Err(error) if error.code() == Some("NOGROUP") => self.place = None,
+            Err(error) => {
+                place.finished = from;
+                return Err(error);
+            }
         }
         Ok(())
+    }
+
+    /// Begins anew where somebody else has moved the position: another copy, or an operator who wants entries read again.
+    fn go_on_from(&mut self, at: StreamId) {
+        if self.place.as_ref().is_some_and(|place| place.finished != at) {
+            tracing::warn!(stream = %self.stream, %at, "the group's position was moved; going on from there");
+            self.place = None;
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Runs the worker: waits for both stores, checks that they are meant for this version and configuration, and starts a lane for
-//! each stream.
+//! Runs the worker: waits for both stores, checks that they are meant for this version and configuration, and serves the partitions
+//! that this copy owns, with a lane for each stream.
 
 use storage_core::config::Misconfigured;
 use storage_core::postgres::connection::ConnectError;
@@ -7,6 +7,7 @@ use storage_core::postgres::error::Fault;
 use storage_core::postgres::migrations::{self, MigrationError};
 use storage_core::postgres::pool::Pool;
 use storage_core::redis::connection::Connection;
+use storage_core::redis::ownership::Ownership;
 use storage_core::redis::startup;
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
 use storage_core::retry::Retry;
@@ -14,7 +15,9 @@ use storage_core::service::Service;
 use storage_core::telemetry;
 use storage_core::telemetry::readiness::Readiness;
 use tokio::sync::Mutex;
-use tracing::info;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::level_filters::LevelFilter;
 
 use crate::config::Config;
@@ -55,26 +58,39 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         .run(async || check_schema(&pool).await)
         .await?;
 
-    let crew = Crew {
-        consumer: config.service.instance(&config.telemetry),
-        ending: Ending::new(stop),
-        config,
-        pool,
-        readiness,
-    };
-    let streams = crew.start(&mut service);
-    info!(
-        consumer = crew.consumer,
-        streams = streams.len(),
-        "writing to TimescaleDB"
-    );
-    service.spawn_background("give up", crew.ending.clone().watch(crew.config.service.shutdown_grace));
-    let redis = Connection::ordinary(&crew.config.redis);
+    let redis = Connection::ordinary(&config.redis);
+    let streams = Stream::all(config.stream.partitions).into_iter();
+    let streams = streams
+        .filter(|stream| stream.groups().contains(&WARM_SYNCER))
+        .collect();
     service.spawn_background(
         "backlog",
-        backlog::watch(redis, crew.pool.clone(), streams, crew.readiness.clone()),
+        backlog::watch(redis, pool.clone(), streams, readiness.clone()),
     );
+    service.spawn("partitions", own(config, pool, readiness, stop));
     service.run().await
+}
+
+/// Serves this copy's share of the partitions until `stop` is cancelled, then gives them back.
+async fn own(config: Config, pool: Pool, readiness: Readiness, stop: CancellationToken) -> anyhow::Result<()> {
+    let ownership = Ownership {
+        redis: &config.redis,
+        worker: WARM_SYNCER,
+        instance: config.service.instance(&config.telemetry),
+        partitions: config.stream.partitions,
+        lease_ttl: config.warm.lease_ttl,
+        count: &metrics::PARTITIONS,
+    };
+    let serve = |partition, stop| {
+        let crew = Crew {
+            config: config.clone(),
+            pool: pool.clone(),
+            readiness: readiness.clone(),
+            ending: Ending::new(stop),
+        };
+        crew.serve(partition)
+    };
+    ownership.own(&readiness, &stop, serve).await
 }
 
 async fn check_schema(pool: &Pool) -> anyhow::Result<()> {
@@ -98,61 +114,60 @@ fn is_permanent_in_postgres(error: &anyhow::Error) -> bool {
     Misconfigured::caused(error) || fault == Some(Fault::Permanent)
 }
 
-/// What every lane is made with.
+/// The lanes of a partition, and what each is made with.
 struct Crew {
     config: Config,
-    consumer: String,
     pool: Pool,
     readiness: Readiness,
     ending: Ending,
 }
 
 impl Crew {
-    /// Starts a lane for each stream, and returns the streams.
-    fn start(&self, service: &mut Service) -> Vec<Stream> {
-        let partitions = self.config.stream.partitions;
+    /// Works on the streams of a partition until told to stop; the owner of the first one also on those that have no partitions.
+    async fn serve(self, partition: u16) {
         let rows = self.config.warm.batch_rows;
-        for partition in 0..partitions {
-            let candles = Candles {
-                partition,
-                refresh_window: self.config.warm.refresh_window,
-            };
-            self.start_lane(service, Stream::Candles(partition), candles, rows);
-            let ticks = Ticks {
-                partition,
-                partitions,
-                max_future: self.config.stream.max_future,
-            };
-            self.start_lane(
-                service,
-                Stream::Ticks(partition),
-                ticks,
-                self.config.warm.tick_batch_rows,
-            );
+        let candles = Candles {
+            partition,
+            refresh_window: self.config.warm.refresh_window,
+        };
+        let ticks = Ticks {
+            partition,
+            partitions: self.config.stream.partitions,
+            max_future: self.config.stream.max_future,
+        };
+        let mut lanes = JoinSet::new();
+        self.start_lane(&mut lanes, Stream::Candles(partition), candles, rows);
+        self.start_lane(
+            &mut lanes,
+            Stream::Ticks(partition),
+            ticks,
+            self.config.warm.tick_batch_rows,
+        );
+        if partition == 0 {
+            self.start_lane(&mut lanes, Stream::Signals, Signals, rows);
+            self.start_lane(&mut lanes, Stream::Dead, DeadLetters, rows);
         }
-        self.start_lane(service, Stream::Signals, Signals, rows);
-        self.start_lane(service, Stream::Dead, DeadLetters, rows);
-        Stream::all(partitions)
-            .into_iter()
-            .filter(|stream| stream.groups().contains(&WARM_SYNCER))
-            .collect()
+        let _watch = AbortOnDropHandle::new(tokio::spawn(
+            self.ending.clone().watch(self.config.service.shutdown_grace),
+        ));
+        lanes.join_all().await;
     }
 
-    fn start_lane(&self, service: &mut Service, stream: Stream, kind: impl Kind, rows: usize) {
-        let (redis, warm) = (&self.config.redis, &self.config.warm);
+    fn start_lane(&self, lanes: &mut JoinSet<()>, stream: Stream, kind: impl Kind, rows: usize) {
+        let redis = &self.config.redis;
         let cut = Cut {
             rows,
-            wait: warm.batch_wait,
+            wait: self.config.warm.batch_wait,
         };
         let lane = Lane {
             stream,
             kind,
-            reader: Mutex::new(Reader::new(redis, stream, self.consumer.clone(), warm.claim_after, cut)),
+            reader: Mutex::new(Reader::new(redis, stream, cut)),
             redis: Mutex::new(Connection::ordinary(redis)),
             pool: self.pool.clone(),
             readiness: self.readiness.clone(),
             ending: self.ending.clone(),
         };
-        service.spawn(stream.to_string(), lane.run());
+        lanes.spawn(lane.run());
     }
 }

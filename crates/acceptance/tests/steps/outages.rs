@@ -133,7 +133,7 @@ async fn sleeps(world: &mut Pipeline, name: String) {
     let held = timeout(PATIENCE, snare.caught()).await.expect("a write").unwrap();
     world.freeze(&name);
     until("others serve", async || {
-        let holders = holders(world).await;
+        let holders = holders(world, "hot-writer").await;
         let served_by_others = |holder: &Option<String>| holder.as_ref().is_some_and(|holder| *holder != name);
         match holders.iter().all(served_by_others) {
             true => Ok(()),

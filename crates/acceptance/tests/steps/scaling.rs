@@ -14,11 +14,11 @@ const COPIES: [(&str, &[&str]); 2] = [
     ("warm-syncer", &["warm-syncer", "warm-syncer 2"]),
 ];
 
-/// Which copy serves each partition, as its lease says.
-pub(crate) async fn holders(world: &Pipeline) -> Vec<Option<String>> {
+/// Which copy of a worker serves each partition, as its lease says.
+pub(crate) async fn holders(world: &Pipeline, kind: &str) -> Vec<Option<String>> {
     let mut holders = Vec::new();
     for partition in 0..PARTITIONS {
-        let lease = format!("lease:hot-writer:{partition}");
+        let lease = format!("lease:{kind}:{partition}");
         holders.push(world.redis.ask(&["GET", &lease]).await.unwrap());
     }
     holders
@@ -42,7 +42,7 @@ async fn changing_copies(world: &mut Pipeline, seconds: u64, seed: u64) {
                 false => Signal::SIGTERM,
             };
             let name = choose(&live, &mut rng);
-            remove(world, &name, signal, kind == "hot-writer").await;
+            remove(world, kind, &name, signal).await;
         } else if !gone.is_empty() {
             let name = choose(&gone, &mut rng);
             println!("{name} is added");
@@ -59,37 +59,33 @@ async fn changing_copies(world: &mut Pipeline, seconds: u64, seed: u64) {
     }
 }
 
-/// Ends a copy, and, if its partitions are handed over by leases, waits until others have them.
-async fn remove(world: &mut Pipeline, name: &str, signal: Signal, has_leases: bool) {
+/// Ends a copy, and waits until others have its partitions.
+async fn remove(world: &mut Pipeline, kind: &str, name: &str, signal: Signal) {
     let instance = name.replace(' ', "-");
-    let had = holders(world)
+    let had = holders(world, kind)
         .await
         .iter()
         .filter(|holder| holder.as_ref() == Some(&instance))
         .count();
     let begun = Instant::now();
     world.worker(name).signal(signal);
-    if has_leases {
-        until("a hand-over", async || {
-            let holders = holders(world).await;
-            let served = |holder: &Option<String>| holder.as_ref().is_some_and(|holder| *holder != instance);
-            match holders.iter().all(served) {
-                true => Ok(()),
-                false => Err(format!("{holders:?}")),
-            }
-        })
-        .await;
-        let took = begun.elapsed();
-        println!(
-            "{name} got {signal}: {had} partitions handed over in {} ms",
-            took.as_millis()
-        );
-        // One without partitions only waited for what had been going on before.
-        if had > 0 {
-            note(world, signal, took);
+    until("a hand-over", async || {
+        let holders = holders(world, kind).await;
+        let served = |holder: &Option<String>| holder.as_ref().is_some_and(|holder| *holder != instance);
+        match holders.iter().all(served) {
+            true => Ok(()),
+            false => Err(format!("{holders:?}")),
         }
-    } else {
-        println!("{name} got {signal}");
+    })
+    .await;
+    let took = begun.elapsed();
+    println!(
+        "{name} got {signal}: {had} partitions handed over in {} ms",
+        took.as_millis()
+    );
+    // One without partitions only waited for what had been going on before.
+    if had > 0 {
+        note(world, signal, took);
     }
     let status = world.worker(name).ended(PATIENCE).await;
     assert!(

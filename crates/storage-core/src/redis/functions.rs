@@ -5,6 +5,7 @@ use redis::{Cmd, RedisResult, cmd, pipe};
 
 use super::connection::Connection;
 use super::keys::{Channel, Key};
+use super::reply;
 use super::stream::{Fields, Stream};
 use crate::domain::stream_id::{Revision, StreamId};
 use crate::domain::symbol::Symbol;
@@ -88,11 +89,21 @@ pub fn put(key: &Key, revision: Revision, expiry: Expiry, publish: Option<(&Chan
     command
 }
 
-/// Moves a group's position forward over `count` entries, never back.
-pub fn advance(stream: Stream, group: &str, from: StreamId, to: StreamId, count: usize) -> Cmd {
+/// Moves a group's position on over `count` entries, unless somebody else has moved it meanwhile. Returns the position.
+///
+/// # Errors
+/// When Redis can't be asked; `NOGROUP` where the group is lost. Trying again is safe.
+pub async fn advance(
+    conn: &mut impl ConnectionLike,
+    stream: Stream,
+    group: &str,
+    from: StreamId,
+    to: StreamId,
+    count: usize,
+) -> RedisResult<StreamId> {
     let mut command = call("storage_advance", &stream.key());
     command.arg(group).arg(from.to_string()).arg(to.to_string()).arg(count);
-    command
+    reply::stream_id(command.query_async(conn).await?)
 }
 
 /// Adds an entry to a stream for another worker, also at the memory limit: the work that it leads to frees memory.

@@ -17,6 +17,7 @@ pub mod inspect;
 pub mod keys;
 pub mod lease;
 pub mod nodes;
+pub mod ownership;
 pub mod partitions;
 pub mod position;
 mod reply;

@@ -6,7 +6,7 @@ use redis::aio::ConnectionLike;
 use redis::{FromRedisValue, RedisResult, Value, cmd};
 
 use super::reply;
-use super::stream::Stream;
+use super::stream::{Stream, create_group};
 use crate::domain::stream_id::StreamId;
 
 /// A consumer group's place in its stream.
@@ -69,6 +69,45 @@ pub async fn position_of(conn: &mut impl ConnectionLike, stream: Stream, group: 
         .await?
         .into_iter()
         .find(|position| position.group == group))
+}
+
+/// Where the one reader of `group` goes on, which has nothing pending: at the group's position. A group that was lost is created again
+/// from the oldest entry kept. Where consumers had been handed entries, as those of earlier versions were, all that is kept is read again.
+///
+/// # Errors
+/// When Redis can't be asked.
+pub async fn resume(conn: &mut impl ConnectionLike, stream: Stream, group: &str) -> RedisResult<StreamId> {
+    match position_of(conn, stream, group).await? {
+        Some(position) if position.pending == 0 => Ok(position.delivered),
+        Some(_) => {
+            give_back(conn, stream, group).await?;
+            Ok(StreamId::START)
+        }
+        None => {
+            if create_group(conn, stream, group).await? {
+                tracing::warn!(%stream, group, "consumer group was lost; created it again from the oldest entry");
+            }
+            Ok(StreamId::START)
+        }
+    }
+}
+
+/// Sets a group back to the oldest entry and takes its consumers out, with all that is pending.
+async fn give_back(conn: &mut impl ConnectionLike, stream: Stream, group: &str) -> RedisResult<()> {
+    let group_command = |command: &str| {
+        let mut group_command = cmd("XGROUP");
+        group_command.arg(command).arg(stream.key()).arg(group);
+        group_command
+    };
+    group_command("SETID").arg("0").exec_async(conn).await?;
+    let mut consumers = cmd("XINFO");
+    consumers.arg("CONSUMERS").arg(stream.key()).arg(group);
+    let consumers: Vec<HashMap<String, Value>> = consumers.query_async(conn).await?;
+    for mut consumer in consumers {
+        let name = String::from_redis_value(consumer.remove("name").unwrap_or(Value::Nil))?;
+        group_command("DELCONSUMER").arg(name).exec_async(conn).await?;
+    }
+    Ok(())
 }
 
 /// The first entry that the group of `position` may still need: its oldest pending one, or else whatever comes next.

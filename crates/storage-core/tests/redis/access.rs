@@ -13,7 +13,7 @@ use storage_core::redis::connection::{Connection, is_permanent};
 use storage_core::redis::functions::{self, Expiry};
 use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
 use storage_core::redis::lease::{self, Membership};
-use storage_core::redis::position::positions;
+use storage_core::redis::position::{positions, resume};
 use storage_core::redis::stream::{self, AGGREGATOR_ADMIN, HOT_WRITER, Stream, StreamReader, WARM_SYNCER};
 use storage_core::redis::symbols::{self, VolumeDecimals};
 use storage_core::redis::{groups, hot, inspect, keys, partitions, trim};
@@ -79,6 +79,20 @@ impl Server {
             .await
             .unwrap();
         id.parse().unwrap()
+    }
+
+    /// Adds an entry and hands it to a consumer of warm-syncer's group, which does nothing with it.
+    async fn hand_out(&self, stream: Stream) {
+        let mut root = self.0.connect();
+        stream::add(stream, &some_fields()).exec_async(&mut root).await.unwrap();
+        let mut read = cmd("XREADGROUP");
+        read.arg("GROUP")
+            .arg(WARM_SYNCER)
+            .arg("earlier")
+            .arg("STREAMS")
+            .arg(stream.key())
+            .arg(">");
+        read.exec_async(&mut root).await.unwrap();
     }
 
     async fn read(&self, name: &str, group: &'static str, stream: Stream) {
@@ -191,8 +205,8 @@ async fn hot_writer_keeps_the_hot_view_and_trims() {
             .await
             .unwrap();
     }
-    let advance = functions::advance(Stream::Ticks(0), HOT_WRITER, StreamId::START, id, 1);
-    assert_eq!(advance.query_async::<u8>(conn).await.unwrap(), 1);
+    let at = functions::advance(conn, Stream::Ticks(0), HOT_WRITER, StreamId::START, id, 1).await;
+    assert_eq!(at.unwrap(), id);
     server.read("hot-writer", HOT_WRITER, Stream::Signals).await;
     for stream in Stream::all(2) {
         positions(conn, stream).await.unwrap();
@@ -223,16 +237,26 @@ async fn hot_writer_keeps_the_hot_view_and_trims() {
 }
 
 #[tokio::test]
-async fn warm_syncer_reads_as_a_group_and_asks_for_repairs() {
+async fn warm_syncer_moves_its_positions_and_asks_for_repairs() {
     let server = Server::start().await;
     server.tick().await;
     let conn = &mut server.user("warm-syncer");
     functions::check(conn).await.unwrap();
     partitions::stored(conn).await.unwrap();
+    let membership = Membership::new(WARM_SYNCER, "test".to_owned(), FIRST_SECOND);
+    membership.share(conn, 2).await.unwrap();
+    assert!(membership.hold(conn, 0).await.unwrap());
+    membership.release(conn, 0).await.unwrap();
+    membership.leave(conn).await.unwrap();
     for stream in [Stream::Ticks(0), Stream::Candles(0), Stream::Signals, Stream::Dead] {
-        server.read("warm-syncer", WARM_SYNCER, stream).await;
-        positions(conn, stream).await.unwrap();
-        stream::create_group(conn, stream, WARM_SYNCER).await.unwrap();
+        let from = resume(conn, stream, WARM_SYNCER).await.unwrap();
+        let mut reader = StreamReader::new(&server.config("warm-syncer"), stream, from, FIRST_SECOND);
+        let entries = reader.next(10, Duration::from_millis(50)).await.unwrap();
+        let to = entries.last().map_or(StreamId::at_ms(1), |last| last.id);
+        let at = functions::advance(conn, stream, WARM_SYNCER, from, to, entries.len()).await;
+        assert_eq!(at.unwrap(), to);
+        server.hand_out(stream).await;
+        assert_eq!(resume(conn, stream, WARM_SYNCER).await.unwrap(), StreamId::START);
     }
     for stream in [Stream::Repairs, Stream::Rollups, Stream::Dead] {
         functions::announce_all(conn, stream, &[some_fields()]).await.unwrap();

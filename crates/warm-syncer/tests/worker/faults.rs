@@ -43,7 +43,7 @@ fn worker(stores: &Stores, instance: &str) -> Worker {
         ("STORAGE_SERVICE__INSTANCE", instance),
         ("STORAGE_WARM__BATCH_ROWS", "50"),
         ("STORAGE_WARM__TICK_BATCH_ROWS", "200"),
-        ("STORAGE_WARM__CLAIM_AFTER", "500ms"),
+        ("STORAGE_WARM__LEASE_TTL", "500ms"),
     ];
     Worker::start(stores.redis.url(), stores.database.url(), &environment)
 }

@@ -123,7 +123,6 @@ async fn every_metric_shows_from_the_start() {
         "warm_syncer_repairs_requested_total",
         "warm_syncer_rollups_requested_total",
         "warm_syncer_lag_entries{kind=\"ticks\"}",
-        "warm_syncer_pending_entries{kind=\"ticks\"}",
     ] {
         assert_eq!(worker.metric(name).await, 0.0, "{name}");
     }

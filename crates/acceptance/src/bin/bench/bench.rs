@@ -4,14 +4,17 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
+use acceptance::http;
 use acceptance::pipeline::prepare_redis;
 use acceptance::process::{Worker, project};
 use acceptance::redis_server::RedisServer;
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use storage_core::testing::native::NativeServer;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
+use tokio::time::sleep;
 
 use crate::figure::Figure;
 
@@ -22,6 +25,10 @@ const POSTGRES_SETTINGS: [&str; 4] = [
     "shared_buffers=256MB",
     "max_wal_size=2GB",
 ];
+
+/// How long a worker may take until it serves, and how often it is asked.
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(20);
 
 /// One entry of the list of what can be measured.
 pub(crate) struct Measurement {
@@ -103,4 +110,28 @@ impl Bench {
             .stdout(Stdio::piped());
         Ok(command.kill_on_drop(true).spawn()?)
     }
+}
+
+/// A worker's metric; 0 where it has none of that name.
+pub(crate) async fn sample(worker: &mut Worker, name: &str) -> anyhow::Result<f64> {
+    let page = http::get(worker.port().await, "/metrics").await;
+    let (_, page) = page.map_err(|error| anyhow!(error))?;
+    Ok(http::samples(&page).get(name).copied().unwrap_or_default())
+}
+
+/// Waits until a worker serves so many partitions.
+pub(crate) async fn serves(worker: &mut Worker, partitions: u16) -> anyhow::Result<()> {
+    let (count, _) = worker.name.split_once(' ').unwrap_or((&worker.name, ""));
+    let count = format!("{}_partitions_count", count.replace('-', "_"));
+    let begun = Instant::now();
+    while sample(worker, &count).await? != f64::from(partitions) {
+        ensure!(
+            begun.elapsed() < PATIENCE,
+            "{} does not serve:\n{}",
+            worker.name,
+            worker.log()
+        );
+        sleep(POLL).await;
+    }
+    Ok(())
 }

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use acceptance::pipeline::PARTITIONS;
 use acceptance::process::Worker;
-use acceptance::{http, redis_server::RedisServer};
-use anyhow::{Context, anyhow, ensure};
+use acceptance::redis_server::RedisServer;
+use anyhow::{Context, ensure};
 use storage_core::redis::position::position_of;
 use storage_core::redis::stream::{HOT_WRITER, Stream};
 use tokio::task::spawn_blocking;
@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::client::Client;
 use super::load::{Loaded, waiting};
-use crate::bench::Bench;
+use crate::bench::{Bench, sample, serves};
 
 /// `hot.batch_entries` as it is by default.
 pub(crate) const BATCH_ENTRIES: usize = 5_000;
@@ -110,24 +110,8 @@ impl Loaded {
 /// A hot-writer that serves all partitions of a Redis in which there is nothing to read yet.
 pub(crate) async fn hot_writer(bench: &Bench, redis: &RedisServer) -> anyhow::Result<Worker> {
     let mut worker = bench.worker("hot-writer", &[("REDIS_URL", redis.url())]);
-    worker.ready().await;
-    let begun = Instant::now();
-    while sample(&mut worker, "hot_writer_partitions_count").await? != f64::from(PARTITIONS) {
-        ensure!(
-            begun.elapsed() < PATIENCE,
-            "hot-writer does not serve:\n{}",
-            worker.log()
-        );
-        sleep(POLL).await;
-    }
+    serves(&mut worker, PARTITIONS).await?;
     Ok(worker)
-}
-
-/// A worker's metric; 0 where it has none of that name.
-async fn sample(worker: &mut Worker, name: &str) -> anyhow::Result<f64> {
-    let page = http::get(worker.port().await, "/metrics").await;
-    let (_, page) = page.map_err(|error| anyhow!(error))?;
-    Ok(http::samples(&page).get(name).copied().unwrap_or_default())
 }
 
 fn read_all(client: &mut Client, stream: &str, last_id: &str) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use acceptance::pipeline::PARTITIONS;
 use anyhow::{Context, ensure};
 use redis::Value;
 use storage_core::redis::position::position_of;
@@ -9,6 +10,7 @@ use storage_core::redis::stream::{Stream, WARM_SYNCER};
 use tokio::time::sleep;
 
 use super::stores::{Session, Stores, streams};
+use crate::bench::serves;
 
 /// How often the groups are looked at.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -30,7 +32,10 @@ pub(super) async fn drain(
     }
     let mut workers = Vec::new();
     for number in 1..=copies {
-        workers.push(stores.syncer(&number.to_string()).await);
+        workers.push(stores.syncer(&number.to_string()));
+    }
+    for worker in &mut workers {
+        serves(worker, PARTITIONS / u16::try_from(copies)?).await?;
     }
     session.client.batch_execute("CHECKPOINT").await?;
 

@@ -79,13 +79,11 @@ impl<'a> Stores<'a> {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// Starts a copy of warm-syncer as by default, and waits until it is ready. It ends when it is dropped.
-    pub(super) async fn syncer(&self, copy: &str) -> Worker {
+    /// Starts a copy of warm-syncer as by default. It ends when it is dropped.
+    pub(super) fn syncer(&self, copy: &str) -> Worker {
         let [redis, database] = self.addresses();
         let environment = [redis, database, ("STORAGE_SERVICE__INSTANCE", copy)];
-        let mut worker = self.bench.worker("warm-syncer", &environment);
-        worker.ready().await;
-        worker
+        self.bench.worker("warm-syncer", &environment)
     }
 
     /// A session with the database, for what the figures are compared with.
