@@ -9,7 +9,7 @@ use storage_core::postgres::connection::connect;
 use storage_core::postgres::migrations;
 use storage_core::postgres::queries;
 use storage_core::redis::connection::Connection;
-use storage_core::redis::stream::HOT_WRITER;
+use storage_core::redis::stream::{HOT_WRITER, WARM_SYNCER};
 use storage_core::redis::symbols::{self, VolumeDecimals};
 use storage_core::redis::{lease, partitions};
 
@@ -120,16 +120,18 @@ async fn store_partitions(redis: &mut Connection, configured: u16, asked: Option
     let mut obstacles = partitions::unfinished(redis, stored)
         .await
         .context("looking for unfinished entries")?;
-    let holders = lease::holders(redis, HOT_WRITER, stored)
-        .await
-        .context("looking for hot-writers")?;
-    if holders.iter().any(Option::is_some) {
-        obstacles.push("hot-writers are running".to_owned());
+    for worker in [HOT_WRITER, WARM_SYNCER] {
+        let holders = lease::holders(redis, worker, stored)
+            .await
+            .with_context(|| format!("looking for {worker}s"))?;
+        if holders.iter().any(Option::is_some) {
+            obstacles.push(format!("{worker}s are running"));
+        }
     }
     if !obstacles.is_empty() {
         let obstacles = obstacles.join(", ");
         anyhow::bail!(
-            "partitions stays {stored}: {obstacles}; stop the producers, let the workers finish, and stop the hot-writers"
+            "partitions stays {stored}: {obstacles}; stop the producers, let the workers finish, and stop hot-writers and warm-syncers"
         );
     }
     partitions::replace(redis, stored, wanted)

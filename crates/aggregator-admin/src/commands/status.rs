@@ -13,7 +13,7 @@ use storage_core::postgres::queries::policies::JobKind;
 use storage_core::postgres::queries::{dead_letters, policies, rollups, storage};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
-use storage_core::redis::stream::{HOT_WRITER, Stream};
+use storage_core::redis::stream::{HOT_WRITER, Stream, WARM_SYNCER};
 use storage_core::redis::{backups, lease, partitions, position, stream, trim};
 
 use crate::config::Config;
@@ -99,9 +99,14 @@ struct Hot {
     partitions: Option<u16>,
     streams: Vec<StreamStatus>,
     hot_writers: Vec<Member>,
-    leases: BTreeMap<u16, Option<String>>,
+    leases: Leases,
+    warm_syncers: Vec<Member>,
+    warm_syncer_leases: Leases,
     backups: Vec<Backup>,
 }
+
+/// Who holds which partition.
+type Leases = BTreeMap<u16, Option<String>>;
 
 #[derive(Debug, Serialize)]
 struct StreamStatus {
@@ -286,16 +291,8 @@ async fn hot(redis: &mut Connection) -> anyhow::Result<Hot> {
             groups: groups.into_iter().map(group).collect(),
         });
     }
-    let members = lease::members(redis, HOT_WRITER)
-        .await
-        .context("looking for hot-writers")?;
-    let holders = lease::holders(redis, HOT_WRITER, partitions.unwrap_or(0))
-        .await
-        .context("reading leases")?;
-    let member = |(instance, seen_ms): (String, u64)| Member {
-        instance,
-        seen_seconds_ago: now_ms.saturating_sub(seen_ms) / 1_000,
-    };
+    let (hot_writers, leases) = copies(redis, HOT_WRITER, partitions, now_ms).await?;
+    let (warm_syncers, warm_syncer_leases) = copies(redis, WARM_SYNCER, partitions, now_ms).await?;
     let last = backups::last(redis).await.context("reading the last backups")?;
     let now_us = i64::try_from(now_ms)?.saturating_mul(1_000);
     #[allow(clippy::cast_precision_loss)] // for a person
@@ -314,10 +311,33 @@ async fn hot(redis: &mut Connection) -> anyhow::Result<Hot> {
         },
         partitions,
         streams,
-        hot_writers: members.into_iter().map(member).collect(),
-        leases: (0..).zip(holders).collect(),
+        hot_writers,
+        leases,
+        warm_syncers,
+        warm_syncer_leases,
         backups: last.into_iter().map(backup).collect(),
     })
+}
+
+/// The copies of a worker that live, and which partitions they hold.
+async fn copies(
+    redis: &mut Connection,
+    worker: &str,
+    partitions: Option<u16>,
+    now_ms: u64,
+) -> anyhow::Result<(Vec<Member>, Leases)> {
+    let members = lease::members(redis, worker)
+        .await
+        .with_context(|| format!("looking for {worker}s"))?;
+    let holders = lease::holders(redis, worker, partitions.unwrap_or(0))
+        .await
+        .context("reading leases")?;
+    let member = |(instance, seen_ms): (String, u64)| Member {
+        instance,
+        seen_seconds_ago: now_ms.saturating_sub(seen_ms) / 1_000,
+    };
+    let members = members.into_iter().map(member).collect();
+    Ok((members, (0..).zip(holders).collect()))
 }
 
 fn show(status: &Status) -> anyhow::Result<()> {
@@ -414,6 +434,21 @@ fn show_compression(compression: &Compression) -> anyhow::Result<()> {
     ))
 }
 
+fn show_copies(name: &str, members: &[Member], leases: &Leases) -> anyhow::Result<()> {
+    let members = members
+        .iter()
+        .map(|member| format!("{} (seen {} s ago)", member.instance, member.seen_seconds_ago));
+    let members = members.collect::<Vec<_>>().join(", ");
+    say(format_args!(
+        "{name:<14} {}",
+        if members.is_empty() { "none" } else { &members }
+    ))?;
+    let leases = leases
+        .iter()
+        .map(|(partition, holder)| format!("{partition}: {}", holder.as_deref().unwrap_or("nobody")));
+    say(format_args!("  partitions   {}", leases.collect::<Vec<_>>().join(", ")))
+}
+
 fn show_hot(hot: &Hot) -> anyhow::Result<()> {
     let partitions = hot
         .partitions
@@ -436,20 +471,8 @@ fn show_hot(hot: &Hot) -> anyhow::Result<()> {
     }
     say(streams)?;
     say("")?;
-    let members = hot
-        .hot_writers
-        .iter()
-        .map(|member| format!("{} (seen {} s ago)", member.instance, member.seen_seconds_ago));
-    let members = members.collect::<Vec<_>>().join(", ");
-    say(format_args!(
-        "hot-writers    {}",
-        if members.is_empty() { "none" } else { &members }
-    ))?;
-    let leases = hot
-        .leases
-        .iter()
-        .map(|(partition, holder)| format!("{partition}: {}", holder.as_deref().unwrap_or("nobody")));
-    say(format_args!("leases         {}", leases.collect::<Vec<_>>().join(", ")))?;
+    show_copies("hot-writers", &hot.hot_writers, &hot.leases)?;
+    show_copies("warm-syncers", &hot.warm_syncers, &hot.warm_syncer_leases)?;
     if hot.backups.is_empty() {
         return say("last backup    none");
     }
