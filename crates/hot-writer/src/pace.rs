@@ -18,8 +18,10 @@ const A_FEW_COMMANDS: usize = 8;
 const LONGEST_BATCH: Duration = Duration::from_secs(2);
 /// The longest pause within a batch.
 const LONGEST_WITHIN: Duration = Duration::from_millis(100);
-/// While there is more to read, the first entry of a batch is at least so old.
+/// While there is more to read, the first entry of a batch is at least so old, and older the more symbols there are to write: as if
+/// the pause came before the work, which takes about so long for each, as a symbol has seven hashes.
 const LEAST_BEHIND: Duration = Duration::from_millis(500);
+const WORK_PER_SYMBOL: Duration = Duration::from_micros(100);
 /// Who has been behind for so long shows at once that it has caught up.
 const LONG_BEHIND: Duration = Duration::from_secs(1);
 
@@ -90,12 +92,14 @@ impl Pace {
         }
     }
 
-    /// When the batch whose first entry was read at `first_read` is due.
-    pub(crate) fn due(&self, first_read: Instant) -> Instant {
+    /// When the batch of so many symbols whose first entry was read at `first_read` is due.
+    pub(crate) fn due(&self, first_read: Instant, symbols: usize) -> Instant {
         if self.has_caught_up {
             first_read
         } else if self.is_behind() {
-            self.paused_until.max(first_read + LEAST_BEHIND)
+            let symbols = u32::try_from(symbols).unwrap_or(u32::MAX);
+            let age = self.pause_after(WORK_PER_SYMBOL.saturating_mul(symbols));
+            self.paused_until.max(first_read + age.max(LEAST_BEHIND))
         } else {
             self.paused_until
         }
@@ -113,7 +117,11 @@ impl Pace {
 
     /// Notes that a batch was written at `now`, after so much work since its last pause.
     pub(crate) fn wrote(&mut self, now: Instant, work: Duration) {
-        self.paused_until = now + (work * PAUSE * self.partitions).min(LONGEST);
+        self.paused_until = now + self.pause_after(work);
+    }
+
+    fn pause_after(&self, work: Duration) -> Duration {
+        work.saturating_mul(PAUSE * self.partitions).min(LONGEST)
     }
 
     /// Notes that nothing more will be read.
@@ -134,10 +142,10 @@ mod tests {
     fn the_pause_follows_the_work_and_has_an_end() {
         let begun = Instant::now();
         let mut pace = Pace::new(begun, 2);
-        assert_eq!(pace.due(begun), begun);
+        assert_eq!(pace.due(begun, 1), begun);
         for (work_ms, pause_ms) in [(0, 0), (2, 36), (200, 3_600), (5_000, 10_000)] {
             pace.wrote(begun, ms(work_ms));
-            assert_eq!(pace.due(begun), begun + ms(pause_ms));
+            assert_eq!(pace.due(begun, 1_000), begun + ms(pause_ms));
         }
         let batch = pace.begin();
         assert_eq!((batch.commands(), batch.pause(ms(1))), (A_FEW_COMMANDS, Some(ms(18))));
@@ -150,14 +158,16 @@ mod tests {
         let begun = Instant::now();
         let mut pace = Pace::new(begun, 1);
         pace.read(begun, true);
-        assert_eq!(pace.due(begun), begun + LEAST_BEHIND);
+        for (symbols, age) in [(1, LEAST_BEHIND), (1_000, ms(900)), (usize::MAX, LONGEST)] {
+            assert_eq!(pace.due(begun, symbols), begun + age);
+        }
         let first = pace.begin();
         pace.read(begun + ms(1_200), false);
         assert_eq!(first.pause(ms(1)), None);
         pace.wrote(begun + ms(1_300), ms(400));
-        assert_eq!(pace.due(begun + ms(1_000)), begun + ms(1_000));
+        assert_eq!(pace.due(begun + ms(1_000), 1), begun + ms(1_000));
         assert_eq!(pace.begin().pause(ms(1)), None);
-        assert_eq!(pace.due(begun + ms(1_000)), begun + ms(1_300 + 9 * 400));
+        assert_eq!(pace.due(begun + ms(1_000), 1), begun + ms(1_300 + 9 * 400));
         assert_eq!(pace.begin().pause(ms(1)), Some(ms(9)));
     }
 }

@@ -253,7 +253,7 @@ impl Partition {
     /// When what has changed is to be written, if anything has.
     fn due(&self) -> Option<Instant> {
         let first_read = self.writes.first_read?;
-        Some(self.pace.due(first_read))
+        Some(self.pace.due(first_read, self.touched.len()))
     }
 
     /// Until when, in µs since 1970, it is known that nothing else came: until what was read last was read, if that was all there

@@ -205,14 +205,14 @@ impl Writer {
         let opened = (!writes.opened.is_empty()).then(|| self.term.opened(&writes.opened));
         let announcements = writes.letters.iter().cloned().chain(repairs).chain(sent);
         let announcements = announcements.chain(displaced.map(put)).chain(opened);
-        let announced = execute_all(conn, Box::new(announcements)).await?;
+        let announced = execute_all(conn, None, Box::new(announcements)).await?;
 
         let latest = writes.latest.iter().map(|tick| self.latest(tick));
-        let shown = execute_at(pace, conn, Box::new(latest.chain(current.map(put)))).await?;
+        let shown = execute_all(conn, Some(pace), Box::new(latest.chain(current.map(put)))).await?;
 
         let closed = (!writes.closed.is_empty()).then(|| self.term.closed(&writes.closed));
         let finish = writes.expired.iter().map(hot::remove).chain(closed);
-        let finished = execute_all(conn, Box::new(finish)).await?;
+        let finished = execute_all(conn, None, Box::new(finish)).await?;
         if writes.entries > 0 {
             let stream = Stream::Ticks(self.partition);
             let (from, to) = (writes.from, writes.to);
@@ -259,27 +259,19 @@ impl Writer {
     }
 }
 
-/// Sends commands, and returns how long Redis has worked on them.
-async fn execute_all(conn: &mut Connection, commands: Commands<'_>) -> RedisResult<Duration> {
-    let begun = Instant::now();
-    let mut commands = commands.peekable();
-    while commands.peek().is_some() {
-        execute(conn, commands.by_ref().take(COMMANDS_AT_ONCE)).await?;
-    }
-    Ok(begun.elapsed())
-}
-
-/// Sends commands part by part, so that others get their turn, and returns how long Redis has worked since the last pause.
-async fn execute_at(pace: &BatchPace, conn: &mut Connection, commands: Commands<'_>) -> RedisResult<Duration> {
+/// Sends commands, part by part at a pace, where there is one, so that others get their turn. Returns how long Redis has worked since the
+/// last pause.
+async fn execute_all(conn: &mut Connection, pace: Option<&BatchPace>, commands: Commands<'_>) -> RedisResult<Duration> {
     let mut commands = commands.peekable();
     let mut work = Duration::ZERO;
     while commands.peek().is_some() {
-        if let Some(pause) = pace.pause(work) {
+        if let Some(pause) = pace.and_then(|pace| pace.pause(work)) {
             tokio::time::sleep(pause).await;
             work = Duration::ZERO;
         }
         let begun = Instant::now();
-        execute(conn, commands.by_ref().take(pace.commands())).await?;
+        let count = pace.map_or(COMMANDS_AT_ONCE, BatchPace::commands);
+        execute(conn, commands.by_ref().take(count)).await?;
         work += begun.elapsed();
     }
     Ok(work)
