@@ -91,10 +91,10 @@ impl Ownership<'_> {
             .share(conn, self.partitions)
             .await
             .context("reading the members")?;
-        let foreign: BTreeMap<u16, Served> = served
-            .extract_if(.., |partition, _| !share.contains(partition))
-            .collect();
-        stop(membership, conn, foreign).await;
+        // One that has ended by itself, as after a panic, is taken up anew.
+        let over = |partition: &u16, served: &mut Served| !share.contains(partition) || served.task.is_finished();
+        let over: BTreeMap<u16, Served> = served.extract_if(.., over).collect();
+        stop(membership, conn, over).await;
         for partition in share {
             let held = membership.hold(conn, partition).await.context("renewing a lease")?;
             match served.get(&partition) {

@@ -8,6 +8,7 @@
 mod access;
 mod functions;
 mod groups;
+mod ownership;
 mod tls;
 
 storage_core::define_metrics! {
@@ -15,4 +16,6 @@ storage_core::define_metrics! {
 
     /// Entries that were deleted before they were finished.
     Counter LOST = "lost_entries_total";
+    /// Partitions that are served.
+    Gauge PARTITIONS = "partitions_count";
 }

@@ -2,7 +2,8 @@
 
 use nix::sys::signal::Signal;
 use storage_core::postgres::edition::Edition;
-use storage_core::redis::stream::Stream;
+use storage_core::redis::position::position_of;
+use storage_core::redis::stream::{Stream, create_group, length};
 use storage_core::testing::postgres::TestDatabase;
 
 use crate::harness::{Stores, Worker, until};
@@ -85,11 +86,18 @@ async fn told_to_stop_in_mid_flow_it_finishes_its_batch() {
     let first = worker(&stores, "one");
     rows_beyond(&stores, 0).await;
     first.stop().await;
-    for stream in STREAMS {
-        let position =
-            storage_core::redis::position::position_of(&mut stores.redis.connect(), stream, "warm-syncer").await;
-        assert_eq!(position.unwrap().map(|position| position.pending), Some(0), "{stream}");
+    // So the position has moved over all that is written.
+    let (mut connection, mut finished) = (stores.redis.connect(), 0);
+    for stream in [Stream::Ticks(0), Stream::Ticks(1)] {
+        let position = position_of(&mut connection, stream, "warm-syncer").await.unwrap();
+        let lag = position.unwrap().lag.unwrap();
+        finished += length(&mut connection, stream).await.unwrap() - lag;
     }
+    assert_eq!(
+        stores.number("SELECT count(*) FROM ticks").await,
+        i64::try_from(finished).unwrap()
+    );
+    assert!(finished < 20_000, "it had no more to do");
     let second = worker(&stores, "two");
     stores.drained(&STREAMS).await;
     assert_all_arrived(&stores).await;
@@ -213,5 +221,45 @@ async fn a_group_that_was_lost_is_read_again_from_the_oldest_entry() {
     stores.add(ticks_of("A"), &[tick("A", OLD_US, "1", 2)]).await;
     stores.drained(&[ticks_of("A")]).await;
     assert_eq!(stores.number("SELECT count(*) FROM ticks").await, 2);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_group_that_is_set_back_is_read_again_although_nothing_new_comes() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    let worker = stores.worker("one");
+    stores.add(ticks_of("A"), &[tick("A", OLD_US, "1", 1)]).await;
+    stores.drained(&[ticks_of("A")]).await;
+    stores.execute("TRUNCATE ticks").await;
+    redis::cmd("XGROUP")
+        .arg(("SETID", ticks_of("A").key(), "warm-syncer", "0"))
+        .query_async::<()>(&mut stores.redis.connect())
+        .await
+        .unwrap();
+    stores.drained(&[ticks_of("A")]).await;
+    assert_eq!(stores.number("SELECT count(*) FROM ticks").await, 1);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_an_earlier_version_was_handed_and_did_not_finish_is_written() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    let (stream, mut connection) = (ticks_of("A"), stores.redis.connect());
+    stores.add(stream, &[tick("A", OLD_US, "1", 1)]).await;
+    create_group(&mut connection, stream, "warm-syncer").await.unwrap();
+    redis::cmd("XREADGROUP")
+        .arg(("GROUP", "warm-syncer", "earlier", "STREAMS", stream.key(), ">"))
+        .exec_async(&mut connection)
+        .await
+        .unwrap();
+    let worker = stores.worker("one");
+    stores.drained(&[stream]).await;
+    assert_eq!(stores.number("SELECT count(*) FROM ticks").await, 1);
     worker.stop().await;
 }
