@@ -22,8 +22,8 @@ const LONGEST_WITHIN: Duration = Duration::from_millis(100);
 /// the pause came before the work, which takes about so long for each, as a symbol has seven hashes.
 const LEAST_BEHIND: Duration = Duration::from_millis(500);
 const WORK_PER_SYMBOL: Duration = Duration::from_micros(100);
-/// Who has been behind for so long shows at once that it has caught up.
-const LONG_BEHIND: Duration = Duration::from_secs(1);
+/// Who has been behind for so long, which is more than a burst, shows at once that it has caught up.
+const LONG_BEHIND: Duration = Duration::from_millis(250);
 
 /// The pace of one partition's writer.
 #[derive(Debug)]
@@ -162,7 +162,7 @@ mod tests {
             assert_eq!(pace.due(begun, symbols), begun + age);
         }
         let first = pace.begin();
-        pace.read(begun + ms(1_200), false);
+        pace.read(begun + LONG_BEHIND, false);
         assert_eq!(first.pause(ms(1)), None);
         pace.wrote(begun + ms(1_300), ms(400));
         assert_eq!(pace.due(begun + ms(1_000), 1), begun + ms(1_000));
