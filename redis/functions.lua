@@ -30,23 +30,25 @@ local function put(keys, args)
 end
 
 -- advance KEY group from to count
--- Moves a group's position on, unless somebody else has moved it meanwhile. `count` entries lie between `from` and `to`, so that the
+-- Moves a group's position on, unless somebody else has moved it meanwhile, or this server lacks the entry `to`: then it was read from
+-- another one, before a failover, and may not be all that lies before it here. `count` entries lie between `from` and `to`, so that the
 -- lag stays known. Returns the position.
 local function advance(keys, args)
-  -- How many entries a group at the start has behind it: those that were trimmed.
-  local function trimmed()
+  -- How many entries a group has behind it where Redis does not know: at the start those that were trimmed, at the end all.
+  local function behind(at, to)
     local stream = named(redis.call('XINFO', 'STREAM', keys[1]))
-    return stream['entries-added'] - stream['length']
+    if at == '0-0' then return stream['entries-added'] - stream['length'] + args[4] end
+    if to == stream['last-generated-id'] then return stream['entries-added'] end
   end
   local group, from, to, count = args[1], args[2], args[3], tonumber(args[4])
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', keys[1])) do
     local fields = named(info)
     if fields['name'] == group then
       local at = fields['last-delivered-id']
-      if at ~= from then return at end
-      local read = fields['entries-read'] or (at == '0-0' and trimmed())
+      if at ~= from or #redis.call('XRANGE', keys[1], to, to) == 0 then return at end
+      local read = fields['entries-read'] and fields['entries-read'] + count or behind(at, to)
       if read then
-        redis.call('XGROUP', 'SETID', keys[1], group, to, 'ENTRIESREAD', read + count)
+        redis.call('XGROUP', 'SETID', keys[1], group, to, 'ENTRIESREAD', read)
       else
         redis.call('XGROUP', 'SETID', keys[1], group, to)
       end
@@ -132,6 +134,15 @@ local function closed(keys, args)
   end
 end
 
+-- give_back KEY group
+-- Sets a group back to the oldest entry and takes its consumers out, with all that is pending: it will have one reader, by position.
+local function give_back(keys, args)
+  redis.call('XGROUP', 'SETID', keys[1], args[1], '0')
+  for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', keys[1], args[1])) do
+    redis.call('XGROUP', 'DELCONSUMER', keys[1], args[1], named(info)['name'])
+  end
+end
+
 -- retire KEY group idle_ms
 -- Takes consumers out of a group that have not been heard of for so long and have nothing pending. Returns their names.
 local function retire(keys, args)
@@ -156,6 +167,7 @@ register('storage_announce', announce)
 register('storage_take_up', take_up)
 register('storage_opened', opened)
 register('storage_closed', closed)
+register('storage_give_back', give_back)
 register('storage_retire', retire)
 register('storage_lease', lease)
 register('storage_release', release)

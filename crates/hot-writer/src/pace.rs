@@ -21,6 +21,7 @@ const LONGEST_WITHIN: Duration = Duration::from_millis(100);
 /// While there is more to read, the first entry of a batch is at least so old, and older the more symbols there are to write: as if
 /// the pause came before the work, which takes about so long for each, as a symbol has seven hashes.
 const LEAST_BEHIND: Duration = Duration::from_millis(500);
+const MOST_BEHIND: Duration = Duration::from_secs(3);
 const WORK_PER_SYMBOL: Duration = Duration::from_micros(100);
 /// Who has been behind for so long, which is more than a burst, shows at once that it has caught up.
 const LONG_BEHIND: Duration = Duration::from_millis(250);
@@ -99,7 +100,7 @@ impl Pace {
         } else if self.is_behind() {
             let symbols = u32::try_from(symbols).unwrap_or(u32::MAX);
             let age = self.pause_after(WORK_PER_SYMBOL.saturating_mul(symbols));
-            self.paused_until.max(first_read + age.max(LEAST_BEHIND))
+            self.paused_until.max(first_read + age.clamp(LEAST_BEHIND, MOST_BEHIND))
         } else {
             self.paused_until
         }
@@ -158,7 +159,7 @@ mod tests {
         let begun = Instant::now();
         let mut pace = Pace::new(begun, 1);
         pace.read(begun, true);
-        for (symbols, age) in [(1, LEAST_BEHIND), (1_000, ms(900)), (usize::MAX, LONGEST)] {
+        for (symbols, age) in [(1, LEAST_BEHIND), (1_000, ms(900)), (usize::MAX, MOST_BEHIND)] {
             assert_eq!(pace.due(begun, symbols), begun + age);
         }
         let first = pace.begin();

@@ -97,18 +97,16 @@ impl Reader {
         Ok(batch)
     }
 
-    /// Moves the position over a batch of `count` entries that ends with `last`.
+    /// Moves the position over a batch of `count` entries that ends with `last`. After an error the server that answers next may be
+    /// another one, which lacks some of them: then reading begins anew from the position that it knows.
     pub(crate) async fn finish(&mut self, count: usize, last: StreamId) -> RedisResult<()> {
-        let Some(place) = &mut self.place else { return Ok(()) };
-        let from = std::mem::replace(&mut place.finished, last);
-        match functions::advance(&mut self.conn, self.stream, WARM_SYNCER, from, last, count).await {
-            Ok(at) => self.go_on_from(at),
-            Err(error) if error.code() == Some("NOGROUP") => self.place = None,
-            Err(error) => {
-                place.finished = from;
-                return Err(error);
-            }
-        }
+        let Some(mut place) = self.place.take() else {
+            return Ok(());
+        };
+        let at = functions::advance(&mut self.conn, self.stream, WARM_SYNCER, place.finished, last, count).await?;
+        place.finished = last;
+        self.place = Some(place);
+        self.go_on_from(at);
         Ok(())
     }
 

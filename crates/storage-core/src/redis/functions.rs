@@ -89,7 +89,8 @@ pub fn put(key: &Key, revision: Revision, expiry: Expiry, publish: Option<(&Chan
     command
 }
 
-/// Moves a group's position on over `count` entries, unless somebody else has moved it meanwhile. Returns the position.
+/// Moves a group's position on over `count` entries, unless somebody else has moved it meanwhile, or the entries were read from another
+/// server than the one that holds the stream now. Returns the position.
 ///
 /// # Errors
 /// When Redis can't be asked; `NOGROUP` where the group is lost. Trying again is safe.
@@ -148,6 +149,12 @@ fn on_symbols<'a>(function: &str, key: &Key, term: &str, symbols: impl IntoItera
     for symbol in symbols {
         command.arg(symbol.as_str());
     }
+    command
+}
+
+pub(super) fn give_back(stream: Stream, group: &str) -> Cmd {
+    let mut command = call("storage_give_back", &stream.key());
+    command.arg(group);
     command
 }
 

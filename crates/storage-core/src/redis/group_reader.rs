@@ -79,16 +79,11 @@ impl GroupReader {
                 if create_group(&mut self.conn, self.stream, self.options.group).await? {
                     tracing::warn!(stream = %self.stream, group = self.options.group, "consumer group was lost; created it again from the oldest entry");
                 }
-                self.start_over();
+                self.backlog = Some(StreamId::START);
                 Ok(Vec::new())
             }
             result => result,
         }
-    }
-
-    /// Whether there may be more of the own backlog, which comes before anything new.
-    pub fn has_backlog(&self) -> bool {
-        self.backlog.is_some()
     }
 
     /// At most `count` new entries, waiting up to `block`, which is not longer than the options' one: more for a batch that
@@ -114,11 +109,6 @@ impl GroupReader {
             command.arg(id.to_string());
         }
         command.query_async(&mut self.conn).await
-    }
-
-    /// Reads the own backlog again before anything new: what was read but not acknowledged comes back.
-    pub fn start_over(&mut self) {
-        self.backlog = Some(StreamId::START);
     }
 
     async fn read_next(&mut self) -> RedisResult<Vec<Entry>> {

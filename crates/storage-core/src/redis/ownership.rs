@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::Connection;
 use super::lease::Membership;
@@ -34,7 +34,7 @@ pub struct Ownership<'a> {
 
 struct Served {
     token: CancellationToken,
-    task: JoinHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 impl Ownership<'_> {
@@ -57,24 +57,34 @@ impl Ownership<'_> {
         let mut served = BTreeMap::new();
         let mut result = Ok(());
         while !token.is_cancelled() && result.is_ok() {
-            match self.balance(&membership, &mut conn, &serve, &mut served).await {
+            match self.balance(&membership, &mut conn, token, &serve, &mut served).await {
                 Ok(()) => readiness.ok("redis"),
                 Err(error) if Misconfigured::caused(&error) => result = Err(error),
                 Err(error) => readiness.fail("redis", format!("{error:#}")),
             }
+            self.count.set(f64::from(u16::try_from(served.len())?));
             let _ = tokio::time::timeout(self.lease_ttl / 5, token.cancelled()).await;
         }
-        stop(&membership, &mut conn, std::mem::take(&mut served)).await;
+        for served in served.values() {
+            served.token.cancel();
+        }
+        for (partition, served) in served {
+            served.end(&membership, &mut conn, partition).await;
+        }
+        self.count.set(0.0);
         if let Err(error) = membership.leave(&mut conn).await {
             tracing::warn!(%error, "could not say good-bye; the leases end by themselves");
         }
         result
     }
 
+    /// Keeps the leases of what is served, and begins and ends to serve as the share wants it. Waits for nobody's end: a partition that is
+    /// given up is held until its batch is finished.
     async fn balance<F>(
         &self,
         membership: &Membership,
         conn: &mut Connection,
+        token: &CancellationToken,
         serve: &impl Fn(u16, CancellationToken) -> F,
         served: &mut BTreeMap<u16, Served>,
     ) -> Result<()>
@@ -91,38 +101,36 @@ impl Ownership<'_> {
             .share(conn, self.partitions)
             .await
             .context("reading the members")?;
-        // One that has ended by itself, as after a panic, is taken up anew.
-        let over = |partition: &u16, served: &mut Served| !share.contains(partition) || served.task.is_finished();
-        let over: BTreeMap<u16, Served> = served.extract_if(.., over).collect();
-        stop(membership, conn, over).await;
-        for partition in share {
+        // Also those that have ended by themselves, as after a panic: they are taken up anew.
+        let ended: Vec<_> = served.extract_if(.., |_, served| served.task.is_finished()).collect();
+        for (partition, served) in ended {
+            served.end(membership, conn, partition).await;
+        }
+        for partition in 0..self.partitions {
+            let (is_ours, current) = (share.contains(&partition), served.get(&partition));
+            if !is_ours && current.is_none() {
+                continue;
+            }
             let held = membership.hold(conn, partition).await.context("renewing a lease")?;
-            match served.get(&partition) {
+            match current {
+                Some(current) if !is_ours || !held => current.token.cancel(),
                 None if held => {
                     tracing::info!(partition, "serving");
-                    let token = CancellationToken::new();
-                    let task = tokio::spawn(serve(partition, token.clone()));
+                    let token = token.child_token();
+                    let task = AbortOnDropHandle::new(tokio::spawn(serve(partition, token.clone())));
                     served.insert(partition, Served { token, task });
-                }
-                Some(_) if !held => {
-                    let lost = served.remove(&partition).map(|lost| (partition, lost));
-                    stop(membership, conn, lost.into_iter().collect()).await;
                 }
                 _ => {}
             }
         }
-        self.count.set(f64::from(u16::try_from(served.len())?));
         Ok(())
     }
 }
 
-/// Lets the partitions finish their batches, and gives their leases back.
-async fn stop(membership: &Membership, conn: &mut Connection, served: BTreeMap<u16, Served>) {
-    for served in served.values() {
-        served.token.cancel();
-    }
-    for (partition, served) in served {
-        if let Err(error) = served.task.await {
+impl Served {
+    /// Waits until the partition has finished its batch, and gives its lease back.
+    async fn end(self, membership: &Membership, conn: &mut Connection, partition: u16) {
+        if let Err(error) = self.task.await {
             tracing::error!(partition, %error, "partition ended badly");
         }
         if let Err(error) = membership.release(conn, partition).await {

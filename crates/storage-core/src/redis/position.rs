@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use redis::aio::ConnectionLike;
 use redis::{FromRedisValue, RedisResult, Value, cmd};
 
-use super::reply;
 use super::stream::{Stream, create_group};
+use super::{functions, reply};
 use crate::domain::stream_id::StreamId;
 
 /// A consumer group's place in its stream.
@@ -80,7 +80,8 @@ pub async fn resume(conn: &mut impl ConnectionLike, stream: Stream, group: &str)
     match position_of(conn, stream, group).await? {
         Some(position) if position.pending == 0 => Ok(position.delivered),
         Some(_) => {
-            give_back(conn, stream, group).await?;
+            tracing::warn!(%stream, group, "entries were handed out and not finished; reading again all that is kept");
+            functions::give_back(stream, group).exec_async(conn).await?;
             Ok(StreamId::START)
         }
         None => {
@@ -90,24 +91,6 @@ pub async fn resume(conn: &mut impl ConnectionLike, stream: Stream, group: &str)
             Ok(StreamId::START)
         }
     }
-}
-
-/// Sets a group back to the oldest entry and takes its consumers out, with all that is pending.
-async fn give_back(conn: &mut impl ConnectionLike, stream: Stream, group: &str) -> RedisResult<()> {
-    let group_command = |command: &str| {
-        let mut group_command = cmd("XGROUP");
-        group_command.arg(command).arg(stream.key()).arg(group);
-        group_command
-    };
-    group_command("SETID").arg("0").exec_async(conn).await?;
-    let mut consumers = cmd("XINFO");
-    consumers.arg("CONSUMERS").arg(stream.key()).arg(group);
-    let consumers: Vec<HashMap<String, Value>> = consumers.query_async(conn).await?;
-    for mut consumer in consumers {
-        let name = String::from_redis_value(consumer.remove("name").unwrap_or(Value::Nil))?;
-        group_command("DELCONSUMER").arg(name).exec_async(conn).await?;
-    }
-    Ok(())
 }
 
 /// The first entry that the group of `position` may still need: its oldest pending one, or else whatever comes next.

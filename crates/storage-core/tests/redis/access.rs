@@ -249,10 +249,14 @@ async fn warm_syncer_moves_its_positions_and_asks_for_repairs() {
     membership.release(conn, 0).await.unwrap();
     membership.leave(conn).await.unwrap();
     for stream in [Stream::Ticks(0), Stream::Candles(0), Stream::Signals, Stream::Dead] {
+        stream::add(stream, &some_fields())
+            .exec_async(&mut server.0.connect())
+            .await
+            .unwrap();
         let from = resume(conn, stream, WARM_SYNCER).await.unwrap();
         let mut reader = StreamReader::new(&server.config("warm-syncer"), stream, from, FIRST_SECOND);
         let entries = reader.next(10, Duration::from_millis(50)).await.unwrap();
-        let to = entries.last().map_or(StreamId::at_ms(1), |last| last.id);
+        let to = entries.last().unwrap().id;
         let at = functions::advance(conn, stream, WARM_SYNCER, from, to, entries.len()).await;
         assert_eq!(at.unwrap(), to);
         server.hand_out(stream).await;

@@ -106,6 +106,8 @@ async fn a_position_is_moved_only_from_where_it_is_thought_to_be() {
         (StreamId::START, ids[1], 2),
         (StreamId::START, ids[0], 1),
         (ids[0], ids[2], 2),
+        // An entry that this server never had.
+        (ids[1], ids[2].next(), 2),
     ] {
         let at = functions::advance(&mut conn, stream, HOT_WRITER, from, to, count).await;
         assert_eq!(at.unwrap(), ids[1]);
