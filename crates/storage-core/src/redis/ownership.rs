@@ -56,11 +56,20 @@ impl Ownership<'_> {
         let mut conn = Connection::ordinary(self.redis);
         let mut served = BTreeMap::new();
         let mut result = Ok(());
+        let mut is_failing = false;
         while !token.is_cancelled() && result.is_ok() {
             match self.balance(&membership, &mut conn, token, &serve, &mut served).await {
-                Ok(()) => readiness.ok("redis"),
+                Ok(()) => {
+                    is_failing = false;
+                    readiness.ok("redis");
+                }
                 Err(error) if Misconfigured::caused(&error) => result = Err(error),
-                Err(error) => readiness.fail("redis", format!("{error:#}")),
+                Err(error) => {
+                    if !std::mem::replace(&mut is_failing, true) {
+                        tracing::warn!("sharing the partitions failed, trying again: {error:#}");
+                    }
+                    readiness.fail("redis", format!("{error:#}"));
+                }
             }
             self.count.set(f64::from(u16::try_from(served.len())?));
             let _ = tokio::time::timeout(self.lease_ttl / 5, token.cancelled()).await;
