@@ -26,7 +26,7 @@ use crate::{dead_letter, metrics};
 pub(crate) struct Ending {
     /// No further batch is read.
     pub(crate) stop: CancellationToken,
-    /// The batch that was begun is given up; it will be delivered again.
+    /// The batch that was begun is given up; it will be read again.
     pub(crate) give_up: CancellationToken,
 }
 

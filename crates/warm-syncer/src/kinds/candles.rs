@@ -128,7 +128,7 @@ impl Kind for Candles {
             unchanged: rows.len() - written,
             rejected,
             repairs,
-            // All of them: after a crash between commit and announcement the redelivered ones change nothing.
+            // All of them: after a crash between commit and announcement those read again change nothing.
             rollups: older_than(&rows, now_us().saturating_sub(micros(self.refresh_window))),
         })
     }
