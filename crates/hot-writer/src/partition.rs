@@ -69,6 +69,7 @@ impl Partition {
     /// # Errors
     /// When Redis can't be asked.
     pub(crate) async fn take_up(config: &Config, partition: u16) -> Result<Self> {
+        let writes = Connection::open_once(&config.redis).await.context("connecting")?;
         let mut conn = Connection::ordinary(&config.redis);
         let stream = Stream::Ticks(partition);
         let position = resume(&mut conn, stream, HOT_WRITER)
@@ -92,7 +93,7 @@ impl Partition {
         let now = Instant::now();
         let mut partition = Self {
             rules: Rules::new(hot.close_grace, hot.amend_window, hot.dedup_window),
-            writer: Writer::new(config, partition, term),
+            writer: Writer::new(config, partition, term, writes),
             decoder,
             dedup,
             symbols: HashMap::default(),

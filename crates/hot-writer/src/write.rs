@@ -134,12 +134,12 @@ pub(crate) struct Writer {
     term: Term,
     tick_ttl_ms: i64,
     amend_ttl_ms: i64,
-    /// One of its own: others do not wait for a batch.
+    /// One of its own: others do not wait for a batch. Opened before anything that leads to a batch is read, see [`Connection::open_once`].
     conn: Arc<Mutex<Connection>>,
 }
 
 impl Writer {
-    pub(crate) fn new(config: &Config, partition: u16, term: Term) -> Self {
+    pub(crate) fn new(config: &Config, partition: u16, term: Term, conn: Connection) -> Self {
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4);
         let hot = &config.hot;
         Self {
@@ -147,7 +147,7 @@ impl Writer {
             term,
             tick_ttl_ms: millis(hot.tick_ttl),
             amend_ttl_ms: millis(hot.close_grace + hot.amend_window),
-            conn: Arc::new(Mutex::new(Connection::ordinary(&config.redis))),
+            conn: Arc::new(Mutex::new(conn)),
         }
     }
 

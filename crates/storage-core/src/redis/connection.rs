@@ -32,6 +32,7 @@ const CLUSTER_RETRIES: u32 = 3;
 pub struct Connection {
     config: Arc<RedisConfig>,
     current: Option<Live>,
+    opens_again: bool,
     database: i64,
 }
 
@@ -48,17 +49,31 @@ impl Connection {
         Self {
             config: Arc::new(config.clone()),
             current: None,
+            opens_again: true,
             database: 0,
         }
     }
 
+    /// A connection that is open, and of no use any more once it broke. What follows from entries that were read later never gets
+    /// to a server that lacks them, as one that has lost its last second, or a replica that has taken over. (The driver's connection to a cluster
+    /// opens itself again all the same.)
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub async fn open_once(config: &RedisConfig) -> RedisResult<Self> {
+        let mut once = Self::ordinary(config);
+        once.live().await?;
+        once.opens_again = false;
+        Ok(once)
+    }
+
     async fn live(&mut self) -> RedisResult<&mut Live> {
-        if self.current.is_none() {
+        if self.current.is_none() && self.opens_again {
             self.current = Some(self.open().await?);
         }
         self.current
             .as_mut()
-            .ok_or_else(|| RedisError::from((ErrorKind::Io, "not connected")))
+            .ok_or_else(|| RedisError::from((ErrorKind::Io, "the connection is lost")))
     }
 
     async fn open(&mut self) -> RedisResult<Live> {

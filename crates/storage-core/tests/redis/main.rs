@@ -1,4 +1,4 @@
-//! A real Redis: its functions, who may do what, and TLS.
+//! A real Redis: its functions, connections, who may do what, and TLS.
 #![allow(clippy::unwrap_used, reason = "a test")]
 #![allow(
     clippy::disallowed_methods,
@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod connections;
 mod functions;
 mod groups;
 mod ownership;
