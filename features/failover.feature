@@ -7,7 +7,7 @@ Feature: Another Redis takes over
   Scenario: Sentinel promotes the replica, twice
     Given Redis with a replica and a Sentinel
     And a running pipeline
-    When 20000 trades begin to arrive, 1500 a second, from seed 12
+    When 20000 trades of different times begin to arrive, 1500 a second, from seed 12
     And 3000 more trades have arrived
     And Redis is demoted for its replica
     And 3000 more trades have arrived

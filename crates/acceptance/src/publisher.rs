@@ -45,8 +45,6 @@ struct State {
     epoch: u64,
     total: usize,
     paused: bool,
-    /// Whether the next failure pauses it.
-    pauses_at_failure: bool,
     in_flight: bool,
     accepted: usize,
     failures: usize,
@@ -62,7 +60,6 @@ impl Publisher {
             epoch: 0,
             total: load.entries.len(),
             paused: false,
-            pauses_at_failure: false,
             in_flight: false,
             accepted: 0,
             failures: 0,
@@ -123,16 +120,9 @@ impl Publisher {
         }
     }
 
-    /// Sends nothing more after the next batch that is refused or not answered, until [`resume`](Self::resume): a producer that
-    /// has lost its server sends again what may be lost before anything else.
-    pub fn pause_at_failure(&self) {
-        self.state().pauses_at_failure = true;
-    }
-
-    /// Goes on.
+    /// Goes on after [`pause`](Self::pause).
     pub fn resume(&self) {
-        let mut state = self.state();
-        (state.paused, state.pauses_at_failure) = (false, false);
+        self.state().paused = false;
     }
 
     /// Whether Redis has accepted all of it.
@@ -189,7 +179,6 @@ impl State {
         self.in_flight = false;
         if !accepted {
             self.failures += 1;
-            self.paused |= self.pauses_at_failure;
             return;
         }
         self.accepted += batch.len();
@@ -250,7 +239,6 @@ mod tests {
             epoch: 0,
             total: 1_200,
             paused: false,
-            pauses_at_failure: false,
             in_flight: false,
             accepted: 0,
             failures: 0,
@@ -283,17 +271,6 @@ mod tests {
         assert_eq!(send(&mut state).unwrap().1, 100..600);
         state.set(300);
         assert_eq!(state.position, 100, "it is never set forward");
-    }
-
-    #[test]
-    fn after_a_failure_it_can_wait_to_be_set_back() {
-        let mut state = state();
-        state.pauses_at_failure = true;
-        let (epoch, batch) = send(&mut state).unwrap();
-        state.answered(epoch, &batch, true);
-        let (epoch, batch) = send(&mut state).unwrap();
-        state.answered(epoch, &batch, false);
-        assert_eq!(send(&mut state), None);
     }
 
     #[test]

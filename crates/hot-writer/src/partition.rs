@@ -15,7 +15,7 @@ use storage_core::domain::rejection::Rejection;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::AcceptedTick;
-use storage_core::redis::connection::Connection;
+use storage_core::redis::connection::{Connection, present_master};
 use storage_core::redis::hot::Term;
 use storage_core::redis::position::resume;
 use storage_core::redis::stream::{HOT_WRITER, Stream, StreamReader};
@@ -69,8 +69,13 @@ impl Partition {
     /// # Errors
     /// When Redis can't be asked.
     pub(crate) async fn take_up(config: &Config, partition: u16) -> Result<Self> {
-        let writes = Connection::open_once(&config.redis).await.context("connecting")?;
-        let mut conn = Connection::ordinary(&config.redis);
+        // All that is read, and all that comes of it, is of one server, also when Sentinels change their minds meanwhile.
+        let redis = present_master(&config.redis).await.context("finding the master")?;
+        let config = &Config {
+            redis,
+            ..config.clone()
+        };
+        let mut conn = Connection::open_once(&config.redis).await.context("connecting")?;
         let stream = Stream::Ticks(partition);
         let position = resume(&mut conn, stream, HOT_WRITER)
             .await
@@ -93,7 +98,7 @@ impl Partition {
         let now = Instant::now();
         let mut partition = Self {
             rules: Rules::new(hot.close_grace, hot.amend_window, hot.dedup_window),
-            writer: Writer::new(config, partition, term, writes),
+            writer: Writer::new(config, partition, term, conn),
             decoder,
             dedup,
             symbols: HashMap::default(),
@@ -105,7 +110,7 @@ impl Partition {
             position,
             read: now,
             quiet_due: now + BLOCK,
-            conn,
+            conn: Connection::ordinary(&config.redis),
             config: config.clone(),
         };
         partition.load(open).await.context("reading the open candles")?;

@@ -134,7 +134,7 @@ pub(crate) struct Writer {
     term: Term,
     tick_ttl_ms: i64,
     amend_ttl_ms: i64,
-    /// One of its own: others do not wait for a batch. Opened before anything that leads to a batch is read, see [`Connection::open_once`].
+    /// One of its own: others do not wait for a batch. See [`Connection::open_once`].
     conn: Arc<Mutex<Connection>>,
 }
 

@@ -18,6 +18,17 @@ async fn begin(world: &mut Pipeline, entries: usize, rate: u32, seed: u64) {
     start(world, load(entries, seed), Pace::PerSecond(rate), seed);
 }
 
+/// What is sent again after later trades would change which of one microsecond closes.
+#[when(expr = "{int} trades of different times begin to arrive, {int} a second, from seed {int}")]
+async fn begin_with_different_times(world: &mut Pipeline, entries: usize, rate: u32, seed: u64) {
+    let load = Load::new(&Plan {
+        bad: 0.0,
+        equal_times: 0.0,
+        ..Plan::new(seed, entries)
+    });
+    start(world, load, Pace::PerSecond(rate), seed);
+}
+
 #[when(expr = "{int} trades begin to arrive, flat out, from seed {int}")]
 async fn begin_flat_out(world: &mut Pipeline, entries: usize, seed: u64) {
     start(world, load(entries, seed), Pace::FlatOut, seed);

@@ -78,19 +78,22 @@ impl RedisConfig {
         self.password_file.as_deref().map(password_file::read).transpose()
     }
 
-    /// How the node at `host` and `port` of this cluster is reached by itself.
+    /// How the node at `host` and `port`, of this cluster or known to these Sentinels, is reached by itself.
     pub(crate) fn for_node(&self, host: &str, port: u16) -> Self {
         let url = self.url.expose();
         let (scheme, rest) = url.split_once("://").unwrap_or(("redis", url));
         let scheme = scheme.split('+').next().unwrap_or(scheme);
-        let login = &rest[..rest.rfind('@').map_or(0, |at| at + 1)];
+        let (login, place) = rest.split_at(rest.rfind('@').map_or(0, |at| at + 1));
+        // Behind the name of a master that Sentinels know.
+        let database = place.splitn(3, '/').nth(2);
+        let database = database.map_or_else(String::new, |database| format!("/{database}"));
         let host = if host.contains(':') {
             format!("[{host}]")
         } else {
             host.to_owned()
         };
         Self {
-            url: SecretUrl::new(format!("{scheme}://{login}{host}:{port}")),
+            url: SecretUrl::new(format!("{scheme}://{login}{host}:{port}{database}")),
             ..self.clone()
         }
     }
@@ -155,13 +158,15 @@ mod tests {
     }
 
     #[test]
-    fn a_node_of_a_cluster_is_reached_with_the_clusters_login() {
+    fn a_node_is_reached_with_the_login_of_all() {
         let config = RedisConfig::at("rediss+cluster://u:p@a:1,b:2").unwrap();
         assert_eq!(
             config.for_node("10.0.0.7", 7000).url.expose(),
             "rediss://u:p@10.0.0.7:7000"
         );
         assert_eq!(config.for_node("::1", 7000).url.expose(), "rediss://u:p@[::1]:7000");
+        let config = RedisConfig::at("redis+sentinel://u:p@a,b/market/3").unwrap();
+        assert_eq!(config.for_node("c", 7000).url.expose(), "redis://u:p@c:7000/3");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Connections that open themselves again: to one server, to a cluster, or to whichever server Sentinels say is the master.
+//! Connections to one server, to a cluster, or to whichever server Sentinels say is the master.
 //!
-//! A [`Connection`] that breaks is replaced at the next command, with the password read and the master looked up again, so
+//! A [`Connection`] that breaks is replaced at the next command (but see [`Connection::open_once`]), with the password read and the master looked up again, so
 //! that callers only repeat their command (all of the pipeline's writes may be repeated). Reads that wait for entries have connections
 //! of their own, [`StreamReader`](super::stream::StreamReader) and [`GroupReader`](super::group_reader::GroupReader): on a shared one
 //! everybody would wait for them.
@@ -27,7 +27,7 @@ use crate::config::redis_servers::RedisServers;
 /// How often the driver itself sends a command to a cluster again, such as while slots move. Callers try again anyway.
 const CLUSTER_RETRIES: u32 = 3;
 
-/// A connection that is opened at its first command, and again after it broke.
+/// A connection that is opened at its first command and, unless it was opened once, again after it broke.
 #[derive(Clone)]
 pub struct Connection {
     config: Arc<RedisConfig>,
@@ -265,9 +265,24 @@ pub async fn client(config: &RedisConfig) -> RedisResult<Client> {
             sentinels,
             master,
             node,
-        } => master_of(config, sentinels, &master, node).await?,
+        } => {
+            let (host, port) = master_of(config, sentinels, &master).await?;
+            at(node, host, port)
+        }
     };
     client_of(config, info)
+}
+
+/// What leads to the server that Sentinels name as the master now, also when they have named another; `config` where there are none.
+///
+/// # Errors
+/// When no Sentinel can say which server is the master.
+pub async fn present_master(config: &RedisConfig) -> RedisResult<RedisConfig> {
+    let RedisServers::Sentinel { sentinels, master, .. } = servers(config)? else {
+        return Ok(config.clone());
+    };
+    let (host, port) = master_of(config, sentinels, &master).await?;
+    Ok(config.for_node(&host, port))
 }
 
 fn client_of(config: &RedisConfig, info: ConnectionInfo) -> RedisResult<Client> {
@@ -278,12 +293,7 @@ fn client_of(config: &RedisConfig, info: ConnectionInfo) -> RedisResult<Client> 
 }
 
 /// Asks one Sentinel after the other where the master is.
-async fn master_of(
-    config: &RedisConfig,
-    sentinels: Vec<ConnectionInfo>,
-    master: &str,
-    node: ConnectionInfo,
-) -> RedisResult<ConnectionInfo> {
+async fn master_of(config: &RedisConfig, sentinels: Vec<ConnectionInfo>, master: &str) -> RedisResult<(String, u16)> {
     let options = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(config.connect_timeout))
         .set_response_timeout(Some(config.response_timeout));
@@ -299,7 +309,7 @@ async fn master_of(
         }
         .await;
         match found {
-            Ok(Some((host, port))) => return Ok(at(node, host, port)),
+            Ok(Some(address)) => return Ok(address),
             Ok(None) => last = unusable(format!("the Sentinels know no master `{master}`")),
             Err(error) => last = error,
         }
