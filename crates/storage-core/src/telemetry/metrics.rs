@@ -11,9 +11,9 @@ use anyhow::Context;
 use metrics::Label;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-/// Buckets for how long something takes, in seconds: 1 ms to 10 s.
+/// Buckets for how long something takes, in seconds: 1 ms to 30 s.
 pub const SECONDS: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0,
 ];
 /// Buckets for what may take minutes, in seconds: 0.1 s to 1 h.
 pub const LONG_SECONDS: &[f64] = &[
