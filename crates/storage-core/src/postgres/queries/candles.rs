@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use diesel::sql_types::{Array, BigInt, Double, Integer, Text, Timestamptz};
-use diesel::{QueryResult, QueryableByName, sql_query};
+use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use crate::domain::decimal::Decimal;
@@ -85,39 +85,71 @@ async fn write_1m(connection: &mut AsyncPgConnection, on_conflict: &str, rows: &
         .await
 }
 
-/// Replaces a candle whatever its revision, as a repair does, unless the table's has more trades. Returns whether it
-/// was written.
+#[derive(QueryableByName)]
+struct Minute {
+    #[diesel(sql_type = Double)]
+    open: f64,
+    #[diesel(sql_type = Double)]
+    high: f64,
+    #[diesel(sql_type = Double)]
+    low: f64,
+    #[diesel(sql_type = Double)]
+    close: f64,
+    #[diesel(sql_type = BigInt)]
+    volume: i64,
+    #[diesel(sql_type = Integer)]
+    trades: i32,
+    #[diesel(sql_type = BigInt)]
+    revision: i64,
+}
+
+/// The candle of the minute that starts at `start_us`, if there is one.
 ///
 /// # Errors
 /// The database's.
-pub async fn replace_1m(connection: &mut AsyncPgConnection, row: &CandleRow) -> QueryResult<bool> {
-    sql_query(
-        "INSERT INTO candles_1m AS old (time, symbol, open, high, low, close, volume, trades, revision)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-         ON CONFLICT (symbol, time) DO UPDATE SET
-             open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
-             volume = excluded.volume, trades = excluded.trades, revision = greatest(old.revision, excluded.revision)
-         WHERE old.trades <= excluded.trades",
+pub async fn minute(
+    connection: &mut AsyncPgConnection,
+    symbol: &Symbol,
+    start_us: i64,
+) -> QueryResult<Option<CandleRow>> {
+    let row: Option<Minute> = sql_query(
+        "SELECT open, high, low, close, volume, trades, revision FROM candles_1m WHERE symbol = $1 AND time = $2",
     )
-    .bind::<Timestamptz, _>(to_datetime(row.start_us))
-    .bind::<Text, _>(row.symbol.as_str())
-    .bind::<Double, _>(row.open)
-    .bind::<Double, _>(row.high)
-    .bind::<Double, _>(row.low)
-    .bind::<Double, _>(row.close)
-    .bind::<BigInt, _>(row.volume_lots)
-    .bind::<Integer, _>(row.trades)
-    .bind::<BigInt, _>(row.revision.as_i64())
-    .execute(connection)
+    .bind::<Text, _>(symbol.as_str())
+    .bind::<Timestamptz, _>(to_datetime(start_us))
+    .get_result(connection)
     .await
-    .map(|written| written == 1)
+    .optional()?;
+    Ok(row.map(|row| CandleRow {
+        start_us,
+        symbol: symbol.clone(),
+        open: row.open,
+        high: row.high,
+        low: row.low,
+        close: row.close,
+        volume_lots: row.volume,
+        trades: row.trades,
+        revision: row.revision.try_into().unwrap_or_default(),
+    }))
+}
+
+/// Writes a candle whatever the table holds, as a repair does; a higher revision stays. Under [`lock_partition`] only.
+///
+/// # Errors
+/// The database's.
+pub async fn replace_1m(connection: &mut AsyncPgConnection, row: &CandleRow) -> QueryResult<usize> {
+    let whatever = "
+ON CONFLICT (symbol, time) DO UPDATE SET
+    open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
+    volume = excluded.volume, trades = excluded.trades, revision = greatest(candles_1m.revision, excluded.revision)";
+    write_1m(connection, whatever, std::slice::from_ref(row)).await
 }
 
 /// The class of [`lock_partition`]'s locks. The number means nothing; it must only be nobody else's.
 const PARTITION_LOCKS: i32 = 0x6361_6e64;
 
 /// Keeps others that write candles of `partition` waiting until the end of this transaction, so that nothing changes between
-/// [`insert_1m`], [`differing`] and [`upsert_1m`].
+/// [`insert_1m`], [`differing`] and [`upsert_1m`], or between [`minute`] and [`replace_1m`].
 ///
 /// # Errors
 /// The database's.
