@@ -26,6 +26,34 @@ pub fn source(timeframe: Timeframe) -> Option<Timeframe> {
         .map(|pair| pair[0])
 }
 
+#[derive(QueryableByName)]
+struct Stored {
+    #[diesel(sql_type = Text)]
+    name: String,
+}
+
+/// The hypertable that holds the rows of `timeframe`, as SQL: on Community that of the continuous aggregate.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn stored(
+    connection: &mut AsyncPgConnection,
+    edition: Edition,
+    timeframe: Timeframe,
+) -> QueryResult<String> {
+    if edition == Edition::Apache || source(timeframe).is_none() {
+        return Ok(timeframe.table().to_owned());
+    }
+    let stored: Stored = sql_query(
+        "SELECT format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name) AS name
+         FROM timescaledb_information.continuous_aggregates WHERE view_schema = current_schema() AND view_name = $1",
+    )
+    .bind::<Text, _>(timeframe.table())
+    .get_result(connection)
+    .await?;
+    Ok(stored.name)
+}
+
 /// Brings the buckets of `timeframe` that `range` touches up to date with the smaller timeframe, which must be so
 /// already. Not for use inside a transaction.
 ///
