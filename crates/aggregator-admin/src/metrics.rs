@@ -3,7 +3,7 @@
 use storage_core::telemetry::metrics::LONG_SECONDS;
 
 /// What became of a minute on `stream:repairs`.
-pub(crate) const OUTCOMES: &[&str] = &["replaced", "no_ticks", "fewer_trades", "refused", "malformed"];
+pub(crate) const OUTCOMES: &[&str] = &["replaced", "joined", "no_ticks", "fewer_trades", "refused", "malformed"];
 const TIMEFRAMES: &[&str] = &["5m", "15m", "1h", "4h", "1d"];
 const KINDS: &[&str] = &["refresh", "compress", "retain"];
 

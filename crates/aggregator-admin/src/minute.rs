@@ -56,7 +56,12 @@ impl Computed {
         };
         let (counted, later) = ticks.split_at(ticks.partition_point(|tick| tick.revision <= held.revision));
         let has_all = |trades: usize| i64::try_from(trades).is_ok_and(|trades| trades >= i64::from(held.trades));
-        if has_all(counted.len()) && anew.candle.as_ref().is_some_and(|candle| candle.trades >= i64::from(held.trades)) {
+        if has_all(counted.len())
+            && anew
+                .candle
+                .as_ref()
+                .is_some_and(|candle| candle.trades >= i64::from(held.trades))
+        {
             return anew.computed(false);
         }
         Sum::of(held, counted, decimals).add_all(later).computed(true)
@@ -134,7 +139,13 @@ impl Sum {
             match &mut self.candle {
                 Some(candle) => candle.fold(tick.ts_us, tick.price, volume, tick.revision),
                 none => {
-                    *none = Some(Candle::of_tick(Timeframe::M1, tick.ts_us, tick.price, volume, tick.revision));
+                    *none = Some(Candle::of_tick(
+                        Timeframe::M1,
+                        tick.ts_us,
+                        tick.price,
+                        volume,
+                        tick.revision,
+                    ));
                 }
             }
         }
@@ -181,7 +192,11 @@ mod tests {
     fn compute(held: Option<&CandleRow>, ticks: &[TickRow]) -> (CandleRow, Vec<u64>, bool) {
         let computed = Computed::of(held, ticks, 0).unwrap();
         let left_out = computed.left_out.iter().map(|left| left.tick.revision.stream_id().seq);
-        (computed.row(&"A".parse().unwrap()), left_out.collect(), computed.is_joined)
+        (
+            computed.row(&"A".parse().unwrap()),
+            left_out.collect(),
+            computed.is_joined,
+        )
     }
 
     /// `(open, high, low, close, volume, trades)`
@@ -227,14 +242,23 @@ mod tests {
         assert_eq!(shown(&row), (60.0, 70.0, 50.0, 70.0, 9, 3));
         assert!(!is_joined);
         // Also a wrong one that has no more trades than are kept.
-        let wrong = CandleRow { open: 99.0, ..row.clone() };
+        let wrong = CandleRow {
+            open: 99.0,
+            ..row.clone()
+        };
         assert_eq!(compute(Some(&wrong), &ticks).0, row);
     }
 
     #[test]
     fn a_trade_that_does_not_fit_is_left_out_and_what_comes_after_it_is_counted() {
         let most = i64::MAX;
-        let ticks = [tick(1, 0, 1, 5), tick(2, 1, 2, most - 6), tick(3, 2, 3, 2), tick(4, 3, 4, 1), tick(5, 4, 5, 1)];
+        let ticks = [
+            tick(1, 0, 1, 5),
+            tick(2, 1, 2, most - 6),
+            tick(3, 2, 3, 2),
+            tick(4, 3, 4, 1),
+            tick(5, 4, 5, 1),
+        ];
         let (row, left_out, _) = compute(None, &ticks);
         assert_eq!((shown(&row), left_out), ((1.0, 4.0, 1.0, 4.0, most, 3), vec![3, 5]));
         // The candle of hot-writer, which left out the same.
@@ -245,7 +269,10 @@ mod tests {
     fn a_trade_that_does_not_fit_is_left_out_of_a_candle_whose_ticks_are_gone() {
         let (held, ..) = compute(None, &[tick(1, 0, 50, i64::MAX - 3)]);
         let (row, left_out, is_joined) = compute(Some(&held), &[tick(2, 5, 60, 4), tick(3, 6, 40, 3)]);
-        assert_eq!((shown(&row), left_out), ((50.0, 50.0, 40.0, 40.0, i64::MAX, 2), vec![2]));
+        assert_eq!(
+            (shown(&row), left_out),
+            ((50.0, 50.0, 40.0, 40.0, i64::MAX, 2), vec![2])
+        );
         assert!(is_joined);
     }
 

@@ -1,5 +1,6 @@
 //! `candles_1m` as warm-syncer writes it, and candles of every timeframe as people read them.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
@@ -49,7 +50,7 @@ pub async fn insert_1m(connection: &mut AsyncPgConnection, rows: &[CandleRow]) -
     write_1m(connection, "ON CONFLICT DO NOTHING", rows).await
 }
 
-/// Writes each candle unless the table holds a revision at least as new. Works into compressed chunks too.
+/// Writes each candle unless the table holds a revision at least as new, with as many trades. Works into compressed chunks too.
 /// `rows` must hold no symbol and minute twice. Returns how many were written.
 ///
 /// # Errors
@@ -59,7 +60,7 @@ pub async fn upsert_1m(connection: &mut AsyncPgConnection, rows: &[CandleRow]) -
 ON CONFLICT (symbol, time) DO UPDATE SET
     open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
     volume = excluded.volume, trades = excluded.trades, revision = excluded.revision
-WHERE candles_1m.revision < excluded.revision";
+WHERE (candles_1m.revision, candles_1m.trades) < (excluded.revision, excluded.trades)";
     write_1m(connection, newer, rows).await
 }
 
@@ -180,7 +181,7 @@ pub struct Successor {
 /// How a candle differs from the one that the table holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// It goes on where the row was, and replaces it.
+    /// It goes on where the row was, or counts trades up to the same entry that did not fit the row, and replaces it.
     Newer,
     /// It must not be written but computed from `ticks` again: of it and the row the older has ticks which the newer lacks, as
     /// it ends before the newer begins, or counts more trades.
@@ -189,12 +190,13 @@ pub enum Difference {
 
 impl Successor {
     fn difference(&self, held: &Held) -> Option<Difference> {
-        let revision = self.revision.as_i64();
-        if revision > held.revision {
-            let torn = held.revision < self.since.as_i64() || held.trades > self.trades;
-            Some(if torn { Difference::Torn } else { Difference::Newer })
-        } else {
-            (revision < held.revision && held.trades <= self.trades).then_some(Difference::Torn)
+        match self.revision.as_i64().cmp(&held.revision) {
+            Ordering::Greater => {
+                let torn = held.revision < self.since.as_i64() || held.trades > self.trades;
+                Some(if torn { Difference::Torn } else { Difference::Newer })
+            }
+            Ordering::Equal => (held.trades < self.trades).then_some(Difference::Newer),
+            Ordering::Less => (held.trades <= self.trades).then_some(Difference::Torn),
         }
     }
 }
