@@ -4,6 +4,7 @@ use anyhow::{Context, bail};
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::queries::completeness;
 use storage_core::postgres::queries::rollups::ALWAYS;
 use storage_core::postgres::queries::verify::{Difference, chunk_ranges, compare};
 use storage_core::redis::connection::Connection;
@@ -45,6 +46,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         from_us: args.from.unwrap_or(ALWAYS.from_us),
         to_us: args.to.unwrap_or(ALWAYS.to_us),
     };
+    note_what_was_dropped(&stores).await?;
     let mut differences = 0;
     let mut shown = table(&["timeframe", "made from", ">candles", ">different", ">on their way"]);
     let mut details = Vec::new();
@@ -78,13 +80,22 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     }
     say(shown)?;
     details.iter().try_for_each(say)?;
-    match differences {
-        0 => Ok(()),
-        1 => bail!("1 candle differs from what it was made from; `repair` and `refresh` compute candles again"),
-        many => {
-            bail!("{many} candles differ from what they were made from; `repair` and `refresh` compute candles again")
-        }
-    }
+    let differ = match differences {
+        0 => return Ok(()),
+        1 => "1 candle differs from what it was made from".to_owned(),
+        many => format!("{many} candles differ from what they were made from"),
+    };
+    bail!(
+        "{differ}; `aggregator-admin repair SYMBOL --from TIME --to TIME` computes minutes again, and `aggregator-admin refresh --all` the \
+         larger timeframes"
+    )
+}
+
+async fn note_what_was_dropped(stores: &Stores) -> anyhow::Result<()> {
+    let (mut connection, server) = history(&stores.pool).await?;
+    completeness::notice(&mut connection, server.edition)
+        .await
+        .explained("looking for dropped chunks")
 }
 
 /// Compares day by day: a day has bounds for the memory that it takes, and every bucket lies in one.
@@ -96,6 +107,14 @@ async fn check(
     range: TimeRange,
 ) -> anyhow::Result<Found> {
     let (mut connection, _) = history(&stores.pool).await?;
+    // What is left of older days is no measure of their candles.
+    let first_us = completeness::first_bucket(&mut connection, source, Timeframe::D1)
+        .await
+        .explained("asking from when on candles can be compared")?;
+    let range = TimeRange {
+        from_us: range.from_us.max(first_us),
+        ..range
+    };
     let mut found = Found::default();
     for day in days(
         chunk_ranges(&mut connection, source)
