@@ -298,13 +298,13 @@ async fn put_aside(
 }
 
 /// How far the warm-syncers have come, by partition.
-struct Finished {
+pub(crate) struct Finished {
     partitions: u16,
     before: HashMap<u16, StreamId>,
 }
 
 impl Finished {
-    async fn now(redis: &mut Connection, partitions: u16) -> anyhow::Result<Self> {
+    pub(crate) async fn now(redis: &mut Connection, partitions: u16) -> anyhow::Result<Self> {
         let mut before = HashMap::new();
         for partition in 0..partitions {
             let ticks = Stream::Ticks(partition);
@@ -322,6 +322,11 @@ impl Finished {
             before.insert(partition, id);
         }
         Ok(Self { partitions, before })
+    }
+
+    /// Whether every tick up to `id` is in `ticks`, or was refused.
+    pub(crate) fn covers_all(&self, id: StreamId) -> bool {
+        self.before.values().all(|before| *before > id)
     }
 
     /// Whether every tick of `symbol` up to `revision` is in `ticks`, or was refused.

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use diesel_async::AsyncPgConnection;
 use storage_core::config::Misconfigured;
 use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::postgres::connection::connect;
-use storage_core::postgres::migrations;
+use storage_core::postgres::edition::Edition;
 use storage_core::postgres::queries;
+use storage_core::postgres::queries::completeness;
+use storage_core::postgres::{known_versions, migrations};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::stream::{HOT_WRITER, WARM_SYNCER};
 use storage_core::redis::symbols::{self, VolumeDecimals};
@@ -56,13 +59,26 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         .await
         .explained("reading the symbols")?;
     changes += synchronise_symbols(&mut stores.redis, &known).await?;
+    note_what_was_dropped(&mut connection, server.edition).await?;
     if changes == 0 {
         say("nothing to do")?;
     }
+    known_versions::faults(&server)
+        .iter()
+        .try_for_each(|fault| say(format_args!("warning: {fault}")))?;
     say(format_args!(
         "ready: PostgreSQL {} with TimescaleDB {} ({}), {partitions} partitions",
         server.postgres_version, server.timescale_version, server.edition
     ))
+}
+
+/// Sets the borders of a history from before there were borders.
+async fn note_what_was_dropped(connection: &mut AsyncPgConnection, edition: Edition) -> anyhow::Result<()> {
+    let doing = "noting what was dropped";
+    completeness::notice(connection, edition).await.explained(doing)?;
+    completeness::advance_to_chunks(connection, edition, "ticks")
+        .await
+        .explained(doing)
 }
 
 async fn down(config: &Config, args: &Args) -> anyhow::Result<()> {

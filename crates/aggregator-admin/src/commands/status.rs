@@ -7,10 +7,10 @@ use serde::Serialize;
 use storage_core::domain::time::rfc3339;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::{Edition, Server};
-use storage_core::postgres::migrations;
 use storage_core::postgres::pool::Pool;
 use storage_core::postgres::queries::policies::JobKind;
 use storage_core::postgres::queries::{dead_letters, policies, rollups, storage};
+use storage_core::postgres::{known_versions, migrations};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::redis::stream::{HOT_WRITER, Stream, WARM_SYNCER};
@@ -42,6 +42,8 @@ struct History {
     timescaledb_version: String,
     edition: &'static str,
     scheduler: &'static str,
+    /// Known faults of these versions, and what to do.
+    faults: Vec<String>,
     schema_pending: Vec<String>,
     tables: Vec<Table>,
     compression: Compression,
@@ -225,6 +227,7 @@ async fn history(pool: &Pool) -> anyhow::Result<History> {
             (Edition::Community, true) => "timescaledb",
             _ => "aggregator-admin run",
         },
+        faults: known_versions::faults(&server),
         postgres_version: server.postgres_version,
         timescaledb_version: server.timescale_version,
         schema_pending: schema.pending,
@@ -355,6 +358,10 @@ fn show_history(history: &History) -> anyhow::Result<()> {
         "PostgreSQL {}, TimescaleDB {} ({}), policies run by {}, schema up to date",
         history.postgres_version, history.timescaledb_version, history.edition, history.scheduler
     ))?;
+    history
+        .faults
+        .iter()
+        .try_for_each(|fault| say(format_args!("warning: {fault}")))?;
     say("")?;
     let mut tables = table(&["table", ">rows", "oldest", "newest", ">chunks", ">compressed", ">size"]);
     for row in &history.tables {

@@ -50,6 +50,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         from_us: args.from.unwrap_or(ALWAYS.from_us),
         to_us: args.to.unwrap_or(ALWAYS.to_us),
     };
+    note_what_was_dropped(&stores).await?;
     let mut differences = 0;
     let mut shown = table(&["timeframe", "made from", ">candles", ">different", ">on their way"]);
     let mut details = Vec::new();
@@ -83,13 +84,22 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     }
     say(shown)?;
     details.iter().try_for_each(say)?;
-    match differences {
-        0 => Ok(()),
-        1 => bail!("1 candle differs from what it was made from; `repair` and `refresh` compute candles again"),
-        many => {
-            bail!("{many} candles differ from what they were made from; `repair` and `refresh` compute candles again")
-        }
-    }
+    let differ = match differences {
+        0 => return Ok(()),
+        1 => "1 candle differs from what it was made from".to_owned(),
+        many => format!("{many} candles differ from what they were made from"),
+    };
+    bail!(
+        "{differ}; `aggregator-admin repair SYMBOL --from TIME --to TIME` computes minutes again, and `aggregator-admin refresh --all` the \
+         larger timeframes"
+    )
+}
+
+async fn note_what_was_dropped(stores: &Stores) -> anyhow::Result<()> {
+    let (mut connection, server) = history(&stores.pool).await?;
+    completeness::notice(&mut connection, server.edition)
+        .await
+        .explained("looking for dropped chunks")
 }
 
 /// Compares day by day: a day has bounds for the memory that it takes, and every bucket lies in one.

@@ -96,7 +96,7 @@ async fn late_candles_reach_compressed_chunks_too() {
         .iter()
         .find(|job| job.kind == JobKind::Compress && job.table == "candles_1m")
         .unwrap();
-    policies::run_job(conn, compress.id).await.unwrap();
+    policies::run_job(conn, compress).await.unwrap();
     let compression = storage::compression(conn, Edition::Community).await.unwrap().unwrap();
     let of_candles = compression.iter().find(|c| c.table_name == "candles_1m").unwrap();
     assert_eq!((of_candles.chunks, of_candles.compressed_chunks), (2, 2));

@@ -161,7 +161,7 @@ async fn the_community_editions_schema_needs_no_superuser() {
     let jobs = policies::jobs(&mut conn, Edition::Community).await.unwrap();
     assert!(jobs.len() > 5, "{jobs:?}");
     for job in jobs {
-        policies::run_job(&mut conn, job.id).await.unwrap();
+        policies::run_job(&mut conn, &job).await.unwrap();
     }
     act_as(&mut conn, "reader").await;
     conn.batch_execute("SELECT * FROM candles_in_units; SELECT * FROM candles_1d")

@@ -105,7 +105,7 @@ async fn decimals_change_in_compressed_chunks_too() {
         .await
         .unwrap()
     {
-        storage_core::postgres::queries::policies::run_job(conn, job.id)
+        storage_core::postgres::queries::policies::run_job(conn, &job)
             .await
             .unwrap();
     }

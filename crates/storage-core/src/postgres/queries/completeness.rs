@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz};
+use diesel::sql_types::{BigInt, Bool, Nullable, Text, Timestamptz};
 use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
+use super::policies::{self, JobKind};
 use super::rollups;
 use crate::domain::time::to_datetime;
 use crate::domain::timeframe::Timeframe;
@@ -40,11 +41,40 @@ pub async fn since(connection: &mut AsyncPgConnection, table: &str) -> QueryResu
     Ok(border.and_then(Border::since_us))
 }
 
+/// The start, in µs since 1970, of the first bucket of `timeframe` that may be computed from `table`.
+///
+/// # Errors
+/// The database's.
+pub async fn first_bucket(connection: &mut AsyncPgConnection, table: &str, timeframe: Timeframe) -> QueryResult<i64> {
+    let since_us = since(connection, table).await?;
+    Ok(since_us.map_or(i64::MIN, |since_us| {
+        timeframe.bucket_start_us(since_us - 1) + timeframe.micros()
+    }))
+}
+
+/// Notes what TimescaleDB's retention jobs drop, and what others dropped of `candles_1m`. Call it before anything is computed from
+/// old rows.
+///
+/// # Errors
+/// The database's.
+pub async fn notice(connection: &mut AsyncPgConnection, edition: Edition) -> QueryResult<()> {
+    for job in policies::jobs(connection, edition).await? {
+        if let (JobKind::Retain, Some(kept)) = (job.kind, job.age) {
+            advance_to_retention(connection, &job.table, kept).await?;
+        }
+    }
+    advance_to_chunks(connection, edition, Timeframe::M1.table()).await
+}
+
 /// Notes that `table` may lack rows before `since_us`. A border that lies later stays. Call it before rows are dropped.
 ///
 /// # Errors
 /// The database's.
 pub async fn advance(connection: &mut AsyncPgConnection, table: &str, since_us: i64) -> QueryResult<()> {
+    // Looks first, so that a role that only reads can compare the history while nothing changes.
+    if since(connection, table).await? >= Some(since_us) {
+        return Ok(());
+    }
     sql_query(
         "INSERT INTO complete_since AS old (table_name, since) VALUES ($1, $2)
          ON CONFLICT (table_name) DO UPDATE SET since = excluded.since WHERE old.since < excluded.since",
@@ -107,4 +137,35 @@ pub async fn advance_to_chunks(connection: &mut AsyncPgConnection, edition: Edit
         Some(since_us) => advance(connection, table, since_us).await,
         None => Ok(()),
     }
+}
+
+#[derive(QueryableByName)]
+struct Waiting {
+    #[diesel(sql_type = Bool)]
+    any: bool,
+}
+
+/// Returns `true` if ticks that a retention of `kept` drops came within the last hour and no larger candle counts them yet.
+///
+/// # Errors
+/// The database's.
+pub async fn has_uncounted_ticks(
+    connection: &mut AsyncPgConnection,
+    edition: Edition,
+    kept: Duration,
+) -> QueryResult<bool> {
+    let candles = rollups::stored(connection, edition, Timeframe::M5).await?;
+    let recent_ms = (Utc::now() - Duration::from_secs(3_600)).timestamp_millis();
+    let waiting: Waiting = sql_query(format!(
+        "SELECT EXISTS (
+             SELECT FROM ticks LEFT JOIN {candles} candle
+                 ON candle.symbol = ticks.symbol AND candle.time = time_bucket(INTERVAL '5 minutes', ticks.time)
+             WHERE ticks.time < now() - make_interval(secs => $1) AND ticks.revision > $2 AND ticks.revision > coalesce(candle.revision, -1)
+         ) AS any"
+    ))
+    .bind::<BigInt, _>(i64::try_from(kept.as_secs()).unwrap_or(i64::MAX))
+    .bind::<BigInt, _>(recent_ms << 22)
+    .get_result(connection)
+    .await?;
+    Ok(waiting.any)
 }

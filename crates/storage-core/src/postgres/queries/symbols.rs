@@ -7,10 +7,12 @@ use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Nullable, SmallInt, Text, Timestamptz};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
+use super::{completeness, rollups};
 use crate::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use crate::domain::symbol::Symbol;
-use crate::domain::time::TimeRange;
+use crate::domain::time::{TimeRange, to_datetime};
 use crate::domain::timeframe::Timeframe;
+use crate::postgres::edition::Server;
 use crate::postgres::schema::symbols;
 
 /// Held shared by every transaction that turns quantities into lots, and exclusively by the one that changes what a
@@ -232,8 +234,9 @@ async fn rewrite(
     to: u8,
 ) -> Result<(usize, usize), SetDecimalsError> {
     let shift = i16::from(to) - i16::from(from);
+    let old = candles_without_minutes(connection).await?;
     if shift < 0 {
-        let Inexact { rows: inexact } = diesel::sql_query(
+        let Inexact { rows: mut inexact } = diesel::sql_query(
             "SELECT (SELECT count(*) FROM candles_1m WHERE symbol = $1 AND volume % ('1e' || -$2)::numeric <> 0)
                   + (SELECT count(*) FROM ticks WHERE symbol = $1 AND lots % ('1e' || -$2)::numeric <> 0) AS rows",
         )
@@ -241,6 +244,17 @@ async fn rewrite(
         .bind::<SmallInt, _>(shift)
         .get_result(connection)
         .await?;
+        for (table, border_us) in &old {
+            let Inexact { rows } = diesel::sql_query(format!(
+                "SELECT count(*) AS rows FROM {table} WHERE symbol = $1 AND time < $3 AND volume % ('1e' || -$2)::numeric <> 0"
+            ))
+            .bind::<Text, _>(symbol.as_str())
+            .bind::<SmallInt, _>(shift)
+            .bind::<Timestamptz, _>(to_datetime(*border_us))
+            .get_result(connection)
+            .await?;
+            inexact += rows;
+        }
         if inexact > 0 {
             return Err(SetDecimalsError::Inexact {
                 symbol: symbol.clone(),
@@ -248,6 +262,16 @@ async fn rewrite(
                 inexact,
             });
         }
+    }
+    for (table, border_us) in &old {
+        diesel::sql_query(format!(
+            "UPDATE {table} SET volume = trim_scale(volume * ('1e' || $2)::numeric) WHERE symbol = $1 AND time < $3"
+        ))
+        .bind::<Text, _>(symbol.as_str())
+        .bind::<SmallInt, _>(shift)
+        .bind::<Timestamptz, _>(to_datetime(*border_us))
+        .execute(connection)
+        .await?;
     }
     let candles = rescale_column(connection, "candles_1m", "volume", symbol, shift).await;
     let ticks = match candles {
@@ -264,6 +288,25 @@ async fn rewrite(
         }
         (Err(error), _) | (_, Err(error)) => Err(error.into()),
     }
+}
+
+/// The tables of the larger timeframes, and up to when each holds candles that can't be computed again, as their minutes were dropped.
+async fn candles_without_minutes(connection: &mut AsyncPgConnection) -> QueryResult<Vec<(String, i64)>> {
+    let mut found = Vec::new();
+    let Some(server) = Server::detect(connection).await? else {
+        return Ok(found);
+    };
+    completeness::notice(connection, server.edition).await?;
+    for timeframe in &Timeframe::ALL[1..] {
+        let border_us = completeness::first_bucket(connection, Timeframe::M1.table(), *timeframe).await?;
+        if border_us > i64::MIN {
+            found.push((
+                rollups::stored(connection, server.edition, *timeframe).await?,
+                border_us,
+            ));
+        }
+    }
+    Ok(found)
 }
 
 async fn rescale_column(

@@ -20,7 +20,8 @@ pub struct Difference {
     /// Start of the bucket.
     #[diesel(sql_type = Timestamptz)]
     pub time: DateTime<Utc>,
-    /// `(open,high,low,close,volume in lots,trades)` that the history holds; `None` where it holds none.
+    /// `(open,high,low,close,volume in lots,trades)` that the history holds, and in how many rows if it is more than one; `None`
+    /// where it holds none.
     #[diesel(sql_type = Nullable<Text>)]
     pub found: Option<String>,
     /// The same as its source gives it; `None` where the source has nothing.
@@ -89,20 +90,23 @@ pub async fn compare(
     let complete_since_us = completeness::since(connection, table).await?;
     let pairs = format!(
         "WITH expected AS ({source}),
-              found AS (SELECT symbol, time AS bucket, open, high, low, close, volume, trades, revision FROM {}
+              found AS (SELECT symbol, time AS bucket, open, high, low, close, volume, trades, revision,
+                               count(*) OVER (PARTITION BY symbol, time) AS copies FROM {}
                         WHERE time >= $1 AND time < $2 AND ($3 IS NULL OR symbol = $3))",
         timeframe.table()
     );
     let differences = sql_query(format!(
         "{pairs}
-         SELECT symbol, bucket AS time,
-                CASE WHEN f.open IS NOT NULL THEN (f.open, f.high, f.low, f.close, f.volume, f.trades)::text END AS found,
+         SELECT DISTINCT symbol, bucket AS time,
+                CASE WHEN f.open IS NOT NULL THEN (f.open, f.high, f.low, f.close, f.volume, f.trades)::text END
+                    || CASE WHEN copies > 1 THEN ' in ' || copies || ' rows' ELSE '' END AS found,
                 CASE WHEN e.open IS NOT NULL THEN (e.open, e.high, e.low, e.close, e.volume, e.trades)::text END AS expected,
                 coalesce(e.volume > 9223372036854775807, false) AND '{timeframe}' = '1m' AS is_beyond_bigint
          FROM expected e FULL JOIN found f USING (symbol, bucket)
-         WHERE (e.open, e.high, e.low, e.close, e.volume::numeric, e.trades::numeric)
-             IS DISTINCT FROM (f.open, f.high, f.low, f.close, f.volume::numeric, f.trades::numeric)
-           AND NOT coalesce(bucket < $4 AND {HOLDS_WHAT_IS_LEFT}, false)
+         WHERE copies > 1
+            OR (e.open, e.high, e.low, e.close, e.volume::numeric, e.trades::numeric)
+                   IS DISTINCT FROM (f.open, f.high, f.low, f.close, f.volume::numeric, f.trades::numeric)
+               AND NOT coalesce(bucket < $4 AND {HOLDS_WHAT_IS_LEFT}, false)
          ORDER BY 1, 2"
     ));
     let compared = sql_query(format!(
@@ -132,14 +136,16 @@ struct Chunk {
     range_end: DateTime<Utc>,
 }
 
-/// The times of a hypertable's chunks, oldest first.
+/// The times of the chunks of the hypertable `table`, which is read as SQL, oldest first.
 ///
 /// # Errors
 /// The database's.
 pub async fn chunk_ranges(connection: &mut AsyncPgConnection, table: &str) -> QueryResult<Vec<TimeRange>> {
     let chunks: Vec<Chunk> = sql_query(
         "SELECT range_start, range_end FROM timescaledb_information.chunks
-         WHERE hypertable_schema = current_schema() AND hypertable_name = $1 ORDER BY range_start",
+         WHERE (hypertable_schema, hypertable_name) = (
+             SELECT relnamespace::regnamespace::name, relname FROM pg_class WHERE oid = $1::regclass)
+         ORDER BY range_start",
     )
     .bind::<Text, _>(table)
     .get_results(connection)
