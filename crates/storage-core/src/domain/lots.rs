@@ -56,6 +56,7 @@ pub fn rejection(symbol: &Symbol, quantity: Decimal, held: Decimal, error: LotsE
     let qty = quantity.to_string();
     let remedy = match fitting_command(symbol, quantity, held) {
         Some(command) => format!("run `{command}`, then requeue this dead letter"),
+        None if held.is_positive() => "no lots can hold both it and the rest of its minute".to_owned(),
         None => "no lots can hold such a quantity".to_owned(),
     };
     match error {

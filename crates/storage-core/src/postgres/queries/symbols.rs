@@ -119,7 +119,7 @@ pub enum SetDecimalsError {
     },
     /// The coarser lots can't hold every volume exactly.
     #[error(
-        "{inexact} rows of {symbol} hold volumes finer than {to} decimals, and would be changed; use more decimals"
+        "{inexact} rows of {symbol} hold volumes finer than {to} decimals, and would be changed; use {least} decimals or more"
     )]
     Inexact {
         /// The symbol.
@@ -128,6 +128,8 @@ pub enum SetDecimalsError {
         to: u8,
         /// Rows that rounding would change.
         inexact: i64,
+        /// The fewest decimals that hold all of them.
+        least: i64,
     },
     /// The finer lots of some row don't fit a bigint.
     #[error("some volumes of {symbol} don't fit a bigint at {to} decimals; use fewer")]
@@ -227,6 +229,12 @@ struct Inexact {
     rows: i64,
 }
 
+#[derive(QueryableByName)]
+struct Least {
+    #[diesel(sql_type = BigInt)]
+    decimals: i64,
+}
+
 async fn rewrite(
     connection: &mut AsyncPgConnection,
     symbol: &Symbol,
@@ -260,6 +268,7 @@ async fn rewrite(
                 symbol: symbol.clone(),
                 to,
                 inexact,
+                least: least_decimals(connection, symbol, from, &old).await?,
             });
         }
     }
@@ -288,6 +297,29 @@ async fn rewrite(
         }
         (Err(error), _) | (_, Err(error)) => Err(error.into()),
     }
+}
+
+/// The fewest decimals that hold every volume of `symbol` in candles, ticks and the `larger` tables.
+async fn least_decimals(
+    connection: &mut AsyncPgConnection,
+    symbol: &Symbol,
+    from: u8,
+    larger: &[(String, i64)],
+) -> QueryResult<i64> {
+    let mut columns = vec![("candles_1m", "volume"), ("ticks", "lots")];
+    columns.extend(larger.iter().map(|(table, _)| (table.as_str(), "volume")));
+    let mut least = 0;
+    for (table, column) in columns {
+        let found: Least = diesel::sql_query(format!(
+            "SELECT coalesce(max(min_scale({column} * ('1e-' || $2)::numeric)), 0)::bigint AS decimals FROM {table} WHERE symbol = $1"
+        ))
+        .bind::<Text, _>(symbol.as_str())
+        .bind::<SmallInt, _>(i16::from(from))
+        .get_result(connection)
+        .await?;
+        least = least.max(found.decimals);
+    }
+    Ok(least)
 }
 
 /// The tables of the larger timeframes, and up to when each holds candles that can't be computed again, as their minutes were dropped.
