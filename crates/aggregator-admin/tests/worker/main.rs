@@ -10,6 +10,7 @@
 mod commands;
 mod harness;
 mod migrate;
+mod retention;
 mod run;
 
 use storage_core::domain::partition::partition_of;

@@ -45,14 +45,19 @@ pub fn faults(server: &Server) -> Vec<String> {
     let within = |[first, last]: [Version; 2], text: &str| (first..=last).contains(&version(text));
     KNOWN
         .iter()
-        .filter(|known| within(known.timescale, timescale) && known.postgres.is_none_or(|range| within(range, postgres)))
+        .filter(|known| {
+            within(known.timescale, timescale) && known.postgres.is_none_or(|range| within(range, postgres))
+        })
         .map(|known| format!("PostgreSQL {postgres} with TimescaleDB {timescale}: {}", known.fault))
         .collect()
 }
 
 /// `2.23.0-dev` is 2.23.0, `17.12 (Debian 17.12-1)` is 17.12.0; what is no number is 0.
 fn version(text: &str) -> Version {
-    let numbers = text.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or_default();
+    let numbers = text
+        .split(|c: char| !c.is_ascii_digit() && c != '.')
+        .next()
+        .unwrap_or_default();
     let mut parts = numbers.split('.').map(|part| part.parse().unwrap_or(0));
     std::array::from_fn(|_| parts.next().unwrap_or(0))
 }
@@ -81,7 +86,10 @@ mod tests {
             );
         }
         let portal = found("17.12 (Debian 17.12-1.pgdg12+1)", "2.29.2", Edition::Community);
-        assert!(matches!(portal.as_slice(), [fault] if fault.contains("cannot drop portal")), "{portal:?}");
+        assert!(
+            matches!(portal.as_slice(), [fault] if fault.contains("cannot drop portal")),
+            "{portal:?}"
+        );
         assert_eq!(found("17.12", "2.23.0", Edition::Community).len(), 2);
         assert!(found("16.4", "2.17.2", Edition::Community)[0].contains("can't be forced"));
     }

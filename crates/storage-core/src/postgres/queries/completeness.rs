@@ -45,11 +45,7 @@ pub async fn since(connection: &mut AsyncPgConnection, table: &str) -> QueryResu
 ///
 /// # Errors
 /// The database's.
-pub async fn first_bucket(
-    connection: &mut AsyncPgConnection,
-    table: &str,
-    timeframe: Timeframe,
-) -> QueryResult<i64> {
+pub async fn first_bucket(connection: &mut AsyncPgConnection, table: &str, timeframe: Timeframe) -> QueryResult<i64> {
     let since_us = since(connection, table).await?;
     Ok(since_us.map_or(i64::MIN, |since_us| {
         timeframe.bucket_start_us(since_us - 1) + timeframe.micros()
