@@ -134,6 +134,23 @@ async fn exactly_once(world: &mut Pipeline) {
     .await;
 }
 
+#[then("every larger timeframe holds every trade exactly once")]
+async fn exactly_once_in_larger(world: &mut Pipeline) {
+    for (timeframe, _) in LARGER {
+        let expected = oracle::group(&world.trades, oracle::width_us(timeframe));
+        until_within(2 * PATIENCE, timeframe, async || {
+            oracle::compare(&expected, &world.history(timeframe).await?)
+        })
+        .await;
+    }
+}
+
+#[when(expr = "the minutes older than {int} days are dropped")]
+async fn minutes_dropped(world: &mut Pipeline, days: i64) {
+    let drop = format!("SELECT count(*) FROM drop_chunks('candles_1m', INTERVAL '{days} days')");
+    assert_ne!(world.value(&drop).await.unwrap(), "0");
+}
+
 #[then(expr = "candles_1m holds exactly the {int} candles that another program made of them")]
 async fn exactly_those(world: &mut Pipeline, count: usize) {
     let expected = oracle::candle_file(&market_data().unwrap().join("xrpeth_candles_1m.csv"), "XRPETH");

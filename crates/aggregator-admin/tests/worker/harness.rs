@@ -72,10 +72,16 @@ impl Stores {
 
     /// Starts `aggregator-admin run`.
     pub(crate) fn worker(&self) -> Worker {
+        self.worker_with(&[])
+    }
+
+    /// Starts `aggregator-admin run` with more arguments.
+    pub(crate) fn worker_with(&self, arguments: &[&str]) -> Worker {
         let folder = TempDir::new().unwrap();
         let log = File::create(folder.path().join("log")).unwrap();
         let child = self
             .command(&["run", "--set", "admin.rollup_collect=100ms"])
+            .args(arguments)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn();

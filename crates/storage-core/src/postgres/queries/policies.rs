@@ -125,7 +125,7 @@ impl Row {
 pub async fn run_job(connection: &mut AsyncPgConnection, job: &Job) -> QueryResult<()> {
     let call = format!("CALL run_job({})", job.id);
     match job.kind {
-        JobKind::Refresh => exclusive::call(connection, &job.table, &call).await,
+        JobKind::Refresh => exclusive::run(connection, &job.table, &[call]).await,
         JobKind::Compress | JobKind::Retain => maintenance::call(connection, &call).await,
     }
 }

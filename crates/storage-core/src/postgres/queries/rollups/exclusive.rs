@@ -20,6 +20,8 @@ use crate::postgres::queries::maintenance;
 const LOCKS: i32 = 0x726f_6c6c;
 /// How long the job does not start. A portion of a refresh takes less.
 const PUT_OFF: Duration = Duration::from_secs(900);
+/// A job that is due within this time may be starting.
+const STARTING: Duration = Duration::from_secs(2);
 /// Pause between two looks, and before another attempt.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long others are waited for.
@@ -27,34 +29,47 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Another refresh holds a lock.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
-/// Runs `call`, which refreshes the continuous aggregate `table`, while nobody else refreshes it.
-pub(in crate::postgres::queries) async fn call(
+/// Runs `calls`, which refresh the continuous aggregate `table`, while nobody else refreshes it.
+pub(in crate::postgres::queries) async fn run(
     connection: &mut AsyncPgConnection,
     table: &str,
-    call: &str,
+    calls: &[String],
 ) -> QueryResult<()> {
+    if calls.is_empty() {
+        return Ok(());
+    }
     let lock = |function: &str| format!("SELECT {function}({LOCKS}, hashtext('{table}'))");
     maintenance::call(connection, &lock("pg_advisory_lock")).await?;
-    let called = without_job(connection, table, call).await;
+    let called = without_job(connection, table, calls).await;
     let unlocked = maintenance::call(connection, &lock("pg_advisory_unlock")).await;
     called.and(unlocked)
 }
 
-async fn without_job(connection: &mut AsyncPgConnection, table: &str, call: &str) -> QueryResult<()> {
+async fn without_job(connection: &mut AsyncPgConnection, table: &str, calls: &[String]) -> QueryResult<()> {
     let job = put_off(connection, table).await?;
-    let deadline = Instant::now() + PATIENCE;
-    let called = loop {
-        match maintenance::call(connection, call).await {
-            Err(error) if sqlstate(&error) == Some(LOCK_NOT_AVAILABLE) && Instant::now() < deadline => {
-                sleep(PAUSE).await;
-            }
-            called => break called,
-        }
-    };
+    let called = call_each(connection, job.as_ref(), calls).await;
     if let Some(job) = job {
         start_at(connection, &job, job.next_start.unwrap_or_else(Utc::now)).await?;
     }
     called
+}
+
+async fn call_each(connection: &mut AsyncPgConnection, job: Option<&Job>, calls: &[String]) -> QueryResult<()> {
+    for call in calls {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match maintenance::call(connection, call).await {
+                Err(error) if sqlstate(&error) == Some(LOCK_NOT_AVAILABLE) && Instant::now() < deadline => {
+                    sleep(PAUSE).await;
+                }
+                called => break called?,
+            }
+        }
+        if let Some(job) = job {
+            start_at(connection, job, Utc::now() + PUT_OFF).await?;
+        }
+    }
+    Ok(())
 }
 
 #[derive(QueryableByName)]
@@ -79,6 +94,10 @@ async fn put_off(connection: &mut AsyncPgConnection, table: &str) -> QueryResult
             if let Err(error) = start_at(connection, &job, Utc::now() + PUT_OFF).await {
                 tracing::warn!(table, "the refresh job can't be put off: {}", describe(&error));
                 return Ok(None);
+            }
+            let soon = Utc::now() + STARTING;
+            if job.next_start.is_some_and(|start| start > soon) {
+                return Ok(Some(job));
             }
             // The scheduler may have started it just before, and then shows it a moment later.
             sleep(PAUSE).await;

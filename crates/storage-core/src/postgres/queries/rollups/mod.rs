@@ -98,43 +98,46 @@ pub async fn refresh(
     let Some(complete) = complete else { return Ok(()) };
     let mut chunks = chunk_ranges(connection, &below).await?;
     chunks.extend(chunk_ranges(connection, &target).await?);
-    for part in complete.parts_in(&TimeRange::merge(chunks, 0)) {
-        for portion in part.widened_to(timeframe).pieces(PORTION_US) {
-            match edition {
-                Edition::Community => refresh_continuous(connection, timeframe, portion, purpose).await?,
-                Edition::Apache => refresh_managed(connection, source, timeframe, portion).await?,
+    let parts = complete.parts_in(&TimeRange::merge(chunks, 0));
+    let portions = parts
+        .into_iter()
+        .flat_map(|part| part.widened_to(timeframe).pieces(PORTION_US));
+    match edition {
+        Edition::Community => {
+            let calls: Vec<String> = portions
+                .filter_map(|portion| refresh_call(timeframe, portion, purpose))
+                .collect();
+            exclusive::run(connection, timeframe.table(), &calls).await
+        }
+        Edition::Apache => {
+            for portion in portions {
+                refresh_managed(connection, source, timeframe, portion).await?;
             }
+            Ok(())
         }
     }
-    Ok(())
 }
 
-async fn refresh_continuous(
-    connection: &mut AsyncPgConnection,
-    timeframe: Timeframe,
-    range: TimeRange,
-    purpose: Purpose,
-) -> QueryResult<()> {
+/// The call that refreshes a continuous aggregate; `None` where nothing of it may be materialized yet.
+fn refresh_call(timeframe: Timeframe, range: TimeRange, purpose: Purpose) -> Option<String> {
     // A bucket stays unmade until it has been over for its own length, as in the policies (`end_offset`): once made, it is read
     // as it was then, and not from the smaller timeframe, until its policy comes to it again, which for a day is tomorrow. And
     // candles of its last minutes may still be on their way when it ends.
     let settled_us = timeframe.bucket_start_us(Utc::now().timestamp_micros() - timeframe.micros());
     let to_us = range.to_us.min(settled_us);
-    if to_us <= range.from_us {
-        return Ok(());
-    }
     // A call can't have parameters outside a function. Without `force` TimescaleDB leaves buckets alone whose source did not change.
     let force = match purpose {
         Purpose::Update => "",
         Purpose::Mend => ", force => true",
     };
-    let call = format!(
-        "CALL refresh_continuous_aggregate('{}', '{}', '{}'{force})",
-        timeframe.table(),
-        rfc3339(range.from_us),
-        rfc3339(to_us)
-    );
-    exclusive::call(connection, timeframe.table(), &call).await
+    (range.from_us < to_us).then(|| {
+        format!(
+            "CALL refresh_continuous_aggregate('{}', '{}', '{}'{force})",
+            timeframe.table(),
+            rfc3339(range.from_us),
+            rfc3339(to_us)
+        )
+    })
 }
 
 async fn refresh_managed(
