@@ -15,6 +15,7 @@ Feature: Trades of minutes whose ticks were dropped
     Then the minute of XRPETH of 10 days ago is:
       | open | high | low | close | volume | trades |
       | 50   | 50   | 50  | 50    | 7      | 1      |
+    And every larger timeframe is the plain grouping of candles_1m
     When I run `aggregator-admin apply`
     And the aggregator-admin is told to stop
     And the aggregator-admin exits 0 within its grace period
