@@ -202,8 +202,9 @@ impl Pipeline {
             environment.insert("REDIS_PASSWORD_FILE".to_owned(), file.display().to_string());
         }
         if let Some(database) = &self.database {
-            environment.insert("DATABASE_URL".to_owned(), database.url().to_owned());
-            if let Some(file) = database.config().password_file {
+            let login = database.login(instance.split(' ').next().unwrap_or(instance));
+            environment.insert("DATABASE_URL".to_owned(), login.url.expose().to_owned());
+            if let Some(file) = login.password_file {
                 environment.insert("DATABASE_PASSWORD_FILE".to_owned(), file.display().to_string());
             }
         }

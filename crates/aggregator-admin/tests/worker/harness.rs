@@ -53,7 +53,7 @@ impl Stores {
             .env_remove("RUST_LOG")
             .env("NO_COLOR", "1")
             .env("REDIS_URL", self.redis.url())
-            .env("DATABASE_URL", self.database.url())
+            .env("DATABASE_URL", self.database.login("aggregator-admin").url.expose())
             .env("METRICS_LISTEN", "127.0.0.1:0")
             .env("STORAGE_SERVICE__INSTANCE", "admin-1")
             .stdin(Stdio::null());

@@ -10,7 +10,7 @@ use storage_core::testing::postgres::TestDatabase;
 
 use crate::{OLD_US, symbol};
 
-fn tick(offset_us: i64, price: f64, trade_id: Option<&str>, seq: u64) -> TickRow {
+pub(crate) fn tick(offset_us: i64, price: f64, trade_id: Option<&str>, seq: u64) -> TickRow {
     let entry = StreamId {
         ms: 1_700_000_000_000,
         seq,
