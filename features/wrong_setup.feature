@@ -67,6 +67,32 @@ Feature: Wrong set-up
     When warm-syncer, aggregator-admin are started
     Then each exits 64 and says "run `aggregator-admin migrate`"
 
+  Scenario: Two databases for one Redis
+    Given migrated stores
+    And another database that was set up for another Redis
+    When warm-syncer, aggregator-admin are started
+    Then each exits 64 and says "run `aggregator-admin migrate --adopt-database`"
+    When I run `aggregator-admin migrate`
+    Then it exits 64
+    And it says "Redis belongs to database"
+    When I run `aggregator-admin migrate --adopt-database`
+    Then it exits 0
+    And it says "instead of"
+    When the warm-syncer is started
+    And the aggregator-admin is started
+    And I run `aggregator-admin status`
+    Then it exits 0
+
+  Scenario: A Redis that names no database
+    Given migrated stores
+    And Redis says no longer which database it belongs to
+    When warm-syncer, aggregator-admin are started
+    Then each exits 64 and says "run `aggregator-admin migrate`"
+    When I run `aggregator-admin migrate`
+    Then it exits 0
+    When the warm-syncer is started
+    And the aggregator-admin is started
+
   @own-redis @redis-only
   Scenario: A wrong password for Redis
     Given Redis prepared for a hot-writer

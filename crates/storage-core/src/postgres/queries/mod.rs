@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod candles;
 pub mod dead_letters;
+pub mod identity;
 mod maintenance;
 pub mod policies;
 pub mod rollups;
