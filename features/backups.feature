@@ -24,6 +24,9 @@ Feature: Backup and restore
     Then it exits 0
     When I run `backup-runner restore postgres latest`
     Then it exits 0
+    And it says "aggregator-admin migrate --adopt-database"
+    When I run `aggregator-admin migrate --adopt-database`
+    Then it exits 0
     And candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
     And every larger timeframe is the plain grouping of candles_1m

@@ -17,6 +17,17 @@ Feature: Outages under load
     And ticks holds every trade exactly once
     And every larger timeframe is the plain grouping of candles_1m
 
+  @apache @own-database
+  Scenario: PostgreSQL crashes, and by default its commits don't wait for the disk
+    Given a database server of its own with synchronous_commit = off
+    And a running pipeline
+    When 1500 trades begin to arrive, flat out, from seed 5
+    Then all trades have arrived
+    And every stream is drained within 60 seconds
+    When PostgreSQL is down for 1 seconds
+    Then candles_1m holds every trade exactly once
+    And ticks holds every trade exactly once
+
   @apache @own-redis @own-network
   Scenario Outline: The network <fails>
     Given a network that can fail between the workers and their stores

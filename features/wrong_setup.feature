@@ -24,6 +24,22 @@ Feature: Wrong set-up
     When hot-writer, warm-syncer, aggregator-admin, backup-runner are started with `--nonsense`
     Then each exits 64 and says "--nonsense"
 
+  @redis-only
+  Scenario: A number or a duration of zero that means nothing
+    When each number and each duration in the configuration of each program is set to zero
+    Then each program refuses it, exits 64 and names the setting, unless zero has a meaning:
+      | postgres.statement_timeout | no limit                                      |
+      | hot.close_grace            | a minute is closed as soon as it has ended    |
+      | warm.batch_wait            | a batch takes what is there                   |
+      | admin.rollup_collect       | every range is refreshed by itself            |
+      | backup.redis_every         | no backups of Redis                           |
+      | backup.postgres_every      | no logical backups of the database            |
+      | backup.base_every          | no base backups                               |
+      | backup.verify_every        | no checks                                     |
+      | backup.keep_daily          | no backup stays for its day                   |
+      | backup.keep_weekly         | no backup stays for its week                  |
+      | backup.leftovers_after     | leftovers go with the next prune              |
+
   Scenario: Another number of partitions than Redis holds
     Given migrated stores
     When hot-writer, warm-syncer, aggregator-admin are started with `--set stream.partitions=8`
@@ -50,6 +66,32 @@ Feature: Wrong set-up
     And an empty database
     When warm-syncer, aggregator-admin are started
     Then each exits 64 and says "run `aggregator-admin migrate`"
+
+  Scenario: Two databases for one Redis
+    Given migrated stores
+    And another database that was set up for another Redis
+    When warm-syncer, aggregator-admin are started
+    Then each exits 64 and says "run `aggregator-admin migrate --adopt-database`"
+    When I run `aggregator-admin migrate`
+    Then it exits 64
+    And it says "Redis belongs to database"
+    When I run `aggregator-admin migrate --adopt-database`
+    Then it exits 0
+    And it says "instead of"
+    When the warm-syncer is started
+    And the aggregator-admin is started
+    And I run `aggregator-admin status`
+    Then it exits 0
+
+  Scenario: A Redis that names no database
+    Given migrated stores
+    And Redis says no longer which database it belongs to
+    When warm-syncer, aggregator-admin are started
+    Then each exits 64 and says "run `aggregator-admin migrate`"
+    When I run `aggregator-admin migrate`
+    Then it exits 0
+    When the warm-syncer is started
+    And the aggregator-admin is started
 
   @own-redis @redis-only
   Scenario: A wrong password for Redis

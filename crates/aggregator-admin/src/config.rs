@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use storage_core::config::positive;
 use storage_core::config::postgres::PostgresConfig;
 use storage_core::config::redis::RedisConfig;
 use storage_core::config::service::ServiceConfig;
@@ -43,42 +42,26 @@ impl Default for Config {
 #[serde(deny_unknown_fields)]
 pub(crate) struct AdminConfig {
     /// The most entries of a stream that are worked on together.
-    #[serde(deserialize_with = "positive::number")]
     pub(crate) batch: usize,
-    /// How long ranges to refresh are collected, so that neighbours are refreshed once.
+    /// How long ranges to refresh are collected, so that neighbours are refreshed once; `0s`: every range is refreshed by itself.
     #[serde(with = "humantime_serde")]
     pub(crate) rollup_collect: Duration,
     /// After this time without acknowledgement the entries of another copy are taken over.
-    #[serde(
-        serialize_with = "humantime_serde::serialize",
-        deserialize_with = "positive::duration"
-    )]
+    #[serde(with = "humantime_serde")]
     pub(crate) claim_after: Duration,
     /// How often policies run where TimescaleDB has no scheduler, and how often the Apache edition's larger timeframes are
     /// brought up to date.
-    #[serde(
-        serialize_with = "humantime_serde::serialize",
-        deserialize_with = "positive::duration"
-    )]
+    #[serde(with = "humantime_serde")]
     pub(crate) policy_interval: Duration,
     /// How often sizes and lags are measured for `/metrics`.
-    #[serde(
-        serialize_with = "humantime_serde::serialize",
-        deserialize_with = "positive::duration"
-    )]
+    #[serde(with = "humantime_serde")]
     pub(crate) measure_interval: Duration,
     /// How far back policies refresh the larger timeframes; older changes come by `stream:rollups`. At least a day more than
     /// `warm.refresh_window`.
-    #[serde(
-        serialize_with = "humantime_serde::serialize",
-        deserialize_with = "positive::duration"
-    )]
+    #[serde(with = "humantime_serde")]
     pub(crate) refresh_window: Duration,
     /// Chunks wholly older than this are compressed (Community edition).
-    #[serde(
-        serialize_with = "humantime_serde::serialize",
-        deserialize_with = "positive::duration"
-    )]
+    #[serde(with = "humantime_serde")]
     pub(crate) compress_after: Duration,
     /// Chunks of `ticks` wholly older than this are dropped; unset: never.
     #[serde(with = "humantime_serde")]

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use storage_core::config::Misconfigured;
+use storage_core::domain::database_identity::DatabaseIdentity;
 use storage_core::postgres::edition::Server;
 use storage_core::postgres::migrations::{self, MigrationError};
 use storage_core::postgres::pool::Pool;
+use storage_core::postgres::queries::identity::identity;
 use storage_core::redis::connection::Connection;
+use storage_core::redis::database;
 use storage_core::redis::functions::{self, FunctionsError};
 use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
 use storage_core::redis::partitions;
@@ -20,7 +23,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::config::Config;
 use crate::plan::objections;
-use crate::stores::{self, APPLICATION};
+use crate::stores::{self, APPLICATION, Explained};
 use crate::{backups, measure, metrics, policies, repairs, rollups, setup};
 
 /// How long a read waits for an entry; a shutdown waits as long.
@@ -88,11 +91,12 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         .run(|| check_redis(&config))
         .await?;
     let pool = Pool::new(&config.postgres, APPLICATION);
-    let server = Retry::new("checking the schema", &token)
+    let (server, database) = Retry::new("checking the database", &token)
         .readiness(&readiness, "postgres")
         .permanent_if(|error| !stores::passes(error))
-        .run(|| check_postgres(&pool))
+        .run(|| check_postgres(&pool, &config))
         .await?;
+    pool.keep_to(database.clone());
     tracing::info!(
         postgres = server.postgres_version,
         timescaledb = server.timescale_version,
@@ -107,6 +111,10 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         readiness,
         token,
     };
+    service.spawn(
+        "database",
+        database::watch(worker.redis(), database, worker.token.clone()),
+    );
     spawn(&mut service, &worker, "setup", setup::work);
     spawn(&mut service, &worker, "repairs", repairs::work);
     spawn(&mut service, &worker, "rollups", rollups::collect::work);
@@ -142,12 +150,17 @@ async fn check_redis(config: &Config) -> anyhow::Result<()> {
     })
 }
 
-async fn check_postgres(pool: &Pool) -> anyhow::Result<Server> {
+async fn check_postgres(pool: &Pool, config: &Config) -> anyhow::Result<(Server, DatabaseIdentity)> {
     let mut connection = pool.get().await?;
-    migrations::ensure_current(&mut connection)
+    let server = migrations::ensure_current(&mut connection)
         .await
         .map_err(|error| match error {
-            MigrationError::Database(_) => error.into(),
+            MigrationError::Database(_) => anyhow::Error::from(error),
             unusable => Misconfigured::new(unusable.to_string()).into(),
-        })
+        })?;
+    let found = identity(&mut connection)
+        .await
+        .explained("asking which database this is")?;
+    database::ensure(&mut Connection::ordinary(&config.redis), &found).await?;
+    Ok((server, found))
 }

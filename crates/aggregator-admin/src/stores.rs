@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use diesel_async::AsyncPgConnection;
 use redis::RedisError;
 use storage_core::config::Misconfigured;
 use storage_core::config::redis::RedisConfig;
@@ -11,8 +12,9 @@ use storage_core::postgres::edition::Server;
 use storage_core::postgres::error::{Fault, describe};
 use storage_core::postgres::migrations::{self, MigrationError};
 use storage_core::postgres::pool::{Pool, PooledConnection};
+use storage_core::postgres::queries::identity::identity;
 use storage_core::redis::connection::{Connection, is_transient};
-use storage_core::redis::{functions, partitions, trim};
+use storage_core::redis::{database, functions, partitions, trim};
 
 use crate::config::Config;
 
@@ -55,6 +57,15 @@ pub(crate) async fn history(pool: &Pool) -> anyhow::Result<(PooledConnection<'_>
     let mut connection = pool.get().await?;
     let server = migrations::ensure_current(&mut connection).await?;
     Ok((connection, server))
+}
+
+/// Refuses to write to two stores that don't belong together.
+pub(crate) async fn refuse_other_database(
+    redis: &mut Connection,
+    connection: &mut AsyncPgConnection,
+) -> anyhow::Result<()> {
+    let found = identity(connection).await.explained("asking which database this is")?;
+    database::ensure(redis, &found).await
 }
 
 /// Repeats `attempt` while what it meets may pass, for as long as `wait`.

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use storage_core::config::positive;
 use storage_core::config::postgres::PostgresConfig;
 use storage_core::config::redis::RedisConfig;
 use storage_core::config::service::ServiceConfig;
@@ -66,13 +65,12 @@ pub(crate) struct BackupConfig {
     /// the server has `max_slot_wal_keep_size`.
     pub(crate) wal_slot: String,
     /// How many of the newest backups of each kind stay.
-    #[serde(deserialize_with = "positive::number")]
     pub(crate) keep_last: u32,
-    /// Of how many of the newest days with a backup the last one stays.
+    /// Of how many of the newest days with a backup the last one stays; `0`: of none.
     pub(crate) keep_daily: u32,
-    /// Of how many of the newest weeks with a backup the last one stays.
+    /// Of how many of the newest weeks with a backup the last one stays; `0`: of none.
     pub(crate) keep_weekly: u32,
-    /// Age from which what an interrupted backup left is removed.
+    /// Age from which what an interrupted backup left is removed; `0s`: with the next prune.
     #[serde(with = "humantime_serde")]
     pub(crate) leftovers_after: Duration,
     /// Folder of pg_dump and its like, of the server's major version; those in `PATH` where unset.

@@ -38,7 +38,7 @@ pub(crate) struct HotConfig {
     /// How long `tick:latest:*` stays after the last tick.
     #[serde(with = "humantime_serde")]
     pub(crate) tick_ttl: Duration,
-    /// How long a minute waits for late ticks before it is closed.
+    /// How long a minute waits for late ticks before it is closed; `0s`: it is closed as soon as it has ended.
     #[serde(with = "humantime_serde")]
     pub(crate) close_grace: Duration,
     /// How far behind the newest event a tick may be and still amend its minute at once; an older one has it computed again.

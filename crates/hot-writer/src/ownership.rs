@@ -23,6 +23,7 @@ pub(crate) async fn own(config: Config, readiness: Readiness, token: Cancellatio
         worker: HOT_WRITER,
         instance: config.service.instance(&config.telemetry),
         partitions: config.stream.partitions,
+        database: None,
         lease_ttl: config.hot.lease_ttl,
         count: &metrics::PARTITIONS,
     };

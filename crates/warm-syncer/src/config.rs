@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use storage_core::config::positive;
 use storage_core::config::postgres::PostgresConfig;
 use storage_core::config::redis::RedisConfig;
 use storage_core::config::service::ServiceConfig;
@@ -39,19 +38,14 @@ impl Default for Config {
 #[serde(deny_unknown_fields)]
 pub(crate) struct WarmConfig {
     /// The most candles, signals or dead letters that one transaction writes.
-    #[serde(deserialize_with = "positive::number")]
     pub(crate) batch_rows: usize,
     /// The most ticks that one transaction writes.
-    #[serde(deserialize_with = "positive::number")]
     pub(crate) tick_batch_rows: usize,
-    /// How long a batch that is not full waits for more.
+    /// How long a batch that is not full waits for more; `0s`: it takes what is there.
     #[serde(with = "humantime_serde")]
     pub(crate) batch_wait: Duration,
     /// How long a copy that gave no sign of life keeps its partitions.
-    #[serde(
-        serialize_with = "humantime_serde::serialize",
-        deserialize_with = "positive::duration"
-    )]
+    #[serde(with = "humantime_serde")]
     pub(crate) lease_ttl: Duration,
     /// Changes of minutes older than this are announced on `stream:rollups`, as the rollups' own policies don't see them any more.
     /// At most the policies' `start_offset` (4 days) less the largest bucket (1 day), as a bucket must lie in their window whole.

@@ -1,12 +1,17 @@
 //! Runs the worker: waits for both stores, checks that they are meant for this version and configuration, and serves the partitions
 //! that this copy owns, with a lane for each stream.
 
+use diesel_async::AsyncPgConnection;
 use storage_core::config::Misconfigured;
+use storage_core::config::redis::RedisConfig;
+use storage_core::domain::database_identity::DatabaseIdentity;
 use storage_core::postgres::connection::ConnectError;
 use storage_core::postgres::error::Fault;
 use storage_core::postgres::migrations::{self, MigrationError};
 use storage_core::postgres::pool::Pool;
+use storage_core::postgres::queries::identity::identity;
 use storage_core::redis::connection::Connection;
+use storage_core::redis::database;
 use storage_core::redis::ownership::Ownership;
 use storage_core::redis::startup;
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
@@ -52,11 +57,12 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         .run(async || startup::check(&config.redis, config.stream.partitions).await)
         .await?;
     let pool = Pool::new(&config.postgres, WARM_SYNCER);
-    Retry::new("asking PostgreSQL for its schema", &stop)
+    let database = Retry::new("checking the database", &stop)
         .readiness(&readiness, "postgres")
-        .permanent_if(is_permanent_in_postgres)
-        .run(async || check_schema(&pool).await)
+        .permanent_if(|error| is_permanent_in_postgres(error) || startup::is_permanent(error))
+        .run(async || check_database(&pool, &config.redis).await)
         .await?;
+    pool.keep_to(database.clone());
 
     let redis = Connection::ordinary(&config.redis);
     let streams = Stream::all(config.stream.partitions).into_iter();
@@ -67,17 +73,24 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         "backlog",
         backlog::watch(redis, pool.clone(), streams, readiness.clone()),
     );
-    service.spawn("partitions", own(config, pool, readiness, stop));
+    service.spawn("partitions", own(config, pool, database, readiness, stop));
     service.run().await
 }
 
 /// Serves this copy's share of the partitions until `stop` is cancelled, then gives them back.
-async fn own(config: Config, pool: Pool, readiness: Readiness, stop: CancellationToken) -> anyhow::Result<()> {
+async fn own(
+    config: Config,
+    pool: Pool,
+    database: DatabaseIdentity,
+    readiness: Readiness,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let ownership = Ownership {
         redis: &config.redis,
         worker: WARM_SYNCER,
         instance: config.service.instance(&config.telemetry),
         partitions: config.stream.partitions,
+        database: Some(&database),
         lease_ttl: config.warm.lease_ttl,
         count: &metrics::PARTITIONS,
     };
@@ -93,8 +106,17 @@ async fn own(config: Config, pool: Pool, readiness: Readiness, stop: Cancellatio
     ownership.own(&readiness, &stop, serve).await
 }
 
-async fn check_schema(pool: &Pool) -> anyhow::Result<()> {
-    match migrations::ensure_current(&mut *pool.get().await?).await {
+/// The database, with the schema of this version, that Redis belongs to.
+async fn check_database(pool: &Pool, redis: &RedisConfig) -> anyhow::Result<DatabaseIdentity> {
+    let mut connection = pool.get().await?;
+    check_schema(&mut connection).await?;
+    let found = identity(&mut connection).await?;
+    database::ensure(&mut Connection::ordinary(redis), &found).await?;
+    Ok(found)
+}
+
+async fn check_schema(connection: &mut AsyncPgConnection) -> anyhow::Result<()> {
+    match migrations::ensure_current(connection).await {
         Ok(_) => Ok(()),
         Err(
             error @ (MigrationError::Behind { .. }

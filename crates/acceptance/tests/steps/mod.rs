@@ -13,4 +13,5 @@ mod metrics;
 mod outages;
 mod scaling;
 mod security;
+mod settings;
 mod setup;

@@ -20,6 +20,14 @@ async fn own_server(world: &mut Pipeline) {
     lend_database(world, server.expect("a native server")).await;
 }
 
+#[given("a database server of its own with synchronous_commit = off")]
+async fn hasty_server(world: &mut Pipeline) {
+    // The log is written when somebody waits for it, or so seldom.
+    let settings = ["synchronous_commit=off", "wal_writer_delay=10s"];
+    let server = NativeServer::start(None, &settings).await.unwrap();
+    lend_database(world, server.expect("a native server")).await;
+}
+
 #[given(expr = "a database server of its own with a disk of {int} MB")]
 async fn small_server(world: &mut Pipeline, megabytes: u32) {
     let server = NativeServer::start_with_small_disk(megabytes).await.unwrap();

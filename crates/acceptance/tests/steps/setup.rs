@@ -32,6 +32,17 @@ async fn empty_database(world: &mut Pipeline) {
     world.database = TestDatabase::start_empty(world.edition).await;
 }
 
+#[given("another database that was set up for another Redis")]
+async fn other_database(world: &mut Pipeline) {
+    world.close().await;
+    world.database = TestDatabase::start(world.edition).await;
+}
+
+#[given("Redis says no longer which database it belongs to")]
+async fn no_database_in_redis(world: &mut Pipeline) {
+    world.redis.ask::<()>(&["DEL", "stream:database"]).await.unwrap();
+}
+
 #[given("a running pipeline")]
 async fn running_pipeline(world: &mut Pipeline) {
     copies(world, [1; 3]).await;

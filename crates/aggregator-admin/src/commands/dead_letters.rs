@@ -11,7 +11,7 @@ use storage_core::redis::connection::Connection;
 use storage_core::redis::stream::{self, Stream};
 
 use crate::config::Config;
-use crate::stores::{Explained, Stores, history};
+use crate::stores::{Explained, Stores, history, refuse_other_database};
 use crate::terminal::{say, table};
 
 /// Names the ID that the entry had at first, so that it still counts once.
@@ -84,6 +84,9 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         _ => 0,
     };
     let (mut connection, _) = history(&stores.pool).await?;
+    if let Command::Requeue { .. } = args.command {
+        refuse_other_database(&mut stores.redis, &mut connection).await?;
+    }
     match &args.command {
         Command::List {
             which,

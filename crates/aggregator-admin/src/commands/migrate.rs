@@ -5,16 +5,16 @@ use std::time::Duration;
 use anyhow::Context;
 use diesel_async::AsyncPgConnection;
 use storage_core::config::Misconfigured;
+use storage_core::domain::database_identity::DatabaseIdentity;
 use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::postgres::connection::connect;
 use storage_core::postgres::edition::Edition;
-use storage_core::postgres::queries;
-use storage_core::postgres::queries::completeness;
+use storage_core::postgres::queries::{self, completeness, identity};
 use storage_core::postgres::{known_versions, migrations};
 use storage_core::redis::connection::Connection;
-use storage_core::redis::stream::{HOT_WRITER, WARM_SYNCER};
+use storage_core::redis::stream::{AGGREGATOR_ADMIN, HOT_WRITER, WARM_SYNCER};
 use storage_core::redis::symbols::{self, VolumeDecimals};
-use storage_core::redis::{lease, partitions};
+use storage_core::redis::{database, lease, partitions};
 
 use crate::cli::duration;
 use crate::config::Config;
@@ -34,7 +34,11 @@ pub(crate) struct Args {
     /// How long to wait for servers that do not answer
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     wait: Duration,
-    /// Takes the schema away, and the whole history with it; Redis stays as it is
+    /// Has Redis belong to this database, in place of the one that it belonged to: one that was restored from a dump, or moved; needs
+    /// stopped warm-syncers and aggregator-admins
+    #[arg(long, conflicts_with = "down")]
+    adopt_database: bool,
+    /// Takes the schema away, and the whole history with it; Redis stays as it is, and belongs to no database
     #[arg(long, conflicts_with = "partitions")]
     down: bool,
     /// Confirms --down
@@ -47,14 +51,17 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         return down(config, args).await;
     }
     await_redis(&config.redis, args.wait).await?;
-    let mut changes = schema(config, args.wait).await?;
     let mut stores = Stores::new(config);
     let redis = &mut stores.redis;
+    // Before anything is changed in a database that is not meant.
+    compare_databases(config, args, redis).await?;
+    let mut changes = schema(config, args.wait).await?;
     changes += load_functions(redis).await?;
     let (partitions, changed) = store_partitions(redis, config.stream.partitions, args.partitions).await?;
     changes += changed;
     changes += create_groups(redis, partitions).await?;
     let (mut connection, server) = history(&stores.pool).await?;
+    changes += note_database(&mut stores.redis, &mut connection, args.adopt_database).await?;
     let known = queries::symbols::list(&mut connection)
         .await
         .explained("reading the symbols")?;
@@ -63,9 +70,13 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     if changes == 0 {
         say("nothing to do")?;
     }
+    let risks = identity::risks(&mut connection)
+        .await
+        .explained("reading the server's settings")?;
     known_versions::faults(&server)
         .iter()
-        .try_for_each(|fault| say(format_args!("warning: {fault}")))?;
+        .chain(&risks)
+        .try_for_each(|warning| say(format_args!("warning: {warning}")))?;
     say(format_args!(
         "ready: PostgreSQL {} with TimescaleDB {} ({}), {partitions} partitions",
         server.postgres_version, server.timescale_version, server.edition
@@ -85,10 +96,18 @@ async fn down(config: &Config, args: &Args) -> anyhow::Result<()> {
     if !args.yes {
         return Err(Misconfigured::new("--down removes the whole history; add --yes if that is what you want").into());
     }
+    await_redis(&config.redis, args.wait).await?;
+    let mut redis = Connection::ordinary(&config.redis);
+    let found = found_database(config, args.wait).await?;
     let gone = patiently(args.wait, "PostgreSQL", async || {
         Ok(migrations::revert_all(connect(&config.postgres, APPLICATION).await?).await?)
     })
     .await?;
+    if found.is_some() && stored_database(&mut redis).await? == found {
+        database::forget(&mut redis)
+            .await
+            .context("noting that Redis belongs to no database")?;
+    }
     if gone.is_empty() {
         return say("nothing to do");
     }
@@ -103,6 +122,77 @@ async fn schema(config: &Config, wait: Duration) -> anyhow::Result<usize> {
     done.iter()
         .try_for_each(|name| say(format_args!("schema: ran {name}")))?;
     Ok(done.len())
+}
+
+/// The database that the configuration leads to; `None` before its first migration.
+async fn found_database(config: &Config, wait: Duration) -> anyhow::Result<Option<DatabaseIdentity>> {
+    patiently(wait, "PostgreSQL", async || {
+        let mut connection = connect(&config.postgres, APPLICATION).await?;
+        identity::identity_if_migrated(&mut connection)
+            .await
+            .explained("asking which database this is")
+    })
+    .await
+}
+
+async fn stored_database(redis: &mut Connection) -> anyhow::Result<Option<DatabaseIdentity>> {
+    database::stored(redis)
+        .await
+        .context("asking which database Redis belongs to")
+}
+
+/// Refuses a database that is not the one that Redis belongs to, unless it is to take that one's place and nobody works on it.
+async fn compare_databases(config: &Config, args: &Args, redis: &mut Connection) -> anyhow::Result<()> {
+    let Some(stored) = stored_database(redis).await? else {
+        return Ok(());
+    };
+    let found = found_database(config, args.wait).await?;
+    if found.as_ref() == Some(&stored) {
+        return Ok(());
+    }
+    if !args.adopt_database {
+        let found = found.unwrap_or_else(|| DatabaseIdentity::new("which was never migrated"));
+        return Ok(database::check(Some(&stored), &found)?);
+    }
+    let partitions = partitions::stored(redis)
+        .await
+        .context("reading the number of partitions")?
+        .unwrap_or_default();
+    for worker in [WARM_SYNCER, AGGREGATOR_ADMIN] {
+        let holders = lease::holders(redis, worker, partitions)
+            .await
+            .with_context(|| format!("looking for {worker}s"))?;
+        if holders.iter().any(Option::is_some) {
+            anyhow::bail!("Redis still belongs to database {stored}: {worker}s are running; stop them");
+        }
+    }
+    Ok(())
+}
+
+async fn note_database(
+    redis: &mut Connection,
+    connection: &mut AsyncPgConnection,
+    adopt: bool,
+) -> anyhow::Result<usize> {
+    let found = identity::identity(connection)
+        .await
+        .explained("asking which database this is")?;
+    let before = stored_database(redis).await?;
+    if before.as_ref() == Some(&found) {
+        return Ok(0);
+    }
+    let noting = "noting the database in Redis";
+    if adopt {
+        database::replace(redis, &found).await.context(noting)?;
+    } else {
+        let stored = database::store_once(redis, &found).await.context(noting)?;
+        database::check(Some(&stored), &found)?;
+    }
+    say(match before {
+        Some(before) => format!("database: {found} instead of {before}"),
+        None => format!("database: {found}"),
+    })?;
+    Ok(1)
 }
 
 async fn load_functions(redis: &mut Connection) -> anyhow::Result<usize> {

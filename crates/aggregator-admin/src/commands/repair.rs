@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::minute::minute;
 use crate::repairs::{How, more_trades, publish, recompute};
 use crate::rollups::refresh;
-use crate::stores::{Explained, Stores, history};
+use crate::stores::{Explained, Stores, history, refuse_other_database};
 use crate::terminal::{say, thousands};
 
 #[derive(Debug, clap::Args)]
@@ -36,6 +36,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     let mut stores = Stores::new(config);
     let partitions = stores.partitions().await?;
     let (mut connection, server) = history(&stores.pool).await?;
+    refuse_other_database(&mut stores.redis, &mut connection).await?;
     let range = TimeRange {
         from_us: args.from,
         to_us: args.to,

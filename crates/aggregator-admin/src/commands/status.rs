@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use serde::Serialize;
+use storage_core::domain::database_identity::DatabaseIdentity;
 use storage_core::domain::time::rfc3339;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::{Edition, Server};
 use storage_core::postgres::pool::Pool;
 use storage_core::postgres::queries::policies::JobKind;
-use storage_core::postgres::queries::{dead_letters, policies, rollups, storage};
+use storage_core::postgres::queries::{dead_letters, identity, policies, rollups, storage};
 use storage_core::postgres::{known_versions, migrations};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::redis::stream::{HOT_WRITER, Stream, WARM_SYNCER};
-use storage_core::redis::{backups, lease, partitions, position, stream, trim};
+use storage_core::redis::{backups, database, lease, partitions, position, stream, trim};
 
 use crate::config::Config;
 use crate::rollups::ranges::LARGER;
@@ -42,8 +43,9 @@ struct History {
     timescaledb_version: String,
     edition: &'static str,
     scheduler: &'static str,
-    /// Known faults of these versions, and what to do.
-    faults: Vec<String>,
+    database: String,
+    /// Known faults of these versions, and settings of the server that put the history at risk.
+    warnings: Vec<String>,
     schema_pending: Vec<String>,
     tables: Vec<Table>,
     compression: Compression,
@@ -99,6 +101,8 @@ struct Job {
 struct Hot {
     functions: String,
     partitions: Option<u16>,
+    /// The database that Redis belongs to.
+    database: Option<String>,
     streams: Vec<StreamStatus>,
     hot_writers: Vec<Member>,
     leases: Leases,
@@ -152,6 +156,14 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         Err(error) => status
             .problems
             .push(format!("Redis at {}: {error:#}", config.redis.url)),
+    }
+    if let (Some(history), Some(hot)) = (&status.history, &status.hot) {
+        let [noted, found] =
+            [hot.database.clone(), Some(history.database.clone())].map(|name| name.map(DatabaseIdentity::new));
+        let other = found.map(|found| database::check(noted.as_ref(), &found));
+        status
+            .problems
+            .extend(other.and_then(Result::err).map(|error| error.to_string()));
     }
     if args.json {
         say(serde_json::to_string_pretty(&status)?)?;
@@ -213,7 +225,15 @@ async fn history(pool: &Pool) -> anyhow::Result<History> {
     let waiting = dead_letters::waiting(connection)
         .await
         .explained("counting dead letters")?;
+    let risks = identity::risks(connection)
+        .await
+        .explained("reading the server's settings")?;
     Ok(History {
+        database: identity::identity(connection)
+            .await
+            .explained("asking which database this is")?
+            .to_string(),
+        warnings: [known_versions::faults(&server), risks].concat(),
         compression: compression(
             storage::compression(connection, server.edition)
                 .await
@@ -227,7 +247,6 @@ async fn history(pool: &Pool) -> anyhow::Result<History> {
             (Edition::Community, true) => "timescaledb",
             _ => "aggregator-admin run",
         },
-        faults: known_versions::faults(&server),
         postgres_version: server.postgres_version,
         timescaledb_version: server.timescale_version,
         schema_pending: schema.pending,
@@ -308,6 +327,10 @@ async fn hot(redis: &mut Connection) -> anyhow::Result<Hot> {
         size_bytes: backup.size_bytes,
     };
     Ok(Hot {
+        database: database::stored(redis)
+            .await
+            .context("asking which database Redis belongs to")?
+            .map(|database| database.to_string()),
         functions: match functions::check(redis).await {
             Ok(()) => format!("version {}", functions::VERSION),
             Err(error) => error.to_string(),
@@ -358,10 +381,10 @@ fn show_history(history: &History) -> anyhow::Result<()> {
         "PostgreSQL {}, TimescaleDB {} ({}), policies run by {}, schema up to date",
         history.postgres_version, history.timescaledb_version, history.edition, history.scheduler
     ))?;
-    history
-        .faults
-        .iter()
-        .try_for_each(|fault| say(format_args!("warning: {fault}")))?;
+    say(format_args!("database {}", history.database))?;
+    for warning in &history.warnings {
+        say(format_args!("warning: {warning}"))?;
+    }
     say("")?;
     let mut tables = table(&["table", ">rows", "oldest", "newest", ">chunks", ">compressed", ">size"]);
     for row in &history.tables {

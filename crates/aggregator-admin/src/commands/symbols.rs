@@ -10,7 +10,7 @@ use storage_core::redis;
 
 use crate::config::Config;
 use crate::rollups::refresh;
-use crate::stores::{Explained, Stores, history};
+use crate::stores::{Explained, Stores, history, refuse_other_database};
 use crate::terminal::{say, table, thousands};
 
 #[derive(Debug, clap::Args)]
@@ -65,6 +65,7 @@ async fn list(config: &Config) -> anyhow::Result<()> {
 async fn set(config: &Config, symbol: &Symbol, decimals: u8, rescale: bool) -> anyhow::Result<()> {
     let mut stores = Stores::new(config);
     let (mut connection, server) = history(&stores.pool).await?;
+    refuse_other_database(&mut stores.redis, &mut connection).await?;
     let done = symbols::set_decimals(&mut connection, symbol, decimals, rescale)
         .await
         .map_err(|error| match error {

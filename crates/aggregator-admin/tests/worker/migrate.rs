@@ -5,7 +5,7 @@ use storage_core::redis::position::position_of;
 use storage_core::redis::stream::{HOT_WRITER, Stream};
 use storage_core::testing::postgres::TestDatabase;
 
-use crate::harness::Stores;
+use crate::harness::{Stores, until};
 
 async fn empty_stores() -> Vec<Stores> {
     let mut stores = Vec::new();
@@ -31,6 +31,7 @@ async fn both_stores_are_made_ready_and_then_there_is_nothing_to_do() {
             "functions: loaded",
             "partitions: 4",
             "consumer groups: created 18",
+            "database: ",
         ] {
             assert!(first.out.contains(done), "{done}: {}", first.out);
         }
@@ -48,6 +49,120 @@ async fn both_stores_are_made_ready_and_then_there_is_nothing_to_do() {
         );
         assert!(stores.admin(&["migrate"]).out.contains("schema: ran"));
         assert_eq!(stores.admin(&["status", "--json"]).code, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_redis_belongs_to_one_database_until_another_takes_its_place() {
+    for edition in [Edition::Community, Edition::Apache] {
+        let (Some(first), Some(second)) = (
+            TestDatabase::start(edition).await,
+            TestDatabase::start_empty(edition).await,
+        ) else {
+            continue;
+        };
+        let mut stores = Stores::ready(first).await;
+        let first = std::mem::replace(&mut stores.database, second);
+        let refused = stores.admin(&["migrate"]);
+        assert_eq!(refused.code, 64);
+        assert!(refused.err.contains("Redis belongs to database"), "{}", refused.err);
+        assert!(
+            refused.err.contains("`aggregator-admin migrate --adopt-database`"),
+            "{}",
+            refused.err
+        );
+        assert_eq!(
+            stores.number("SELECT (to_regclass('candles_1m') IS NULL)::int").await,
+            1,
+            "a database that is not meant stays as it is"
+        );
+
+        assert!(
+            stores
+                .admin(&["migrate", "--adopt-database"])
+                .out
+                .contains(" instead of ")
+        );
+        assert!(
+            stores
+                .admin(&["migrate", "--adopt-database"])
+                .out
+                .starts_with("nothing to do\n")
+        );
+        assert_eq!(stores.admin(&["status"]).code, 0);
+        stores.database = first;
+        for command in [
+            &["repair", "BTCUSDT", "--from", "2024-03-01", "--to", "2024-03-02"][..],
+            &["symbols", "set", "BTCUSDT", "--volume-decimals", "2"],
+            &["dead-letters", "requeue", "--all"],
+            &["run"],
+        ] {
+            let refused = stores.admin(command);
+            assert_eq!(refused.code, 64, "{command:?}: {}", refused.err);
+            assert!(refused.err.contains("Redis belongs to database"), "{}", refused.err);
+        }
+        let status = stores.admin(&["status"]);
+        assert!(
+            status.code == 1 && status.err.contains("Redis belongs to database"),
+            "{}",
+            status.err
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_database_takes_no_others_place_while_that_is_written_to() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::ready(database).await;
+    let mut redis = stores.redis.connect();
+    for command in [
+        redis::cmd("SET").arg("stream:database").arg("another@1/2"),
+        redis::cmd("SET").arg("lease:warm-syncer:2").arg("warm-1"),
+    ] {
+        command.query_async::<()>(&mut redis).await.unwrap();
+    }
+    let refused = stores.admin(&["migrate", "--adopt-database"]);
+    assert_eq!(refused.code, 1);
+    assert!(
+        refused
+            .err
+            .contains("still belongs to database another@1/2: warm-syncers are running"),
+        "{}",
+        refused.err
+    );
+}
+
+#[tokio::test]
+async fn a_worker_ends_when_another_database_takes_the_place_of_its_own() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::ready(database).await;
+    let mut worker = stores.worker();
+    until("the worker works", async || {
+        worker.log().contains("keeping the history in order")
+    })
+    .await;
+    let mut set = redis::cmd("SET");
+    set.arg("stream:database").arg("another@1/2");
+    set.query_async::<()>(&mut stores.redis.connect()).await.unwrap();
+    let (status, log) = worker.ended().await;
+    assert_eq!(status.code(), Some(64), "{log}");
+    assert!(log.contains("Redis belongs to database another@1/2"), "{log}");
+}
+
+#[tokio::test]
+async fn settings_of_the_server_that_endanger_the_history_are_said() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    // The servers of tests save themselves the waiting for the disk.
+    let is_off = stores.text("SELECT current_setting('fsync')").await == "off";
+    for said in [stores.admin(&["migrate"]).out, stores.admin(&["status"]).out] {
+        assert_eq!(said.contains("warning: fsync is off"), is_off, "{said}");
     }
 }
 

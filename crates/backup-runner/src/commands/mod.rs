@@ -171,7 +171,8 @@ async fn restore(config: &Config, destination: &Destination, what: Restore) -> a
             let (manifest, content) = restore::postgres(config, destination, &name).await?;
             writeln!(
                 stdout(),
-                "postgres/{}: the database is back, rows and volumes of {} tables as in the backup",
+                "postgres/{}: the database is back, rows and volumes of {} tables as in the backup; before the workers start, run \
+                 `aggregator-admin migrate --adopt-database`",
                 manifest.name,
                 content.tables.len()
             )?;

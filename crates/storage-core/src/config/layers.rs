@@ -16,7 +16,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Misconfigured;
+use super::{Misconfigured, zero};
 
 /// Every section that some worker has.
 const SECTIONS: [&str; 9] = [
@@ -105,7 +105,9 @@ pub fn load_from<C: DeserializeOwned + Serialize + Default>(
         let layer = typed::<C>(&Figment::from(&defaults), source, &key, text);
         figment = figment.merge(layer);
     }
-    figment.extract().map_err(|error| explain(&error))
+    let config = figment.extract().map_err(|error| explain(&error))?;
+    refuse_zero::<C>(&figment, &defaults, &config)?;
+    Ok(config)
 }
 
 /// Prints the effective configuration as TOML, secrets masked: the subcommand `check-config`.
@@ -243,15 +245,7 @@ fn flag_overrides(flags: &CommonArgs, known: &Dict) -> Result<Vec<Override>, Mis
 /// (number, boolean, array).
 fn typed<C: DeserializeOwned>(defaults: &Figment, source: String, key: &str, text: String) -> Layer {
     let as_text = nested(key, Value::from(text.clone()));
-    let takes_text = defaults
-        .clone()
-        .merge(Layer {
-            source: String::new(),
-            keys: as_text.clone(),
-        })
-        .extract::<C>()
-        .is_ok();
-    if takes_text {
+    if takes_text::<C>(defaults, key, &text) {
         return Layer { source, keys: as_text };
     }
     match text.parse::<Value>() {
@@ -261,6 +255,32 @@ fn typed<C: DeserializeOwned>(defaults: &Figment, source: String, key: &str, tex
         },
         _ => Layer { source, keys: as_text },
     }
+}
+
+/// Returns `true` if `C` takes `text` as it is for `key`.
+fn takes_text<C: DeserializeOwned>(defaults: &Figment, key: &str, text: &str) -> bool {
+    let layer = Layer {
+        source: String::new(),
+        keys: nested(key, Value::from(text)),
+    };
+    defaults.clone().merge(layer).extract::<C>().is_ok()
+}
+
+/// Refuses zero where it means nothing, see [`zero`].
+fn refuse_zero<C: DeserializeOwned + Serialize>(
+    figment: &Figment,
+    defaults: &Layer,
+    config: &C,
+) -> Result<(), Misconfigured> {
+    let Ok(Value::Dict(_, keys)) = Value::serialize(config) else {
+        return Ok(());
+    };
+    let defaults = Figment::from(defaults);
+    let Some((key, wanted)) = zero::find(&keys, |key| takes_text::<C>(&defaults, key, "any text")) else {
+        return Ok(());
+    };
+    let source = source_of(figment.find_metadata(&key));
+    Err(Misconfigured::new(format!("{source}: `{key}`: {wanted}")))
 }
 
 /// `a.b.c` and a value as nested tables.
@@ -306,10 +326,7 @@ fn refuse_unknown(source: &str, known: &Dict, given: &Dict, path: &str) -> Resul
 
 /// The place and the key, then what is wrong with it; not the value where it may be a secret.
 fn explain(error: &figment::Error) -> Misconfigured {
-    let source = error
-        .metadata
-        .as_ref()
-        .map_or("the configuration", |metadata| &metadata.name);
+    let source = source_of(error.metadata.as_ref());
     let key = error.path.join(".");
     let problem = match &error.kind {
         Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) if may_be_secret(&key) => {
@@ -321,6 +338,10 @@ fn explain(error: &figment::Error) -> Misconfigured {
         kind => kind.to_string(),
     };
     Misconfigured::new(format!("{source}: `{key}`: {problem}"))
+}
+
+fn source_of(metadata: Option<&Metadata>) -> &str {
+    metadata.map_or("the configuration", |metadata| &metadata.name)
 }
 
 fn may_be_secret(key: &str) -> bool {

@@ -6,7 +6,6 @@
 //! field is serialized (no `skip_serializing_if`), and no default holds a secret.
 
 pub mod layers;
-pub mod positive;
 pub mod postgres;
 pub mod redis;
 pub mod redis_servers;
@@ -14,6 +13,7 @@ pub mod secret_url;
 pub mod service;
 pub mod stream;
 pub mod telemetry;
+pub mod zero;
 
 mod error;
 mod password_file;

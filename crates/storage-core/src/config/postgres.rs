@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use url::form_urlencoded;
 
 use super::secret_url::SecretUrl;
-use super::{Misconfigured, password_file, positive};
+use super::{Misconfigured, password_file};
 
 /// How PostgreSQL with TimescaleDB is reached.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -25,13 +25,9 @@ pub struct PostgresConfig {
     /// PEM file of the authority that signed the server's certificate; the system's where unset.
     pub ca_file: Option<PathBuf>,
     /// Connections that this worker opens at most.
-    #[serde(deserialize_with = "positive::number")]
     pub pool_size: u32,
     /// How long opening a connection may take, and how long to wait for a free one of the pool.
-    #[serde(
-        serialize_with = "humantime_serde::serialize",
-        deserialize_with = "positive::duration"
-    )]
+    #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
     /// How long a statement may run before the server cancels it; `0s` for no limit.
     #[serde(with = "humantime_serde")]

@@ -8,9 +8,9 @@ use redis::RedisConnectionInfo;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+use super::password_file;
 use super::redis_servers::RedisServers;
 use super::secret_url::SecretUrl;
-use super::{password_file, positive};
 
 /// How Redis is reached.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -31,16 +31,10 @@ pub struct RedisConfig {
     /// PEM file of the private key of `cert_file`.
     pub key_file: Option<PathBuf>,
     /// How long opening a connection may take.
-    #[serde(
-        serialize_with = "humantime_serde::serialize",
-        deserialize_with = "positive::duration"
-    )]
+    #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
     /// How long a command may take, the time that a blocking read waits not included.
-    #[serde(
-        serialize_with = "humantime_serde::serialize",
-        deserialize_with = "positive::duration"
-    )]
+    #[serde(with = "humantime_serde")]
     pub response_timeout: Duration,
 }
 

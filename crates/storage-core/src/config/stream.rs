@@ -4,15 +4,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::positive;
-
 /// How the Redis streams are cut.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StreamConfig {
     /// Partitions of `stream:ticks:<P>` and `stream:candles:<P>`; the same everywhere, and equal to
     /// what `aggregator-admin migrate` stored in Redis.
-    #[serde(deserialize_with = "positive::number")]
     pub partitions: u16,
     /// How long an entry stays after every group has finished it, so that a restarted worker can
     /// build its state again.

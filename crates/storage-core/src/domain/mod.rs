@@ -4,6 +4,7 @@
 //! commands all reach the same verdict on the same entry.
 
 pub mod candle;
+pub mod database_identity;
 pub mod decimal;
 pub mod entry;
 pub mod lots;

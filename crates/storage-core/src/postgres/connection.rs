@@ -81,12 +81,16 @@ pub async fn connect(config: &PostgresConfig, application: &str) -> Result<Async
 
 /// What every session of a worker needs.
 ///
+/// A commit waits for the disk also where the server, the database or the role says otherwise: what was acknowledged in Redis must
+/// survive a crash of PostgreSQL. `local` and stronger values stay as they are.
+///
 /// Notices, such as that a refresh found nothing to do, are not worth a log line. The last one is TimescaleDB's: a
 /// correction of old candles may unpack as many compressed rows as it takes. Servers without the extension keep it as a
 /// word that nobody reads.
 fn session_settings(statement_timeout: Duration) -> String {
     format!(
-        "SET statement_timeout = {}; \
+        "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'; \
+         SET statement_timeout = {}; \
          SET idle_in_transaction_session_timeout = '60s'; \
          SET client_min_messages = 'warning'; \
          SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0",

@@ -1,13 +1,17 @@
 //! The worker's connections: opened when needed, checked before use, replaced when broken or old.
 
+use std::sync::{Arc, OnceLock};
+
 use bb8::{ErrorSink, ManageConnection, RunError};
 use diesel_async::pooled_connection::PoolableConnection;
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use tokio::sync::broadcast;
 
 use super::connection::{ConnectError, connect};
-use super::error::Fault;
+use super::error::{Fault, describe};
+use super::queries::identity::identity;
 use crate::config::postgres::PostgresConfig;
+use crate::domain::database_identity::DatabaseIdentity;
 
 /// A pool of connections. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -15,6 +19,7 @@ pub struct Pool {
     connections: bb8::Pool<Manager>,
     failures: broadcast::Sender<ConnectError>,
     config: PostgresConfig,
+    only: Arc<OnceLock<DatabaseIdentity>>,
 }
 
 /// A connection of the pool, given back when dropped; dereferences to [`AsyncPgConnection`].
@@ -24,6 +29,7 @@ impl Pool {
     /// A pool whose connections say that they are `application`. Opens none yet: the server may be down.
     pub fn new(config: &PostgresConfig, application: &'static str) -> Self {
         let (failures, _) = broadcast::channel(1);
+        let only = Arc::new(OnceLock::new());
         let connections = bb8::Pool::builder()
             .max_size(config.pool_size)
             .connection_timeout(config.connect_timeout)
@@ -33,12 +39,20 @@ impl Pool {
             .build_unchecked(Manager {
                 config: config.clone(),
                 application,
+                only: Arc::clone(&only),
             });
         Self {
             connections,
             failures,
             config: config.clone(),
+            only,
         }
+    }
+
+    /// From now on connections are opened to `database` only: what the URL names may lead to another one tomorrow.
+    pub fn keep_to(&self, database: DatabaseIdentity) {
+        // The first one stays.
+        let _ = self.only.set(database);
     }
 
     /// A connection that answered just now.
@@ -97,6 +111,23 @@ pub enum Unusable {
 pub struct Manager {
     config: PostgresConfig,
     application: &'static str,
+    only: Arc<OnceLock<DatabaseIdentity>>,
+}
+
+impl Manager {
+    async fn open(&self) -> Result<AsyncPgConnection, ConnectError> {
+        let mut connection = connect(&self.config, self.application).await?;
+        if let Some(only) = self.only.get() {
+            let found = identity(&mut connection)
+                .await
+                .map_err(|error| ConnectError::new(&self.config, Fault::of(&error), describe(&error)))?;
+            if found != *only {
+                let reason = format!("it is database {found} now, and was {only} before; nothing is written to it");
+                return Err(ConnectError::new(&self.config, Fault::Permanent, reason));
+            }
+        }
+        Ok(connection)
+    }
 }
 
 impl ManageConnection for Manager {
@@ -104,9 +135,7 @@ impl ManageConnection for Manager {
     type Error = Unusable;
 
     async fn connect(&self) -> Result<AsyncPgConnection, Unusable> {
-        connect(&self.config, self.application)
-            .await
-            .map_err(Unusable::NotOpened)
+        self.open().await.map_err(Unusable::NotOpened)
     }
 
     async fn is_valid(&self, connection: &mut AsyncPgConnection) -> Result<(), Unusable> {

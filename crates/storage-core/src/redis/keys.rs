@@ -51,6 +51,11 @@ pub fn partitions() -> Key {
     Key("stream:partitions".to_owned())
 }
 
+/// `stream:database`: the database that Redis belongs to.
+pub fn database() -> Key {
+    Key("stream:database".to_owned())
+}
+
 /// `stream:symbols`: volume decimals of the symbols that don't have the default.
 pub fn symbols() -> Key {
     Key("stream:symbols".to_owned())

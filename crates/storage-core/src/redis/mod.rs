@@ -8,6 +8,7 @@
 pub mod backups;
 pub mod codec;
 pub mod connection;
+pub mod database;
 mod entry_reader;
 pub mod functions;
 pub mod group_reader;

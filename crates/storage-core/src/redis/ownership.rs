@@ -8,10 +8,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::Connection;
+use super::database;
 use super::lease::Membership;
 use super::partitions;
 use crate::config::Misconfigured;
 use crate::config::redis::RedisConfig;
+use crate::domain::database_identity::DatabaseIdentity;
 use crate::telemetry::metrics::Gauge;
 use crate::telemetry::readiness::Readiness;
 
@@ -26,6 +28,8 @@ pub struct Ownership<'a> {
     pub instance: String,
     /// How many partitions there are.
     pub partitions: u16,
+    /// The database that it writes to, where it writes to one.
+    pub database: Option<&'a DatabaseIdentity>,
     /// How long a copy that gave no sign of life keeps its partitions.
     pub lease_ttl: Duration,
     /// Says how many partitions this copy serves.
@@ -42,7 +46,7 @@ impl Ownership<'_> {
     /// token is cancelled: it has finished by then what it had begun.
     ///
     /// # Errors
-    /// When Redis holds another number of partitions by now. Whatever else fails is tried again, and shows in `readiness` as `redis`.
+    /// When Redis holds another number of partitions by now, or belongs to another database. Whatever else fails is tried again, and shows in `readiness` as `redis`.
     pub async fn own<F>(
         self,
         readiness: &Readiness,
@@ -106,6 +110,9 @@ impl Ownership<'_> {
                 .context("reading the number of partitions")?,
             self.partitions,
         )?;
+        if let Some(found) = self.database {
+            database::ensure(conn, found).await.context("comparing the database")?;
+        }
         let share = membership
             .share(conn, self.partitions)
             .await

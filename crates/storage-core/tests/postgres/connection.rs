@@ -1,10 +1,15 @@
 use std::time::Duration;
 
-use diesel_async::SimpleAsyncConnection;
+use diesel::sql_types::Text;
+use diesel::{QueryableByName, sql_query};
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use storage_core::config::postgres::PostgresConfig;
+use storage_core::domain::database_identity::DatabaseIdentity;
 use storage_core::postgres::connection::connect;
+use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::{Fault, describe, sqlstate};
 use storage_core::postgres::pool::Pool;
+use storage_core::postgres::queries::identity::identity;
 use storage_core::testing::postgres::TestDatabase;
 
 #[tokio::test]
@@ -68,7 +73,7 @@ async fn a_server_that_says_nothing_is_given_up_in_time() {
 
 #[tokio::test]
 async fn a_missing_database_is_not_worth_waiting_for() {
-    let Some(database) = TestDatabase::start(storage_core::postgres::edition::Edition::Apache).await else {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
         return;
     };
     let config = PostgresConfig::at(&format!(
@@ -81,6 +86,61 @@ async fn a_missing_database_is_not_worth_waiting_for() {
     assert!(error.to_string().contains("create the database"), "{error}");
 }
 
+#[derive(QueryableByName)]
+struct Setting {
+    #[diesel(sql_type = Text)]
+    value: String,
+}
+
+async fn synchronous_commit(connection: &mut AsyncPgConnection) -> String {
+    let query = sql_query("SELECT current_setting('synchronous_commit') AS value");
+    let setting: Setting = query.get_result(connection).await.unwrap();
+    setting.value
+}
+
+#[tokio::test]
+async fn every_session_waits_for_the_disk_whatever_the_default_is() {
+    for database in TestDatabase::start_each().await {
+        let mut admin = database.connect().await;
+        for (default, in_sessions) in [
+            ("off", "on"),
+            ("on", "on"),
+            ("local", "local"),
+            ("remote_write", "remote_write"),
+            ("remote_apply", "remote_apply"),
+        ] {
+            // The embedded server has one session, which reads no defaults again.
+            let set = match database.edition() {
+                Edition::Apache => format!(
+                    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = {default}', current_database()); END $$"
+                ),
+                Edition::Community => format!("SET synchronous_commit = {default}"),
+            };
+            admin.batch_execute(&set).await.unwrap();
+            let pool = database.pool();
+            assert_eq!(synchronous_commit(&mut database.connect().await).await, in_sessions);
+            assert_eq!(synchronous_commit(&mut *pool.get().await.unwrap()).await, in_sessions);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pool_keeps_to_its_database() {
+    for database in TestDatabase::start_each().await {
+        let pool = database.pool();
+        let found = identity(&mut *pool.get().await.unwrap()).await.unwrap();
+        assert_eq!(identity(&mut database.connect().await).await.unwrap(), found);
+        pool.keep_to(found);
+        assert!(pool.get().await.is_ok());
+
+        let elsewhere = database.pool();
+        elsewhere.keep_to(DatabaseIdentity::new("another@1/2"));
+        let error = elsewhere.get().await.err().unwrap();
+        assert_eq!(error.fault(), Fault::Permanent);
+        assert!(error.to_string().contains("was another@1/2 before"), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_broken_connection_is_replaced_by_the_pool() {
     for database in TestDatabase::start_each().await {
@@ -88,7 +148,7 @@ async fn a_broken_connection_is_replaced_by_the_pool() {
         {
             let mut conn = pool.get().await.unwrap();
             // On the embedded server there is only one backend, which must stay.
-            if database.edition() == storage_core::postgres::edition::Edition::Apache {
+            if database.edition() == Edition::Apache {
                 let error = conn
                     .batch_execute("SELECT pg_terminate_backend(pg_backend_pid())")
                     .await

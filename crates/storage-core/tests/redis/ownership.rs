@@ -20,6 +20,7 @@ async fn a_partition_that_is_no_longer_served_is_taken_up_anew() {
         worker: "hot-writer",
         instance: "a".to_owned(),
         partitions: 2,
+        database: None,
         lease_ttl: Duration::from_millis(500),
         count: &crate::PARTITIONS,
     };

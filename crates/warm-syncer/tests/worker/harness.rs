@@ -10,10 +10,11 @@ use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use storage_core::domain::stream_id::StreamId;
+use storage_core::postgres::queries::identity::identity;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::position::position_of;
 use storage_core::redis::stream::{Stream, WARM_SYNCER, range};
-use storage_core::redis::{functions, partitions};
+use storage_core::redis::{database as noted, functions, partitions};
 use storage_core::testing::postgres::TestDatabase;
 use storage_core::testing::redis::TestRedis;
 use tempfile::TempDir;
@@ -34,6 +35,8 @@ impl Stores {
         let redis = TestRedis::start().await;
         partitions::store_once(&mut redis.connect(), PARTITIONS).await.unwrap();
         functions::load(&mut redis.connect()).await.unwrap();
+        let found = identity(&mut database.connect().await).await.unwrap();
+        noted::store_once(&mut redis.connect(), &found).await.unwrap();
         Self { redis, database }
     }
 

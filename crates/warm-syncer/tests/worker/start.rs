@@ -2,8 +2,9 @@
 
 use std::net::TcpListener;
 
+use storage_core::domain::database_identity::DatabaseIdentity;
 use storage_core::postgres::edition::Edition;
-use storage_core::redis::{functions, partitions};
+use storage_core::redis::{database as noted, functions, partitions};
 use storage_core::testing::postgres::TestDatabase;
 use storage_core::testing::redis::TestRedis;
 
@@ -47,6 +48,38 @@ async fn a_missing_schema_names_the_command() {
     let (status, log) = Worker::start(redis.url(), database.url(), &[]).ended().await;
     assert_eq!(status.code(), Some(64), "{log}");
     assert!(log.contains("run `aggregator-admin migrate`"), "{log}");
+}
+
+#[tokio::test]
+async fn another_database_than_that_of_redis_is_refused() {
+    for database in TestDatabase::start_each().await {
+        let redis = redis_with(PARTITIONS).await;
+        let (status, log) = Worker::start(redis.url(), database.url(), &[]).ended().await;
+        assert_eq!(status.code(), Some(64), "{log}");
+        assert!(log.contains("run `aggregator-admin migrate`"), "{log}");
+
+        let other = DatabaseIdentity::new("another@1/2");
+        noted::store_once(&mut redis.connect(), &other).await.unwrap();
+        let (status, log) = Worker::start(redis.url(), database.url(), &[]).ended().await;
+        assert_eq!(status.code(), Some(64), "{log}");
+        assert!(log.contains("Redis belongs to database another@1/2"), "{log}");
+        assert!(log.contains("migrate --adopt-database`"), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_ends_when_another_database_takes_the_place_of_its_own() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    let mut worker = stores.worker("warm-1");
+    until("it serves", async || worker.log().contains("serving")).await;
+    let other = DatabaseIdentity::new("another@1/2");
+    noted::replace(&mut stores.redis.connect(), &other).await.unwrap();
+    let (status, log) = worker.ended().await;
+    assert_eq!(status.code(), Some(64), "{log}");
+    assert!(log.contains("Redis belongs to database another@1/2"), "{log}");
 }
 
 #[tokio::test]

@@ -23,6 +23,10 @@ struct Hot {
     batch: usize,
     instance: Option<String>,
     limit: Option<u32>,
+    #[serde(with = "humantime_serde")]
+    pause: Option<Duration>,
+    #[serde(with = "humantime_serde")]
+    close_grace: Duration,
     enabled: bool,
     symbols: Vec<String>,
 }
@@ -160,7 +164,7 @@ fn what_belongs_to_a_sibling_is_ignored_in_file_and_environment() {
 fn an_unknown_key_is_refused_with_its_place() {
     let error = given().file("[hot]\nbatches = 1").error();
     assert!(error.contains("storage.toml: unknown key `hot.batches`"), "{error}");
-    assert!(error.contains("batch, enabled"), "{error}");
+    assert!(error.contains("batch, close_grace"), "{error}");
     let error = given().file("[hott]\nbatch = 1").error();
     assert!(error.contains("unknown key `hott`"), "{error}");
     let error = given().env("STORAGE_HOT__BATCHES", "1").error();
@@ -202,18 +206,37 @@ fn a_value_that_does_not_fit_is_refused_with_its_place() {
         error.starts_with("--set stream.retention: `stream.retention`:"),
         "{error}"
     );
-    let error = given().set("stream.partitions=0").error();
-    assert!(
-        error.ends_with("`stream.partitions`: must be greater than 0"),
-        "{error}"
-    );
-    let error = given().set("redis.connect_timeout=0s").error();
-    assert!(
-        error.ends_with("`redis.connect_timeout`: must be greater than 0"),
-        "{error}"
-    );
     let error = given().set("stream.partitions").error();
     assert!(error.contains("SECTION.KEY=VALUE"), "{error}");
+}
+
+#[test]
+fn zero_is_refused_in_every_key_that_it_means_nothing_for() {
+    let number = "must be greater than 0";
+    let duration = "must be at least 1ms";
+    for (setting, wanted) in [
+        ("stream.partitions=0", number),
+        ("hot.batch=0", number),
+        ("hot.limit=0", number),
+        ("hot.pause=0s", duration),
+        ("hot.pause=999us", duration),
+        ("redis.connect_timeout=0ms", duration),
+        ("stream.retention=0h", duration),
+    ] {
+        let key = setting.split('=').next().unwrap();
+        let error = given().set(setting).error();
+        assert_eq!(error, format!("--set {key}: `{key}`: {wanted}"));
+    }
+    let error = given().file("[hot]\npause = '0s'").error();
+    assert!(
+        error.ends_with("storage.toml: `hot.pause`: must be at least 1ms"),
+        "{error}"
+    );
+    let error = given().env("STORAGE_HOT__BATCH", "0").error();
+    assert_eq!(error, format!("STORAGE_HOT__BATCH: `hot.batch`: {number}"));
+    // A sibling's key with a meaning, and a text that only looks like a duration.
+    let config = given().set("hot.close_grace=0s").set("hot.instance=0s").load();
+    assert_eq!(config.unwrap().hot.instance.as_deref(), Some("0s"));
 }
 
 #[test]

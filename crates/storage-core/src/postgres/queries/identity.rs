@@ -1,0 +1,70 @@
+//! The identity of the database, and the settings of its server that endanger what is committed.
+
+use diesel::sql_types::{Bool, Text};
+use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+
+use crate::domain::database_identity::DatabaseIdentity;
+
+#[derive(QueryableByName)]
+struct Value {
+    #[diesel(sql_type = Text)]
+    value: String,
+}
+
+#[derive(QueryableByName)]
+struct Exists {
+    #[diesel(sql_type = Bool)]
+    yes: bool,
+}
+
+/// The identity of the database that `connection` leads to.
+///
+/// # Errors
+/// The database's.
+pub async fn identity(connection: &mut AsyncPgConnection) -> QueryResult<DatabaseIdentity> {
+    let row: Value = sql_query(
+        "SELECT format('%s@%s/%s', id, (SELECT system_identifier FROM pg_control_system()),
+                       (SELECT oid FROM pg_database WHERE datname = current_database())) AS value
+         FROM database_identity",
+    )
+    .get_result(connection)
+    .await?;
+    Ok(DatabaseIdentity::new(row.value))
+}
+
+/// As [`identity`], where the schema may lack it still.
+///
+/// # Errors
+/// The database's.
+pub async fn identity_if_migrated(connection: &mut AsyncPgConnection) -> QueryResult<Option<DatabaseIdentity>> {
+    let table: Exists = sql_query("SELECT to_regclass('database_identity') IS NOT NULL AS yes")
+        .get_result(connection)
+        .await?;
+    if !table.yes {
+        return Ok(None);
+    }
+    identity(connection).await.optional()
+}
+
+/// What the server's settings put at risk, each with what to do. Empty for the embedded server, which is for development.
+///
+/// # Errors
+/// The database's.
+pub async fn risks(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
+    let rows: Vec<Value> = sql_query(
+        "SELECT name AS value FROM pg_settings
+         WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'
+           AND current_setting('embedded.single_session', true) IS DISTINCT FROM 'on'
+         ORDER BY name",
+    )
+    .get_results(connection)
+    .await?;
+    let risk = |Value { value: name }| {
+        format!(
+            "{name} is off: a crash of the server's machine may lose the history; run \
+             `psql -c 'ALTER SYSTEM SET {name} = on' -c 'SELECT pg_reload_conf()'` there"
+        )
+    };
+    Ok(rows.into_iter().map(risk).collect())
+}
