@@ -9,8 +9,8 @@ use storage_core::postgres::pool::Pool;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions::{self, FunctionsError};
 use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
-use storage_core::redis::partitions;
 use storage_core::redis::stream::{AGGREGATOR_ADMIN, Stream};
+use storage_core::redis::{partitions, preflight};
 use storage_core::retry::{Retry, keep_running};
 use storage_core::service::Service;
 use storage_core::telemetry;
@@ -133,6 +133,7 @@ fn spawn<F>(
 }
 
 async fn check_redis(config: &Config) -> anyhow::Result<()> {
+    preflight::check(&config.redis).await?;
     let mut redis = Connection::ordinary(&config.redis);
     let stored = partitions::stored(&mut redis).await?;
     partitions::check(stored, config.stream.partitions)?;

@@ -11,7 +11,7 @@ use storage_core::postgres::queries;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::stream::{HOT_WRITER, WARM_SYNCER};
 use storage_core::redis::symbols::{self, VolumeDecimals};
-use storage_core::redis::{lease, partitions};
+use storage_core::redis::{lease, partitions, preflight};
 
 use crate::cli::duration;
 use crate::config::Config;
@@ -44,6 +44,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         return down(config, args).await;
     }
     await_redis(&config.redis, args.wait).await?;
+    preflight::check(&config.redis).await?;
     let mut changes = schema(config, args.wait).await?;
     let mut stores = Stores::new(config);
     let redis = &mut stores.redis;

@@ -14,7 +14,7 @@ use storage_core::postgres::queries::{dead_letters, policies, rollups, storage};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::redis::stream::{HOT_WRITER, Stream, WARM_SYNCER};
-use storage_core::redis::{backups, lease, partitions, position, stream, trim};
+use storage_core::redis::{backups, lease, partitions, position, preflight, stream, trim};
 
 use crate::config::Config;
 use crate::rollups::ranges::LARGER;
@@ -32,7 +32,9 @@ pub(crate) struct Args {
 struct Status {
     history: Option<History>,
     hot: Option<Hot>,
-    /// What could not be asked, and why.
+    /// Settings of Redis that may lose data.
+    warnings: Vec<String>,
+    /// What could not be asked, and why; settings of Redis that lose data.
     problems: Vec<String>,
 }
 
@@ -150,6 +152,16 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         Err(error) => status
             .problems
             .push(format!("Redis at {}: {error:#}", config.redis.url)),
+    }
+    // That Redis can't be asked stands there already.
+    if status.hot.is_some() {
+        match preflight::inspect(&config.redis).await {
+            Ok(found) => {
+                status.warnings.extend(found.warnings);
+                status.problems.extend(found.faults);
+            }
+            Err(error) => status.problems.push(format!("checking the settings of Redis: {error}")),
+        }
     }
     if args.json {
         say(serde_json::to_string_pretty(&status)?)?;
@@ -347,7 +359,10 @@ fn show(status: &Status) -> anyhow::Result<()> {
     if let Some(hot) = &status.hot {
         show_hot(hot)?;
     }
-    Ok(())
+    let warnings = &status.warnings;
+    warnings
+        .iter()
+        .try_for_each(|warning| say(format_args!("warning: {warning}")))
 }
 
 fn show_history(history: &History) -> anyhow::Result<()> {

@@ -20,6 +20,7 @@ pub mod nodes;
 pub mod ownership;
 pub mod partitions;
 pub mod position;
+pub mod preflight;
 mod reply;
 mod scan;
 pub mod startup;
