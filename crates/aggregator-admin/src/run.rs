@@ -9,6 +9,7 @@ use storage_core::postgres::pool::Pool;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions::{self, FunctionsError};
 use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
+use storage_core::redis::lost::Losses;
 use storage_core::redis::stream::{AGGREGATOR_ADMIN, Stream};
 use storage_core::redis::{partitions, preflight};
 use storage_core::retry::{Retry, keep_running};
@@ -33,6 +34,7 @@ pub(crate) struct Worker {
     pub(crate) server: Server,
     pub(crate) pool: Pool,
     pub(crate) readiness: Readiness,
+    pub(crate) losses: Losses,
     pub(crate) token: CancellationToken,
 }
 
@@ -55,7 +57,7 @@ impl Worker {
             batch: self.config.admin.batch,
             block: BLOCK,
             claim_after: self.config.admin.claim_after,
-            lost: &metrics::LOST_ENTRIES,
+            losses: self.losses.clone(),
         };
         GroupReader::new(&self.config.redis, stream, options)
     }
@@ -104,6 +106,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         config,
         server,
         pool,
+        losses: Losses::new(&metrics::LOST_ENTRIES, &readiness),
         readiness,
         token,
     };

@@ -7,6 +7,7 @@ use storage_core::postgres::error::Fault;
 use storage_core::postgres::migrations::{self, MigrationError};
 use storage_core::postgres::pool::Pool;
 use storage_core::redis::connection::Connection;
+use storage_core::redis::lost::Losses;
 use storage_core::redis::ownership::Ownership;
 use storage_core::redis::startup;
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
@@ -81,11 +82,13 @@ async fn own(config: Config, pool: Pool, readiness: Readiness, stop: Cancellatio
         lease_ttl: config.warm.lease_ttl,
         count: &metrics::PARTITIONS,
     };
+    let losses = Losses::new(&metrics::LOST_ENTRIES, &readiness);
     let serve = |partition, stop| {
         let crew = Crew {
             config: config.clone(),
             pool: pool.clone(),
             readiness: readiness.clone(),
+            losses: losses.clone(),
             ending: Ending::new(stop),
         };
         crew.serve(partition)
@@ -119,6 +122,7 @@ struct Crew {
     config: Config,
     pool: Pool,
     readiness: Readiness,
+    losses: Losses,
     ending: Ending,
 }
 
@@ -162,7 +166,8 @@ impl Crew {
         let lane = Lane {
             stream,
             kind,
-            reader: Mutex::new(Reader::new(redis, stream, cut)),
+            reader: Mutex::new(Reader::new(redis, stream, cut, self.losses.clone())),
+            losses: self.losses.clone(),
             redis: Mutex::new(Connection::ordinary(redis)),
             pool: self.pool.clone(),
             readiness: self.readiness.clone(),

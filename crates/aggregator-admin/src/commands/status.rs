@@ -14,7 +14,7 @@ use storage_core::postgres::queries::{dead_letters, policies, rollups, storage};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::redis::stream::{HOT_WRITER, Stream, WARM_SYNCER};
-use storage_core::redis::{backups, lease, partitions, position, preflight, stream, trim};
+use storage_core::redis::{backups, lease, lost, partitions, position, preflight, stream, trim};
 
 use crate::config::Config;
 use crate::rollups::ranges::LARGER;
@@ -104,6 +104,7 @@ struct Hot {
     leases: Leases,
     warm_syncers: Vec<Member>,
     warm_syncer_leases: Leases,
+    lost: Vec<Lost>,
     backups: Vec<Backup>,
 }
 
@@ -122,6 +123,15 @@ struct Group {
     group: String,
     lag: Option<u64>,
     pending: u64,
+}
+
+/// Entries that were removed before a group had read or finished them.
+#[derive(Debug, Serialize)]
+struct Lost {
+    stream: String,
+    group: String,
+    entries: u64,
+    last: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -316,7 +326,17 @@ async fn hot(redis: &mut Connection) -> anyhow::Result<Hot> {
         took_seconds: backup.took_ms as f64 / 1e3,
         size_bytes: backup.size_bytes,
     };
+    let lost = |record: lost::Record| Lost {
+        stream: record.stream,
+        group: record.group,
+        entries: record.entries,
+        last: rfc3339(i64::try_from(record.last_ms.saturating_mul(1_000)).unwrap_or(i64::MAX)),
+    };
+    let records = lost::records(redis)
+        .await
+        .context("reading the record of lost entries")?;
     Ok(Hot {
+        lost: records.into_iter().map(lost).collect(),
         functions: match functions::check(redis).await {
             Ok(()) => format!("version {}", functions::VERSION),
             Err(error) => error.to_string(),
@@ -488,6 +508,19 @@ fn show_hot(hot: &Hot) -> anyhow::Result<()> {
     say("")?;
     show_copies("hot-writers", &hot.hot_writers, &hot.leases)?;
     show_copies("warm-syncers", &hot.warm_syncers, &hot.warm_syncer_leases)?;
+    let lost = hot.lost.iter().map(|lost| {
+        format!(
+            "{} of {} not read by {}, last at {}",
+            thousands(lost.entries),
+            lost.stream,
+            lost.group,
+            lost.last
+        )
+    });
+    match lost.collect::<Vec<_>>().join("\n               ").as_str() {
+        "" => say("lost entries   none"),
+        lost => say(format_args!("lost entries   {lost}")),
+    }?;
     if hot.backups.is_empty() {
         return say("last backup    none");
     }

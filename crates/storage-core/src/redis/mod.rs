@@ -16,6 +16,7 @@ pub mod hot;
 pub mod inspect;
 pub mod keys;
 pub mod lease;
+pub mod lost;
 pub mod nodes;
 pub mod ownership;
 pub mod partitions;
