@@ -19,6 +19,7 @@ use storage_core::domain::tick::AcceptedTick;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::connection::{Connection, present_master};
 use storage_core::redis::hot::Term;
+use storage_core::redis::lost::Losses;
 use storage_core::redis::position::resume;
 use storage_core::redis::stream::{HOT_WRITER, Stream, StreamReader};
 use storage_core::redis::trim::now_ms;
@@ -123,9 +124,10 @@ impl Partition {
     ///
     /// # Errors
     /// When Redis can't be asked. Then the partition must be taken up again.
-    pub(crate) async fn serve(&mut self, token: &CancellationToken) -> Result<()> {
+    pub(crate) async fn serve(&mut self, losses: Losses, token: &CancellationToken) -> Result<()> {
         let stream = Stream::Ticks(self.decoder.admission.partition);
         let reader = StreamReader::new(&self.config.redis, stream, self.position, BLOCK);
+        let reader = reader.watching(&self.config.redis, HOT_WRITER, losses);
         let mut ahead = ReadAhead::start(reader, self.config.hot.batch_entries);
         let mut writing: Option<Writing> = None;
         let mut showing: FuturesUnordered<BoxFuture<'static, RedisResult<()>>> = FuturesUnordered::new();

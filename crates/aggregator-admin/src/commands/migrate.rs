@@ -14,7 +14,7 @@ use storage_core::postgres::{known_versions, migrations};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::stream::{AGGREGATOR_ADMIN, HOT_WRITER, WARM_SYNCER};
 use storage_core::redis::symbols::{self, VolumeDecimals};
-use storage_core::redis::{database, lease, partitions};
+use storage_core::redis::{database, lease, partitions, preflight};
 
 use crate::cli::duration;
 use crate::config::Config;
@@ -51,6 +51,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         return down(config, args).await;
     }
     await_redis(&config.redis, args.wait).await?;
+    preflight::check(&config.redis).await?;
     let mut stores = Stores::new(config);
     let redis = &mut stores.redis;
     // Before anything is changed in a database that is not meant.
