@@ -213,6 +213,11 @@ impl Partition {
         let trades = trade_id.map(|id| (self.dedup.of(symbol), id));
         if trades.as_ref().is_some_and(|(trades, id)| trades.know(*id, now_ms)) {
             counts.duplicate += 1;
+            // It may have been too late when it came first, and then did not fit its minute in the history.
+            if accepted.origin != accepted.revision.stream_id() {
+                let start_us = Timeframe::M1.bucket_start_us(accepted.tick.ts_us);
+                self.writes.repair(symbol, start_us, accepted.revision);
+            }
             return Ok(());
         }
         let state = self
