@@ -107,10 +107,14 @@ async fn check(
     range: TimeRange,
 ) -> anyhow::Result<Found> {
     let (mut connection, _) = history(&stores.pool).await?;
-    // What is left of older days is no measure of their candles.
-    let first_us = completeness::first_bucket(&mut connection, source, Timeframe::D1)
-        .await
-        .explained("asking from when on candles can be compared")?;
+    // What is left of older days is no measure of candles, and no candle is missing there.
+    let mut first_us = i64::MIN;
+    for table in [source, timeframe.table()] {
+        let since_us = completeness::first_bucket(&mut connection, table, Timeframe::D1)
+            .await
+            .explained("asking from when on candles can be compared")?;
+        first_us = first_us.max(since_us);
+    }
     let range = TimeRange {
         from_us: range.from_us.max(first_us),
         ..range
