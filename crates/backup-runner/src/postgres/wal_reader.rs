@@ -2,7 +2,7 @@
 //!
 //! The form of pages and records is PostgreSQL's `xlog_internal.h` and `xlogrecord.h`, the same since 9.5.
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::lsn::Lsn;
