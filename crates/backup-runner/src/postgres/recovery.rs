@@ -205,5 +205,9 @@ mod tests {
             "{settings}"
         );
         assert!(settings.contains("recovery_target_action = 'promote'"));
+        let settings = recovery_settings(Path::new("/wal"), Target::Lsn(Lsn(0x1_0000_002A))).unwrap();
+        assert!(settings.contains("recovery_target_lsn = '1/2A'"), "{settings}");
+        let settings = recovery_settings(Path::new("/wal"), Target::Backup).unwrap();
+        assert!(settings.contains("recovery_target = 'immediate'"), "{settings}");
     }
 }
