@@ -48,7 +48,7 @@ command=${1:-}
 case $command in
   start)
     write
-    exec redis-server "$@" --aclfile "$USERS"
+    exec "${REDIS_SERVER:-redis-server}" "$@" --aclfile "$USERS"
     ;;
   load)
     write

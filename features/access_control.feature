@@ -3,8 +3,7 @@ Feature: Access control
   Each worker has a user of its own in Redis, which may do what the worker does and nothing else.
 
   Scenario: The pipeline works with the least rights
-    Given Redis with the project's users
-    And a running pipeline
+    Given a running pipeline
     And the setting STORAGE_BACKUP__FOLDER is "<folder>/backups"
     When the seed trades are replayed at speed max
     And a signal of momentum for BTCUSDT arrives that lives 60000 ms
@@ -25,7 +24,6 @@ Feature: Access control
 
   @redis-only
   Scenario: What a user need not do is refused
-    Given Redis with the project's users
     Then Redis refuses:
       | user             | command                               |
       | default          | PING                                  |

@@ -42,8 +42,8 @@ Feature: Bad input
 
     Examples:
       | field  | value           | reason                                                        |
-      | qty    | 0.000000001     | aggregator-admin symbols set BTCUSDT --volume-decimals 9       |
-      | qty    | 100000000000    | aggregator-admin symbols set BTCUSDT --volume-decimals 4       |
+      | qty    | 0.000000001     | symbols set BTCUSDT --volume-decimals 9 --rescale`, then       |
+      | qty    | 100000000000    | symbols set BTCUSDT --volume-decimals 4 --rescale`, then       |
       | price  | -1              | field `price` must be positive                                |
       | price  | NaN             | field `price` is not a decimal number                         |
       | price  | 1 MB of rubbish | field `price`                                                 |
@@ -61,10 +61,8 @@ Feature: Bad input
 
   Scenario: A size beyond bigint is counted, once, after the operator has done what the dead letter says
     When a trade of MEME arrives whose qty is "100000000000"
-    Then a dead letter says "run `aggregator-admin symbols set MEME --volume-decimals 4`, then requeue"
-    When I run `aggregator-admin symbols set MEME --volume-decimals 4`
-    Then it exits 0
-    When the dead letter is requeued
+    Then a dead letter says "run `aggregator-admin symbols set MEME --volume-decimals 4 --rescale`, then requeue"
+    When I do what the dead letters of MEME say
     Then the volume of MEME in candles_1m is "100000000000" units in 1 trade
     And the query "SELECT count(*) FROM ticks WHERE symbol = 'MEME'" gives "1"
     When I run `aggregator-admin dead-letters list`
@@ -73,9 +71,7 @@ Feature: Bad input
   Scenario: A size too fine for its lots is counted after the lots were made finer
     When a trade of DUST arrives whose qty is "0.000000001"
     Then a dead letter says "is too fine for lots of 10^-8"
-    When I run `aggregator-admin symbols set DUST --volume-decimals 9`
-    Then it exits 0
-    When the dead letter is requeued
+    When I do what the dead letters of DUST say
     Then the volume of DUST in candles_1m is "0.000000001" units in 1 trade
 
   Scenario: A minute whose sum would leave bigint, and a day whose sum does
@@ -87,11 +83,46 @@ Feature: Bad input
       | BIG    | 2024-03-01T12:01:00Z | 1.5   | 90000000000 |
       | BIG    | 2024-03-01T12:02:00Z | 1.5   | 90000000000 |
     Then the query "SELECT volume FROM candles_1d WHERE symbol = 'BIG'" gives "27000000000000000000"
-    When I run `aggregator-admin symbols set MEME --volume-decimals 4 --rescale`
-    Then it exits 0
-    When the dead letter is requeued
+    And every stream is drained
+    And `aggregator-admin verify` soon finds nothing wrong
+    When I do what the dead letters of MEME say
     Then the volume of MEME in candles_1m is "120000000000" units in 2 trades
     And every larger timeframe is the plain grouping of candles_1m
+    And `aggregator-admin verify` soon finds nothing wrong
+
+  Scenario: A late minute whose sum would leave bigint lacks only what does not fit, until the operator has done what the dead letter says
+    When these trades arrive:
+      | symbol | time                 | price | qty         | id |
+      | WHALE  | 2024-03-01T14:00:00Z | 5     | 1           | 1  |
+      | WHALE  | 2024-03-01T12:00:10Z | 6     | 60000000000 | 2  |
+      | WHALE  | 2024-03-01T12:00:40Z | 9     | 60000000000 | 3  |
+      | WHALE  | 2024-03-01T12:00:20Z | 4     | 0.5         | 4  |
+    Then the query "SELECT open, high, low, close, volume, trades FROM candles_1m WHERE symbol = 'WHALE' ORDER BY time LIMIT 1" gives "6 6 4 4 6000000000050000000 2"
+    And every stream is drained
+    And `aggregator-admin verify` soon finds nothing wrong
+    When I do what the dead letters of WHALE say
+    Then the query "SELECT open, high, low, close, volume, trades FROM candles_1m WHERE symbol = 'WHALE' ORDER BY time LIMIT 1" gives "6 9 4 9 1200000000005000 3"
+    And every larger timeframe is the plain grouping of candles_1m
+    And `aggregator-admin verify` soon finds nothing wrong
+
+  Scenario: A closed minute that does not fit lots which became finer lacks only what does not fit
+    When the warm-syncer is told to stop
+    Then the warm-syncer exits 0 within its grace period
+    When these trades arrive:
+      | symbol | time                 | price | qty        | id |
+      | BIG    | 2024-03-01T12:00:10Z | 6     | 6000000000 | 1  |
+      | BIG    | 2024-03-01T12:00:20Z | 7     | 6000000000 | 2  |
+    Then a closed minute of BIG waits for the warm-syncer
+    When I run `aggregator-admin symbols set BIG --volume-decimals 9`
+    Then it exits 0
+    When the warm-syncer is started again
+    Then the query "SELECT close, volume, trades FROM candles_1m WHERE symbol = 'BIG'" gives "6 6000000000000000000 1"
+    And every stream is drained
+    And `aggregator-admin verify` soon finds nothing wrong
+    When I do what the dead letters of BIG say
+    Then the volume of BIG in candles_1m is "12000000000" units in 2 trades
+    And every larger timeframe is the plain grouping of candles_1m
+    And `aggregator-admin verify` soon finds nothing wrong
 
   Scenario: Lots of a symbol that has rows don't change unasked
     When a sound trade of BTCUSDT arrives

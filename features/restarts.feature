@@ -63,6 +63,25 @@ Feature: Restarts in mid-flow
     Then the replay ends well
     And candles_1m holds every trade exactly once
 
+  @apache @own-redis
+  Scenario: Redis is restarted and killed under load
+    Given a running pipeline
+    When 15000 trades begin to arrive, 1500 a second, from seed 14
+    And 1500 more trades have arrived
+    And Redis is told to stop and started again
+    And 1500 more trades have arrived
+    And Redis is killed and started again
+    And 1500 more trades have arrived
+    And Redis is told to stop and started again
+    And 1500 more trades have arrived
+    And Redis is killed and started again
+    Then all trades have arrived
+    And every stream is drained within 60 seconds
+    And candles_1m holds every trade exactly once
+    And ticks holds every trade exactly once
+    And every larger timeframe is the plain grouping of candles_1m
+    And the candles in the making of every symbol are the plain grouping of its trades
+
   @apache
   Scenario: The database ends every connection in mid-flow
     Given a running pipeline

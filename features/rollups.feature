@@ -44,3 +44,15 @@ Feature: Larger timeframes
     Then it exits 0
     And it says "2019-10-11T00:00:00Z"
     And it says "2019-10-11T14:00:00Z"
+
+  Scenario: A trade that is later than the minutes are kept
+    Given trades of 30 days ago up to now
+    Then every larger timeframe holds every trade exactly once
+    When the minutes older than 8 days are dropped
+    And a trade of ETHUSDT arrives that is 20 days late
+    Then every larger timeframe holds every trade exactly once
+    When I run `aggregator-admin verify`
+    Then it exits 0
+    When I run `aggregator-admin refresh --all`
+    Then it exits 0
+    And every larger timeframe holds every trade exactly once

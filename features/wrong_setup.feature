@@ -96,8 +96,7 @@ Feature: Wrong set-up
   @own-redis @redis-only
   Scenario: A wrong password for Redis
     Given Redis prepared for a hot-writer
-    And Redis wants the password "secret-password"
-    And the setting REDIS_URL is that of Redis with the password "wrong-password"
+    And workers with the password "wrong-password" for Redis
     When hot-writer are started
     Then each exits 1 and says "Password authentication failed"
     And nothing they say holds "wrong-password"
@@ -121,3 +120,50 @@ Feature: Wrong set-up
     When Redis comes back
     Then the hot-writer becomes ready
     And the warm-syncer becomes ready
+
+  @own-redis
+  Scenario: A default user of Redis who may not run what the append-only file holds
+    Given migrated stores
+    And Redis with "user default off resetpass resetkeys resetchannels -@all" in its file of users
+    When hot-writer, warm-syncer, aggregator-admin are started
+    Then each exits 64 and says "ACL SETUSER default off resetpass ~* &* +@all"
+    When I run `aggregator-admin migrate`
+    Then it exits 64
+    And it says "so the next restart loses it"
+    When I run `aggregator-admin status`
+    Then it exits 1
+    And it says "may not run what the append-only file holds"
+    When the operator sends `ACL SETUSER default off resetpass ~* &* +@all` to Redis
+    And the operator sends `ACL SAVE` to Redis
+    And I run `aggregator-admin migrate`
+    Then it exits 0
+    When I run `aggregator-admin status`
+    Then it exits 0
+
+  @own-redis
+  Scenario: A Redis that removes streams when it is full
+    Given migrated stores
+    When the operator sends `CONFIG SET maxmemory-policy allkeys-lru` to Redis
+    And hot-writer, warm-syncer, aggregator-admin are started
+    Then each exits 64 and says "CONFIG SET maxmemory-policy noeviction"
+    When I run `aggregator-admin migrate`
+    Then it exits 64
+    And it says "which removes streams with unread entries"
+    When the operator sends `CONFIG SET maxmemory-policy volatile-lru` to Redis
+    And I run `aggregator-admin migrate`
+    Then it exits 0
+    And it says "which removes open candles and leases"
+    When the operator sends `CONFIG SET maxmemory-policy noeviction` to Redis
+    And I run `aggregator-admin status`
+    Then it exits 0
+    And it does not say "maxmemory-policy"
+
+  @own-redis
+  Scenario: A Redis that begins to remove streams while the workers run
+    Given a running pipeline
+    When the operator sends `CONFIG SET maxmemory-policy allkeys-random` to Redis
+    Then the aggregator-admin is not ready because of maxmemory-policy
+    And the metric aggregator_admin_redis_setting_faults of the aggregator-admin is 1
+    When the operator sends `CONFIG SET maxmemory-policy noeviction` to Redis
+    Then the aggregator-admin becomes ready
+    And the metric aggregator_admin_redis_setting_faults of the aggregator-admin is 0

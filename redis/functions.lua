@@ -29,33 +29,90 @@ local function put(keys, args)
   return 1
 end
 
+-- Whether the ID `a` comes before `b`.
+local function before(a, b)
+  local a_ms, a_seq = a:match('(%d+)-(%d+)')
+  local b_ms, b_seq = b:match('(%d+)-(%d+)')
+  if a_ms ~= b_ms then return tonumber(a_ms) < tonumber(b_ms) end
+  return tonumber(a_seq) < tonumber(b_seq)
+end
+
+-- A stream's fields, and those of one of its groups.
+local function stream_and_group(key, group)
+  for _, info in ipairs(redis.call('XINFO', 'GROUPS', key)) do
+    local fields = named(info)
+    if fields['name'] == group then return named(redis.call('XINFO', 'STREAM', key)), fields end
+  end
+end
+
+local function no_group(key, group)
+  return redis.error_reply('NOGROUP no group ' .. group .. ' on ' .. key)
+end
+
 -- advance KEY group from to count
 -- Moves a group's position on, unless somebody else has moved it meanwhile, or this server lacks the entry `to`: then it was read from
 -- another one, before a failover, and may not be all that lies before it here. `count` entries lie between `from` and `to`, so that the
 -- lag stays known. Returns the position.
 local function advance(keys, args)
+  local key, group, from, to, count = keys[1], args[1], args[2], args[3], tonumber(args[4])
+  local stream, fields = stream_and_group(key, group)
+  if not fields then return no_group(key, group) end
+  local at, read, first = fields['last-delivered-id'], fields['entries-read'], stream['first-entry']
+  read = read and read + count
+  if at ~= from then return at end
+  if #redis.call('XRANGE', key, to, to) == 0 then
+    -- Here it was and others have trimmed it since: everything up to it is gone, as many entries as were read at least.
+    local is_trimmed = not before(stream['last-generated-id'], to) and (not first or before(to, first[1]))
+    if not (is_trimmed and read and stream['entries-added'] - stream['length'] >= read) then return at end
+  end
   -- How many entries a group has behind it where Redis does not know: at the start those that were trimmed, at the end all.
-  local function behind(at, to)
-    local stream = named(redis.call('XINFO', 'STREAM', keys[1]))
-    if at == '0-0' then return stream['entries-added'] - stream['length'] + args[4] end
-    if to == stream['last-generated-id'] then return stream['entries-added'] end
+  if not read and at == '0-0' then read = stream['entries-added'] - stream['length'] + count end
+  if not read and to == stream['last-generated-id'] then read = stream['entries-added'] end
+  if read then
+    redis.call('XGROUP', 'SETID', key, group, to, 'ENTRIESREAD', read)
+  else
+    redis.call('XGROUP', 'SETID', key, group, to)
   end
-  local group, from, to, count = args[1], args[2], args[3], tonumber(args[4])
-  for _, info in ipairs(redis.call('XINFO', 'GROUPS', keys[1])) do
-    local fields = named(info)
-    if fields['name'] == group then
-      local at = fields['last-delivered-id']
-      if at ~= from or #redis.call('XRANGE', keys[1], to, to) == 0 then return at end
-      local read = fields['entries-read'] and fields['entries-read'] + count or behind(at, to)
-      if read then
-        redis.call('XGROUP', 'SETID', keys[1], group, to, 'ENTRIESREAD', read)
-      else
-        redis.call('XGROUP', 'SETID', keys[1], group, to)
-      end
-      return to
+  return to
+end
+
+-- The most entries that are counted one by one.
+local COUNTED = 1000
+
+-- lost KEY group [position after ahead]
+-- Finds entries that others have removed before the group had read them, and adds them to what it has read: they are found once. Of a
+-- group with one reader, `ahead` entries behind its position were read, the last of them `after`; the group has moved where `position`
+-- is not its position. Without these, Redis hands the entries out. Returns the position, how many entries are lost, and, where they
+-- were the first behind `after`, the first that is left.
+local function lost(keys, args)
+  local key, group = keys[1], args[1]
+  local stream, fields = stream_and_group(key, group)
+  if not fields then return no_group(key, group) end
+  local at, read, added = fields['last-delivered-id'], fields['entries-read'], stream['entries-added']
+  local after, first = args[3] or at, stream['first-entry']
+  local nothing = {at, 0, ''}
+  if args[2] and args[2] ~= at then return nothing end
+  local left, first_left = 0, ''
+  if not before(after, stream['last-generated-id']) then
+    -- Redis 7.0 forgets at a crash what it has handed out since its append-only file was rewritten.
+    if not args[2] then
+      if read ~= added then redis.call('XGROUP', 'SETID', key, group, at, 'ENTRIESREAD', added) end
+      return nothing
     end
+  elseif not first then
+    left = 0
+  elseif before(after, first[1]) then
+    left, first_left = stream['length'], first[1]
+  elseif args[2] then
+    left = #redis.call('XRANGE', key, '(' .. after, '+', 'COUNT', COUNTED + 1)
+    if left > COUNTED then return nothing end
+  else
+    return nothing
   end
-  return redis.error_reply('NOGROUP no group ' .. group .. ' on ' .. keys[1])
+  local missing = read and added - read - (args[4] or 0) - left
+  if not missing or missing <= 0 then return nothing end
+  redis.call('XGROUP', 'SETID', key, group, at, 'ENTRIESREAD', read + missing)
+  return {at, missing, first_left}
 end
 
 -- lease KEY owner ttl_ms
@@ -163,6 +220,7 @@ local function register(name, callback)
 end
 register('storage_put', put)
 register('storage_advance', advance)
+register('storage_lost', lost)
 register('storage_announce', announce)
 register('storage_take_up', take_up)
 register('storage_opened', opened)

@@ -3,9 +3,9 @@
 \set QUIET on
 BEGIN;
 
--- Only adds: the history is corrected by revision, and nothing is deleted but by the owner's retention.
-GRANT SELECT, INSERT ON ticks, signals, symbols, dead_letters TO "warm-syncer";
-GRANT SELECT, INSERT, UPDATE ON candles_1m TO "warm-syncer";
+-- Adds, and takes the first entry of a trade that came twice; deletes nothing, which is left to the owner's retention.
+GRANT SELECT, INSERT ON signals, symbols, dead_letters TO "warm-syncer";
+GRANT SELECT, INSERT, UPDATE ON candles_1m, ticks TO "warm-syncer";
 GRANT SELECT ON __diesel_schema_migrations, database_identity TO "warm-syncer";
 
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader;

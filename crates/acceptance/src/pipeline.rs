@@ -26,7 +26,7 @@ use crate::oracle::{Bar, Bars, Trade};
 use crate::process::{Outcome, Worker, program, run};
 use crate::producer::{self, Fields};
 use crate::publisher::Publisher;
-use crate::redis_server::RedisServer;
+use crate::redis_server::{OPERATOR, RedisServer};
 use crate::replicated::Replicated;
 use crate::requirements::tool;
 
@@ -75,8 +75,6 @@ pub struct Pipeline {
     pub outcome: Option<Outcome>,
     /// How the last programs of several ended, by name.
     pub said: BTreeMap<String, Outcome>,
-    /// Whether every program has its own user in Redis.
-    pub users: bool,
     /// A database server of this scenario alone.
     pub other_server: Option<NativeServer>,
     /// What fills the disk of that server.
@@ -112,7 +110,6 @@ impl Pipeline {
             workers: Vec::new(),
             outcome: None,
             said: BTreeMap::new(),
-            users: false,
             other_server: None,
             ballast: None,
             network: None,
@@ -181,29 +178,31 @@ impl Pipeline {
             .ok_or_else(|| format!("no row from {sql}"))
     }
 
-    /// The environment of a process of this scenario.
+    /// The environment of a process of this scenario, which has its own user in Redis.
     pub fn environment(&self, instance: &str) -> Vec<(String, String)> {
+        let program = instance.split(' ').next().unwrap_or(instance);
+        let user = if program == "tick-replayer" {
+            "feed-handler"
+        } else {
+            program
+        };
+        self.environment_as(user, instance)
+    }
+
+    fn environment_as(&self, user: &str, instance: &str) -> Vec<(String, String)> {
         let mut environment: BTreeMap<String, String> = SETTINGS
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        environment.insert("REDIS_URL".to_owned(), self.redis.url().to_owned());
-        if let Some(file) = &self.redis.config.password_file {
-            environment.insert("REDIS_PASSWORD_FILE".to_owned(), file.display().to_string());
-        }
-        if self.users {
-            let program = instance.split(' ').next().unwrap_or(instance);
-            let (url, file) = self.login(if program == "tick-replayer" {
-                "feed-handler"
-            } else {
-                program
-            });
-            environment.insert("REDIS_URL".to_owned(), url);
+        let redis = self.redis.config_for(user);
+        environment.insert("REDIS_URL".to_owned(), redis.url.expose().to_owned());
+        if let Some(file) = redis.password_file {
             environment.insert("REDIS_PASSWORD_FILE".to_owned(), file.display().to_string());
         }
         if let Some(database) = &self.database {
-            environment.insert("DATABASE_URL".to_owned(), database.url().to_owned());
-            if let Some(file) = database.config().password_file {
+            let login = database.login(instance.split(' ').next().unwrap_or(instance));
+            environment.insert("DATABASE_URL".to_owned(), login.url.expose().to_owned());
+            if let Some(file) = login.password_file {
                 environment.insert("DATABASE_PASSWORD_FILE".to_owned(), file.display().to_string());
             }
         }
@@ -222,12 +221,6 @@ impl Pipeline {
         environment.into_iter().collect()
     }
 
-    /// URL and password file of a user of Redis. The password is the user's name, which nobody does outside of tests.
-    pub fn login(&self, user: &str) -> (String, PathBuf) {
-        let file = self.file(&format!("{user}.password"), user);
-        (self.redis.url_for(user).expect("an own Redis"), file)
-    }
-
     /// Whether every group of every stream has finished everything.
     ///
     /// # Errors
@@ -244,9 +237,12 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Runs a command of one of the programs to its end.
+    /// Runs a command of one of the programs to its end: restores as the operator, all else as the worker's user.
     pub async fn command(&mut self, name: &str, arguments: &[&str]) {
-        let environment = self.environment(name);
+        let environment = match arguments.first() {
+            Some(&"restore") => self.environment_as(OPERATOR, name),
+            _ => self.environment(name),
+        };
         self.outcome = Some(run(&program(name), arguments, &environment).await);
     }
 

@@ -1,5 +1,5 @@
-//! A Redis with the project's own configuration for each scenario, of the kind that `REDIS_FLAVOUR` names; or the one that
-//! `REDIS_URL` names, emptied.
+//! A Redis with the project's own configuration and users for each scenario, of the kind that `REDIS_FLAVOUR` names; or the one
+//! that `REDIS_URL` names, emptied.
 
 mod faults;
 
@@ -24,6 +24,11 @@ const SLOTS: u16 = 16_384;
 /// What stands for a server's own port in the options of [`RedisServer::restart_with`].
 pub const PORT: &str = "<port>";
 
+/// The users of Redis, in the project.
+const USERS: &str = "redis/users.acl";
+/// The user with all rights, as whom the harness itself speaks; as of every user here, its name is its password.
+pub const OPERATOR: &str = "operator";
+
 /// A Redis that only one scenario uses: one server, or the masters of a cluster.
 #[derive(Debug)]
 pub struct RedisServer {
@@ -35,6 +40,10 @@ pub struct RedisServer {
     // Before `data`, as fields are dropped in order: a Redis whose folder is gone does not end.
     nodes: Vec<Node>,
     data: TempDir,
+    /// The password of each user, in files as `deploy/redis-users.sh` reads them; `None` of a given server.
+    secrets: Option<TempDir>,
+    /// The file with the users' rights.
+    rights: PathBuf,
 }
 
 /// One server of it.
@@ -61,6 +70,8 @@ impl RedisServer {
                 clock: None,
                 nodes: Vec::new(),
                 data: TempDir::new()?,
+                secrets: None,
+                rights: project().join(USERS),
             };
             server.ask::<()>(&["FLUSHALL"]).await?;
             server.ask::<()>(&["FUNCTION", "FLUSH"]).await?;
@@ -99,9 +110,26 @@ impl RedisServer {
             clock: None,
             nodes: nodes.collect::<std::io::Result<_>>()?,
             data,
+            secrets: Some(secrets()?),
+            rights: project().join(USERS),
         };
-        server.config = config(&server.url_for("")?)?;
+        let addresses: Vec<String> = server.nodes.iter().map(Node::address).collect();
+        let scheme = match flavour {
+            Flavour::Cluster => "redis+cluster",
+            _ => "redis",
+        };
+        server.config = config(&format!("{scheme}://{OPERATOR}:{OPERATOR}@{}", addresses.join(",")))?;
         Ok(server)
+    }
+
+    /// Starts it again with this file of users instead of the project's.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn restart_with_users(&mut self, rights: PathBuf) -> anyhow::Result<()> {
+        self.end_in_order();
+        self.rights = rights;
+        self.resume().await
     }
 
     /// Starts it again with further options, as `redis-server --option value` takes them; [`PORT`] is each server's port.
@@ -115,10 +143,19 @@ impl RedisServer {
         self.resume().await
     }
 
-    /// Ends it; its data stays.
+    /// Kills it; its data stays.
     pub fn stop(&mut self) {
-        for node in &mut self.nodes {
-            node.process = None;
+        self.end("KILL");
+    }
+
+    /// Ends it with SIGTERM; its data stays.
+    pub fn end_in_order(&mut self) {
+        self.end("TERM");
+    }
+
+    fn end(&mut self, signal: &'static str) {
+        for process in self.nodes.iter_mut().filter_map(|node| node.process.take()) {
+            process.end(signal);
         }
     }
 
@@ -128,9 +165,15 @@ impl RedisServer {
     /// When it does not start.
     pub async fn resume(&mut self) -> anyhow::Result<()> {
         self.port()?;
-        let clock = self.clock_environment();
+        let mut environment = self.clock_environment();
+        let secrets = self.secrets.as_ref().context("a server of its own")?;
+        environment.extend([
+            format!("REDIS_SECRETS={}", secrets.path().display()),
+            format!("REDIS_RIGHTS={}", self.rights.display()),
+            format!("REDIS_SERVER={}", self.flavour.server().display()),
+        ]);
         for node in &mut self.nodes {
-            node.process = Some(node.spawn(self.flavour, &clock, &self.options)?);
+            node.process = Some(node.spawn(self.flavour, &environment, &self.options)?);
         }
         for node in &self.nodes {
             let folder = node.folder.display().to_string();
@@ -207,39 +250,39 @@ impl RedisServer {
         self.config.url.expose()
     }
 
-    /// The URL of an own server for somebody: `USER`, `USER:PASSWORD`, or nobody in particular.
+    /// How a user of `redis/users.acl` reaches it; of a given server, how everybody does.
     ///
-    /// # Errors
-    /// When it is a given one.
-    pub fn url_for(&self, login: &str) -> anyhow::Result<String> {
-        if self.flavour != Flavour::Cluster {
-            return self.node_url_for(login);
+    /// # Panics
+    /// Never: the URL was read before.
+    pub fn config_for(&self, user: &str) -> RedisConfig {
+        let Some(secrets) = &self.secrets else {
+            return self.config.clone();
+        };
+        let url = self
+            .url()
+            .replacen(&format!("{OPERATOR}:{OPERATOR}@"), &format!("{user}@"), 1);
+        RedisConfig {
+            url: RedisConfig::at(&url).expect("the URL with another login").url,
+            password_file: Some(secrets.path().join(format!("redis-{user}"))),
+            ..self.config.clone()
         }
-        let addresses: Vec<String> = self.nodes.iter().map(Node::address).collect();
-        Ok(format!("redis+cluster://{}{}", at(login), addresses.join(",")))
     }
 
-    /// As [`Self::url_for`], but of one server also where it is a cluster.
+    /// As [`Self::config_for`], but of one server also where it is a cluster. Nobody in particular has no login.
     ///
     /// # Errors
     /// When it is a given one.
-    pub fn node_url_for(&self, login: &str) -> anyhow::Result<String> {
-        Ok(format!("redis://{}127.0.0.1:{}", at(login), self.port()?))
+    pub fn node_config_for(&self, user: Option<&str>) -> anyhow::Result<RedisConfig> {
+        let login = user.map_or_else(String::new, |user| format!("{user}:{user}@"));
+        config(&format!("redis://{login}127.0.0.1:{}", self.port()?))
     }
 
     /// How one server is reached, with all rights.
     fn of_node(&self, node: &Node) -> anyhow::Result<RedisConfig> {
-        let url = self.url();
-        let (scheme, rest) = url.split_once("://").context("a URL")?;
-        let login = rest.rsplit_once('@').map_or("", |(login, _)| login);
-        let url = format!(
-            "{}://{}{}",
-            scheme.trim_end_matches("+cluster"),
-            at(login),
-            node.address()
-        );
+        let (scheme, _) = self.url().split_once("://").context("a URL")?;
+        let scheme = scheme.split('+').next().unwrap_or(scheme);
         Ok(RedisConfig {
-            url: RedisConfig::at(&url)?.url,
+            url: RedisConfig::at(&format!("{scheme}://{OPERATOR}:{OPERATOR}@{}", node.address()))?.url,
             ..self.config.clone()
         })
     }
@@ -266,17 +309,25 @@ impl Node {
     fn spawn(&self, flavour: Flavour, environment: &[String], options: &[String]) -> anyhow::Result<ServerProcess> {
         let (port, bus) = (self.port.to_string(), self.bus.to_string());
         // A copy: Sentinel has a server write down what it has become.
-        let (program, conf) = (flavour.server(), self.folder.join("redis.conf"));
+        let conf = self.folder.join("redis.conf");
         std::fs::copy(project().join("redis/redis.conf"), &conf)?;
-        let mut command = vec!["env"];
+        let users = format!("REDIS_USERS={}", self.folder.join("users.acl").display());
+        let start = project().join("deploy/redis-users.sh");
+        let mut command = vec!["env", users.as_str()];
         command.extend(environment.iter().map(String::as_str));
         command.extend([
-            program.to_str().context("a file name")?,
+            start.to_str().context("a file name")?,
+            "start",
             conf.to_str().context("a file name")?,
             "--port",
             &port,
             "--dir",
             self.folder.to_str().context("a folder name")?,
+            // With what it follows another server, once it is a replica.
+            "--masteruser",
+            OPERATOR,
+            "--masterauth",
+            OPERATOR,
         ]);
         if flavour == Flavour::Cluster {
             command.extend(["--cluster-enabled", "yes", "--cluster-port", &bus]);
@@ -291,13 +342,16 @@ impl Node {
     }
 }
 
-/// A login as a URL has it.
-fn at(login: &str) -> String {
-    if login.is_empty() {
-        String::new()
-    } else {
-        format!("{login}@")
+/// A file for each user of the project with its password: the user's own name, which nobody does outside of tests.
+fn secrets() -> anyhow::Result<TempDir> {
+    let folder = TempDir::new()?;
+    for line in std::fs::read_to_string(project().join(USERS))?.lines() {
+        match line.split(' ').nth(1) {
+            Some("default") | None => {}
+            Some(user) => std::fs::write(folder.path().join(format!("redis-{user}")), user)?,
+        }
     }
+    Ok(folder)
 }
 
 async fn query<T: FromRedisValue>(config: &RedisConfig, command: &[&str]) -> RedisResult<T> {

@@ -10,7 +10,7 @@ use storage_core::testing::process::{PATIENCE, ServerProcess};
 use tempfile::TempDir;
 
 use crate::flavour::Flavour;
-use crate::redis_server::{RedisServer, config, free_port};
+use crate::redis_server::{OPERATOR, RedisServer, config, free_port};
 use crate::wait::until;
 
 /// The master's name.
@@ -43,15 +43,18 @@ impl Replicated {
         let file = folder.path().join("sentinel.conf");
         let settings = format!(
             "bind 127.0.0.1\nport {sentinel_port}\ndir {}\nsentinel monitor {NAME} 127.0.0.1 {first_port} 1\n\
+             sentinel auth-user {NAME} {OPERATOR}\nsentinel auth-pass {NAME} {OPERATOR}\n\
              sentinel down-after-milliseconds {NAME} 1000\nsentinel failover-timeout {NAME} 10000\n",
             folder.path().display()
         );
         fs::write(&file, settings)?;
         let file = file.to_str().context("a file name")?.to_owned();
-        let server = Flavour::chosen().server();
-        let server = server.to_str().context("a file name")?;
-        let sentinel = ServerProcess::start(&[server, &file, "--sentinel"], "KILL", folder)?;
-        first.config = config(&format!("redis+sentinel://127.0.0.1:{sentinel_port}/{NAME}"))?;
+        let program = Flavour::chosen().server();
+        let program = program.to_str().context("a file name")?;
+        let sentinel = ServerProcess::start(&[program, &file, "--sentinel"], "KILL", folder)?;
+        first.config = config(&format!(
+            "redis+sentinel://{OPERATOR}:{OPERATOR}@127.0.0.1:{sentinel_port}/{NAME}"
+        ))?;
         let replicated = Self {
             replica,
             sentinel_port,
@@ -94,7 +97,7 @@ impl Replicated {
         let expected = self.ports[1].to_string();
         until("the replica takes over", async || {
             let address = self.sentinel(&["GET-MASTER-ADDR-BY-NAME", NAME]).await;
-            let role: Result<redis::Value, _> = at(self.ports[1], &["ROLE"]).await;
+            let role: Result<redis::Value, _> = server(self.ports[1], &["ROLE"]).await;
             match (address, role) {
                 (Ok(redis::Value::Array(parts)), Ok(redis::Value::Array(role)))
                     if parts.get(1) == Some(&redis::Value::BulkString(expected.clone().into_bytes()))
@@ -118,7 +121,7 @@ impl Replicated {
             .sentinel(&["REPLICAS", NAME])
             .await
             .map_err(|error| error.to_string())?;
-        let info: String = at(self.ports[1], &["INFO", "replication"])
+        let info: String = server(self.ports[1], &["INFO", "replication"])
             .await
             .map_err(|error| error.to_string())?;
         if matches!(&replicas, redis::Value::Array(found) if !found.is_empty())
@@ -131,12 +134,18 @@ impl Replicated {
     }
 
     async fn sentinel(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
-        at(self.sentinel_port, &[&["SENTINEL"], words].concat()).await
+        let url = format!("redis://127.0.0.1:{}", self.sentinel_port);
+        at(&url, &[&["SENTINEL"], words].concat()).await
     }
 }
 
-async fn at<T: redis::FromRedisValue>(port: u16, words: &[&str]) -> redis::RedisResult<T> {
-    let mut config = config(&format!("redis://127.0.0.1:{port}")).expect("the URL of a local server");
+/// What the server on `port` answers to the operator.
+async fn server<T: redis::FromRedisValue>(port: u16, words: &[&str]) -> redis::RedisResult<T> {
+    at(&format!("redis://{OPERATOR}:{OPERATOR}@127.0.0.1:{port}"), words).await
+}
+
+async fn at<T: redis::FromRedisValue>(url: &str, words: &[&str]) -> redis::RedisResult<T> {
+    let mut config = config(url).expect("the URL of a local server");
     config.connect_timeout = PATIENCE.min(Duration::from_secs(2));
     let mut command = Cmd::new();
     words.iter().for_each(|word| {

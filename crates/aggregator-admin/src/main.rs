@@ -9,6 +9,7 @@ mod config;
 mod dead_letter;
 mod measure;
 mod metrics;
+mod minute;
 mod plan;
 mod policies;
 mod repairs;

@@ -7,16 +7,16 @@ use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::queries::{dead_letters, rollups, storage};
 use storage_core::redis::connection::Connection;
-use storage_core::redis::groups;
 use storage_core::redis::inspect::{self, Memory};
 use storage_core::redis::stream::Stream;
 use storage_core::redis::trim::now_ms;
+use storage_core::redis::{groups, preflight};
 use storage_core::telemetry::readiness::Readiness;
 use tokio::time::sleep;
 
 use crate::metrics::{
     CHUNKS, COMPRESSED_CHUNKS, COMPRESSION_AVAILABLE, DEAD_LETTERS, FOREIGN_IDLE, GROUP_LAG, GROUP_PENDING,
-    REDIS_MEMORY_LIMIT, REDIS_MEMORY_USED, ROLLUP_LAG, TABLE_SIZE,
+    REDIS_FAULTS, REDIS_MEMORY_LIMIT, REDIS_MEMORY_USED, ROLLUP_LAG, TABLE_SIZE,
 };
 use crate::rollups::ranges::LARGER;
 use crate::run::Worker;
@@ -30,6 +30,7 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     while !worker.token.is_cancelled() {
         groups(&mut redis, worker.config.stream.partitions, &mut known).await?;
         memory(&mut redis, &worker.readiness).await?;
+        settings(&worker).await?;
         history(&worker).await?;
         worker.readiness.ok("measurements");
         let _ = worker
@@ -90,6 +91,18 @@ async fn memory(redis: &mut Connection, readiness: &Readiness) -> anyhow::Result
         readiness.fail("redis memory", full);
     } else {
         readiness.ok("redis memory");
+    }
+    Ok(())
+}
+
+/// Looks at the settings of Redis again, which may be changed while it runs.
+async fn settings(worker: &Worker) -> anyhow::Result<()> {
+    let found = preflight::inspect(&worker.config.redis).await;
+    let faults = found.context("checking the settings of Redis")?.faults;
+    REDIS_FAULTS.set(f64::from(u32::try_from(faults.len())?));
+    match faults.is_empty() {
+        true => worker.readiness.ok("redis settings"),
+        false => worker.readiness.fail("redis settings", faults.join("; ")),
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use storage_core::telemetry::metrics::LONG_SECONDS;
 
 /// What became of a minute on `stream:repairs`.
-pub(crate) const OUTCOMES: &[&str] = &["replaced", "no_ticks", "fewer_trades", "refused", "malformed"];
+pub(crate) const OUTCOMES: &[&str] = &["replaced", "joined", "no_ticks", "fewer_trades", "refused", "malformed"];
 const TIMEFRAMES: &[&str] = &["5m", "15m", "1h", "4h", "1d"];
 const KINDS: &[&str] = &["refresh", "compress", "retain"];
 
@@ -14,7 +14,7 @@ storage_core::define_metrics! {
     Counter REPAIRS = "repairs_total", outcome = OUTCOMES;
     /// Minutes from stream:repairs that wait until ticks holds everything that they need.
     Gauge REPAIRS_WAITING = "repairs_waiting";
-    /// Entries that were deleted from a stream before this worker had finished them.
+    /// Entries that were removed from a stream before this worker had read or finished them.
     Counter LOST_ENTRIES = "lost_entries_total";
     /// Entries of stream:rollups whose buckets were refreshed.
     Counter ROLLUPS = "rollups_total";
@@ -48,6 +48,9 @@ storage_core::define_metrics! {
     Gauge REDIS_MEMORY_USED = "redis_memory_used_bytes";
     /// The memory limit of Redis, at which producers wait; 0: none.
     Gauge REDIS_MEMORY_LIMIT = "redis_memory_limit_bytes";
+    /// Settings of Redis that lose data: an eviction policy that takes streams, a default user that may not run what the append-only
+    /// file holds.
+    Gauge REDIS_FAULTS = "redis_setting_faults";
     /// Dead letters that were not requeued, by the stream that held the entry.
     Gauge DEAD_LETTERS = "dead_letters_waiting", stream = &[];
 

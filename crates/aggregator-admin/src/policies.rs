@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use diesel_async::AsyncPgConnection;
 use storage_core::domain::time::TimeRange;
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::describe;
+use storage_core::postgres::queries::completeness;
 use storage_core::postgres::queries::policies::{self, JobKind};
 use storage_core::postgres::queries::rollups;
 use storage_core::redis::lease::Membership;
@@ -46,6 +48,7 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
                 catch_up(&worker, now_us).await?;
                 caught_up = true;
             }
+            notice(&worker).await?;
             match worker.server.edition {
                 Edition::Community if worker.server.has_scheduler => {}
                 Edition::Community => run_jobs(&worker).await?,
@@ -69,6 +72,14 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
         .context("giving the lease back")
 }
 
+/// Notes what others dropped, before late rows create such a chunk again.
+async fn notice(worker: &Worker) -> anyhow::Result<()> {
+    let mut connection = worker.pool.get().await?;
+    completeness::notice(&mut connection, worker.server.edition)
+        .await
+        .explained("looking for dropped chunks")
+}
+
 /// Closes the gap that a long stop leaves: what lies between the end of what was made and the window that policies
 /// refresh, and what was announced by nobody because it was recent when it was written.
 async fn catch_up(worker: &Worker, now_us: i64) -> anyhow::Result<()> {
@@ -88,7 +99,7 @@ async fn catch_up(worker: &Worker, now_us: i64) -> anyhow::Result<()> {
 }
 
 /// The end of what was made in every timeframe, in µs since 1970; 0 where one was never made.
-async fn made_until(worker: &Worker, connection: &mut diesel_async::AsyncPgConnection) -> anyhow::Result<i64> {
+async fn made_until(worker: &Worker, connection: &mut AsyncPgConnection) -> anyhow::Result<i64> {
     let mut made_us = i64::MAX;
     for timeframe in LARGER {
         let watermark = rollups::watermark(connection, worker.server.edition, timeframe).await;
@@ -117,7 +128,12 @@ async fn drop_old_chunks(worker: &Worker) -> anyhow::Result<()> {
         let Some(kept) = retention(&worker.config.admin, table) else {
             continue;
         };
+        if must_stay(worker, &mut connection, table, kept).await? {
+            continue;
+        }
         POLICY_RUNS.increment("retain", 1);
+        let noted = completeness::advance_to_retention(&mut connection, table, kept).await;
+        noted.explained(&format!("noting what is dropped of {table}"))?;
         let dropped = policies::drop_chunks(&mut connection, table, kept).await;
         let dropped = dropped.explained(&format!("dropping old chunks of {table}"))?;
         if dropped > 0 {
@@ -125,6 +141,25 @@ async fn drop_old_chunks(worker: &Worker) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns `true` while chunks of `ticks` must not be dropped, because larger candles are about to be computed from them.
+async fn must_stay(
+    worker: &Worker,
+    connection: &mut AsyncPgConnection,
+    table: &str,
+    kept: Duration,
+) -> anyhow::Result<bool> {
+    if table != "ticks" {
+        return Ok(false);
+    }
+    let waiting = completeness::has_uncounted_ticks(connection, worker.server.edition, kept)
+        .await
+        .explained("looking for late ticks")?;
+    if waiting {
+        tracing::info!(table, "old chunks stay until the late ticks in them are counted");
+    }
+    Ok(waiting)
 }
 
 /// Runs every job. One that fails doesn't keep the others, and is run again the next time.
@@ -142,8 +177,13 @@ async fn run_jobs(worker: &Worker) -> anyhow::Result<()> {
             JobKind::Compress => "compress",
             JobKind::Retain => "retain",
         };
+        if let (JobKind::Retain, Some(kept)) = (job.kind, job.age)
+            && must_stay(worker, &mut connection, &job.table, kept).await?
+        {
+            continue;
+        }
         POLICY_RUNS.increment(kind, 1);
-        if let Err(error) = policies::run_job(&mut connection, job.id).await {
+        if let Err(error) = policies::run_job(&mut connection, &job).await {
             POLICY_FAILURES.increment(kind, 1);
             tracing::warn!(table = job.table, "the {kind} policy failed: {}", describe(&error));
         }

@@ -1,76 +1,151 @@
 //! Minutes computed again from `ticks`: the task for `stream:repairs`, and the one way to do it for a single minute.
 //!
 //! A minute waits until the warm-syncers have finished everything up to the revision that it must hold; before that
-//! `ticks` may lack some of it. And a candle is never replaced by one with fewer trades: where ticks were dropped by
-//! retention, the candle knows more than they do.
+//! `ticks` may lack some of it. What its candle becomes is in [`crate::minute`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::Context;
 use diesel_async::{AsyncConnection, AsyncPgConnection};
 use storage_core::domain::candle::Candle;
+use storage_core::domain::decimal::Decimal;
 use storage_core::domain::entry::Entry;
-use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
+use storage_core::domain::lots::{DEFAULT_VOLUME_DECIMALS, LotsError};
 use storage_core::domain::partition::partition_of;
 use storage_core::domain::rejection::Rejection;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
+use storage_core::domain::tick::AcceptedTick;
 use storage_core::domain::time::{TimeRange, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
-use storage_core::postgres::error::{Fault, describe};
-use storage_core::postgres::queries::{candles, symbols, ticks};
+use storage_core::postgres::error::Fault;
+use storage_core::postgres::queries::{candles, completeness, dead_letters, symbols, ticks};
 use storage_core::redis::codec::repairs::{Repair, decode_entry, entry_fields};
 use storage_core::redis::codec::rollups;
+use storage_core::redis::codec::ticks::entry_fields as entry_fields_of_tick;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::redis::hot;
 use storage_core::redis::position::{floor, position_of};
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
 
+use crate::commands::dead_letters::REQUEUED;
 use crate::dead_letter;
 use crate::metrics::{REPAIRS, REPAIRS_WAITING};
+use crate::minute::{Computed, LeftOut, minute};
 use crate::run::Worker;
-use crate::stores::Explained;
 
 /// What became of a minute.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Outcome {
-    /// The candle is what its ticks give: this one.
-    Replaced(Box<Candle>),
-    /// There are no ticks, so nothing was done.
-    NoTicks,
-    /// The candle has more trades than there are ticks, so nothing was done.
-    FewerTrades {
+pub(crate) struct Repaired {
+    /// Its candle.
+    pub(crate) candle: Candle,
+    pub(crate) how: How,
+    /// Why trades were left out; each is a dead letter.
+    pub(crate) left_out: Vec<Rejection>,
+}
+
+/// How a minute was computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// From its ticks alone.
+    FromTicks,
+    /// From its candle, of whose ticks retention has dropped some, and the ticks that came later.
+    Joined,
+    /// As [`Joined`](Self::Joined), but nothing was dropped: the candle counts more than there ever was.
+    MoreTrades {
         /// How many ticks there are.
-        ticks: i32,
+        ticks: usize,
     },
 }
 
-/// Computes the minute that starts at `start_us` again, and replaces its candle unless that has more trades.
+impl How {
+    fn label(self) -> &'static str {
+        match self {
+            Self::FromTicks => "replaced",
+            Self::Joined => "joined",
+            Self::MoreTrades { .. } => "fewer_trades",
+        }
+    }
+}
+
+/// Computes the minute that starts at `start_us` again; `None` where it has no ticks. The trades of a candle become fewer only by
+/// `force`, and only where no tick of the minute was dropped.
 ///
 /// # Errors
-/// The database's; among them 22003 where the volume is beyond a bigint.
+/// When a database or Redis fails, or refuses the row.
 pub(crate) async fn recompute(
     connection: &mut AsyncPgConnection,
+    redis: &mut Connection,
+    partitions: u16,
     symbol: &Symbol,
     start_us: i64,
-) -> diesel::QueryResult<Outcome> {
+    force: bool,
+) -> anyhow::Result<Option<Repaired>> {
+    let partition = partition_of(symbol, partitions);
     connection
         .transaction(async |connection| {
             symbols::keep_decimals(connection).await?;
-            let Some(minute) = ticks::minute(connection, symbol, start_us).await? else {
-                return Ok(Outcome::NoTicks);
-            };
-            if !candles::replace_1m(connection, &minute.row).await? {
-                return Ok(Outcome::FewerTrades {
-                    ticks: minute.row.trades,
-                });
-            }
+            candles::lock_partition(connection, partition).await?;
             let known = symbols::decimals(connection, &[symbol]).await?;
             let decimals = known.get(symbol).copied().unwrap_or(DEFAULT_VOLUME_DECIMALS);
-            Ok(Outcome::Replaced(Box::new(minute.candle(decimals))))
+            let held = candles::minute(connection, symbol, start_us).await?;
+            let ticks = ticks::of_minute(connection, symbol, start_us).await?;
+            let since_us = completeness::since(connection, "ticks").await?;
+            let has_all = since_us.is_none_or(|since_us| since_us <= start_us);
+            let kept = held.as_ref().filter(|_| !(force && has_all));
+            let Some(computed) = Computed::of(kept, &ticks, decimals).filter(|_| !ticks.is_empty()) else {
+                return Ok(None);
+            };
+            let mut left_out = Vec::new();
+            for left in &computed.left_out {
+                left_out.push(set_aside(connection, redis, Stream::Ticks(partition), left, decimals).await?);
+                if computed.is_joined {
+                    ticks::delete(connection, &left.tick).await?;
+                }
+            }
+            let row = computed.row(symbol);
+            if held.as_ref() != Some(&row) {
+                candles::replace_1m(connection, &row).await?;
+            }
+            Ok(Some(Repaired {
+                candle: computed.candle,
+                how: match computed.is_joined {
+                    false => How::FromTicks,
+                    true if has_all => How::MoreTrades { ticks: ticks.len() },
+                    true => How::Joined,
+                },
+                left_out,
+            }))
         })
         .await
+}
+
+/// Makes a tick that does not fit its minute a dead letter, unless it waits as one already. Returns why.
+async fn set_aside(
+    connection: &mut AsyncPgConnection,
+    redis: &mut Connection,
+    stream: Stream,
+    left: &LeftOut,
+    decimals: u8,
+) -> anyhow::Result<Rejection> {
+    let AcceptedTick { tick, revision, origin } = left.tick.accepted(decimals);
+    let held = Decimal::from_lots(left.held_lots.into(), decimals);
+    let reason = tick.lots_rejection(held, LotsError::TooLarge, decimals);
+    // A dead letter that was requeued too early comes again under the ID that it got then.
+    let (key, mut id) = (stream.key().to_string(), revision.stream_id());
+    while let Some(letter) = dead_letters::lock(connection, &key, &id.to_string()).await? {
+        match letter.requeued_as {
+            Some(again) => id = again.parse()?,
+            None => return Ok(reason),
+        }
+    }
+    let mut fields = entry_fields_of_tick(&tick);
+    if origin != id {
+        fields.push((REQUEUED, origin.to_string()));
+    }
+    dead_letter::send(redis, stream, &Entry::new(id, fields), &reason).await?;
+    Ok(reason)
 }
 
 /// Tells subscribers of the symbol's minutes what a candle of the past is now.
@@ -79,14 +154,6 @@ pub(crate) async fn publish(redis: &mut Connection, symbol: &Symbol, candle: &Ca
         .exec_async(redis)
         .await
         .context("publishing a repaired minute")
-}
-
-/// The minute that starts at `start_us`.
-pub(crate) fn minute(start_us: i64) -> TimeRange {
-    TimeRange {
-        from_us: start_us,
-        to_us: start_us + Timeframe::M1.micros(),
-    }
 }
 
 /// Minutes that were asked for, each once however often it was asked for.
@@ -160,46 +227,57 @@ async fn repair(
 ) -> anyhow::Result<()> {
     let mut connection = worker.pool.get().await?;
     let time = rfc3339(start_us);
-    let outcome = match recompute(&mut connection, symbol, start_us).await {
-        Err(error) if Fault::of(&error) == Fault::BadRow => {
+    let partitions = worker.config.stream.partitions;
+    let repaired = match recompute(&mut connection, redis, partitions, symbol, start_us, false).await {
+        Err(error) if refuses_row(&error) => {
             REPAIRS.increment("refused", 1);
             return put_aside(
                 redis,
                 symbol,
                 start_us,
                 asked,
-                Rejection::Refused(describe(&error)).to_string(),
+                Rejection::Refused(format!("{error:#}")).to_string(),
             )
             .await;
         }
-        outcome => outcome.explained("computing a minute from its ticks")?,
+        repaired => repaired.context("computing a minute from its ticks")?,
     };
-    match outcome {
-        Outcome::Replaced(candle) => {
-            // Both come before the acknowledgement, so that a crash only does it all again.
-            publish(redis, symbol, &candle).await?;
-            let range = rollups::entry_fields(minute(start_us));
-            functions::announce(Stream::Rollups, &range)
-                .query_async::<()>(redis)
-                .await
-                .context("announcing a repaired minute")?;
-            REPAIRS.increment("replaced", 1);
-            tracing::info!(%symbol, %time, "computed a minute from its ticks");
-            Ok(())
-        }
-        Outcome::NoTicks => {
-            REPAIRS.increment("no_ticks", 1);
-            tracing::info!(%symbol, %time, "a minute to repair has no ticks");
-            Ok(())
-        }
-        Outcome::FewerTrades { ticks } => {
-            REPAIRS.increment("fewer_trades", 1);
-            let reason = format!(
-                "the candle of {symbol} at {time} has more trades than the {ticks} ticks that are kept; it stays as it is"
-            );
-            put_aside(redis, symbol, start_us, asked, reason).await
-        }
+    let Some(Repaired { candle, how, .. }) = repaired else {
+        REPAIRS.increment("no_ticks", 1);
+        tracing::info!(%symbol, %time, "a minute to repair has no ticks");
+        return Ok(());
+    };
+    // All of it comes before the acknowledgement, so that a crash only does it all again.
+    publish(redis, symbol, &candle).await?;
+    let range = rollups::entry_fields(minute(start_us));
+    functions::announce(Stream::Rollups, &range)
+        .query_async::<()>(redis)
+        .await
+        .context("announcing a repaired minute")?;
+    if let How::MoreTrades { ticks } = how {
+        let reason = more_trades(symbol, &candle, ticks);
+        put_aside(redis, symbol, start_us, asked, reason).await?;
     }
+    REPAIRS.increment(how.label(), 1);
+    tracing::info!(%symbol, %time, outcome = how.label(), "computed a minute from its ticks");
+    Ok(())
+}
+
+/// What to do about a candle that counts more than the `ticks` of its minute, of which none was dropped.
+pub(crate) fn more_trades(symbol: &Symbol, candle: &Candle, ticks: usize) -> String {
+    let TimeRange { from_us, to_us } = minute(candle.start_us);
+    let (from, to) = (rfc3339(from_us), rfc3339(to_us));
+    format!(
+        "the candle of {symbol} at {from} has {} trades, more than the {ticks} ticks of its minute; \
+         if it is wrong, run `aggregator-admin repair {symbol} --from {from} --to {to} --force`",
+        candle.trades
+    )
+}
+
+fn refuses_row(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<diesel::result::Error>()
+        .is_some_and(|error| Fault::of(error) == Fault::BadRow)
 }
 
 async fn put_aside(
@@ -220,13 +298,13 @@ async fn put_aside(
 }
 
 /// How far the warm-syncers have come, by partition.
-struct Finished {
+pub(crate) struct Finished {
     partitions: u16,
     before: HashMap<u16, StreamId>,
 }
 
 impl Finished {
-    async fn now(redis: &mut Connection, partitions: u16) -> anyhow::Result<Self> {
+    pub(crate) async fn now(redis: &mut Connection, partitions: u16) -> anyhow::Result<Self> {
         let mut before = HashMap::new();
         for partition in 0..partitions {
             let ticks = Stream::Ticks(partition);
@@ -244,6 +322,11 @@ impl Finished {
             before.insert(partition, id);
         }
         Ok(Self { partitions, before })
+    }
+
+    /// Whether every tick up to `id` is in `ticks`, or was refused.
+    pub(crate) fn covers_all(&self, id: StreamId) -> bool {
+        self.before.values().all(|before| *before > id)
     }
 
     /// Whether every tick of `symbol` up to `revision` is in `ticks`, or was refused.

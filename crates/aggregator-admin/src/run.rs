@@ -12,8 +12,9 @@ use storage_core::redis::connection::Connection;
 use storage_core::redis::database;
 use storage_core::redis::functions::{self, FunctionsError};
 use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
-use storage_core::redis::partitions;
+use storage_core::redis::lost::Losses;
 use storage_core::redis::stream::{AGGREGATOR_ADMIN, Stream};
+use storage_core::redis::{partitions, preflight};
 use storage_core::retry::{Retry, keep_running};
 use storage_core::service::Service;
 use storage_core::telemetry;
@@ -36,6 +37,7 @@ pub(crate) struct Worker {
     pub(crate) server: Server,
     pub(crate) pool: Pool,
     pub(crate) readiness: Readiness,
+    pub(crate) losses: Losses,
     pub(crate) token: CancellationToken,
 }
 
@@ -58,7 +60,7 @@ impl Worker {
             batch: self.config.admin.batch,
             block: BLOCK,
             claim_after: self.config.admin.claim_after,
-            lost: &metrics::LOST_ENTRIES,
+            losses: self.losses.clone(),
         };
         GroupReader::new(&self.config.redis, stream, options)
     }
@@ -108,6 +110,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         config,
         server,
         pool,
+        losses: Losses::new(&metrics::LOST_ENTRIES, &readiness),
         readiness,
         token,
     };
@@ -141,6 +144,7 @@ fn spawn<F>(
 }
 
 async fn check_redis(config: &Config) -> anyhow::Result<()> {
+    preflight::check(&config.redis).await?;
     let mut redis = Connection::ordinary(&config.redis);
     let stored = partitions::stored(&mut redis).await?;
     partitions::check(stored, config.stream.partitions)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use storage_core::config::Misconfigured;
+use storage_core::redis::preflight;
 use storage_core::service::{Service, Stopped};
 use storage_core::telemetry;
 use storage_core::telemetry::readiness::Readiness;
@@ -74,6 +75,9 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         metrics::show(kind, &destination.backups(kind).await?);
     }
 
+    if scheduled.iter().any(|(kind, _)| *kind == Kind::Redis) {
+        check_redis(&config).await;
+    }
     let worker = Worker {
         config,
         destination,
@@ -98,6 +102,13 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         service.spawn("wal", wal::archive(config, destination, readiness, token));
     }
     service.run().await
+}
+
+/// Names settings of Redis that lose data. They keep nobody from making backups, which are needed all the more then.
+async fn check_redis(config: &Config) {
+    if let Err(error) = preflight::check(&config.redis).await {
+        error!("{error:#}");
+    }
 }
 
 impl Worker {

@@ -26,7 +26,7 @@ storage_core::define_metrics! {
     Counter SIGNALS_ACTIVATED = "signals_activated_total";
     /// Signals that had expired before they were read.
     Counter SIGNALS_EXPIRED = "signals_expired_total";
-    /// Entries that were deleted from a stream before this worker had finished them.
+    /// Entries that were removed from a stream before this worker had read or finished them.
     Counter LOST_ENTRIES = "lost_entries_total";
     /// Entries trimmed from streams.
     Counter ENTRIES_TRIMMED = "entries_trimmed_total";

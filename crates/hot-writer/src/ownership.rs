@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use storage_core::redis::connection::Connection;
+use storage_core::redis::lost::Losses;
 use storage_core::redis::ownership::Ownership;
 use storage_core::redis::position::position_of;
 use storage_core::redis::stream::{HOT_WRITER, Stream};
@@ -17,7 +18,7 @@ use crate::partition::Partition;
 ///
 /// # Errors
 /// When Redis holds another number of partitions by now. Whatever else fails is tried again, and shows in `readiness`.
-pub(crate) async fn own(config: Config, readiness: Readiness, token: CancellationToken) -> Result<()> {
+pub(crate) async fn own(config: Config, readiness: Readiness, losses: Losses, token: CancellationToken) -> Result<()> {
     let ownership = Ownership {
         redis: &config.redis,
         worker: HOT_WRITER,
@@ -27,21 +28,22 @@ pub(crate) async fn own(config: Config, readiness: Readiness, token: Cancellatio
         lease_ttl: config.hot.lease_ttl,
         count: &metrics::PARTITIONS,
     };
-    let serve = |partition, token| serve(config.clone(), partition, readiness.clone(), token);
+    let serve = |partition, token| serve(config.clone(), partition, readiness.clone(), losses.clone(), token);
     ownership.own(&readiness, &token, serve).await
 }
 
-async fn serve(config: Config, partition: u16, readiness: Readiness, token: CancellationToken) {
+async fn serve(config: Config, partition: u16, readiness: Readiness, losses: Losses, token: CancellationToken) {
     let condition = format!("partition {partition}");
     let folding = keep_running(condition.clone(), &readiness, &token, async || {
         metrics::PARTITION_STARTS.increment(1);
         let mut served = Partition::take_up(&config, partition).await?;
         readiness.ok(condition.clone());
-        served.serve(&token).await
+        served.serve(losses.clone(), &token).await
     });
     let lag = token.run_until_cancelled(watch_lag(&config, partition));
     tokio::join!(folding, lag);
     readiness.forget(&condition);
+    losses.forget(Stream::Ticks(partition));
 }
 
 /// Looks again and again how much there is to read. Without an answer the last one stands.

@@ -10,13 +10,16 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use redis::RedisResult;
+use storage_core::domain::decimal::Decimal;
 use storage_core::domain::entry::Entry;
 use storage_core::domain::rejection::Rejection;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::AcceptedTick;
+use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::connection::{Connection, present_master};
 use storage_core::redis::hot::Term;
+use storage_core::redis::lost::Losses;
 use storage_core::redis::position::resume;
 use storage_core::redis::stream::{HOT_WRITER, Stream, StreamReader};
 use storage_core::redis::trim::now_ms;
@@ -121,9 +124,10 @@ impl Partition {
     ///
     /// # Errors
     /// When Redis can't be asked. Then the partition must be taken up again.
-    pub(crate) async fn serve(&mut self, token: &CancellationToken) -> Result<()> {
+    pub(crate) async fn serve(&mut self, losses: Losses, token: &CancellationToken) -> Result<()> {
         let stream = Stream::Ticks(self.decoder.admission.partition);
         let reader = StreamReader::new(&self.config.redis, stream, self.position, BLOCK);
+        let reader = reader.watching(&self.config.redis, HOT_WRITER, losses);
         let mut ahead = ReadAhead::start(reader, self.config.hot.batch_entries);
         let mut writing: Option<Writing> = None;
         let mut showing: FuturesUnordered<BoxFuture<'static, RedisResult<()>>> = FuturesUnordered::new();
@@ -176,16 +180,16 @@ impl Partition {
         let mut counts = Counts::default();
         let mut are_decimals_new = false;
         for entry in &entries {
-            let mut decoded = self.decoder.decode(entry);
-            if !are_decimals_new && decoded.as_ref().is_err_and(does_not_fit) {
+            let mut folded = self.fold(entry, &mut counts);
+            if !are_decimals_new && folded.as_ref().is_err_and(does_not_fit) {
                 self.decoder
                     .read_decimals(&mut self.conn)
                     .await
                     .context("reading volume decimals")?;
                 are_decimals_new = true;
-                decoded = self.decoder.decode(entry);
+                folded = self.fold(entry, &mut counts);
             }
-            if let Err(reason) = decoded.and_then(|tick| self.fold(tick, &mut counts)) {
+            if let Err(reason) = folded {
                 let stream = Stream::Ticks(self.decoder.admission.partition);
                 self.writes.dead_letter(stream, entry, &reason);
             }
@@ -196,13 +200,13 @@ impl Partition {
         Ok(())
     }
 
-    fn fold(&mut self, tick: Countable, counts: &mut Counts) -> Result<(), Rejection> {
+    fn fold(&mut self, entry: &Entry, counts: &mut Counts) -> Result<(), Rejection> {
         let Countable {
             accepted,
             qty,
             decimals,
             rounded,
-        } = tick;
+        } = self.decoder.decode(entry)?;
         let symbol = &accepted.tick.symbol;
         let trade_id = accepted.dedup_id().map(|id| TradeId::of(&id));
         let now_ms = accepted.revision.stream_id().ms;
@@ -215,9 +219,11 @@ impl Partition {
             .symbols
             .entry(symbol.clone())
             .or_insert_with(|| SymbolState::new(symbol.clone()));
-        let folded = state
-            .fold(&accepted, qty, decimals, &self.rules)
-            .map_err(|error| accepted.tick.lots_rejection(error, decimals))?;
+        let folded = state.fold(&accepted, qty, decimals, &self.rules).map_err(|error| {
+            let minute = state.frames[Timeframe::M1 as usize].of_mut(Timeframe::M1, accepted.tick.ts_us);
+            let held = minute.map_or(Decimal::ZERO, |slot| slot.candle.volume);
+            accepted.tick.lots_rejection(held, error, decimals)
+        })?;
         // Only now: a dead letter that is requeued is not a duplicate of itself.
         if let Some((trades, id)) = trades {
             trades.note(id, now_ms);

@@ -1,6 +1,7 @@
 //! The worker: what must be true before it starts, and the tasks that it is made of.
 
 use anyhow::Result;
+use storage_core::redis::lost::Losses;
 use storage_core::redis::startup;
 use storage_core::retry::Retry;
 use storage_core::service::Service;
@@ -37,11 +38,15 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         .run(|| startup::check(&config.redis, config.stream.partitions))
         .await?;
 
+    let losses = Losses::new(&metrics::LOST_ENTRIES, &readiness);
     service.spawn(
         "partitions",
-        ownership::own(config.clone(), readiness.clone(), token.clone()),
+        ownership::own(config.clone(), readiness.clone(), losses.clone(), token.clone()),
     );
-    service.spawn("signals", signals::activate(config.clone(), readiness, token.clone()));
+    service.spawn(
+        "signals",
+        signals::activate(config.clone(), readiness, losses, token.clone()),
+    );
     service.spawn("trim", trim::trim(config, token));
     service.run().await
 }

@@ -11,6 +11,7 @@ use storage_core::redis::connection::Connection;
 use storage_core::redis::functions::{self, Expiry};
 use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
 use storage_core::redis::keys;
+use storage_core::redis::lost::Losses;
 use storage_core::redis::stream::{HOT_WRITER, Stream};
 use storage_core::redis::trim::now_ms;
 use storage_core::retry::keep_running;
@@ -27,22 +28,32 @@ const BATCH: usize = 500;
 ///
 /// # Errors
 /// Never while it runs: what fails is tried again, and shows in `readiness`.
-pub(crate) async fn activate(config: Config, readiness: Readiness, token: CancellationToken) -> Result<()> {
+pub(crate) async fn activate(
+    config: Config,
+    readiness: Readiness,
+    losses: Losses,
+    token: CancellationToken,
+) -> Result<()> {
     keep_running("signals", &readiness, &token, || {
-        activate_until_failure(&config, &readiness, &token)
+        activate_until_failure(&config, &readiness, &losses, &token)
     })
     .await;
     Ok(())
 }
 
-async fn activate_until_failure(config: &Config, readiness: &Readiness, token: &CancellationToken) -> Result<()> {
+async fn activate_until_failure(
+    config: &Config,
+    readiness: &Readiness,
+    losses: &Losses,
+    token: &CancellationToken,
+) -> Result<()> {
     let options = GroupReaderOptions {
         group: HOT_WRITER,
         consumer: config.service.instance(&config.telemetry),
         batch: BATCH,
         block: BLOCK,
         claim_after: config.hot.claim_after,
-        lost: &metrics::LOST_ENTRIES,
+        losses: losses.clone(),
     };
     let mut conn = Connection::ordinary(&config.redis);
     let mut reader = GroupReader::new(&config.redis, Stream::Signals, options);

@@ -7,6 +7,7 @@ use storage_core::domain::rejection::Rejection;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::postgres::pool::Pool;
 use storage_core::redis::connection::Connection;
+use storage_core::redis::lost::Losses;
 use storage_core::redis::stream::Stream;
 use storage_core::retry::Retry;
 use storage_core::telemetry::readiness::Readiness;
@@ -55,6 +56,7 @@ pub(crate) struct Lane<K> {
     pub(crate) redis: Mutex<Connection>,
     pub(crate) pool: Pool,
     pub(crate) readiness: Readiness,
+    pub(crate) losses: Losses,
     pub(crate) ending: Ending,
 }
 
@@ -64,6 +66,7 @@ impl<K: Kind> Lane<K> {
         // Every error is tried again until the lane is told to stop.
         while !self.ending.stop.is_cancelled() && self.next_batch().await.is_ok() {}
         self.readiness.forget(&self.stream.to_string());
+        self.losses.forget(self.stream);
     }
 
     async fn next_batch(&self) -> anyhow::Result<()> {

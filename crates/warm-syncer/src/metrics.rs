@@ -34,6 +34,8 @@ storage_core::define_metrics! {
     Counter REPAIRS_REQUESTED = "repairs_requested_total";
     /// Ranges of time sent to stream:rollups.
     Counter ROLLUPS_REQUESTED = "rollups_requested_total";
+    /// Entries that were removed from a stream before this worker had read them.
+    Counter LOST_ENTRIES = "lost_entries_total";
     /// Partitions that this copy serves.
     Gauge PARTITIONS = "partitions_count";
     /// Entries that are not written yet, by any copy.

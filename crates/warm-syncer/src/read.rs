@@ -8,6 +8,7 @@ use storage_core::domain::entry::Entry;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
+use storage_core::redis::lost::Losses;
 use storage_core::redis::position::resume;
 use storage_core::redis::stream::{Stream, StreamReader, WARM_SYNCER};
 use tokio::time::Instant;
@@ -36,6 +37,7 @@ pub(crate) struct Reader {
     conn: Connection,
     stream: Stream,
     cut: Cut,
+    losses: Losses,
     /// Where it reads; none before the first read, and after one that failed.
     place: Option<Place>,
 }
@@ -47,12 +49,13 @@ struct Place {
 }
 
 impl Reader {
-    pub(crate) fn new(config: &RedisConfig, stream: Stream, cut: Cut) -> Self {
+    pub(crate) fn new(config: &RedisConfig, stream: Stream, cut: Cut, losses: Losses) -> Self {
         Self {
             config: config.clone(),
             conn: Connection::ordinary(config),
             stream,
             cut,
+            losses,
             place: None,
         }
     }
@@ -73,6 +76,7 @@ impl Reader {
             None => {
                 let finished = resume(&mut self.conn, self.stream, WARM_SYNCER).await?;
                 let entries = StreamReader::new(&self.config, self.stream, finished, BLOCK.max(self.cut.wait));
+                let entries = entries.watching(&self.config, WARM_SYNCER, self.losses.clone());
                 self.place.insert(Place { entries, finished })
             }
         };

@@ -12,6 +12,7 @@ use storage_core::postgres::pool::Pool;
 use storage_core::postgres::queries::identity::identity;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::database;
+use storage_core::redis::lost::Losses;
 use storage_core::redis::ownership::Ownership;
 use storage_core::redis::startup;
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
@@ -94,11 +95,13 @@ async fn own(
         lease_ttl: config.warm.lease_ttl,
         count: &metrics::PARTITIONS,
     };
+    let losses = Losses::new(&metrics::LOST_ENTRIES, &readiness);
     let serve = |partition, stop| {
         let crew = Crew {
             config: config.clone(),
             pool: pool.clone(),
             readiness: readiness.clone(),
+            losses: losses.clone(),
             ending: Ending::new(stop),
         };
         crew.serve(partition)
@@ -141,6 +144,7 @@ struct Crew {
     config: Config,
     pool: Pool,
     readiness: Readiness,
+    losses: Losses,
     ending: Ending,
 }
 
@@ -184,7 +188,8 @@ impl Crew {
         let lane = Lane {
             stream,
             kind,
-            reader: Mutex::new(Reader::new(redis, stream, cut)),
+            reader: Mutex::new(Reader::new(redis, stream, cut, self.losses.clone())),
+            losses: self.losses.clone(),
             redis: Mutex::new(Connection::ordinary(redis)),
             pool: self.pool.clone(),
             readiness: self.readiness.clone(),

@@ -108,6 +108,36 @@ async fn volume(world: &mut Pipeline, symbol: String, units: String, trades: i64
     .await;
 }
 
+#[when(expr = "I do what the dead letters of {word} say")]
+async fn obey(world: &mut Pipeline, symbol: String) {
+    let sql = format!(
+        "SELECT reason, stream || '/' || entry_id FROM dead_letters
+         WHERE fields->>'symbol' = '{symbol}' AND requeued_at IS NULL ORDER BY first_seen, entry_id"
+    );
+    let mut letters = Vec::new();
+    until("dead letters", async || {
+        letters = world.rows(&sql).await?;
+        if letters.is_empty() {
+            Err("none".to_owned())
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+    for letter in letters {
+        let (_, advice) = letter[0].split_once("run `").expect("advice");
+        let (command, then) = advice.split_once('`').expect("a command");
+        assert_eq!(then, ", then requeue this dead letter");
+        let words: Vec<&str> = command.split(' ').collect();
+        world.command(words[0], &words[1..]).await;
+        world.succeeded();
+        world
+            .command("aggregator-admin", &["dead-letters", "requeue", &letter[1]])
+            .await;
+        world.succeeded();
+    }
+}
+
 #[when("the dead letter is requeued")]
 async fn requeued(world: &mut Pipeline) {
     let (stream, id) = (world.notes["stream"].clone(), world.notes["id"].clone());

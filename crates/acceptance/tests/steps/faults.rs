@@ -19,6 +19,32 @@ async fn redis_up(world: &mut Pipeline) {
     world.redis.resume().await.unwrap();
 }
 
+#[when("Redis is told to stop and started again")]
+async fn redis_restarted(world: &mut Pipeline) {
+    world.redis.end_in_order();
+    world.redis.resume().await.unwrap();
+}
+
+#[when("Redis is killed and started again")]
+async fn redis_killed(world: &mut Pipeline) {
+    world.redis.stop();
+    world.redis.resume().await.unwrap();
+}
+
+/// Every master of a cluster gets it, as settings and users are of each by itself.
+#[when(regex = r"^the operator sends `(.+)` to Redis$")]
+async fn operator_sends(world: &mut Pipeline, command: String) {
+    let mut words = command.split(' ');
+    let mut cmd = redis::cmd(words.next().unwrap());
+    cmd.arg(words.collect::<Vec<_>>());
+    world
+        .redis
+        .connect()
+        .of_every_master::<redis::Value>(&cmd)
+        .await
+        .unwrap();
+}
+
 #[when("the database ends every connection")]
 async fn connections_end(world: &mut Pipeline) {
     let ends = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity

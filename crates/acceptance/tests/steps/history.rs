@@ -134,6 +134,23 @@ async fn exactly_once(world: &mut Pipeline) {
     .await;
 }
 
+#[then("every larger timeframe holds every trade exactly once")]
+async fn exactly_once_in_larger(world: &mut Pipeline) {
+    for (timeframe, _) in LARGER {
+        let expected = oracle::group(&world.trades, oracle::width_us(timeframe));
+        until_within(2 * PATIENCE, timeframe, async || {
+            oracle::compare(&expected, &world.history(timeframe).await?)
+        })
+        .await;
+    }
+}
+
+#[when(expr = "the minutes older than {int} days are dropped")]
+async fn minutes_dropped(world: &mut Pipeline, days: i64) {
+    let drop = format!("SELECT count(*) FROM drop_chunks('candles_1m', INTERVAL '{days} days')");
+    assert_ne!(world.value(&drop).await.unwrap(), "0");
+}
+
 #[then(expr = "candles_1m holds exactly the {int} candles that another program made of them")]
 async fn exactly_those(world: &mut Pipeline, count: usize) {
     let expected = oracle::candle_file(&market_data().unwrap().join("xrpeth_candles_1m.csv"), "XRPETH");
@@ -271,6 +288,78 @@ async fn late_trade(world: &mut Pipeline, symbol: String, number: i64, unit: Str
         id: Some("late".to_owned()),
     };
     world.send(trade).await;
+}
+
+/// The begin of a minute of so many days ago: the noon of that day, or the present minute.
+fn minute_of(world: &mut Pipeline, days: i64) -> i64 {
+    let now_us = chrono::Utc::now().timestamp_micros();
+    let start_us = match days {
+        0 => now_us - now_us % 60_000_000,
+        _ => now_us - now_us % 86_400_000_000 - days * 86_400_000_000 + 43_200_000_000,
+    };
+    let note = world.notes.entry(format!("minute of {days} days ago"));
+    note.or_insert_with(|| start_us.to_string()).parse().unwrap()
+}
+
+#[given(expr = "trades of {word} of {int} days ago arrive:")]
+#[when(expr = "trades of {word} of {int} days ago arrive:")]
+async fn trades_of_a_day(world: &mut Pipeline, symbol: String, days: i64, step: &Step) {
+    let start_us = minute_of(world, days);
+    for row in rows(step) {
+        let second: i64 = row["second"].parse().unwrap();
+        let trade = Trade {
+            symbol: symbol.clone(),
+            ts_us: start_us + second * 1_000_000,
+            price: row["price"].clone(),
+            qty: row["qty"].clone(),
+            id: Some(row["id"].clone()),
+        };
+        world.send(trade).await;
+    }
+}
+
+#[then(expr = "the minute of {word} of {int} days ago is:")]
+async fn minute_is(world: &mut Pipeline, symbol: String, days: i64, step: &Step) {
+    let start_us = minute_of(world, days);
+    let sql = format!(
+        "SELECT open, high, low, close, trim_scale(volume), trades FROM candles_in_units
+         WHERE timeframe = '1m' AND symbol = '{symbol}' AND time = to_timestamp({start_us} / 1000000)"
+    );
+    let columns = ["open", "high", "low", "close", "volume", "trades"];
+    let expected: Vec<String> = columns.map(|column| rows(step)[0][column].clone()).into();
+    until_within(2 * PATIENCE, "the minute", async || {
+        let found = world.rows(&sql).await?;
+        if found == [expected.clone()] {
+            Ok(())
+        } else {
+            Err(format!("{found:?}"))
+        }
+    })
+    .await;
+}
+
+#[when(expr = "the minute of {word} of {int} days ago is repaired by hand")]
+async fn repaired(world: &mut Pipeline, symbol: String, days: i64) {
+    let start_us = minute_of(world, days);
+    let [from, to] = [start_us, start_us + 60_000_000].map(storage_core::domain::time::rfc3339);
+    world
+        .command("aggregator-admin", &["repair", &symbol, "--from", &from, "--to", &to])
+        .await;
+    world.succeeded();
+}
+
+#[then(expr = "a closed minute of {word} waits for the warm-syncer")]
+async fn closed_minute(world: &mut Pipeline, symbol: String) {
+    let key = format!("candle:current:1m:{symbol}");
+    until("a closed minute", async || {
+        let hash = world.hash(&key).await?;
+        if hash.get("final").is_some_and(|value| value == "1") {
+            Ok(())
+        } else {
+            Err(format!("{hash:?}"))
+        }
+    })
+    .await;
 }
 
 #[then("every stream is drained")]

@@ -1,6 +1,6 @@
 //! The hot view: hashes, TTLs, messages, closed candles.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use acceptance::oracle::{self, Trade, lots, micros};
 use acceptance::pipeline::Pipeline;
@@ -83,6 +83,14 @@ async fn hash_shows(world: &mut Pipeline, key: String, step: &Step) {
 /// Numbers are compared as numbers.
 fn same(found: &str, expected: &str) -> bool {
     found == expected || matches!((found.parse::<f64>(), expected.parse::<f64>()), (Ok(a), Ok(b)) if a == b)
+}
+
+#[then("the candles in the making of every symbol are the plain grouping of its trades")]
+async fn all_candles_in_the_making(world: &mut Pipeline) {
+    let symbols: BTreeSet<String> = world.trades.iter().map(|trade| trade.symbol.clone()).collect();
+    for symbol in symbols {
+        candles_in_the_making(world, symbol).await;
+    }
 }
 
 #[then(expr = "the candles in the making of {word} in every timeframe are the plain grouping of its trades")]

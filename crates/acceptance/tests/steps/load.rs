@@ -60,7 +60,11 @@ fn start(world: &mut Pipeline, load: Load, pace: Pace, seed: u64) {
     world
         .trades
         .extend(load.entries.iter().map(|entry| entry.trade.clone()));
-    world.publisher = Some(Publisher::start(Arc::new(load), &world.redis.config, pace));
+    world.publisher = Some(Publisher::start(
+        Arc::new(load),
+        &world.redis.config_for("feed-handler"),
+        pace,
+    ));
 }
 
 #[then("all trades have arrived")]

@@ -14,45 +14,21 @@ use storage_core::testing::native::NativeServer;
 
 use super::hot::rows;
 
-#[given("Redis with the project's users")]
-async fn project_users(world: &mut Pipeline) {
+/// As it was before the default user got rights: while Redis loads its append-only file, it acts as that user.
+#[given(expr = "Redis with {string} in its file of users")]
+async fn default_line(world: &mut Pipeline, line: String) {
     let rights = fs::read_to_string(project().join("redis/users.acl")).unwrap();
-    let users = rights
-        .lines()
-        .filter(|line| line.starts_with("user "))
-        .map(|line| match line.split(' ').nth(1) {
-            Some("default") | None => format!("{line}\n"),
-            Some(name) => format!("{line} >{name}\n"),
-        });
-    let file = world.file("users.acl", &users.collect::<String>());
-    world.users = true;
-    let (url, password_file) = world.login("operator");
-    let config = RedisConfig {
-        password_file: Some(password_file),
-        ..redis_server::config(&url).unwrap()
-    };
-    world
-        .redis
-        .restart_with(&["--aclfile", file.to_str().unwrap()], config)
-        .await
-        .unwrap();
+    let lines = rights.lines().filter(|line| !line.starts_with("user default "));
+    let rights: Vec<&str> = lines.chain([line.as_str()]).collect();
+    let file = world.file("users.acl", &(rights.join("\n") + "\n"));
+    world.redis.restart_with_users(file).await.unwrap();
 }
 
-#[given(expr = "Redis wants the password {string}")]
-async fn requires_password(world: &mut Pipeline, password: String) {
-    let url = world.redis.url_for(&format!(":{password}")).unwrap();
-    let config = redis_server::config(&url).unwrap();
-    world
-        .redis
-        .restart_with(&["--requirepass", &password], config)
-        .await
-        .unwrap();
-}
-
-#[given(expr = "the setting REDIS_URL is that of Redis with the password {string}")]
-async fn url_with_password(world: &mut Pipeline, password: String) {
-    let url = world.redis.url_for(&format!(":{password}")).unwrap();
-    world.settings.insert("REDIS_URL".to_owned(), url);
+#[given(expr = "workers with the password {string} for Redis")]
+async fn redis_password(world: &mut Pipeline, password: String) {
+    let file = world.file("wrong.password", &password);
+    let setting = ("REDIS_PASSWORD_FILE".to_owned(), file.display().to_string());
+    world.settings.extend([setting]);
 }
 
 #[given(expr = "a database server that wants a password, and workers with the password {string}")]
@@ -105,7 +81,7 @@ async fn tls(world: &mut Pipeline) {
     ];
     openssl(&[&["x509", "-req", "-in", &request, "-out", &certificate], &signer[..]].concat()).await;
 
-    let url = world.redis.url_for("").unwrap().replacen("redis", "rediss", 1);
+    let url = world.redis.url().replacen("redis", "rediss", 1);
     let config = RedisConfig {
         ca_file: Some(authority.clone().into()),
         ..redis_server::config(&url).unwrap()
@@ -141,15 +117,9 @@ async fn tls(world: &mut Pipeline) {
 async fn refuses(world: &mut Pipeline, step: &Step) {
     for row in rows(step) {
         let (user, command) = (&row["user"], &row["command"]);
-        // One server also of a cluster: it judges rights before it tells where a key is.
-        let config = if user == "default" {
-            redis_server::config(&world.redis.node_url_for("").unwrap()).unwrap()
-        } else {
-            RedisConfig {
-                password_file: Some(world.login(user).1),
-                ..redis_server::config(&world.redis.node_url_for(user).unwrap()).unwrap()
-            }
-        };
+        // One server also of a cluster: it judges rights before it tells where a key is. The default user has no login.
+        let user = Some(user.as_str()).filter(|user| *user != "default");
+        let config = world.redis.node_config_for(user).unwrap();
         let mut cmd = redis::Cmd::new();
         command.split(' ').for_each(|word| {
             cmd.arg(word);
@@ -160,6 +130,6 @@ async fn refuses(world: &mut Pipeline, step: &Step) {
         let refused = answer
             .as_ref()
             .is_err_and(|error| matches!(error.code(), Some("NOPERM" | "NOAUTH")));
-        assert!(refused, "{user}: {command}: {answer:?}");
+        assert!(refused, "{user:?}: {command}: {answer:?}");
     }
 }

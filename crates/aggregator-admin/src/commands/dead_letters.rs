@@ -15,7 +15,7 @@ use crate::stores::{Explained, Stores, history, refuse_other_database};
 use crate::terminal::{say, table};
 
 /// Names the ID that the entry had at first, so that it still counts once.
-const REQUEUED: &str = "requeued";
+pub(crate) const REQUEUED: &str = "requeued";
 /// Longer reasons are cut in the list; `show` has them whole.
 const REASON_WIDTH: usize = 80;
 

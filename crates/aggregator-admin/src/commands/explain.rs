@@ -71,14 +71,14 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     };
     say(format_args!("{source:<10} {verdict}"))?;
     if args.timeframe == Timeframe::M1 {
-        let minute = ticks::minute(&mut connection, &args.symbol, start_us)
+        let ticks = ticks::of_minute(&mut connection, &args.symbol, start_us)
             .await
             .explained("reading the ticks")?;
-        if let Some(minute) = minute {
+        if let Some(last) = ticks.last() {
             say(format_args!(
                 "           {} ticks, the last accepted {}",
-                minute.row.trades,
-                accepted(minute.row.revision.as_i64())
+                ticks.len(),
+                accepted(last.revision.as_i64())
             ))?;
         }
     } else if let Some(made_us) = rollups::watermark(&mut connection, server.edition, args.timeframe)

@@ -8,12 +8,13 @@ use storage_core::config::Misconfigured;
 use storage_core::domain::database_identity::DatabaseIdentity;
 use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::postgres::connection::connect;
-use storage_core::postgres::migrations;
-use storage_core::postgres::queries::{self, identity};
+use storage_core::postgres::edition::Edition;
+use storage_core::postgres::queries::{self, completeness, identity};
+use storage_core::postgres::{known_versions, migrations};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::stream::{HOT_WRITER, WARM_SYNCER};
 use storage_core::redis::symbols::{self, VolumeDecimals};
-use storage_core::redis::{database, lease, partitions};
+use storage_core::redis::{database, lease, partitions, preflight};
 
 use crate::cli::duration;
 use crate::config::Config;
@@ -50,6 +51,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         return down(config, args).await;
     }
     await_redis(&config.redis, args.wait).await?;
+    preflight::check(&config.redis).await?;
     let mut stores = Stores::new(config);
     let redis = &mut stores.redis;
     // Before anything is changed in a database that is not meant.
@@ -65,17 +67,30 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         .await
         .explained("reading the symbols")?;
     changes += synchronise_symbols(&mut stores.redis, &known).await?;
+    note_what_was_dropped(&mut connection, server.edition).await?;
     if changes == 0 {
         say("nothing to do")?;
     }
     let risks = identity::risks(&mut connection)
         .await
         .explained("reading the server's settings")?;
-    risks.iter().try_for_each(|risk| say(format_args!("warning: {risk}")))?;
+    known_versions::faults(&server)
+        .iter()
+        .chain(&risks)
+        .try_for_each(|warning| say(format_args!("warning: {warning}")))?;
     say(format_args!(
         "ready: PostgreSQL {} with TimescaleDB {} ({}), {partitions} partitions",
         server.postgres_version, server.timescale_version, server.edition
     ))
+}
+
+/// Sets the borders of a history from before there were borders.
+async fn note_what_was_dropped(connection: &mut AsyncPgConnection, edition: Edition) -> anyhow::Result<()> {
+    let doing = "noting what was dropped";
+    completeness::notice(connection, edition).await.explained(doing)?;
+    completeness::advance_to_chunks(connection, edition, "ticks")
+        .await
+        .explained(doing)
 }
 
 async fn down(config: &Config, args: &Args) -> anyhow::Result<()> {

@@ -4,6 +4,7 @@ use anyhow::Context;
 use diesel_async::{AsyncConnection, AsyncPgConnection};
 use storage_core::config::Misconfigured;
 use storage_core::postgres::edition::Edition;
+use storage_core::postgres::queries::completeness;
 use storage_core::postgres::queries::policies::{self, Job, JobKind};
 
 use crate::config::Config;
@@ -44,6 +45,10 @@ async fn run(config: &Config, apply: bool) -> anyhow::Result<()> {
     }
     connection
         .transaction(async |connection| {
+            // What a retention dropped stays dropped when its policy is changed or removed.
+            completeness::notice(connection, server.edition)
+                .await
+                .explained("noting what was dropped")?;
             for change in &changes {
                 make(connection, change, &jobs)
                     .await

@@ -1,6 +1,6 @@
 //! `repair`: computes minutes again from their ticks, now.
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use storage_core::config::Misconfigured;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::{TimeRange, rfc3339};
@@ -8,7 +8,8 @@ use storage_core::postgres::queries::verify::minutes_with_ticks;
 
 use crate::cli::time;
 use crate::config::Config;
-use crate::repairs::{Outcome, minute, publish, recompute};
+use crate::minute::minute;
+use crate::repairs::{How, more_trades, publish, recompute};
 use crate::rollups::refresh;
 use crate::stores::{Explained, Stores, history, refuse_other_database};
 use crate::terminal::{say, thousands};
@@ -23,6 +24,9 @@ pub(crate) struct Args {
     /// End of the time to repair
     #[arg(long, value_name = "TIME", value_parser = time)]
     to: i64,
+    /// Also makes candles of fewer trades than they have, of minutes of which no tick was dropped
+    #[arg(long)]
+    force: bool,
 }
 
 pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
@@ -30,6 +34,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         return Err(Misconfigured::new("--from must be before --to").into());
     }
     let mut stores = Stores::new(config);
+    let partitions = stores.partitions().await?;
     let (mut connection, server) = history(&stores.pool).await?;
     refuse_other_database(&mut stores.redis, &mut connection).await?;
     let range = TimeRange {
@@ -40,24 +45,30 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         .await
         .explained("reading the minutes")?;
     let mut repaired = Vec::new();
-    let mut kept = 0;
-    for start_us in &minutes {
-        match recompute(&mut connection, &args.symbol, *start_us)
-            .await
-            .explained("computing a minute from its ticks")?
-        {
-            Outcome::Replaced(candle) => {
-                publish(&mut stores.redis, &args.symbol, &candle).await?;
-                repaired.push(minute(*start_us));
-            }
-            Outcome::NoTicks => {}
-            Outcome::FewerTrades { ticks } => {
-                kept += 1;
-                say(format_args!(
-                    "{} stays: its candle has more trades than the {ticks} ticks that are kept",
-                    rfc3339(*start_us)
-                ))?;
-            }
+    let mut wrong = 0;
+    for start_us in minutes {
+        let computed = recompute(
+            &mut connection,
+            &mut stores.redis,
+            partitions,
+            &args.symbol,
+            start_us,
+            args.force,
+        );
+        let Some(computed) = computed.await.context("computing a minute from its ticks")? else {
+            continue;
+        };
+        publish(&mut stores.redis, &args.symbol, &computed.candle).await?;
+        repaired.push(minute(start_us));
+        for reason in computed.left_out {
+            say(format_args!(
+                "{} lacks a trade, a dead letter now: {reason}",
+                rfc3339(start_us)
+            ))?;
+        }
+        if let How::MoreTrades { ticks } = computed.how {
+            wrong += 1;
+            say(more_trades(&args.symbol, &computed.candle, ticks))?;
         }
     }
     refresh::buckets(&mut connection, server.edition, &repaired, |_, _| Ok(())).await?;
@@ -66,8 +77,8 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         "computed {computed} minutes of {} from their ticks, and refreshed the larger timeframes",
         args.symbol
     ))?;
-    match kept {
+    match wrong {
         0 => Ok(()),
-        kept => bail!("{kept} minutes were left as they are"),
+        wrong => bail!("{wrong} candles count more trades than there are ticks"),
     }
 }

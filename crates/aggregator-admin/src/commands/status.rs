@@ -8,14 +8,14 @@ use storage_core::domain::database_identity::DatabaseIdentity;
 use storage_core::domain::time::rfc3339;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::{Edition, Server};
-use storage_core::postgres::migrations;
 use storage_core::postgres::pool::Pool;
 use storage_core::postgres::queries::policies::JobKind;
 use storage_core::postgres::queries::{dead_letters, identity, policies, rollups, storage};
+use storage_core::postgres::{known_versions, migrations};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::redis::stream::{HOT_WRITER, Stream, WARM_SYNCER};
-use storage_core::redis::{backups, database, lease, partitions, position, stream, trim};
+use storage_core::redis::{backups, database, lease, lost, partitions, position, preflight, stream, trim};
 
 use crate::config::Config;
 use crate::rollups::ranges::LARGER;
@@ -33,7 +33,9 @@ pub(crate) struct Args {
 struct Status {
     history: Option<History>,
     hot: Option<Hot>,
-    /// What could not be asked, and why.
+    /// Settings of Redis that may lose data.
+    warnings: Vec<String>,
+    /// What could not be asked, and why; settings of Redis that lose data.
     problems: Vec<String>,
 }
 
@@ -44,7 +46,7 @@ struct History {
     edition: &'static str,
     scheduler: &'static str,
     database: String,
-    /// Settings of the server that put the history at risk.
+    /// Known faults of these versions, and settings of the server that put the history at risk.
     warnings: Vec<String>,
     schema_pending: Vec<String>,
     tables: Vec<Table>,
@@ -108,6 +110,7 @@ struct Hot {
     leases: Leases,
     warm_syncers: Vec<Member>,
     warm_syncer_leases: Leases,
+    lost: Vec<Lost>,
     backups: Vec<Backup>,
 }
 
@@ -126,6 +129,15 @@ struct Group {
     group: String,
     lag: Option<u64>,
     pending: u64,
+}
+
+/// Entries that were removed before a group had read or finished them.
+#[derive(Debug, Serialize)]
+struct Lost {
+    stream: String,
+    group: String,
+    entries: u64,
+    last: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -164,6 +176,16 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         status
             .problems
             .extend(other.and_then(Result::err).map(|error| error.to_string()));
+    }
+    // That Redis can't be asked stands there already.
+    if status.hot.is_some() {
+        match preflight::inspect(&config.redis).await {
+            Ok(found) => {
+                status.warnings.extend(found.warnings);
+                status.problems.extend(found.faults);
+            }
+            Err(error) => status.problems.push(format!("checking the settings of Redis: {error}")),
+        }
     }
     if args.json {
         say(serde_json::to_string_pretty(&status)?)?;
@@ -225,14 +247,15 @@ async fn history(pool: &Pool) -> anyhow::Result<History> {
     let waiting = dead_letters::waiting(connection)
         .await
         .explained("counting dead letters")?;
+    let risks = identity::risks(connection)
+        .await
+        .explained("reading the server's settings")?;
     Ok(History {
         database: identity::identity(connection)
             .await
             .explained("asking which database this is")?
             .to_string(),
-        warnings: identity::risks(connection)
-            .await
-            .explained("reading the server's settings")?,
+        warnings: [known_versions::faults(&server), risks].concat(),
         compression: compression(
             storage::compression(connection, server.edition)
                 .await
@@ -325,11 +348,21 @@ async fn hot(redis: &mut Connection) -> anyhow::Result<Hot> {
         took_seconds: backup.took_ms as f64 / 1e3,
         size_bytes: backup.size_bytes,
     };
+    let lost = |record: lost::Record| Lost {
+        stream: record.stream,
+        group: record.group,
+        entries: record.entries,
+        last: rfc3339(i64::try_from(record.last_ms.saturating_mul(1_000)).unwrap_or(i64::MAX)),
+    };
+    let records = lost::records(redis)
+        .await
+        .context("reading the record of lost entries")?;
     Ok(Hot {
         database: database::stored(redis)
             .await
             .context("asking which database Redis belongs to")?
             .map(|database| database.to_string()),
+        lost: records.into_iter().map(lost).collect(),
         functions: match functions::check(redis).await {
             Ok(()) => format!("version {}", functions::VERSION),
             Err(error) => error.to_string(),
@@ -372,7 +405,10 @@ fn show(status: &Status) -> anyhow::Result<()> {
     if let Some(hot) = &status.hot {
         show_hot(hot)?;
     }
-    Ok(())
+    let warnings = &status.warnings;
+    warnings
+        .iter()
+        .try_for_each(|warning| say(format_args!("warning: {warning}")))
 }
 
 fn show_history(history: &History) -> anyhow::Result<()> {
@@ -502,6 +538,19 @@ fn show_hot(hot: &Hot) -> anyhow::Result<()> {
     say("")?;
     show_copies("hot-writers", &hot.hot_writers, &hot.leases)?;
     show_copies("warm-syncers", &hot.warm_syncers, &hot.warm_syncer_leases)?;
+    let lost = hot.lost.iter().map(|lost| {
+        format!(
+            "{} of {} not read by {}, last at {}",
+            thousands(lost.entries),
+            lost.stream,
+            lost.group,
+            lost.last
+        )
+    });
+    match lost.collect::<Vec<_>>().join("\n               ").as_str() {
+        "" => say("lost entries   none"),
+        lost => say(format_args!("lost entries   {lost}")),
+    }?;
     if hot.backups.is_empty() {
         return say("last backup    none");
     }

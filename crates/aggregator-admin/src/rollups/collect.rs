@@ -1,22 +1,32 @@
 //! The task for `stream:rollups`: collects ranges for a short time, refreshes what they touch, then acknowledges.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use storage_core::domain::entry::Entry;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::time::TimeRange;
+use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::queries::completeness;
 use storage_core::redis::codec::rollups::decode_entry;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::group_reader::GroupReader;
 use storage_core::redis::stream::Stream;
-use tokio::time::Instant;
+use storage_core::redis::trim::now_ms;
+use tokio::time::{Instant, sleep};
 
 use super::refresh;
 use crate::dead_letter;
 use crate::metrics::{REFRESH, ROLLUPS};
+use crate::repairs::Finished;
 use crate::run::{BLOCK, Worker};
+use crate::stores::Explained;
 
 /// The most ranges that are refreshed together.
 const MOST: usize = 10_000;
+
+/// Pause between two looks at how far the warm-syncers have come.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// What is refreshed together: ranges, and the entries that announced them.
 #[derive(Default)]
@@ -32,7 +42,7 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     while !worker.token.is_cancelled() {
         let batch = next_batch(&worker, &mut reader, &mut redis).await?;
         if !batch.ids.is_empty() {
-            refresh(&worker, &batch).await?;
+            refresh(&worker, &mut redis, &batch).await?;
             reader.acknowledge(&batch.ids).await.context("acknowledging rollups")?;
         }
         worker.readiness.ok("rollups");
@@ -72,8 +82,31 @@ async fn take(entries: Vec<Entry>, batch: &mut Batch, redis: &mut Connection) ->
     Ok(())
 }
 
-async fn refresh(worker: &Worker, batch: &Batch) -> anyhow::Result<()> {
+/// Waits until the history holds every tick that Redis holds now: a closed candle may be written before its last ticks, and where
+/// minutes were dropped, late ticks are joined into larger candles from `ticks`.
+async fn await_ticks(worker: &Worker, redis: &mut Connection) -> anyhow::Result<()> {
+    let newest = StreamId {
+        ms: now_ms(redis).await.context("reading the clock")?,
+        seq: u64::MAX,
+    };
+    while !Finished::now(redis, worker.config.stream.partitions)
+        .await?
+        .covers_all(newest)
+    {
+        let paused = worker.token.run_until_cancelled(sleep(PAUSE)).await;
+        anyhow::ensure!(paused.is_some(), "stopped before the ticks of old minutes were written");
+    }
+    Ok(())
+}
+
+async fn refresh(worker: &Worker, redis: &mut Connection, batch: &Batch) -> anyhow::Result<()> {
     let mut connection = worker.pool.get().await?;
+    let border_us = completeness::first_bucket(&mut connection, Timeframe::M1.table(), Timeframe::M1)
+        .await
+        .explained("asking from when on minutes are complete")?;
+    if batch.ranges.iter().any(|range| range.from_us < border_us) {
+        await_ticks(worker, redis).await?;
+    }
     refresh::buckets(
         &mut connection,
         worker.server.edition,

@@ -17,22 +17,6 @@ pub(crate) fn touched(ranges: &[TimeRange], timeframe: Timeframe) -> Vec<TimeRan
     TimeRange::merge(ranges.iter().map(|range| range.widened_to(timeframe)).collect(), 0)
 }
 
-/// The parts of `ranges` between the start of the first chunk and the end of the last. `chunks` are sorted by time.
-pub(crate) fn within(ranges: &[TimeRange], chunks: &[TimeRange]) -> Vec<TimeRange> {
-    let [Some(first), Some(last)] = [chunks.first(), chunks.last()] else {
-        return Vec::new();
-    };
-    let part = |range: &TimeRange| TimeRange {
-        from_us: range.from_us.max(first.from_us),
-        to_us: range.to_us.min(last.to_us),
-    };
-    ranges
-        .iter()
-        .map(part)
-        .filter(|part| part.from_us < part.to_us)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,17 +28,6 @@ mod tests {
             from_us: from * MINUTE,
             to_us: to * MINUTE,
         }
-    }
-
-    #[test]
-    fn days_whose_minutes_are_gone_are_left_alone() {
-        let day = |from: i64, to: i64| minutes(from * 1440, to * 1440);
-        let chunks = [day(5, 6), day(8, 9)];
-        assert_eq!(
-            within(&[day(0, 4), day(0, 6), day(8, 99)], &chunks),
-            [day(5, 6), day(8, 9)]
-        );
-        assert!(within(&[day(0, 4)], &[]).is_empty());
     }
 
     #[test]

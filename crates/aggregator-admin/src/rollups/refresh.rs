@@ -6,30 +6,46 @@ use diesel_async::AsyncPgConnection;
 use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::Edition;
-use storage_core::postgres::queries::rollups;
-use storage_core::postgres::queries::verify::chunk_ranges;
+use storage_core::postgres::queries::completeness;
+use storage_core::postgres::queries::rollups::{self, Purpose};
 
-use super::ranges::{LARGER, touched, within};
+use super::ranges::{LARGER, touched};
 use crate::stores::Explained;
 
-/// Refreshes the buckets that `ranges` touch, and tells `done` about each timeframe.
-///
-/// Only where there are minutes: a refresh of days whose minutes were dropped by retention would delete the larger candles
-/// that were made from them.
+/// Brings the buckets that `ranges` touch up to date, and tells `done` about each timeframe.
 pub(crate) async fn buckets(
     connection: &mut AsyncPgConnection,
     edition: Edition,
     ranges: &[TimeRange],
+    done: impl FnMut(Timeframe, Duration) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    run(connection, edition, ranges, Purpose::Update, done).await
+}
+
+/// Computes the buckets that `range` touches again, whether or not their source changed, and tells `done` about each timeframe.
+pub(crate) async fn mend(
+    connection: &mut AsyncPgConnection,
+    edition: Edition,
+    range: TimeRange,
+    done: impl FnMut(Timeframe, Duration) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    run(connection, edition, &[range], Purpose::Mend, done).await
+}
+
+async fn run(
+    connection: &mut AsyncPgConnection,
+    edition: Edition,
+    ranges: &[TimeRange],
+    purpose: Purpose,
     mut done: impl FnMut(Timeframe, Duration) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let chunks = chunk_ranges(connection, Timeframe::M1.table())
+    completeness::notice(connection, edition)
         .await
-        .explained("reading the chunks")?;
-    let ranges = within(ranges, &chunks);
+        .explained("looking for dropped chunks")?;
     for timeframe in LARGER {
         let begin = Instant::now();
-        for range in touched(&ranges, timeframe) {
-            rollups::refresh(connection, edition, timeframe, range)
+        for range in touched(ranges, timeframe) {
+            rollups::refresh(connection, edition, timeframe, range, purpose)
                 .await
                 .explained(&format!("refreshing {timeframe} candles"))?;
         }

@@ -53,7 +53,7 @@ impl Stores {
             .env_remove("RUST_LOG")
             .env("NO_COLOR", "1")
             .env("REDIS_URL", self.redis.url())
-            .env("DATABASE_URL", self.database.url())
+            .env("DATABASE_URL", self.database.login("aggregator-admin").url.expose())
             .env("METRICS_LISTEN", "127.0.0.1:0")
             .env("STORAGE_SERVICE__INSTANCE", "admin-1")
             .stdin(Stdio::null());
@@ -72,10 +72,16 @@ impl Stores {
 
     /// Starts `aggregator-admin run`.
     pub(crate) fn worker(&self) -> Worker {
+        self.worker_with(&[])
+    }
+
+    /// Starts `aggregator-admin run` with more arguments.
+    pub(crate) fn worker_with(&self, arguments: &[&str]) -> Worker {
         let folder = TempDir::new().unwrap();
         let log = File::create(folder.path().join("log")).unwrap();
         let child = self
             .command(&["run", "--set", "admin.rollup_collect=100ms"])
+            .args(arguments)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn();

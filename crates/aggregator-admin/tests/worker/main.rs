@@ -10,6 +10,8 @@
 mod commands;
 mod harness;
 mod migrate;
+mod minutes;
+mod retention;
 mod run;
 
 use storage_core::domain::partition::partition_of;

@@ -62,13 +62,36 @@ async fn a_candle_with_more_trades_than_there_are_ticks_stays() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
         stores.execute(LATE_MINUTE).await;
-        stores.execute("UPDATE candles_1m SET trades = 9").await;
+        stores.execute("UPDATE candles_1m SET trades = 9, revision = 30").await;
         let _worker = stores.worker();
         stores.add(Stream::Repairs, &repair(OLD_US, StreamId::START)).await;
         stores.drained(Stream::Repairs).await;
         assert_eq!(stores.number("SELECT trades FROM candles_1m").await, 9);
         let dead = stores.entries(Stream::Dead).await.join("\n");
-        assert!(dead.contains("more trades than the 3 ticks"), "{dead}");
+        assert!(dead.contains("has 9 trades, more than the 3 ticks"), "{dead}");
+    }
+}
+
+#[tokio::test]
+async fn a_late_trade_joins_a_candle_whose_ticks_were_dropped_however_often_it_is_asked_for() {
+    for database in TestDatabase::start_each().await {
+        let stores = Stores::ready(database).await;
+        stores.execute(LATE_MINUTE).await;
+        stores
+            .execute(
+                "DELETE FROM ticks WHERE revision < 30; UPDATE candles_1m SET volume = 700000000;
+                 INSERT INTO complete_since VALUES ('ticks', '2019-10-12 00:00Z')",
+            )
+            .await;
+        let _worker = stores.worker();
+        for _ in 0..3 {
+            stores.add(Stream::Repairs, &repair(OLD_US, StreamId::START)).await;
+            stores.drained(Stream::Repairs).await;
+            stores.drained(Stream::Rollups).await;
+            assert_eq!(stores.text(FIRST_CANDLE).await, "(2,3,2,3,800000000,2)");
+        }
+        assert_eq!(stores.number("SELECT trades FROM candles_1d").await, 2);
+        assert_eq!(stores.entries(Stream::Dead).await, Vec::<String>::new());
     }
 }
 

@@ -42,7 +42,7 @@ async fn the_database_comes_back_to_the_last_lot() {
     for from in TestDatabase::start_each().await {
         let edition = from.edition();
         fill(&mut from.connect().await, edition).await;
-        let runner = Runner::new().database(from.url());
+        let runner = Runner::new().database(from.login("backup-runner").url.expose());
         let printed = runner.done(&["backup", "postgres"]);
         assert!(
             printed.contains(&format!("2880 candles, 721 ticks ({edition})")),
@@ -77,7 +77,7 @@ async fn another_edition_is_refused_by_name() {
     ) else {
         return;
     };
-    let runner = Runner::new().database(from.url());
+    let runner = Runner::new().database(from.login("backup-runner").url.expose());
     runner.done(&["backup", "postgres"]);
     let refusal = runner.database(to.url()).failed(&["restore", "postgres", "latest"]);
     assert!(refusal.contains("the backup was made with TimescaleDB"), "{refusal}");
@@ -88,7 +88,7 @@ async fn a_flipped_byte_is_found() {
     let Some(database) = TestDatabase::start(Edition::Apache).await else {
         return;
     };
-    let runner = Runner::new().database(database.url());
+    let runner = Runner::new().database(database.login("backup-runner").url.expose());
     runner.done(&["backup", "postgres"]);
     flip_a_byte(&runner.only("postgres").join("database.dump"));
     let complaint = runner.failed(&["verify"]);
@@ -121,7 +121,7 @@ async fn a_dump_is_of_one_moment_while_rows_are_written() {
             }
         }
     });
-    let runner = Runner::new().database(database.url());
+    let runner = Runner::new().database(database.login("backup-runner").url.expose());
     runner.done(&["backup", "postgres"]);
     let Some(to) = TestDatabase::start_empty(Edition::Apache).await else {
         return;

@@ -50,11 +50,13 @@ impl Lots {
     }
 }
 
-/// The rejection of `quantity` of `symbol` because of `error`; it names the command that mends it.
-pub fn rejection(symbol: &Symbol, quantity: Decimal, error: LotsError, decimals: u8) -> Rejection {
+/// The rejection of `quantity` of `symbol` because of `error`, where its minute holds `held` without it; names the command that
+/// mends it.
+pub fn rejection(symbol: &Symbol, quantity: Decimal, held: Decimal, error: LotsError, decimals: u8) -> Rejection {
     let qty = quantity.to_string();
-    let remedy = match fitting_command(symbol, quantity) {
+    let remedy = match fitting_command(symbol, quantity, held) {
         Some(command) => format!("run `{command}`, then requeue this dead letter"),
+        None if held.is_positive() => "no lots can hold both it and the rest of its minute".to_owned(),
         None => "no lots can hold such a quantity".to_owned(),
     };
     match error {
@@ -63,16 +65,26 @@ pub fn rejection(symbol: &Symbol, quantity: Decimal, error: LotsError, decimals:
     }
 }
 
-/// The command that makes a symbol's lots fit `quantity`, or `None` where no number of decimals would.
-pub fn fitting_command(symbol: &Symbol, quantity: Decimal) -> Option<String> {
-    // Headroom for a busy minute: prefer lots in which a thousand such ticks still fit, as fine as possible up to the default.
-    let fits = |decimals: &u8| Lots::of(quantity, *decimals).is_ok_and(|lots| lots.count.checked_mul(1_000).is_some());
-    let decimals = (0..=DEFAULT_VOLUME_DECIMALS)
-        .rev()
-        .find(fits)
-        .or_else(|| (DEFAULT_VOLUME_DECIMALS..=MAX_VOLUME_DECIMALS).find(fits))?;
+/// The command that makes a symbol's lots fit `quantity` and, exactly, the `held` rest of its minute; `None` where no number of
+/// decimals would. It rescales, because the symbol may have rows; where it has none that does nothing.
+pub fn fitting_command(symbol: &Symbol, quantity: Decimal, held: Decimal) -> Option<String> {
+    let volume = quantity.checked_add(held)?;
+    let fits = |decimals: u8, times: i64| {
+        let is_exact = held.to_lots(decimals).is_some_and(|(_, is_exact)| is_exact);
+        let fits = Lots::of(volume, decimals).is_ok_and(|lots| lots.count.checked_mul(times).is_some());
+        is_exact && fits && Lots::of(quantity, decimals).is_ok()
+    };
+    let finest = |times: i64| {
+        let mut coarser = (0..=DEFAULT_VOLUME_DECIMALS).rev();
+        let mut finer = DEFAULT_VOLUME_DECIMALS..=MAX_VOLUME_DECIMALS;
+        coarser
+            .find(|decimals| fits(*decimals, times))
+            .or_else(|| finer.find(|decimals| fits(*decimals, times)))
+    };
+    // Headroom for a busy minute: prefer lots in which a thousand times as much fits, as fine as possible up to the default.
+    let decimals = finest(1_000).or_else(|| finest(1))?;
     Some(format!(
-        "aggregator-admin symbols set {symbol} --volume-decimals {decimals}"
+        "aggregator-admin symbols set {symbol} --volume-decimals {decimals} --rescale"
     ))
 }
 
@@ -127,16 +139,19 @@ mod tests {
     #[test]
     fn the_command_names_decimals_that_do_fit() {
         let symbol: Symbol = "PEPEUSDT".parse().unwrap();
-        let command = |text: &str| fitting_command(&symbol, text.parse().unwrap());
-        assert_eq!(
-            command("100000000000").unwrap(),
-            "aggregator-admin symbols set PEPEUSDT --volume-decimals 4"
-        );
-        assert_eq!(
-            command("0.000000001").unwrap(),
-            "aggregator-admin symbols set PEPEUSDT --volume-decimals 9"
-        );
-        assert_eq!(command("1e200"), None);
-        assert_eq!(command("1e-200"), None);
+        let decimals = |quantity: &str, held: &str| {
+            let command = fitting_command(&symbol, quantity.parse().unwrap(), held.parse().unwrap())?;
+            let rest = command.strip_prefix("aggregator-admin symbols set PEPEUSDT --volume-decimals ")?;
+            rest.strip_suffix(" --rescale")?.parse::<u8>().ok()
+        };
+        assert_eq!(decimals("100000000000", "0"), Some(4));
+        assert_eq!(decimals("0.000000001", "0"), Some(9));
+        assert_eq!(decimals("1e200", "0"), None);
+        assert_eq!(decimals("1e-200", "0"), None);
+        // A small quantity that is the last straw: what counts is the minute.
+        assert_eq!(decimals("0.5", "92233720368.5"), Some(4));
+        // Without headroom where only that keeps the rest exact, and none where the rest can't be.
+        assert_eq!(decimals("1", "92233720368.5000001"), Some(7));
+        assert_eq!(decimals("1", "92233720368.50000001"), None);
     }
 }

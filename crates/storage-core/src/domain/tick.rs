@@ -154,12 +154,12 @@ impl Tick {
     /// # Errors
     /// When the symbol's lots can't hold it; the rejection names the command that mends it.
     pub fn lots(&self, decimals: u8) -> Result<Lots, Rejection> {
-        Lots::of(self.qty, decimals).map_err(|error| self.lots_rejection(error, decimals))
+        Lots::of(self.qty, decimals).map_err(|error| self.lots_rejection(Decimal::ZERO, error, decimals))
     }
 
-    /// The rejection of this tick's quantity because of `error`.
-    pub fn lots_rejection(&self, error: LotsError, decimals: u8) -> Rejection {
-        lots::rejection(&self.symbol, self.qty, error, decimals)
+    /// The rejection of this tick's quantity because of `error`, where its minute holds `held` without it.
+    pub fn lots_rejection(&self, held: Decimal, error: LotsError, decimals: u8) -> Rejection {
+        lots::rejection(&self.symbol, self.qty, held, error, decimals)
     }
 }
 
@@ -304,7 +304,7 @@ mod tests {
         let tick = judge(&[("qty", Some("100000000000"))]).unwrap().tick;
         let reason = tick.lots(8).unwrap_err().to_string();
         assert!(
-            reason.contains("`aggregator-admin symbols set BTCUSDT --volume-decimals 4`"),
+            reason.contains("`aggregator-admin symbols set BTCUSDT --volume-decimals 4 --rescale`"),
             "{reason}"
         );
     }

@@ -42,6 +42,44 @@ impl TimeRange {
         }
     }
 
+    /// What lies before `border_us`, and what begins there.
+    pub fn split_at(self, border_us: i64) -> (Option<Self>, Option<Self>) {
+        let before = Self {
+            to_us: self.to_us.min(border_us),
+            ..self
+        };
+        let after = Self {
+            from_us: self.from_us.max(border_us),
+            ..self
+        };
+        (before.unless_empty(), after.unless_empty())
+    }
+
+    fn unless_empty(self) -> Option<Self> {
+        (self.from_us < self.to_us).then_some(self)
+    }
+
+    /// The parts of this range that lie in one of `others`.
+    #[must_use]
+    pub fn parts_in(self, others: &[Self]) -> Vec<Self> {
+        let part = |other: &Self| Self {
+            from_us: self.from_us.max(other.from_us),
+            to_us: self.to_us.min(other.to_us),
+        };
+        others.iter().filter_map(|other| part(other).unless_empty()).collect()
+    }
+
+    /// This range in consecutive pieces of `most_us`, the last of which may be shorter.
+    pub fn pieces(self, most_us: i64) -> impl Iterator<Item = Self> {
+        let next = move |from_us: i64| from_us.saturating_add(most_us).min(self.to_us);
+        std::iter::successors(Some(self.from_us), move |from_us| Some(next(*from_us)))
+            .take_while(move |from_us| *from_us < self.to_us)
+            .map(move |from_us| Self {
+                from_us,
+                to_us: next(from_us),
+            })
+    }
+
     /// Merges ranges that overlap, touch, or lie less than `gap_us` apart; sorted by time.
     pub fn merge(mut ranges: Vec<Self>, gap_us: i64) -> Vec<Self> {
         ranges.retain(|range| range.from_us < range.to_us);
@@ -84,6 +122,22 @@ mod tests {
                 to_us: 10 * minute
             }
         );
+    }
+
+    #[test]
+    fn a_range_is_cut_at_a_border_at_holes_and_into_pieces() {
+        let range = |from_us, to_us| TimeRange { from_us, to_us };
+        assert_eq!(range(2, 9).split_at(5), (Some(range(2, 5)), Some(range(5, 9))));
+        assert_eq!(range(2, 9).split_at(2), (None, Some(range(2, 9))));
+        assert_eq!(range(2, 9).split_at(99), (Some(range(2, 9)), None));
+        let days = [range(0, 3), range(5, 6), range(8, 20)];
+        assert_eq!(range(2, 9).parts_in(&days), [range(2, 3), range(5, 6), range(8, 9)]);
+        assert!(range(3, 5).parts_in(&days).is_empty());
+        assert_eq!(
+            range(2, 9).pieces(3).collect::<Vec<_>>(),
+            [range(2, 5), range(5, 8), range(8, 9)]
+        );
+        assert_eq!(range(2, 2).pieces(3).count(), 0);
     }
 
     proptest! {

@@ -6,6 +6,7 @@
 pub mod connection;
 pub mod edition;
 pub mod error;
+pub mod known_versions;
 pub mod migrations;
 pub mod pool;
 pub mod queries;

@@ -131,6 +131,17 @@ pub async fn announce_all(conn: &mut impl ConnectionLike, stream: Stream, entrie
     announcements.exec_async(conn).await
 }
 
+/// Finds entries that `group` lost. `known` of a group with one reader: its position, the last entry that was read, and how many were
+/// read in between.
+pub(super) fn lost(stream: Stream, group: &str, known: Option<(StreamId, StreamId, u64)>) -> Cmd {
+    let mut command = call("storage_lost", &stream.key());
+    command.arg(group);
+    if let Some((position, after, ahead)) = known {
+        command.arg(position.to_string()).arg(after.to_string()).arg(ahead);
+    }
+    command
+}
+
 pub(super) fn take_up(key: &Key) -> Cmd {
     call("storage_take_up", key)
 }

@@ -12,12 +12,12 @@ use redis::{RedisResult, Value, cmd};
 use super::connection::Connection;
 use super::entry_reader::EntryReader;
 use super::functions;
+use super::lost::{LossWatch, Losses, Lost};
 use super::reply;
 use super::stream::{Stream, block_ms, create_group};
 use crate::config::redis::RedisConfig;
 use crate::domain::entry::Entry;
 use crate::domain::stream_id::StreamId;
-use crate::telemetry::metrics::Counter;
 
 /// A consumer is gone when it has not been heard of for so many times `claim_after`.
 const GONE_AFTER: u32 = 10;
@@ -35,13 +35,14 @@ pub struct GroupReaderOptions {
     pub block: Duration,
     /// After this time without acknowledgement another consumer's entries are taken over.
     pub claim_after: Duration,
-    /// Counts the entries that were deleted before they were finished.
-    pub lost: &'static Counter<0>,
+    /// Reports the entries that were deleted before they were finished.
+    pub losses: Losses,
 }
 
 /// A member of a consumer group.
 pub struct GroupReader {
     entries: EntryReader,
+    watch: LossWatch,
     conn: Connection,
     stream: Stream,
     options: GroupReaderOptions,
@@ -55,6 +56,7 @@ impl GroupReader {
     pub fn new(config: &RedisConfig, stream: Stream, options: GroupReaderOptions) -> Self {
         Self {
             entries: EntryReader::new(config, options.block),
+            watch: LossWatch::handed_out(config, stream, options.group, options.losses.clone()),
             conn: Connection::ordinary(config),
             stream,
             options,
@@ -112,6 +114,7 @@ impl GroupReader {
     }
 
     async fn read_next(&mut self) -> RedisResult<Vec<Entry>> {
+        self.watch.check().await?;
         if let Some(after) = self.backlog {
             let entries = self
                 .read_group(&after.to_string(), self.options.batch, self.options.block)
@@ -163,12 +166,8 @@ impl GroupReader {
         let entries = reply::entries(parts.next().unwrap_or(Value::Nil))?;
         // Redis has taken them out of the group already.
         let deleted = reply::array(parts.next().unwrap_or(Value::Array(Vec::new())))?;
-        self.report_lost(
-            &deleted
-                .into_iter()
-                .map(reply::stream_id)
-                .collect::<RedisResult<Vec<_>>>()?,
-        );
+        let deleted = deleted.into_iter().map(reply::stream_id);
+        self.report_lost(&deleted.collect::<RedisResult<Vec<_>>>()?).await;
         if self.claim_cursor == StreamId::START {
             self.next_claim = Instant::now() + self.options.claim_after;
             self.retire_gone().await;
@@ -181,18 +180,19 @@ impl GroupReader {
         let (deleted, kept): (Vec<_>, Vec<_>) = entries.into_iter().partition(Entry::is_empty);
         let deleted: Vec<_> = deleted.into_iter().map(|entry| entry.id).collect();
         self.acknowledge(&deleted).await?;
-        self.report_lost(&deleted);
+        self.report_lost(&deleted).await;
         Ok(kept)
     }
 
-    fn report_lost(&self, deleted: &[StreamId]) {
-        if let [first, ..] = deleted {
-            self.options
-                .lost
-                .increment(u64::try_from(deleted.len()).unwrap_or(u64::MAX));
-            tracing::error!(stream = %self.stream, group = self.options.group, lost = deleted.len(), %first,
-                "entries were deleted from the stream before they were finished");
-        }
+    async fn report_lost(&mut self, deleted: &[StreamId]) {
+        let Some(first) = deleted.first() else { return };
+        let lost = Lost {
+            entries: u64::try_from(deleted.len()).unwrap_or(u64::MAX),
+            position: *first,
+            first_left: None,
+        };
+        let GroupReaderOptions { losses, group, .. } = &self.options;
+        losses.report(&mut self.conn, self.stream, group, &lost).await;
     }
 
     async fn retire_gone(&mut self) {

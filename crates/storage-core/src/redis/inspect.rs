@@ -100,7 +100,15 @@ pub async fn memory(conn: &mut Connection) -> RedisResult<Vec<Memory>> {
 /// # Errors
 /// When Redis can't be asked.
 pub async fn info(conn: &mut impl ConnectionLike) -> RedisResult<Info> {
-    let text: String = cmd("INFO").query_async(conn).await?;
+    info_of(conn, &[]).await
+}
+
+/// What INFO tells in some sections.
+///
+/// # Errors
+/// When Redis can't be asked.
+pub async fn info_of(conn: &mut impl ConnectionLike, sections: &[&str]) -> RedisResult<Info> {
+    let text: String = cmd("INFO").arg(sections).query_async(conn).await?;
     Ok(Info::parse(&text))
 }
 

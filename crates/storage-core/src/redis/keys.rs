@@ -66,6 +66,11 @@ pub fn last_backups() -> Key {
     Key("stream:backups:last".to_owned())
 }
 
+/// `stream:lost`: how many entries each group has lost, and when last.
+pub fn lost() -> Key {
+    Key("stream:lost".to_owned())
+}
+
 /// `stream:open:<P>`: the symbols of a partition that have candles not yet closed.
 pub fn open_symbols(partition: u16) -> Key {
     Key(format!("stream:open:{partition}"))

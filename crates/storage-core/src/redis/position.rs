@@ -56,8 +56,26 @@ pub async fn positions(conn: &mut impl ConnectionLike, stream: Stream) -> RedisR
 
 /// The last ID that `stream` gave to an entry.
 async fn end(conn: &mut impl ConnectionLike, stream: Stream) -> RedisResult<StreamId> {
-    let mut fields: HashMap<String, Value> = cmd("XINFO").arg("STREAM").arg(stream.key()).query_async(conn).await?;
-    reply::stream_id(fields.remove("last-generated-id").unwrap_or(Value::Nil))
+    reply::stream_id(
+        about(conn, stream)
+            .await?
+            .remove("last-generated-id")
+            .unwrap_or(Value::Nil),
+    )
+}
+
+/// How many entries were removed from `stream`; none where it does not exist.
+pub(super) async fn removed(conn: &mut impl ConnectionLike, stream: Stream) -> RedisResult<u64> {
+    let mut fields = match about(conn, stream).await {
+        Err(error) if error.to_string().contains("no such key") => return Ok(0),
+        fields => fields?,
+    };
+    let mut number = |name: &str| u64::from_redis_value(fields.remove(name).unwrap_or(Value::Nil));
+    Ok(number("entries-added")?.saturating_sub(number("length")?))
+}
+
+async fn about(conn: &mut impl ConnectionLike, stream: Stream) -> RedisResult<HashMap<String, Value>> {
+    cmd("XINFO").arg("STREAM").arg(stream.key()).query_async(conn).await
 }
 
 /// The position of `group`, where it exists.

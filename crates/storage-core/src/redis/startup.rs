@@ -2,15 +2,17 @@
 
 use super::connection::{self, Connection, explained};
 use super::functions::{self, FunctionsError};
-use super::partitions;
+use super::{partitions, preflight};
 use crate::config::Misconfigured;
 use crate::config::redis::RedisConfig;
 
-/// Checks that Redis holds the configured number of partitions and functions that this build can use.
+/// Checks that Redis loses nothing as it is set up, and holds the configured number of partitions and functions that this build can
+/// use.
 ///
 /// # Errors
 /// Says what is wrong and what to do.
 pub async fn check(config: &RedisConfig, partitions: u16) -> anyhow::Result<()> {
+    preflight::check(config).await?;
     let mut conn = Connection::ordinary(config);
     let stored = partitions::stored(&mut conn)
         .await

@@ -9,6 +9,8 @@ use redis::{RedisResult, cmd};
 
 use super::entry_reader::EntryReader;
 use super::keys::{self, Key};
+use super::lost::{LossWatch, Losses};
+use super::position::removed;
 use crate::config::redis::RedisConfig;
 use crate::domain::entry::Entry;
 use crate::domain::stream_id::StreamId;
@@ -223,6 +225,7 @@ pub struct StreamReader {
     reader: EntryReader,
     stream: Stream,
     position: StreamId,
+    watch: Option<LossWatch>,
 }
 
 impl StreamReader {
@@ -232,7 +235,14 @@ impl StreamReader {
             reader: EntryReader::new(config, longest),
             stream,
             position,
+            watch: None,
         }
+    }
+
+    /// Reports what is lost to `group`, whose one reader this is and whose position it began at.
+    pub fn watching(mut self, config: &RedisConfig, group: &'static str, losses: Losses) -> Self {
+        self.watch = Some(LossWatch::from(config, self.stream, group, self.position, losses));
+        self
     }
 
     /// The next entries, at most `count`, waiting up to `block` for the first.
@@ -240,6 +250,9 @@ impl StreamReader {
     /// # Errors
     /// When Redis can't be asked; reading again is safe.
     pub async fn next(&mut self, count: usize, block: Duration) -> RedisResult<Vec<Entry>> {
+        if let Some(watch) = &mut self.watch {
+            watch.check().await?;
+        }
         let mut command = cmd("XREAD");
         command
             .arg("COUNT")
@@ -250,7 +263,12 @@ impl StreamReader {
             .arg(self.stream.key())
             .arg(self.position.to_string());
         let entries = self.reader.read(&command).await?;
-        self.position = entries.last().map_or(self.position, |last| last.id);
+        if let Some(last) = entries.last() {
+            self.position = last.id;
+            if let Some(watch) = &mut self.watch {
+                watch.read(last.id, entries.len());
+            }
+        }
         Ok(entries)
     }
 }
@@ -260,17 +278,21 @@ pub(super) fn block_ms(block: Duration) -> u64 {
     u64::try_from(block.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
-/// Creates `group` on `stream`, from the oldest entry kept, unless it is there. Says whether it was created.
+/// Creates `group` on `stream`, from the oldest entry kept, unless it is there. Says whether it was created. What was removed before is
+/// not lost to it.
 ///
 /// # Errors
 /// When Redis can't be asked.
 pub async fn create_group(conn: &mut impl ConnectionLike, stream: Stream, group: &str) -> RedisResult<bool> {
+    let removed = removed(conn, stream).await?;
     let created: RedisResult<()> = cmd("XGROUP")
         .arg("CREATE")
         .arg(stream.key())
         .arg(group)
         .arg("0")
         .arg("MKSTREAM")
+        .arg("ENTRIESREAD")
+        .arg(removed)
         .query_async(conn)
         .await;
     match created {

@@ -13,7 +13,7 @@ use super::process::{PATIENCE, ServerProcess, text, tool};
 use crate::config::postgres::PostgresConfig;
 use crate::postgres::connection::connect;
 
-const PG_BIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.dev/bin");
+pub(super) const PG_BIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.dev/bin");
 
 /// Small and fast, and without background workers: a scheduler in a template would keep it from being copied.
 const SETTINGS: [&str; 8] = [

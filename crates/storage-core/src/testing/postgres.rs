@@ -4,7 +4,8 @@
 //! 2. Apache: the one that `TEST_NATIVE_DATABASE_URL` names (`scripts/test` starts it), else one for this process;
 //!    Community: an embedded one for this test.
 //!
-//! A shared server makes a test's database as a copy of a template that was migrated once. Where there is no server,
+//! A shared server makes a test's database as a copy of a template that was migrated once, by the owner and with the rights of
+//! `deploy/postgres`; [`TestDatabase::login`] is a worker's way to it. Where there is no server,
 //! [`TestDatabase::start`] prints `skipped: …` and returns `None`; with `TEST_REQUIRE_SERVERS=1` it panics, so that a
 //! run that could not test is not taken for one that did.
 
@@ -24,6 +25,7 @@ use url::Url;
 
 use super::native::NativeServer;
 use super::process::{PATIENCE, ServerProcess, text, tool};
+use super::roles::{self, ROLES};
 use crate::config::postgres::PostgresConfig;
 use crate::postgres::connection::connect;
 use crate::postgres::edition::{Edition, Server};
@@ -37,6 +39,7 @@ const APPLICATION: &str = "test";
 pub struct TestDatabase {
     config: PostgresConfig,
     edition: Edition,
+    has_roles: bool,
     host: Host,
 }
 
@@ -97,6 +100,7 @@ impl TestDatabase {
         Ok(Self {
             config: at_database(admin, &database)?,
             edition: Edition::Apache,
+            has_roles: false,
             host: Host::Lent,
         })
     }
@@ -111,20 +115,16 @@ impl TestDatabase {
             },
         };
         let database = unique_name();
-        let template = if migrated {
-            shared.template.as_str()
+        if migrated {
+            shared.copy_template(&database).await?;
         } else {
-            "template0"
-        };
-        execute(
-            &shared.admin,
-            &format!("CREATE DATABASE {database} TEMPLATE {template}"),
-        )
-        .await?;
+            execute(&shared.admin, &format!("CREATE DATABASE {database} TEMPLATE template0")).await?;
+        }
         let config = at_database(&shared.admin, &database)?;
         Ok(Some(Self {
             config,
             edition,
+            has_roles: migrated,
             host: Host::Shared {
                 admin: shared.admin,
                 database,
@@ -165,16 +165,30 @@ impl TestDatabase {
         Ok(Some(Self {
             config,
             edition: Edition::Community,
+            has_roles: false,
             host: Host::Own { _server: server },
         }))
     }
 
-    /// How a worker reaches this database.
+    /// How the superuser reaches this database.
     pub fn config(&self) -> PostgresConfig {
         self.config.clone()
     }
 
-    /// The URL of this database; without a password, as test servers ask for none.
+    /// How the worker or reader `name` reaches this database: as its role of `deploy/postgres`, or as the superuser where the server
+    /// has no roles or no role of that name.
+    ///
+    /// # Panics
+    /// When the database's URL has no host.
+    pub fn login(&self, name: &str) -> PostgresConfig {
+        if self.has_roles && ROLES.contains(&name) {
+            roles::login(&self.config, name).expect("a URL with a host")
+        } else {
+            self.config()
+        }
+    }
+
+    /// The superuser's URL of this database; without a password, as test servers ask for none.
     pub fn url(&self) -> &str {
         self.config.url.expose()
     }
@@ -340,7 +354,7 @@ impl SharedServer {
             .batch_execute(&format!("CREATE DATABASE {template} TEMPLATE template0"))
             .await?;
         let inside = at_database(admin, template)?;
-        migrations::run(connect(&inside, APPLICATION).await?).await?;
+        roles::deploy(&inside).await?;
         let server = Server::detect(&mut connect(&inside, APPLICATION).await?)
             .await?
             .context("no extension")?;
@@ -353,6 +367,18 @@ impl SharedServer {
             ))
             .await?;
         Ok(edition)
+    }
+
+    /// Makes `database` a copy of the template. A database's owner and rights are not copied with it.
+    async fn copy_template(&self, database: &str) -> anyhow::Result<()> {
+        let template = &self.template;
+        let create = format!("CREATE DATABASE {database} TEMPLATE {template} OWNER \"aggregator-admin\"");
+        execute(&self.admin, &create).await?;
+        let rights = format!(
+            "REVOKE ALL ON DATABASE {database} FROM PUBLIC;
+             GRANT CONNECT ON DATABASE {database} TO \"warm-syncer\", \"backup-runner\", reader"
+        );
+        execute(&self.admin, &rights).await
     }
 }
 
@@ -378,10 +404,10 @@ fn unique_name() -> String {
 const PROJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 const EMBEDDED_SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/embedded/server.mjs");
 
-/// Changes with every change of a migration, so that a server that outlives a run has no outdated template.
+/// Changes with every change of a migration or a right, so that a server that outlives a run has no outdated template.
 fn hash_of_migrations() -> anyhow::Result<u64> {
     let mut hasher = DefaultHasher::new();
-    let mut folders = vec![Path::new(PROJECT).join("migrations")];
+    let mut folders = vec![Path::new(PROJECT).join("migrations"), roles::SCRIPTS.into()];
     while let Some(folder) = folders.pop() {
         let mut entries: Vec<PathBuf> = fs::read_dir(&folder)?
             .map(|entry| Ok(entry?.path()))

@@ -17,6 +17,7 @@ trap '' HUP INT TERM
 "$@" </dev/null &
 server=$!
 read -r word
+case $word in end=*) STOP_SIGNAL=${word#end=} word=keep ;; esac
 kill -"$STOP_SIGNAL" $server 2>/dev/null
 wait $server
 [ "$word" = keep ] || rm -rf "$DATA""#;
@@ -84,6 +85,15 @@ impl ServerProcess {
             stdin.write_all(b"keep\n")?;
         }
         Ok(self.folder.clone())
+    }
+
+    /// Ends the server with another signal than it was started with, and waits for its end; its folder stays as long as somebody
+    /// else holds it.
+    pub fn end(mut self, signal: &str) {
+        if let Some(stdin) = &mut self.child.stdin {
+            // Without a watcher there is no server.
+            let _ = stdin.write_all(format!("end={signal}\n").as_bytes());
+        }
     }
 
     /// Asks `ready` until it has an answer.

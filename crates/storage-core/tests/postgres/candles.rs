@@ -96,7 +96,7 @@ async fn late_candles_reach_compressed_chunks_too() {
         .iter()
         .find(|job| job.kind == JobKind::Compress && job.table == "candles_1m")
         .unwrap();
-    policies::run_job(conn, compress.id).await.unwrap();
+    policies::run_job(conn, compress).await.unwrap();
     let compression = storage::compression(conn, Edition::Community).await.unwrap().unwrap();
     let of_candles = compression.iter().find(|c| c.table_name == "candles_1m").unwrap();
     assert_eq!((of_candles.chunks, of_candles.compressed_chunks), (2, 2));
@@ -131,6 +131,7 @@ async fn a_candle_and_a_row_that_lack_ticks_of_each_other_are_found() {
             successor(51, 60, 4), // began after it
             successor(40, 60, 2), // counts less
             successor(10, 50, 2), // is not newer: writing it changes nothing
+            successor(10, 50, 4), // counts one more up to the same entry
             Successor {
                 symbol: symbol("B"),
                 ..successor(51, 60, 1)
@@ -142,7 +143,8 @@ async fn a_candle_and_a_row_that_lack_ticks_of_each_other_are_found() {
             (0, Difference::Newer),
             (1, Difference::Torn),
             (2, Difference::Torn),
-            (5, Difference::Torn),
+            (4, Difference::Newer),
+            (6, Difference::Torn),
         ];
         assert_eq!(candles::differing(conn, &candidates).await.unwrap(), found);
         assert_eq!(candles::differing(conn, &[]).await.unwrap(), []);
@@ -150,24 +152,21 @@ async fn a_candle_and_a_row_that_lack_ticks_of_each_other_are_found() {
 }
 
 #[tokio::test]
-async fn a_repair_replaces_a_candle_but_never_by_fewer_trades() {
+async fn a_repair_replaces_a_candle_and_keeps_the_higher_revision() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;
         candles::upsert_1m(conn, &[candle("A", 0, 10.0, 50)]).await.unwrap();
-        let fewer = candles::CandleRow {
-            trades: 2,
-            ..candle("A", 0, 20.0, 60)
-        };
-        assert!(!candles::replace_1m(conn, &fewer).await.unwrap());
-        let more = candles::CandleRow {
+        let repaired = candles::CandleRow {
             trades: 4,
             ..candle("A", 0, 30.0, 40)
         };
-        assert!(candles::replace_1m(conn, &more).await.unwrap());
-        let row = &candles::range(conn, Timeframe::M1, &symbol("A"), ALWAYS, 1)
-            .await
-            .unwrap()[0];
-        assert_eq!((row.open, row.trades, row.revision), (30.0, 4, 50));
+        assert_eq!(candles::replace_1m(conn, &repaired).await.unwrap(), 1);
+        let kept = candles::CandleRow {
+            revision: revision(50),
+            ..repaired
+        };
+        assert_eq!(candles::minute(conn, &symbol("A"), OLD_US).await.unwrap(), Some(kept));
+        assert_eq!(candles::minute(conn, &symbol("B"), OLD_US).await.unwrap(), None);
     }
 }
 

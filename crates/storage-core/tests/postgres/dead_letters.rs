@@ -6,13 +6,27 @@ use storage_core::testing::postgres::TestDatabase;
 
 use crate::{OLD_US, revision, symbol};
 
-fn letter(stream: &str, entry_id: &str, reason: &str) -> NewDeadLetter {
+pub(crate) fn letter(stream: &str, entry_id: &str, reason: &str) -> NewDeadLetter {
     NewDeadLetter {
         stream: stream.into(),
         entry_id: entry_id.into(),
         reason: reason.into(),
         fields: json!({"symbol": "A:B", "rubbish": "zero\0byte"}),
         truncated: false,
+    }
+}
+
+pub(crate) fn signal() -> Signal {
+    Signal {
+        signal_id: "s-1".into(),
+        symbol: symbol("A"),
+        strategy: "breakout".into(),
+        side: "buy".into(),
+        strength: 0.8,
+        price: 42.0,
+        ts_us: OLD_US,
+        expires_us: OLD_US + 1,
+        revision: revision(7),
     }
 }
 
@@ -76,17 +90,7 @@ async fn dead_letters_are_kept_once_found_again_and_requeued_once() {
 async fn a_redelivered_signal_is_the_same_row() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;
-        let signal = Signal {
-            signal_id: "s-1".into(),
-            symbol: symbol("A"),
-            strategy: "breakout".into(),
-            side: "buy".into(),
-            strength: 0.8,
-            price: 42.0,
-            ts_us: OLD_US,
-            expires_us: OLD_US + 1,
-            revision: revision(7),
-        };
+        let signal = signal();
         let other = Signal {
             signal_id: "s-2".into(),
             ..signal.clone()

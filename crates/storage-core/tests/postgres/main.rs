@@ -3,6 +3,7 @@
 
 mod access;
 mod candles;
+mod completeness;
 mod connection;
 mod dead_letters;
 mod migrations;

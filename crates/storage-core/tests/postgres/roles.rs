@@ -1,50 +1,21 @@
 //! `deploy/postgres`: every role can do its work, and nothing else.
 
-use std::path::Path;
-use std::{env, fs};
-
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
-use storage_core::config::postgres::PostgresConfig;
 use storage_core::postgres::connection::connect;
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::{Fault, sqlstate};
 use storage_core::postgres::migrations;
-use storage_core::postgres::queries::candles::upsert_1m;
-use storage_core::postgres::queries::policies;
+use storage_core::postgres::queries::candles::{self, Difference, Successor};
+use storage_core::postgres::queries::{dead_letters, policies, signals, symbols, ticks};
 use storage_core::testing::native::NativeServer;
 use storage_core::testing::postgres::TestDatabase;
-use storage_core::testing::process::tool;
-use tokio::process::Command;
+use storage_core::testing::roles::{self, ROLES};
 
-use super::candle;
+use crate::dead_letters::{letter, signal};
+use crate::ticks::tick;
+use crate::{OLD_US, candle, revision, symbol};
 
-const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/postgres");
 const GRANTS: &str = include_str!("../../../../deploy/postgres/grants.sql");
-const ROLES: [&str; 4] = ["aggregator-admin", "warm-syncer", "backup-runner", "reader"];
-
-/// Where every role's password is its name.
-fn at(server: &NativeServer, role: &str) -> PostgresConfig {
-    let url = server
-        .config()
-        .url
-        .expose()
-        .replace("postgres:secret@", &format!("{role}:{role}@"));
-    PostgresConfig::at(&url).unwrap()
-}
-
-async fn psql(config: &PostgresConfig, script: &str, secrets: &Path) {
-    let program = tool("PG_BIN", concat!(env!("CARGO_MANIFEST_DIR"), "/../../.dev/bin"))
-        .unwrap()
-        .join("psql");
-    let output = Command::new(program)
-        .args(["-X", "-f", script, config.url.expose()])
-        .env("POSTGRES_SECRETS", secrets)
-        .current_dir(SCRIPTS)
-        .output()
-        .await
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
 
 async fn assert_refused(conn: &mut AsyncPgConnection, statements: &[&str]) {
     for statement in statements {
@@ -57,17 +28,50 @@ async fn assert_refused(conn: &mut AsyncPgConnection, statements: &[&str]) {
     }
 }
 
-async fn write_and_correct(conn: &mut AsyncPgConnection) {
-    for revised in [1, 2] {
-        assert_eq!(upsert_1m(conn, &[candle("BTCUSDT", 0, 1.0, revised)]).await.unwrap(), 1);
+/// What warm-syncer writes, by the statements that it writes with.
+async fn write_as_warm_syncer(conn: &mut AsyncPgConnection) {
+    let btc = symbol("BTCUSDT");
+    symbols::keep_decimals(conn).await.unwrap();
+    for new in [1, 0] {
+        assert_eq!(symbols::register(conn, &[&btc]).await.unwrap(), new);
     }
-    conn.batch_execute(
-        "INSERT INTO ticks VALUES ('2019-10-11', 'BTCUSDT', 1, 1, NULL, 1, '', 1) ON CONFLICT DO NOTHING;
-         INSERT INTO symbols (symbol) VALUES ('BTCUSDT') ON CONFLICT DO NOTHING;
-         INSERT INTO dead_letters (stream, entry_id, reason, fields) VALUES ('s', '1-1', 'r', '{}') ON CONFLICT DO NOTHING",
-    )
-    .await
-    .unwrap();
+    assert_eq!(symbols::decimals(conn, &[&btc]).await.unwrap()[&btc], 8);
+
+    candles::lock_partition(conn, 0).await.unwrap();
+    assert_eq!(
+        candles::insert_1m(conn, &[candle("BTCUSDT", 0, 1.0, 1)]).await.unwrap(),
+        1
+    );
+    let successor = Successor {
+        symbol: btc,
+        start_us: OLD_US,
+        trades: 3,
+        since: revision(1),
+        revision: revision(2),
+    };
+    assert_eq!(
+        candles::differing(conn, &[successor]).await.unwrap(),
+        [(0, Difference::Newer)]
+    );
+    assert_eq!(
+        candles::upsert_1m(conn, &[candle("BTCUSDT", 0, 2.0, 2)]).await.unwrap(),
+        1
+    );
+
+    // The first entry of a trade counts, also where a later one was written first.
+    for (entry, written) in [(2, 1), (2, 0), (1, 1)] {
+        let tick = tick(0, 1.0, Some("7"), entry);
+        assert_eq!(ticks::insert(conn, &[tick]).await.unwrap(), written, "entry {entry}");
+    }
+    for new in [1, 0] {
+        assert_eq!(signals::insert(conn, &[signal()]).await.unwrap(), new);
+        assert_eq!(
+            dead_letters::insert(conn, &[letter("stream:signals", "1-0", "a reason")])
+                .await
+                .unwrap(),
+            new
+        );
+    }
 }
 
 #[tokio::test]
@@ -75,26 +79,23 @@ async fn each_role_has_the_rights_of_its_work() {
     let Some(server) = NativeServer::start(Some("secret"), &[]).await.unwrap() else {
         return;
     };
-    let folder = tempfile::tempdir().unwrap();
-    for role in ROLES {
-        fs::write(folder.path().join(format!("postgres-{role}")), format!("{role}\n")).unwrap();
-    }
     // The second time as after a change of passwords.
     for _ in 0..2 {
-        psql(server.config(), "roles.sql", folder.path()).await;
+        roles::deploy(server.config()).await.unwrap();
     }
-    let admin = at(&server, "aggregator-admin");
-    migrations::run(connect(&admin, "test").await.unwrap()).await.unwrap();
-    psql(&admin, "grants.sql", folder.path()).await;
+    let login = async |role| {
+        let config = roles::login(server.config(), role).unwrap();
+        connect(&config, "test").await.unwrap()
+    };
 
-    let mut syncer = connect(&at(&server, "warm-syncer"), "test").await.unwrap();
+    let mut syncer = login("warm-syncer").await;
     migrations::ensure_current(&mut syncer).await.unwrap();
-    write_and_correct(&mut syncer).await;
+    write_as_warm_syncer(&mut syncer).await;
     assert_refused(
         &mut syncer,
         &[
             "DELETE FROM candles_1m",
-            "UPDATE ticks SET price = 2",
+            "DELETE FROM ticks",
             "UPDATE symbols SET volume_decimals = 2",
             "DROP TABLE ticks",
             "CREATE TABLE mine ()",
@@ -104,7 +105,7 @@ async fn each_role_has_the_rights_of_its_work() {
     )
     .await;
 
-    let mut reader = connect(&at(&server, "reader"), "test").await.unwrap();
+    let mut reader = login("reader").await;
     reader
         .batch_execute("SELECT * FROM candles_in_units; SELECT * FROM ticks_in_units")
         .await
@@ -118,7 +119,7 @@ async fn each_role_has_the_rights_of_its_work() {
     )
     .await;
 
-    let mut backup = connect(&at(&server, "backup-runner"), "test").await.unwrap();
+    let mut backup = login("backup-runner").await;
     backup
         .batch_execute("SELECT * FROM ticks; SELECT pg_export_snapshot()")
         .await
@@ -155,13 +156,13 @@ async fn the_community_editions_schema_needs_no_superuser() {
     let grants: Vec<&str> = GRANTS.lines().filter(|line| !line.starts_with('\\')).collect();
     conn.batch_execute(&grants.join("\n")).await.unwrap();
     act_as(&mut conn, "warm-syncer").await;
-    write_and_correct(&mut conn).await;
+    write_as_warm_syncer(&mut conn).await;
 
     act_as(&mut conn, "aggregator-admin").await;
     let jobs = policies::jobs(&mut conn, Edition::Community).await.unwrap();
     assert!(jobs.len() > 5, "{jobs:?}");
     for job in jobs {
-        policies::run_job(&mut conn, job.id).await.unwrap();
+        policies::run_job(&mut conn, &job).await.unwrap();
     }
     act_as(&mut conn, "reader").await;
     conn.batch_execute("SELECT * FROM candles_in_units; SELECT * FROM candles_1d")
@@ -175,13 +176,9 @@ async fn the_community_editions_schema_needs_no_superuser() {
         candle("BTCUSDT", 1, 3.0, 3),
         candle("NEWCOIN", 1, 3.0, 3),
     ];
-    assert_eq!(upsert_1m(&mut conn, &corrected).await.unwrap(), 3);
-    conn.batch_execute(
-        "INSERT INTO ticks VALUES ('2019-10-11', 'BTCUSDT', 1, 1, NULL, 1, '', 1), ('2019-10-11', 'BTCUSDT', 1, 1, NULL, 2, '', 1)
-         ON CONFLICT DO NOTHING",
-    )
-    .await
-    .unwrap();
+    assert_eq!(candles::upsert_1m(&mut conn, &corrected).await.unwrap(), 3);
+    let ticks = [tick(0, 1.0, Some("7"), 0), tick(0, 1.0, Some("8"), 3)];
+    assert_eq!(ticks::insert(&mut conn, &ticks).await.unwrap(), 2);
     let error = conn.batch_execute("DELETE FROM candles_1m").await.unwrap_err();
     assert_eq!((sqlstate(&error), Fault::of(&error)), (Some("42501"), Fault::Permanent));
 }

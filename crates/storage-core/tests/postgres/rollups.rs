@@ -5,7 +5,7 @@ use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::{Edition, Server};
 use storage_core::postgres::queries::candles::{self, CandleRow};
 use storage_core::postgres::queries::policies::{self, JobKind};
-use storage_core::postgres::queries::rollups::{self, ALWAYS};
+use storage_core::postgres::queries::rollups::{self, ALWAYS, Purpose};
 use storage_core::postgres::queries::storage;
 use storage_core::testing::postgres::TestDatabase;
 
@@ -20,7 +20,9 @@ pub(crate) async fn refresh_all(connection: &mut AsyncPgConnection, edition: Edi
         range.widened_to(Timeframe::D1)
     };
     for timeframe in Timeframe::ALL {
-        rollups::refresh(connection, edition, timeframe, range).await.unwrap();
+        rollups::refresh(connection, edition, timeframe, range, Purpose::Update)
+            .await
+            .unwrap();
     }
 }
 
@@ -161,7 +163,7 @@ async fn policies_do_the_same_where_the_edition_has_them() {
         .collect();
     candles::upsert_1m(conn, &recent).await.unwrap();
     for job in &jobs {
-        policies::run_job(conn, job.id).await.unwrap();
+        policies::run_job(conn, job).await.unwrap();
     }
     let made = rollups::watermark(conn, Edition::Community, Timeframe::H4)
         .await

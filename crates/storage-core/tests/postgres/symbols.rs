@@ -59,7 +59,15 @@ async fn decimals_with_rows_change_only_on_demand_and_the_quantities_stay() {
         );
         let inexact = symbols::set_decimals(conn, &a, 0, true).await.unwrap_err();
         assert!(
-            matches!(inexact, SetDecimalsError::Inexact { inexact: 1, to: 0, .. }),
+            matches!(
+                inexact,
+                SetDecimalsError::Inexact {
+                    inexact: 1,
+                    to: 0,
+                    least: 1,
+                    ..
+                }
+            ),
             "{inexact}"
         );
         let too_large = symbols::set_decimals(conn, &a, 18, true).await.unwrap_err();
@@ -105,7 +113,7 @@ async fn decimals_change_in_compressed_chunks_too() {
         .await
         .unwrap()
     {
-        storage_core::postgres::queries::policies::run_job(conn, job.id)
+        storage_core::postgres::queries::policies::run_job(conn, &job)
             .await
             .unwrap();
     }

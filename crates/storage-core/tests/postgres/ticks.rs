@@ -5,13 +5,12 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::tick::{AcceptedTick, Side, Tick};
-use storage_core::postgres::error::{Fault, sqlstate};
 use storage_core::postgres::queries::ticks::{self, TickRow};
 use storage_core::testing::postgres::TestDatabase;
 
 use crate::{OLD_US, symbol};
 
-fn tick(offset_us: i64, price: f64, trade_id: Option<&str>, seq: u64) -> TickRow {
+pub(crate) fn tick(offset_us: i64, price: f64, trade_id: Option<&str>, seq: u64) -> TickRow {
     let entry = StreamId {
         ms: 1_700_000_000_000,
         seq,
@@ -78,33 +77,29 @@ async fn a_tick_counts_once_by_its_trade_id_and_without_one_by_its_entry() {
 }
 
 #[tokio::test]
-async fn a_minute_is_computed_again_from_its_ticks() {
+async fn the_ticks_of_a_minute_come_in_the_order_in_which_they_were_accepted() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;
-        // The last two share a microsecond: the later entry closes. The very last is of the next minute.
+        // The very last is of the next minute.
         let rows = [
-            tick(5, 10.0, Some("2"), 2),
-            tick(5, 11.0, Some("1"), 1),
+            tick(5, 10.0, Some("1"), 1),
+            tick(5, 11.0, Some("f81d4fae"), 2),
             tick(30_000_000, 99.0, None, 3),
-            tick(59_999_999, 12.0, Some("9"), 8),
-            tick(59_999_999, 13.0, Some("8"), 9),
+            tick(59_999_999, 12.0, Some("01"), 8),
             tick(60_000_000, 500.0, None, 10),
         ];
-        ticks::insert(conn, &rows).await.unwrap();
-        let computed = ticks::minute(conn, &symbol("A"), OLD_US).await.unwrap().unwrap();
-        let minute = &computed.row;
-        assert_eq!(
-            (minute.open, minute.high, minute.low, minute.close),
-            (11.0, 99.0, 10.0, 13.0)
-        );
-        assert_eq!((minute.volume_lots, minute.trades), (250_000_000, 5));
-        assert_eq!(
-            (computed.since.stream_id().seq, minute.revision.stream_id().seq),
-            (1, 9)
-        );
-        assert_eq!((computed.first_us, computed.last_us), (OLD_US + 5, OLD_US + 59_999_999));
-        assert_eq!(computed.candle(8).volume.to_string(), "2.5");
-        assert_eq!(ticks::minute(conn, &symbol("B"), OLD_US).await.unwrap(), None);
+        ticks::insert(conn, &[3, 0, 4, 2, 1].map(|at| rows[at].clone()))
+            .await
+            .unwrap();
+        let found = ticks::of_minute(conn, &symbol("A"), OLD_US).await.unwrap();
+        assert_eq!(found, rows[..4]);
+        for row in &found {
+            let again = TickRow::new(&row.accepted(8), row.lots).unwrap();
+            assert_eq!(&again, row, "what it was made of");
+        }
+        assert_eq!(ticks::of_minute(conn, &symbol("B"), OLD_US).await.unwrap(), []);
+        assert_eq!(ticks::delete(conn, &found[2]).await.unwrap(), 1);
+        assert_eq!(ticks::of_minute(conn, &symbol("A"), OLD_US).await.unwrap().len(), 3);
     }
 }
 
@@ -116,19 +111,7 @@ async fn of_a_trade_that_came_twice_the_first_entry_counts_also_when_it_is_writt
         ticks::insert(conn, &[tick(0, 11.0, Some("1"), 7)]).await.unwrap();
         let rows = [tick(0, 10.0, Some("1"), 3), tick(0, 12.0, Some("2"), 5)];
         assert_eq!(ticks::insert(conn, &rows).await.unwrap(), 2);
-        let minute = ticks::minute(conn, &symbol("A"), OLD_US).await.unwrap().unwrap().row;
-        assert_eq!((minute.open, minute.close, minute.trades), (10.0, 12.0, 2));
-    }
-}
-
-#[tokio::test]
-async fn a_minute_beyond_a_bigint_is_an_error_of_the_data() {
-    for database in TestDatabase::start_each().await {
-        let conn = &mut database.connect().await;
-        let mut rows = [1, 2].map(|seq| tick(0, 1.0, None, seq));
-        rows.iter_mut().for_each(|row| row.lots = i64::MAX);
-        ticks::insert(conn, &rows).await.unwrap();
-        let error = ticks::minute(conn, &symbol("A"), OLD_US).await.unwrap_err();
-        assert_eq!((sqlstate(&error), Fault::of(&error)), (Some("22003"), Fault::BadRow));
+        let minute = ticks::of_minute(conn, &symbol("A"), OLD_US).await.unwrap();
+        assert_eq!(minute.iter().map(|row| row.price).collect::<Vec<_>>(), [10.0, 12.0]);
     }
 }

@@ -13,10 +13,13 @@ use storage_core::redis::connection::{Connection, is_permanent};
 use storage_core::redis::functions::{self, Expiry};
 use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
 use storage_core::redis::lease::{self, Membership};
+use storage_core::redis::lost::{self, Losses};
 use storage_core::redis::position::{positions, resume};
+use storage_core::redis::preflight::{self, Findings};
 use storage_core::redis::stream::{self, AGGREGATOR_ADMIN, HOT_WRITER, Stream, StreamReader, WARM_SYNCER};
 use storage_core::redis::symbols::{self, VolumeDecimals};
 use storage_core::redis::{groups, hot, inspect, keys, partitions, trim};
+use storage_core::telemetry::readiness::Readiness;
 use storage_core::testing::redis::TestRedis;
 
 const USERS: &str = include_str!("../../../../redis/users.acl");
@@ -95,6 +98,42 @@ impl Server {
         read.exec_async(&mut root).await.unwrap();
     }
 
+    /// Has entries trimmed that `group` has not read, and `name` find them.
+    async fn lose(&self, name: &str, group: &'static str, stream: Stream) {
+        let mut root = self.0.connect();
+        stream::add(stream, &some_fields()).exec_async(&mut root).await.unwrap();
+        let mut trim = cmd("XTRIM");
+        trim.arg(stream.key())
+            .arg("MAXLEN")
+            .arg(0)
+            .exec_async(&mut root)
+            .await
+            .unwrap();
+        if stream.groups() == [AGGREGATOR_ADMIN] || (stream, group) == (Stream::Signals, HOT_WRITER) {
+            self.read(name, group, stream).await;
+        } else {
+            let from = resume(&mut self.user(name), stream, group).await.unwrap();
+            let losses = Losses::new(&crate::LOST, &Readiness::default());
+            let config = self.config(name);
+            let reader = StreamReader::new(&config, stream, from, FIRST_SECOND).watching(&config, group, losses);
+            { reader }.next(10, Duration::from_millis(50)).await.unwrap();
+        }
+        let records = lost::records(&mut self.user("aggregator-admin")).await.unwrap();
+        let found = records
+            .iter()
+            .any(|record| record.stream == stream.to_string() && record.group == group);
+        assert!(found, "{name}: {stream}: {records:?}");
+    }
+
+    /// Looks at the settings of Redis.
+    async fn inspect(&self, name: &str) {
+        assert_eq!(
+            preflight::inspect(&self.config(name)).await.unwrap(),
+            Findings::default(),
+            "{name}"
+        );
+    }
+
     async fn read(&self, name: &str, group: &'static str, stream: Stream) {
         let options = GroupReaderOptions {
             group,
@@ -102,7 +141,7 @@ impl Server {
             batch: 10,
             block: Duration::from_millis(50),
             claim_after: Duration::ZERO,
-            lost: &crate::LOST,
+            losses: Losses::new(&crate::LOST, &Readiness::default()),
         };
         let mut reader = GroupReader::new(&self.config(name), stream, options);
         reader.read().await.unwrap();
@@ -476,4 +515,28 @@ async fn a_reader_only_looks_and_listens() {
             ],
         )
         .await;
+}
+
+#[tokio::test]
+async fn every_worker_finds_its_lost_entries_and_looks_at_the_settings() {
+    let server = Server::start().await;
+    for (name, group, streams) in [
+        (HOT_WRITER, HOT_WRITER, vec![Stream::Ticks(0), Stream::Signals]),
+        (
+            WARM_SYNCER,
+            WARM_SYNCER,
+            vec![Stream::Ticks(0), Stream::Candles(0), Stream::Signals, Stream::Dead],
+        ),
+        (
+            AGGREGATOR_ADMIN,
+            AGGREGATOR_ADMIN,
+            vec![Stream::Repairs, Stream::Rollups, Stream::Backups],
+        ),
+    ] {
+        for stream in streams {
+            server.lose(name, group, stream).await;
+        }
+        server.inspect(name).await;
+    }
+    server.inspect("backup-runner").await;
 }

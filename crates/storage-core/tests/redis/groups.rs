@@ -9,8 +9,10 @@ use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
 use storage_core::redis::groups::groups;
+use storage_core::redis::lost::Losses;
 use storage_core::redis::position::position_of;
 use storage_core::redis::stream::{self, Stream, WARM_SYNCER};
+use storage_core::telemetry::readiness::Readiness;
 use storage_core::testing::redis::TestRedis;
 
 const STREAM: Stream = Stream::Candles(0);
@@ -22,7 +24,7 @@ fn reader(redis: &TestRedis, consumer: &str, claim_after: Duration) -> GroupRead
         batch: 2,
         block: Duration::from_millis(20),
         claim_after,
-        lost: &crate::LOST,
+        losses: Losses::new(&crate::LOST, &Readiness::default()),
     };
     GroupReader::new(&redis.config(), STREAM, options)
 }

@@ -9,7 +9,9 @@ mod access;
 mod connections;
 mod functions;
 mod groups;
+mod lost;
 mod ownership;
+mod preflight;
 mod tls;
 
 storage_core::define_metrics! {

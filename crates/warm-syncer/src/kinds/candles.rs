@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
 use storage_core::domain::candle::Candle;
+use storage_core::domain::decimal::Decimal;
 use storage_core::domain::entry::{Entry, invalid};
 use storage_core::domain::lots::{self, DEFAULT_VOLUME_DECIMALS, Lots};
 use storage_core::domain::rejection::Rejection;
@@ -101,6 +102,8 @@ impl Kind for Candles {
         let decimals = volume_decimals(connection, items.iter().map(|item| &item.row.symbol)).await?;
         let (newest, mut repairs) = dedupe(items);
         let (fitting, rejected) = in_lots(newest, &decimals);
+        // Without what does not fit the minute is there all the same; the dead letter brings the rest.
+        repairs.extend(rejected.iter().map(|(closed, _)| closed.repair()));
         let mut rows: Vec<CandleRow> = fitting.iter().map(|(closed, lots)| closed.row(*lots)).collect();
 
         candles::lock_partition(connection, self.partition).await?;
@@ -126,7 +129,7 @@ impl Kind for Candles {
         Ok(Written {
             rows: written,
             unchanged: rows.len() - written,
-            rejected,
+            rejected: rejected.into_iter().map(|(_, rejected)| rejected).collect(),
             repairs,
             // All of them: after a crash between commit and announcement those read again change nothing.
             rollups: older_than(&rows, now_us().saturating_sub(micros(self.refresh_window))),
@@ -139,7 +142,7 @@ impl Kind for Candles {
 fn dedupe(items: &[Item<ClosedCandle>]) -> (Vec<&Item<ClosedCandle>>, Vec<Repair>) {
     let mut sorted: Vec<&Item<ClosedCandle>> = items.iter().collect();
     sorted.sort_by(|a, b| {
-        let key = |item: &Item<ClosedCandle>| (item.row.candle.start_us, item.row.candle.revision);
+        let key = |item: &Item<ClosedCandle>| (item.row.candle.start_us, item.row.candle.revision, item.row.trades);
         a.row.symbol.cmp(&b.row.symbol).then_with(|| key(a).cmp(&key(b)))
     });
     let mut newest: Vec<&Item<ClosedCandle>> = Vec::with_capacity(sorted.len());
@@ -165,19 +168,20 @@ fn dedupe(items: &[Item<ClosedCandle>]) -> (Vec<&Item<ClosedCandle>>, Vec<Repair
 }
 
 type Fitting<'a> = Vec<(&'a ClosedCandle, i64)>;
+type Refused<'a> = Vec<(&'a ClosedCandle, Rejected)>;
 
 /// The candles with their volumes in lots, and those whose volumes don't fit.
-fn in_lots<'a>(items: Vec<&'a Item<ClosedCandle>>, decimals: &HashMap<Symbol, u8>) -> (Fitting<'a>, Vec<Rejected>) {
+fn in_lots<'a>(items: Vec<&'a Item<ClosedCandle>>, decimals: &HashMap<Symbol, u8>) -> (Fitting<'a>, Refused<'a>) {
     let (mut fitting, mut rejected) = (Vec::with_capacity(items.len()), Vec::new());
     for Item { entry, row: closed } in items {
         let (symbol, volume) = (&closed.symbol, closed.candle.volume);
         let decimals = decimals.get(symbol).copied().unwrap_or(DEFAULT_VOLUME_DECIMALS);
         match Lots::of(volume, decimals) {
             Ok(lots) => fitting.push((closed, lots.count)),
-            Err(error) => rejected.push(Rejected {
-                entry: *entry,
-                reason: lots::rejection(symbol, volume, error, decimals),
-            }),
+            Err(error) => {
+                let reason = lots::rejection(symbol, volume, Decimal::ZERO, error, decimals);
+                rejected.push((closed, Rejected { entry: *entry, reason }));
+            }
         }
     }
     (fitting, rejected)
@@ -205,7 +209,6 @@ fn micros(duration: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use storage_core::domain::decimal::Decimal;
     use storage_core::domain::stream_id::{Revision, StreamId};
 
     const MINUTE_US: i64 = 60_000_000;
@@ -267,6 +270,13 @@ mod tests {
     }
 
     #[test]
+    fn of_two_candles_up_to_the_same_entry_the_one_with_more_trades_is_kept() {
+        let items = [item("A", 0, 1, 30, 3), item("A", 0, 1, 30, 2)];
+        let (newest, repairs) = dedupe(&items);
+        assert_eq!((newest[0].row.trades, repairs), (3, vec![]));
+    }
+
+    #[test]
     fn a_candle_with_fewer_trades_does_not_replace_the_one_before() {
         let items = [item("A", 0, 1, 30, 3), item("A", 0, 1, 40, 2)];
         assert_eq!(kept(&items), (vec![revision(30)], vec![revision(40)]));
@@ -285,9 +295,9 @@ mod tests {
             fitting.into_iter().map(|(_, lots)| lots).collect::<Vec<_>>(),
             [2_500, 250_000_000]
         );
-        let reason = rejected[0].reason.to_string();
+        let reason = rejected[0].1.reason.to_string();
         assert!(
-            reason.contains("aggregator-admin symbols set COARSE --volume-decimals"),
+            reason.contains("`aggregator-admin symbols set COARSE --volume-decimals 8 --rescale`"),
             "{reason}"
         );
     }

@@ -136,8 +136,30 @@ async fn the_size_of_lots_is_the_symbols() {
     );
     let reasons = stores.texts("SELECT reason AS text FROM dead_letters").await;
     assert!(
-        reasons[0].contains("aggregator-admin symbols set HUGE --volume-decimals"),
+        reasons[0].contains("`aggregator-admin symbols set HUGE --volume-decimals 8 --rescale`"),
         "{reasons:?}"
+    );
+    // Meanwhile the minute is what its ticks give.
+    let repair = format!("symbol=HUGE time=2019-10-11T00:00:00Z revision={}", 10_i64 << 22);
+    assert_eq!(stores.entries(Stream::Repairs).await, [repair]);
+
+    // Requeued after that, it brings the minute, also where one that lacks some of its trades was made up to the same entry.
+    stores
+        .execute(&format!(
+            "UPDATE symbols SET volume_decimals = 8 WHERE symbol = 'HUGE';
+             INSERT INTO candles_1m VALUES ('2019-10-11 00:00Z', 'HUGE', 1, 1, 1, 1, 100000000, 1, {})",
+            10_i64 << 22
+        ))
+        .await;
+    stores
+        .add(candles_of("HUGE"), &[candle("HUGE", OLD_US, 5, 10, 3)])
+        .await;
+    stores.drained(&[candles_of("HUGE")]).await;
+    assert_eq!(
+        stores
+            .number("SELECT trades FROM candles_1m WHERE symbol = 'HUGE'")
+            .await,
+        3
     );
 }
 

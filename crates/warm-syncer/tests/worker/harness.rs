@@ -44,7 +44,7 @@ impl Stores {
     pub(crate) fn worker(&self, instance: &str) -> Worker {
         Worker::start(
             self.redis.url(),
-            self.database.url(),
+            self.database.login("warm-syncer").url.expose(),
             &[("STORAGE_SERVICE__INSTANCE", instance)],
         )
     }

@@ -14,6 +14,7 @@ use acceptance::process::Worker;
 use acceptance::publisher::{Pace, Publisher};
 use acceptance::redis_server;
 use cucumber::World;
+use storage_core::config::redis::RedisConfig;
 use storage_core::testing::native::NativeServer;
 use storage_core::testing::postgres::TestDatabase;
 use tempfile::TempDir;
@@ -139,10 +140,14 @@ impl Soak {
     }
 
     fn publish(&mut self) {
-        let mut environment = BTreeMap::from([("REDIS_URL".to_owned(), self.pipeline.redis.url().to_owned())]);
+        let user = self.pipeline.redis.config_for("feed-handler");
+        let mut environment = BTreeMap::from([("REDIS_URL".to_owned(), user.url.expose().to_owned())]);
         let network = self.pipeline.network.as_ref().expect("a network that can fail");
         network.route(PRODUCER_NAME, &mut environment);
-        let config = redis_server::config(&environment["REDIS_URL"]).expect("the URL of a Redis");
+        let config = RedisConfig {
+            password_file: user.password_file,
+            ..redis_server::config(&environment["REDIS_URL"]).expect("the URL of a Redis")
+        };
         let pace = Pace::PerSecond(self.task.rate);
         self.pipeline.publisher = Some(Publisher::start(Arc::clone(&self.load), &config, pace));
     }

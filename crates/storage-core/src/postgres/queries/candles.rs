@@ -1,10 +1,11 @@
 //! `candles_1m` as warm-syncer writes it, and candles of every timeframe as people read them.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use diesel::sql_types::{Array, BigInt, Double, Integer, Text, Timestamptz};
-use diesel::{QueryResult, QueryableByName, sql_query};
+use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use crate::domain::decimal::Decimal;
@@ -49,7 +50,7 @@ pub async fn insert_1m(connection: &mut AsyncPgConnection, rows: &[CandleRow]) -
     write_1m(connection, "ON CONFLICT DO NOTHING", rows).await
 }
 
-/// Writes each candle unless the table holds a revision at least as new. Works into compressed chunks too.
+/// Writes each candle unless the table holds a revision at least as new, with as many trades. Works into compressed chunks too.
 /// `rows` must hold no symbol and minute twice. Returns how many were written.
 ///
 /// # Errors
@@ -59,7 +60,7 @@ pub async fn upsert_1m(connection: &mut AsyncPgConnection, rows: &[CandleRow]) -
 ON CONFLICT (symbol, time) DO UPDATE SET
     open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
     volume = excluded.volume, trades = excluded.trades, revision = excluded.revision
-WHERE candles_1m.revision < excluded.revision";
+WHERE (candles_1m.revision, candles_1m.trades) < (excluded.revision, excluded.trades)";
     write_1m(connection, newer, rows).await
 }
 
@@ -85,39 +86,71 @@ async fn write_1m(connection: &mut AsyncPgConnection, on_conflict: &str, rows: &
         .await
 }
 
-/// Replaces a candle whatever its revision, as a repair does, unless the table's has more trades. Returns whether it
-/// was written.
+#[derive(QueryableByName)]
+struct Minute {
+    #[diesel(sql_type = Double)]
+    open: f64,
+    #[diesel(sql_type = Double)]
+    high: f64,
+    #[diesel(sql_type = Double)]
+    low: f64,
+    #[diesel(sql_type = Double)]
+    close: f64,
+    #[diesel(sql_type = BigInt)]
+    volume: i64,
+    #[diesel(sql_type = Integer)]
+    trades: i32,
+    #[diesel(sql_type = BigInt)]
+    revision: i64,
+}
+
+/// The candle of the minute that starts at `start_us`, if there is one.
 ///
 /// # Errors
 /// The database's.
-pub async fn replace_1m(connection: &mut AsyncPgConnection, row: &CandleRow) -> QueryResult<bool> {
-    sql_query(
-        "INSERT INTO candles_1m AS old (time, symbol, open, high, low, close, volume, trades, revision)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-         ON CONFLICT (symbol, time) DO UPDATE SET
-             open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
-             volume = excluded.volume, trades = excluded.trades, revision = greatest(old.revision, excluded.revision)
-         WHERE old.trades <= excluded.trades",
+pub async fn minute(
+    connection: &mut AsyncPgConnection,
+    symbol: &Symbol,
+    start_us: i64,
+) -> QueryResult<Option<CandleRow>> {
+    let row: Option<Minute> = sql_query(
+        "SELECT open, high, low, close, volume, trades, revision FROM candles_1m WHERE symbol = $1 AND time = $2",
     )
-    .bind::<Timestamptz, _>(to_datetime(row.start_us))
-    .bind::<Text, _>(row.symbol.as_str())
-    .bind::<Double, _>(row.open)
-    .bind::<Double, _>(row.high)
-    .bind::<Double, _>(row.low)
-    .bind::<Double, _>(row.close)
-    .bind::<BigInt, _>(row.volume_lots)
-    .bind::<Integer, _>(row.trades)
-    .bind::<BigInt, _>(row.revision.as_i64())
-    .execute(connection)
+    .bind::<Text, _>(symbol.as_str())
+    .bind::<Timestamptz, _>(to_datetime(start_us))
+    .get_result(connection)
     .await
-    .map(|written| written == 1)
+    .optional()?;
+    Ok(row.map(|row| CandleRow {
+        start_us,
+        symbol: symbol.clone(),
+        open: row.open,
+        high: row.high,
+        low: row.low,
+        close: row.close,
+        volume_lots: row.volume,
+        trades: row.trades,
+        revision: row.revision.try_into().unwrap_or_default(),
+    }))
+}
+
+/// Writes a candle whatever the table holds, as a repair does; a higher revision stays. Under [`lock_partition`] only.
+///
+/// # Errors
+/// The database's.
+pub async fn replace_1m(connection: &mut AsyncPgConnection, row: &CandleRow) -> QueryResult<usize> {
+    let whatever = "
+ON CONFLICT (symbol, time) DO UPDATE SET
+    open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
+    volume = excluded.volume, trades = excluded.trades, revision = greatest(candles_1m.revision, excluded.revision)";
+    write_1m(connection, whatever, std::slice::from_ref(row)).await
 }
 
 /// The class of [`lock_partition`]'s locks. The number means nothing; it must only be nobody else's.
 const PARTITION_LOCKS: i32 = 0x6361_6e64;
 
 /// Keeps others that write candles of `partition` waiting until the end of this transaction, so that nothing changes between
-/// [`insert_1m`], [`differing`] and [`upsert_1m`].
+/// [`insert_1m`], [`differing`] and [`upsert_1m`], or between [`minute`] and [`replace_1m`].
 ///
 /// # Errors
 /// The database's.
@@ -148,7 +181,7 @@ pub struct Successor {
 /// How a candle differs from the one that the table holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// It goes on where the row was, and replaces it.
+    /// It goes on where the row was, or counts trades up to the same entry that did not fit the row, and replaces it.
     Newer,
     /// It must not be written but computed from `ticks` again: of it and the row the older has ticks which the newer lacks, as
     /// it ends before the newer begins, or counts more trades.
@@ -157,12 +190,13 @@ pub enum Difference {
 
 impl Successor {
     fn difference(&self, held: &Held) -> Option<Difference> {
-        let revision = self.revision.as_i64();
-        if revision > held.revision {
-            let torn = held.revision < self.since.as_i64() || held.trades > self.trades;
-            Some(if torn { Difference::Torn } else { Difference::Newer })
-        } else {
-            (revision < held.revision && held.trades <= self.trades).then_some(Difference::Torn)
+        match self.revision.as_i64().cmp(&held.revision) {
+            Ordering::Greater => {
+                let torn = held.revision < self.since.as_i64() || held.trades > self.trades;
+                Some(if torn { Difference::Torn } else { Difference::Newer })
+            }
+            Ordering::Equal => (held.trades < self.trades).then_some(Difference::Newer),
+            Ordering::Less => (held.trades <= self.trades).then_some(Difference::Torn),
         }
     }
 }

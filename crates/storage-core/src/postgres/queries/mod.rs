@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod candles;
+pub mod completeness;
 pub mod dead_letters;
 pub mod identity;
 mod maintenance;

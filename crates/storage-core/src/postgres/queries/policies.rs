@@ -8,6 +8,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::Value;
 
 use super::maintenance;
+use super::rollups::exclusive;
 use crate::postgres::edition::Edition;
 
 /// What a job does. In the order in which they should run: retention must not drop what a refresh still reads.
@@ -121,8 +122,12 @@ impl Row {
 ///
 /// # Errors
 /// The database's.
-pub async fn run_job(connection: &mut AsyncPgConnection, id: i32) -> QueryResult<()> {
-    maintenance::call(connection, &format!("CALL run_job({id})")).await
+pub async fn run_job(connection: &mut AsyncPgConnection, job: &Job) -> QueryResult<()> {
+    let call = format!("CALL run_job({})", job.id);
+    match job.kind {
+        JobKind::Refresh => exclusive::run(connection, &job.table, &[call]).await,
+        JobKind::Compress | JobKind::Retain => maintenance::call(connection, &call).await,
+    }
 }
 
 /// Gives a job another [`age`](Job::age).

@@ -7,10 +7,12 @@ use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Nullable, SmallInt, Text, Timestamptz};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
+use super::{completeness, rollups};
 use crate::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use crate::domain::symbol::Symbol;
-use crate::domain::time::TimeRange;
+use crate::domain::time::{TimeRange, to_datetime};
 use crate::domain::timeframe::Timeframe;
+use crate::postgres::edition::Server;
 use crate::postgres::schema::symbols;
 
 /// Held shared by every transaction that turns quantities into lots, and exclusively by the one that changes what a
@@ -117,7 +119,7 @@ pub enum SetDecimalsError {
     },
     /// The coarser lots can't hold every volume exactly.
     #[error(
-        "{inexact} rows of {symbol} hold volumes finer than {to} decimals, and would be changed; use more decimals"
+        "{inexact} rows of {symbol} hold volumes finer than {to} decimals, and would be changed; use {least} decimals or more"
     )]
     Inexact {
         /// The symbol.
@@ -126,6 +128,8 @@ pub enum SetDecimalsError {
         to: u8,
         /// Rows that rounding would change.
         inexact: i64,
+        /// The fewest decimals that hold all of them.
+        least: i64,
     },
     /// The finer lots of some row don't fit a bigint.
     #[error("some volumes of {symbol} don't fit a bigint at {to} decimals; use fewer")]
@@ -225,6 +229,12 @@ struct Inexact {
     rows: i64,
 }
 
+#[derive(QueryableByName)]
+struct Least {
+    #[diesel(sql_type = BigInt)]
+    decimals: i64,
+}
+
 async fn rewrite(
     connection: &mut AsyncPgConnection,
     symbol: &Symbol,
@@ -232,8 +242,9 @@ async fn rewrite(
     to: u8,
 ) -> Result<(usize, usize), SetDecimalsError> {
     let shift = i16::from(to) - i16::from(from);
+    let old = candles_without_minutes(connection).await?;
     if shift < 0 {
-        let Inexact { rows: inexact } = diesel::sql_query(
+        let Inexact { rows: mut inexact } = diesel::sql_query(
             "SELECT (SELECT count(*) FROM candles_1m WHERE symbol = $1 AND volume % ('1e' || -$2)::numeric <> 0)
                   + (SELECT count(*) FROM ticks WHERE symbol = $1 AND lots % ('1e' || -$2)::numeric <> 0) AS rows",
         )
@@ -241,13 +252,35 @@ async fn rewrite(
         .bind::<SmallInt, _>(shift)
         .get_result(connection)
         .await?;
+        for (table, border_us) in &old {
+            let Inexact { rows } = diesel::sql_query(format!(
+                "SELECT count(*) AS rows FROM {table} WHERE symbol = $1 AND time < $3 AND volume % ('1e' || -$2)::numeric <> 0"
+            ))
+            .bind::<Text, _>(symbol.as_str())
+            .bind::<SmallInt, _>(shift)
+            .bind::<Timestamptz, _>(to_datetime(*border_us))
+            .get_result(connection)
+            .await?;
+            inexact += rows;
+        }
         if inexact > 0 {
             return Err(SetDecimalsError::Inexact {
                 symbol: symbol.clone(),
                 to,
                 inexact,
+                least: least_decimals(connection, symbol, from, &old).await?,
             });
         }
+    }
+    for (table, border_us) in &old {
+        diesel::sql_query(format!(
+            "UPDATE {table} SET volume = trim_scale(volume * ('1e' || $2)::numeric) WHERE symbol = $1 AND time < $3"
+        ))
+        .bind::<Text, _>(symbol.as_str())
+        .bind::<SmallInt, _>(shift)
+        .bind::<Timestamptz, _>(to_datetime(*border_us))
+        .execute(connection)
+        .await?;
     }
     let candles = rescale_column(connection, "candles_1m", "volume", symbol, shift).await;
     let ticks = match candles {
@@ -264,6 +297,48 @@ async fn rewrite(
         }
         (Err(error), _) | (_, Err(error)) => Err(error.into()),
     }
+}
+
+/// The fewest decimals that hold every volume of `symbol` in candles, ticks and the `larger` tables.
+async fn least_decimals(
+    connection: &mut AsyncPgConnection,
+    symbol: &Symbol,
+    from: u8,
+    larger: &[(String, i64)],
+) -> QueryResult<i64> {
+    let mut columns = vec![("candles_1m", "volume"), ("ticks", "lots")];
+    columns.extend(larger.iter().map(|(table, _)| (table.as_str(), "volume")));
+    let mut least = 0;
+    for (table, column) in columns {
+        let found: Least = diesel::sql_query(format!(
+            "SELECT coalesce(max(min_scale({column} * ('1e-' || $2)::numeric)), 0)::bigint AS decimals FROM {table} WHERE symbol = $1"
+        ))
+        .bind::<Text, _>(symbol.as_str())
+        .bind::<SmallInt, _>(i16::from(from))
+        .get_result(connection)
+        .await?;
+        least = least.max(found.decimals);
+    }
+    Ok(least)
+}
+
+/// The tables of the larger timeframes, and up to when each holds candles that can't be computed again, as their minutes were dropped.
+async fn candles_without_minutes(connection: &mut AsyncPgConnection) -> QueryResult<Vec<(String, i64)>> {
+    let mut found = Vec::new();
+    let Some(server) = Server::detect(connection).await? else {
+        return Ok(found);
+    };
+    completeness::notice(connection, server.edition).await?;
+    for timeframe in &Timeframe::ALL[1..] {
+        let border_us = completeness::first_bucket(connection, Timeframe::M1.table(), *timeframe).await?;
+        if border_us > i64::MIN {
+            found.push((
+                rollups::stored(connection, server.edition, *timeframe).await?,
+                border_us,
+            ));
+        }
+    }
+    Ok(found)
 }
 
 async fn rescale_column(

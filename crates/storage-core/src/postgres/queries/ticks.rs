@@ -1,17 +1,15 @@
-//! `ticks`: every accepted tick, once, and the candle of a minute computed from them again.
+//! `ticks`: every accepted tick, once.
 
 use chrono::{DateTime, Utc};
-use diesel::sql_types::{Array, BigInt, Double, Integer, Nullable, Text, Timestamptz};
-use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
+use diesel::sql_types::{Array, BigInt, Double, Nullable, Text, Timestamptz};
+use diesel::{QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
-use super::candles::CandleRow;
-use crate::domain::candle::Candle;
 use crate::domain::decimal::Decimal;
 use crate::domain::rejection::Rejection;
 use crate::domain::stream_id::Revision;
 use crate::domain::symbol::Symbol;
-use crate::domain::tick::AcceptedTick;
+use crate::domain::tick::{AcceptedTick, Side, Tick};
 use crate::domain::time::to_datetime;
 use crate::domain::timeframe::Timeframe;
 
@@ -92,6 +90,28 @@ impl TickRow {
             key: Key::of(accepted)?,
         })
     }
+
+    /// The tick of this row, where its symbol has `decimals`.
+    pub fn accepted(&self, decimals: u8) -> AcceptedTick {
+        let first = Revision::try_from(self.key.number).unwrap_or(self.revision);
+        let (trade_id, origin) = match self.key.text.as_ref() {
+            "@" => (None, first),
+            "" => (Some(self.key.number.to_string().into()), self.revision),
+            text => (Some(text.into()), self.revision),
+        };
+        AcceptedTick {
+            tick: Tick {
+                symbol: self.symbol.clone(),
+                ts_us: self.ts_us,
+                price: self.price,
+                qty: Decimal::from_lots(self.lots.into(), decimals),
+                trade_id,
+                side: self.side.and_then(|side| side.parse().ok()),
+            },
+            revision: self.revision,
+            origin: origin.stream_id(),
+        }
+    }
 }
 
 /// Writes the ticks that the table does not hold yet; sorted, so that two writers can't wait for each other. Of a trade that
@@ -125,101 +145,68 @@ pub async fn insert(connection: &mut AsyncPgConnection, rows: &[TickRow]) -> Que
 }
 
 #[derive(QueryableByName)]
-struct Minute {
+struct Row {
+    #[diesel(sql_type = Timestamptz)]
+    time: DateTime<Utc>,
     #[diesel(sql_type = Double)]
-    open: f64,
-    #[diesel(sql_type = Double)]
-    high: f64,
-    #[diesel(sql_type = Double)]
-    low: f64,
-    #[diesel(sql_type = Double)]
-    close: f64,
+    price: f64,
     #[diesel(sql_type = BigInt)]
-    volume: i64,
-    #[diesel(sql_type = Integer)]
-    trades: i32,
+    lots: i64,
+    #[diesel(sql_type = Nullable<Text>)]
+    side: Option<String>,
+    #[diesel(sql_type = BigInt)]
+    trade_no: i64,
+    #[diesel(sql_type = Text)]
+    trade_key: String,
     #[diesel(sql_type = BigInt)]
     revision: i64,
-    #[diesel(sql_type = Timestamptz)]
-    first: DateTime<Utc>,
-    #[diesel(sql_type = Timestamptz)]
-    last: DateTime<Utc>,
-    #[diesel(sql_type = BigInt)]
-    since: i64,
 }
 
-/// A minute's candle, computed from its ticks.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ComputedMinute {
-    /// The candle as `candles_1m` holds it.
-    pub row: CandleRow,
-    /// Event time of the first tick in µs since 1970.
-    pub first_us: i64,
-    /// Event time of the last tick in µs since 1970.
-    pub last_us: i64,
-    /// The first of the entries that carried its ticks.
-    pub since: Revision,
-}
-
-impl ComputedMinute {
-    /// The candle as Redis and its messages have it, where the symbol has `decimals`.
-    pub fn candle(&self, decimals: u8) -> Candle {
-        let row = &self.row;
-        Candle {
-            start_us: row.start_us,
-            open: row.open,
-            high: row.high,
-            low: row.low,
-            close: row.close,
-            volume: Decimal::from_lots(row.volume_lots.into(), decimals),
-            trades: row.trades.into(),
-            first_us: self.first_us,
-            last_us: self.last_us,
-            since: self.since,
-            revision: row.revision,
-        }
-    }
-}
-
-/// The candle of the minute that starts at `start_us`, computed from its ticks by the same rule as the hot path's:
-/// open and close go by event time and then by stream ID. `None` where there are no ticks.
+/// The ticks of the minute that starts at `start_us`, in the order in which Redis accepted them.
 ///
 /// # Errors
-/// The database's; among them 22003 where the volume is beyond a bigint.
-pub async fn minute(
+/// The database's.
+pub async fn of_minute(
     connection: &mut AsyncPgConnection,
     symbol: &Symbol,
     start_us: i64,
-) -> QueryResult<Option<ComputedMinute>> {
-    let found: Option<Minute> = sql_query(
-        "SELECT (array_agg(price ORDER BY time, revision))[1] AS open, max(price) AS high, min(price) AS low,
-                (array_agg(price ORDER BY time DESC, revision DESC))[1] AS close,
-                sum(lots)::bigint AS volume, count(*)::integer AS trades, max(revision) AS revision,
-                min(time) AS first, max(time) AS last, min(revision) AS since
-         FROM ticks WHERE symbol = $1 AND time >= $2 AND time < $3 HAVING count(*) > 0",
+) -> QueryResult<Vec<TickRow>> {
+    let rows: Vec<Row> = sql_query(
+        "SELECT time, price, lots, side, trade_no, trade_key, revision FROM ticks
+         WHERE symbol = $1 AND time >= $2 AND time < $3 ORDER BY revision",
     )
     .bind::<Text, _>(symbol.as_str())
     .bind::<Timestamptz, _>(to_datetime(start_us))
     .bind::<Timestamptz, _>(to_datetime(start_us + Timeframe::M1.micros()))
-    .get_result(connection)
-    .await
-    .optional()?;
-    Ok(found.map(|minute| ComputedMinute {
-        row: CandleRow {
-            start_us,
-            symbol: symbol.clone(),
-            open: minute.open,
-            high: minute.high,
-            low: minute.low,
-            close: minute.close,
-            volume_lots: minute.volume,
-            trades: minute.trades,
-            revision: minute.revision.try_into().unwrap_or_default(),
+    .load(connection)
+    .await?;
+    let tick = |row: Row| TickRow {
+        ts_us: row.time.timestamp_micros(),
+        symbol: symbol.clone(),
+        price: row.price,
+        lots: row.lots,
+        side: row.side.and_then(|side| side.parse().ok()).map(Side::as_str),
+        revision: row.revision.try_into().unwrap_or_default(),
+        key: Key {
+            number: row.trade_no,
+            text: row.trade_key.into(),
         },
-        first_us: minute.first.timestamp_micros(),
-        last_us: minute.last.timestamp_micros(),
-        since: minute.since.try_into().unwrap_or_default(),
-    }))
+    };
+    Ok(rows.into_iter().map(tick).collect())
+}
+
+/// Takes a tick out, because its candle can't count it and keeps no record of that.
+///
+/// # Errors
+/// The database's.
+pub async fn delete(connection: &mut AsyncPgConnection, row: &TickRow) -> QueryResult<usize> {
+    sql_query("DELETE FROM ticks WHERE symbol = $1 AND time = $2 AND trade_no = $3 AND trade_key = $4")
+        .bind::<Text, _>(row.symbol.as_str())
+        .bind::<Timestamptz, _>(to_datetime(row.ts_us))
+        .bind::<BigInt, _>(row.key.number)
+        .bind::<Text, _>(row.key.text.as_ref())
+        .execute(connection)
+        .await
 }
 
 #[cfg(test)]

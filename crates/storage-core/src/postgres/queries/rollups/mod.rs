@@ -1,13 +1,18 @@
 //! The larger timeframes: bringing a range of them up to date, and how far each has been made.
 //!
-//! What to refresh is the caller's business and the same on both editions; how is decided here.
+//! What to refresh is the caller's business and the same on both editions; how, and what may be computed from its source at all, is
+//! decided here.
+
+pub(super) mod exclusive;
+mod join;
 
 use chrono::{DateTime, Utc};
 use diesel::sql_types::{BigInt, Bool, Nullable, Text, Timestamptz};
 use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
-use super::maintenance;
+use super::completeness;
+use super::verify::chunk_ranges;
 use crate::domain::time::{TimeRange, rfc3339, to_datetime};
 use crate::domain::timeframe::Timeframe;
 use crate::postgres::edition::Edition;
@@ -26,8 +31,50 @@ pub fn source(timeframe: Timeframe) -> Option<Timeframe> {
         .map(|pair| pair[0])
 }
 
+#[derive(QueryableByName)]
+struct Stored {
+    #[diesel(sql_type = Text)]
+    name: String,
+}
+
+/// The hypertable that holds the rows of `timeframe`, as SQL: on Community that of the continuous aggregate.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn stored(
+    connection: &mut AsyncPgConnection,
+    edition: Edition,
+    timeframe: Timeframe,
+) -> QueryResult<String> {
+    if edition == Edition::Apache || source(timeframe).is_none() {
+        return Ok(timeframe.table().to_owned());
+    }
+    let stored: Stored = sql_query(
+        "SELECT format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name) AS name
+         FROM timescaledb_information.continuous_aggregates WHERE view_schema = current_schema() AND view_name = $1",
+    )
+    .bind::<Text, _>(timeframe.table())
+    .get_result(connection)
+    .await?;
+    Ok(stored.name)
+}
+
+/// What a refresh is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Brings buckets up to date with changes of their source.
+    Update,
+    /// Computes every bucket again, also those whose source did not change: what was wrong in them is gone.
+    Mend,
+}
+
+/// Recomputes at most this many µs of buckets in one transaction, which bounds the server's memory.
+const PORTION_US: i64 = 30 * Timeframe::D1.micros();
+
 /// Brings the buckets of `timeframe` that `range` touches up to date with the smaller timeframe, which must be so
 /// already. Not for use inside a transaction.
+///
+/// Buckets from before the source is complete (see [`completeness`]) are not computed from it: late ticks are joined into them.
 ///
 /// # Errors
 /// The database's.
@@ -36,39 +83,61 @@ pub async fn refresh(
     edition: Edition,
     timeframe: Timeframe,
     range: TimeRange,
+    purpose: Purpose,
 ) -> QueryResult<()> {
     let Some(source) = source(timeframe) else { return Ok(()) };
+    let border_us = completeness::first_bucket(connection, source.table(), timeframe).await?;
+    let (below, target) = (
+        stored(connection, edition, source).await?,
+        stored(connection, edition, timeframe).await?,
+    );
+    let (incomplete, complete) = range.widened_to(timeframe).split_at(border_us);
+    if let Some(incomplete) = incomplete {
+        join::join(connection, &target, timeframe, incomplete).await?;
+    }
+    let Some(complete) = complete else { return Ok(()) };
+    let mut chunks = chunk_ranges(connection, &below).await?;
+    chunks.extend(chunk_ranges(connection, &target).await?);
+    let parts = complete.parts_in(&TimeRange::merge(chunks, 0));
+    let portions = parts
+        .into_iter()
+        .flat_map(|part| part.widened_to(timeframe).pieces(PORTION_US));
     match edition {
-        Edition::Community => refresh_continuous(connection, timeframe, range).await,
-        Edition::Apache => refresh_managed(connection, source, timeframe, range.widened_to(timeframe)).await,
+        Edition::Community => {
+            let calls: Vec<String> = portions
+                .filter_map(|portion| refresh_call(timeframe, portion, purpose))
+                .collect();
+            exclusive::run(connection, timeframe.table(), &calls).await
+        }
+        Edition::Apache => {
+            for portion in portions {
+                refresh_managed(connection, source, timeframe, portion).await?;
+            }
+            Ok(())
+        }
     }
 }
 
-async fn refresh_continuous(
-    connection: &mut AsyncPgConnection,
-    timeframe: Timeframe,
-    range: TimeRange,
-) -> QueryResult<()> {
+/// The call that refreshes a continuous aggregate; `None` where nothing of it may be materialized yet.
+fn refresh_call(timeframe: Timeframe, range: TimeRange, purpose: Purpose) -> Option<String> {
     // A bucket stays unmade until it has been over for its own length, as in the policies (`end_offset`): once made, it is read
     // as it was then, and not from the smaller timeframe, until its policy comes to it again, which for a day is tomorrow. And
     // candles of its last minutes may still be on their way when it ends.
     let settled_us = timeframe.bucket_start_us(Utc::now().timestamp_micros() - timeframe.micros());
-    let widened = range.widened_to(timeframe);
-    let to_us = widened.to_us.min(settled_us);
-    if to_us <= widened.from_us {
-        return Ok(());
-    }
-    // A call can't have parameters outside a function. NULL is TimescaleDB's word for the begin of everything.
-    let from = match range == ALWAYS {
-        true => "NULL".to_owned(),
-        false => format!("'{}'", rfc3339(widened.from_us)),
+    let to_us = range.to_us.min(settled_us);
+    // A call can't have parameters outside a function. Without `force` TimescaleDB leaves buckets alone whose source did not change.
+    let force = match purpose {
+        Purpose::Update => "",
+        Purpose::Mend => ", force => true",
     };
-    let window = format!("{from}, '{}'", rfc3339(to_us));
-    maintenance::call(
-        connection,
-        &format!("CALL refresh_continuous_aggregate('{}', {window})", timeframe.table()),
-    )
-    .await
+    (range.from_us < to_us).then(|| {
+        format!(
+            "CALL refresh_continuous_aggregate('{}', '{}', '{}'{force})",
+            timeframe.table(),
+            rfc3339(range.from_us),
+            rfc3339(to_us)
+        )
+    })
 }
 
 async fn refresh_managed(

@@ -1,0 +1,92 @@
+//! Trades that are later than their day is kept.
+
+use storage_core::domain::stream_id::{Revision, StreamId};
+use storage_core::postgres::edition::Edition;
+use storage_core::redis::codec::repairs::{Repair, entry_fields};
+use storage_core::redis::stream::Stream;
+use storage_core::testing::postgres::TestDatabase;
+
+use crate::harness::{Stores, until};
+use crate::symbol;
+
+/// Thirty days up to yesterday, with three trades of 2 lots each.
+const HISTORY: &str = "
+    INSERT INTO symbols (symbol) VALUES ('XRPETH');
+    INSERT INTO ticks (time, symbol, price, lots, trade_no, trade_key, revision)
+    SELECT date_trunc('day', now(), 'UTC') - day * INTERVAL '1 day' + trade * INTERVAL '5 hours', 'XRPETH', 10 + trade, 2,
+           day * 10 + trade, '', 4000 - day * 100 + trade
+    FROM generate_series(1, 30) day, generate_series(1, 3) trade ORDER BY 1;
+    INSERT INTO candles_1m SELECT time, symbol, price, price, price, price, lots, 1, revision FROM ticks ORDER BY 1";
+
+/// A trade 20 days late, as warm-syncer writes it.
+const LATE: &str = "
+    INSERT INTO ticks VALUES (date_trunc('day', now(), 'UTC') - INTERVAL '19 days 20 hours', 'XRPETH', 99, 1, NULL, 4711, '',
+        (extract(epoch FROM now()) * 1000)::bigint << 22)";
+
+const DAYS: &str =
+    "SELECT count(*) || ' days, volume ' || sum(volume) || ', ' || max(trades) || ' trades at most' FROM candles_1d";
+const LATE_DAY: &str = "
+    SELECT (open, high, low, close, volume, trades) FROM candles_1d WHERE time = date_trunc('day', now(), 'UTC') - INTERVAL '20 days'";
+
+async fn check(stores: &Stores) {
+    assert_eq!(stores.text(DAYS).await, "30 days, volume 181, 4 trades at most");
+    assert_eq!(stores.text(LATE_DAY).await, "(99,99,11,13,7,4)");
+    for table in ["candles_5m", "candles_15m", "candles_1h", "candles_4h"] {
+        assert_eq!(
+            stores.number(&format!("SELECT sum(volume) FROM {table}")).await,
+            181,
+            "{table}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_trade_later_than_minutes_and_ticks_are_kept_is_counted_and_no_command_takes_older_days_away() {
+    for with_ticks in [false, true] {
+        for database in TestDatabase::start_each().await {
+            let stores = Stores::ready(database).await;
+            stores.execute(HISTORY).await;
+            assert_eq!(stores.admin(&["refresh", "--all"]).code, 0);
+            let mut kept = vec!["--set", "admin.retain_candles_1m=8days"];
+            if with_ticks {
+                kept.extend(["--set", "admin.retain_ticks=8days"]);
+            }
+            if stores.database.edition() == Edition::Community {
+                let applied = stores.admin(&[vec!["apply"], kept.clone()].concat());
+                assert_eq!(applied.code, 0, "{}", applied.err);
+            }
+            let worker = stores.worker_with(&[kept, vec!["--set", "admin.policy_interval=1s"]].concat());
+            let table = if with_ticks { "ticks" } else { "candles_1m" };
+            until("old chunks are dropped", async || {
+                stores.number(&format!("SELECT count(*) FROM {table}")).await < 30
+            })
+            .await;
+
+            stores.execute(LATE).await;
+            let start_us = stores
+                .number("SELECT extract(epoch FROM time) * 1000000 FROM ticks WHERE trade_no = 4711")
+                .await;
+            let late = Repair {
+                symbol: symbol(),
+                start_us,
+                revision: Revision::try_from(StreamId::START).unwrap(),
+            };
+            stores.add(Stream::Repairs, &entry_fields(&late)).await;
+            stores.drained(Stream::Repairs).await;
+            stores.drained(Stream::Rollups).await;
+            check(&stores).await;
+
+            let verified = stores.admin(&["verify"]);
+            assert_eq!(verified.code, 0, "{}{}", verified.out, verified.err);
+            for command in [
+                vec!["refresh", "--all"],
+                vec!["refresh", "--from", "2019-01-01", "--to", "2100-01-01"],
+            ] {
+                assert_eq!(stores.admin(&command).code, 0);
+                check(&stores).await;
+            }
+            let (status, log) = worker.stop().await;
+            assert!(status.success(), "{log}");
+        }
+    }
+}

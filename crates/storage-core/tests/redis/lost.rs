@@ -1,0 +1,249 @@
+//! What others remove unread is found, and counted once.
+
+use std::time::{Duration, Instant};
+
+use redis::{cmd, pipe};
+use storage_core::domain::stream_id::StreamId;
+use storage_core::redis::connection::Connection;
+use storage_core::redis::functions;
+use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
+use storage_core::redis::lost::{self, Losses};
+use storage_core::redis::position::resume;
+use storage_core::redis::stream::{self, AGGREGATOR_ADMIN, HOT_WRITER, Stream, StreamReader, WARM_SYNCER};
+use storage_core::redis::trim;
+use storage_core::telemetry::readiness::Readiness;
+use storage_core::testing::redis::TestRedis;
+
+const TICKS: Stream = Stream::Ticks(0);
+const BLOCK: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A stream with groups that have read nothing.
+struct Scene {
+    redis: TestRedis,
+    conn: Connection,
+}
+
+impl Scene {
+    async fn start() -> Self {
+        let redis = TestRedis::start().await;
+        let mut conn = redis.connect();
+        functions::load(&mut conn).await.unwrap();
+        for group in TICKS.groups() {
+            stream::create_group(&mut conn, TICKS, group).await.unwrap();
+        }
+        Self { redis, conn }
+    }
+
+    async fn add(&mut self, count: usize) -> Vec<StreamId> {
+        let mut ids = Vec::new();
+        for _ in 0..count {
+            let id: String = self.run(&["XADD", "stream:ticks:0", "*", "a", "b"]).await;
+            ids.push(id.parse().unwrap());
+        }
+        ids
+    }
+
+    async fn run<T: redis::FromRedisValue>(&mut self, words: &[&str]) -> T {
+        cmd(words[0])
+            .arg(&words[1..])
+            .query_async(&mut self.conn)
+            .await
+            .unwrap()
+    }
+
+    async fn trim_to(&mut self, length: usize) {
+        let length = length.to_string();
+        self.run::<()>(&["XTRIM", "stream:ticks:0", "MAXLEN", &length]).await;
+    }
+
+    /// A reader as a new owner starts it.
+    async fn reader(&mut self, readiness: &Readiness) -> (StreamReader, StreamId) {
+        let at = resume(&mut self.conn, TICKS, HOT_WRITER).await.unwrap();
+        let config = self.redis.config();
+        let losses = Losses::new(&crate::LOST, readiness);
+        let reader = StreamReader::new(&config, TICKS, at, BLOCK);
+        (reader.watching(&config, HOT_WRITER, losses), at)
+    }
+
+    /// Reads everything as a new owner and moves the position, so that nothing can hide; returns how many entries came.
+    async fn read_all(&mut self) -> usize {
+        let (mut reader, mut at) = self.reader(&Readiness::default()).await;
+        let mut count = 0;
+        loop {
+            let entries = reader.next(100, BLOCK).await.unwrap();
+            let Some(last) = entries.last() else { return count };
+            count += entries.len();
+            at = self.advance(at, last.id, entries.len()).await;
+        }
+    }
+
+    async fn advance(&mut self, from: StreamId, to: StreamId, count: usize) -> StreamId {
+        let at = functions::advance(&mut self.conn, TICKS, HOT_WRITER, from, to, count)
+            .await
+            .unwrap();
+        assert_eq!(at, to);
+        at
+    }
+
+    async fn lost(&mut self) -> u64 {
+        let records = lost::records(&mut self.conn).await.unwrap();
+        records.iter().map(|record| record.entries).sum()
+    }
+
+    /// Reads until so many are lost.
+    async fn until_lost(&mut self, reader: &mut StreamReader, expected: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.lost().await < expected {
+            assert!(Instant::now() < deadline, "{} of {expected}", self.lost().await);
+            reader.next(100, BLOCK).await.unwrap();
+        }
+        assert_eq!(self.lost().await, expected);
+    }
+}
+
+#[tokio::test]
+async fn entries_trimmed_before_the_worker_started_are_counted_once() {
+    let mut scene = Scene::start().await;
+    scene.add(1_000).await;
+    scene.trim_to(101).await;
+    let readiness = Readiness::default();
+    let (mut reader, _) = scene.reader(&readiness).await;
+    // A second owner that starts at the same place, and one that starts after it was killed.
+    let (mut other, _) = scene.reader(&Readiness::default()).await;
+    reader.next(1, BLOCK).await.unwrap();
+    other.next(1, BLOCK).await.unwrap();
+    assert_eq!(scene.lost().await, 899);
+    let problems = readiness.problems().join("");
+    assert!(
+        problems.contains("899 entries were removed from stream:ticks:0 unread"),
+        "{problems}"
+    );
+    assert_eq!(scene.read_all().await, 101);
+    assert_eq!(scene.read_all().await, 0);
+    let records = lost::records(&mut scene.conn).await.unwrap();
+    assert_eq!(
+        (records[0].stream.as_str(), records[0].group.as_str()),
+        ("ticks:0", HOT_WRITER)
+    );
+    assert_eq!((records.len(), records[0].entries), (1, 899));
+}
+
+#[tokio::test]
+async fn all_unread_entries_may_be_gone() {
+    let mut scene = Scene::start().await;
+    scene.add(7).await;
+    assert_eq!(scene.read_all().await, 7);
+    scene.add(3).await;
+    scene.trim_to(0).await;
+    assert_eq!(scene.read_all().await, 0);
+    assert_eq!(scene.lost().await, 3);
+    scene.add(2).await;
+    assert_eq!(scene.read_all().await, 2);
+    assert_eq!(scene.lost().await, 3);
+}
+
+#[tokio::test]
+async fn a_deleted_entry_in_the_middle_is_counted() {
+    let mut scene = Scene::start().await;
+    let ids = scene.add(9).await;
+    for id in [ids[3], ids[4], ids[7]] {
+        scene.run::<u64>(&["XDEL", "stream:ticks:0", &id.to_string()]).await;
+    }
+    assert_eq!(scene.read_all().await, 6);
+    assert_eq!(scene.lost().await, 3);
+}
+
+#[tokio::test]
+async fn a_gap_that_comes_and_goes_between_two_looks_is_found() {
+    let mut scene = Scene::start().await;
+    let (mut reader, _) = scene.reader(&Readiness::default()).await;
+    assert!(reader.next(10, BLOCK).await.unwrap().is_empty());
+    let mut burst = pipe();
+    burst.atomic();
+    for _ in 0..50 {
+        let add = ["stream:ticks:0", "MAXLEN", "8", "*", "a", "b"];
+        burst.add_command(cmd("XADD").arg(&add).clone()).ignore();
+    }
+    burst.exec_async(&mut scene.conn).await.unwrap();
+    assert_eq!(reader.next(100, BLOCK).await.unwrap().len(), 8);
+    scene.until_lost(&mut reader, 42).await;
+}
+
+#[tokio::test]
+async fn what_was_read_before_it_was_removed_is_not_lost() {
+    let mut scene = Scene::start().await;
+    scene.add(20).await;
+    let (mut reader, at) = scene.reader(&Readiness::default()).await;
+    let read = reader.next(15, BLOCK).await.unwrap();
+    // Also the last of them: the position moves over it all the same.
+    scene.trim_to(3).await;
+    scene.until_lost(&mut reader, 2).await;
+    scene.advance(at, read.last().unwrap().id, 15).await;
+    assert_eq!(scene.read_all().await, 3);
+    assert_eq!(scene.lost().await, 2);
+}
+
+#[tokio::test]
+async fn trimming_what_is_finished_is_no_loss() {
+    let mut scene = Scene::start().await;
+    let last = *scene.add(30).await.last().unwrap();
+    assert_eq!(scene.read_all().await, 30);
+    let mut conn = scene.redis.connect();
+    functions::advance(&mut conn, TICKS, WARM_SYNCER, StreamId::START, last, 30)
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    trim::trim(&mut conn, TICKS, Duration::ZERO).await.unwrap();
+    // Trimming is not exact; another does the rest.
+    scene.trim_to(0).await;
+    assert_eq!(scene.read_all().await, 0);
+    // Read again from the oldest entry, by an operator's wish or as the group was lost.
+    scene.add(4).await;
+    scene
+        .run::<()>(&["XGROUP", "SETID", "stream:ticks:0", HOT_WRITER, "0"])
+        .await;
+    assert_eq!(scene.read_all().await, 4);
+    scene
+        .run::<u64>(&["XGROUP", "DESTROY", "stream:ticks:0", HOT_WRITER])
+        .await;
+    assert_eq!(scene.read_all().await, 4);
+    assert_eq!(scene.lost().await, 0);
+}
+
+#[tokio::test]
+async fn entries_trimmed_before_they_were_handed_out_are_counted_once() {
+    let mut scene = Scene::start().await;
+    let conn = &mut scene.redis.connect();
+    stream::create_group(conn, Stream::Repairs, AGGREGATOR_ADMIN)
+        .await
+        .unwrap();
+    let readiness = Readiness::default();
+    let options = || GroupReaderOptions {
+        group: AGGREGATOR_ADMIN,
+        consumer: "test".to_owned(),
+        batch: 2,
+        block: BLOCK,
+        claim_after: PATIENCE,
+        losses: Losses::new(&crate::LOST, &readiness),
+    };
+    for length in ["100", "100", "100", "1"] {
+        scene
+            .run::<String>(&["XADD", "stream:repairs", "MAXLEN", length, "*", "a", "b"])
+            .await;
+    }
+    for expected in [1, 0] {
+        let mut reader = GroupReader::new(&scene.redis.config(), Stream::Repairs, options());
+        let mut read = 0;
+        for _ in 0..3 {
+            let entries = reader.read().await.unwrap();
+            reader
+                .acknowledge(&entries.iter().map(|entry| entry.id).collect::<Vec<_>>())
+                .await
+                .unwrap();
+            read += entries.len();
+        }
+        assert_eq!((read, scene.lost().await), (expected, 3));
+    }
+    assert!(readiness.problems().join("").contains("stream:repairs"));
+}
