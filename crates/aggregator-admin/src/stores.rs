@@ -21,8 +21,8 @@ use crate::config::Config;
 /// The name that connections to PostgreSQL show.
 pub(crate) const APPLICATION: &str = "aggregator-admin";
 
-/// Pause between two attempts of [`patiently`].
-const PAUSE: Duration = Duration::from_millis(250);
+/// Pause between two attempts.
+pub(crate) const PAUSE: Duration = Duration::from_millis(250);
 
 /// Both stores, as one command uses them. Nothing is opened before it is used.
 pub(crate) struct Stores {

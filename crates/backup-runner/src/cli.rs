@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use storage_core::config::layers::CommonArgs;
 
 use crate::manifest::Kind;
+use crate::postgres::lsn::Lsn;
 
 /// Backs up Redis and PostgreSQL to a folder, verifies backups and restores them.
 #[derive(Parser)]
@@ -109,5 +110,8 @@ pub(crate) enum Restore {
         /// Recovers up to this moment, not to the end of the archived WAL: 2026-11-23T05:00:00Z.
         #[arg(long, value_name = "TIME")]
         target_time: Option<DateTime<Utc>>,
+        /// Recovers through the record at this position in the WAL: 16/B374D848.
+        #[arg(long, value_name = "LSN", conflicts_with = "target_time")]
+        target_lsn: Option<Lsn>,
     },
 }

@@ -77,7 +77,8 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::manifest::{Content, Manifest, tests::example};
+    use crate::manifest::{BaseContent, Content, Manifest, tests::example};
+    use crate::postgres::archive::names;
 
     /// A backup of which only the manifest is as it would be; without one it was interrupted.
     fn put(destination: &Destination, hour: i64, finished: bool) -> Name {
@@ -97,6 +98,45 @@ mod tests {
             fs::write(folder.join("manifest.json"), manifest.to_json().unwrap()).unwrap();
         }
         manifest.name
+    }
+
+    #[tokio::test]
+    async fn wal_stays_that_any_kept_base_backup_needs() {
+        let folder = tempfile::tempdir().unwrap();
+        let destination = Destination::open(folder.path()).unwrap();
+        // The newer one is of a server that was restored to a moment before the older one.
+        for (hour, timeline, segment) in [(0, 1, 5), (1, 2, 3)] {
+            let started = DateTime::from_timestamp(1_795_000_000 + hour * 3_600, 0).unwrap();
+            let manifest = Manifest {
+                name: Name::of(started),
+                started,
+                finished: started,
+                files: vec![],
+                content: Content::Base(BaseContent {
+                    server_version: "17.6".into(),
+                    system_identifier: "7".into(),
+                    timeline,
+                    start_lsn: format!("0/{segment}000028"),
+                    end_lsn: format!("0/{segment}000100"),
+                    start_segment: format!("{timeline:08X}00000000{segment:08X}"),
+                }),
+                ..example()
+            };
+            let folder = destination.folder_of(Kind::Base, manifest.name);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("manifest.json"), manifest.to_json().unwrap()).unwrap();
+        }
+        let wal = destination.wal_folder("7");
+        fs::create_dir_all(&wal).unwrap();
+        for number in 1..=6 {
+            fs::write(wal.join(format!("{:08X}00000000{number:08X}", 1)), "").unwrap();
+        }
+        let pruned = prune(&BackupConfig::default(), &destination, Utc::now(), false)
+            .await
+            .unwrap();
+        assert_eq!(pruned.wal_files, 2);
+        let left: BTreeSet<String> = names(&wal).unwrap();
+        assert_eq!(left.first().map(String::as_str), Some("000000010000000000000003"));
     }
 
     #[tokio::test]

@@ -6,8 +6,8 @@ use anyhow::Context;
 
 use crate::config::Config;
 use crate::destination::{Destination, SCRATCH_PREFIX};
-use crate::manifest::{Content, File, Manifest};
-use crate::postgres::{logical, recovery};
+use crate::manifest::{BaseContent, Content, File, Manifest};
+use crate::postgres::{archive, logical, recovery};
 use crate::redis;
 use crate::tool::Tool;
 
@@ -26,7 +26,26 @@ pub(crate) async fn problems(
     {
         problems.push(format!("{error:#}"));
     }
+    if let Content::Base(content) = &manifest.content {
+        problems.extend(damaged_wal(destination, content).await?);
+    }
     Ok(problems)
+}
+
+/// What ends a recovery from a base backup before the end of the archived WAL.
+async fn damaged_wal(destination: &Destination, content: &BaseContent) -> anyhow::Result<Option<String>> {
+    let wal = destination.wal_folder(&content.system_identifier);
+    if !wal.exists() {
+        return Ok(None);
+    }
+    let reach = archive::reach(&wal, content).await?;
+    Ok(reach.damage.map(|damage| match damage.needless {
+        Some(_) => damage.to_string(),
+        None => format!(
+            "{damage}; the WAL leads to {} only, so run `backup-runner backup base`",
+            reach.last
+        ),
+    }))
 }
 
 /// The files that are not as they were written. Enough to know before a restore.

@@ -1,6 +1,6 @@
 //! `migrate`: makes both stores ready for this version. Every step looks first, so running it again changes nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use diesel_async::AsyncPgConnection;
@@ -12,14 +12,14 @@ use storage_core::postgres::edition::Edition;
 use storage_core::postgres::queries::{self, completeness, identity};
 use storage_core::postgres::{known_versions, migrations};
 use storage_core::redis::connection::Connection;
-use storage_core::redis::stream::{AGGREGATOR_ADMIN, HOT_WRITER, WARM_SYNCER};
+use storage_core::redis::stream::{HOT_WRITER, WARM_SYNCER};
 use storage_core::redis::symbols::{self, VolumeDecimals};
 use storage_core::redis::{database, lease, partitions, preflight};
 
 use crate::cli::duration;
 use crate::config::Config;
 use crate::setup;
-use crate::stores::{Explained, Stores, await_redis, history, patiently};
+use crate::stores::{Explained, PAUSE, Stores, await_redis, history, patiently};
 use crate::terminal::say;
 
 /// What the migration's connection shows.
@@ -35,7 +35,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     wait: Duration,
     /// Has Redis belong to this database, in place of the one that it belonged to: one that was restored from a dump, or moved; needs
-    /// stopped warm-syncers and aggregator-admins
+    /// stopped workers
     #[arg(long, conflicts_with = "down")]
     adopt_database: bool,
     /// Takes the schema away, and the whole history with it; Redis stays as it is, and belongs to no database
@@ -155,19 +155,29 @@ async fn compare_databases(config: &Config, args: &Args, redis: &mut Connection)
         let found = found.unwrap_or_else(|| DatabaseIdentity::new("which was never migrated"));
         return Ok(database::check(Some(&stored), &found)?);
     }
+    await_end_of_warm_syncers(redis, args.wait)
+        .await
+        .with_context(|| format!("Redis still belongs to database {stored}"))
+}
+
+/// Waits for the leases of warm-syncers that ended, or came back with a backup of Redis. What one that works commits to the database that
+/// it has would be missing in the other.
+async fn await_end_of_warm_syncers(redis: &mut Connection, wait: Duration) -> anyhow::Result<()> {
     let partitions = partitions::stored(redis)
         .await
         .context("reading the number of partitions")?
         .unwrap_or_default();
-    for worker in [WARM_SYNCER, AGGREGATOR_ADMIN] {
-        let holders = lease::holders(redis, worker, partitions)
+    let begin = Instant::now();
+    loop {
+        let holders = lease::holders(redis, WARM_SYNCER, partitions)
             .await
-            .with_context(|| format!("looking for {worker}s"))?;
-        if holders.iter().any(Option::is_some) {
-            anyhow::bail!("Redis still belongs to database {stored}: {worker}s are running; stop them");
+            .context("looking for warm-syncers")?;
+        if holders.iter().all(Option::is_none) {
+            return Ok(());
         }
+        anyhow::ensure!(begin.elapsed() < wait, "warm-syncers are running; stop them");
+        tokio::time::sleep(PAUSE).await;
     }
-    Ok(())
 }
 
 async fn note_database(

@@ -123,7 +123,7 @@ async fn a_database_takes_no_others_place_while_that_is_written_to() {
     ] {
         command.query_async::<()>(&mut redis).await.unwrap();
     }
-    let refused = stores.admin(&["migrate", "--adopt-database"]);
+    let refused = stores.admin(&["migrate", "--adopt-database", "--wait", "300ms"]);
     assert_eq!(refused.code, 1);
     assert!(
         refused

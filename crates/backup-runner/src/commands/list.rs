@@ -8,7 +8,8 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use super::sized;
 use crate::destination::{Destination, Found, State};
-use crate::manifest::{Kind, Manifest};
+use crate::manifest::{Content, Kind, Manifest};
+use crate::postgres::archive;
 
 /// Prints it, oldest first: as a table for a person, or the manifests of all backups as JSON.
 pub(super) async fn list(destination: &Destination, json: bool) -> anyhow::Result<()> {
@@ -24,7 +25,7 @@ pub(super) async fn list(destination: &Destination, json: bool) -> anyhow::Resul
     } else if all.is_empty() {
         writeln!(stdout(), "no backups in {}", destination.folder().display())?;
     } else {
-        writeln!(stdout(), "{}", table(&all, Utc::now()))?;
+        writeln!(stdout(), "{}", table(destination, &all, Utc::now())?)?;
     }
     Ok(())
 }
@@ -36,7 +37,7 @@ fn complete(found: &Found) -> Option<&Manifest> {
     }
 }
 
-fn table(all: &[Found], now: DateTime<Utc>) -> Table {
+fn table(destination: &Destination, all: &[Found], now: DateTime<Utc>) -> anyhow::Result<Table> {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -48,7 +49,7 @@ fn table(all: &[Found], now: DateTime<Utc>) -> Table {
                 (
                     format!("{took:.1} s"),
                     sized(manifest.size_bytes()),
-                    manifest.content.summary(),
+                    summary(destination, &manifest.content)?,
                 )
             }
             State::Incomplete => (
@@ -72,7 +73,20 @@ fn table(all: &[Found], now: DateTime<Utc>) -> Table {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    table
+    Ok(table)
+}
+
+/// What a backup holds and, of a base backup, how far the archived WAL leads from it.
+fn summary(destination: &Destination, content: &Content) -> anyhow::Result<String> {
+    let summary = content.summary();
+    let Content::Base(base) = content else {
+        return Ok(summary);
+    };
+    let wal = destination.wal_folder(&base.system_identifier);
+    if !wal.exists() {
+        return Ok(summary);
+    }
+    Ok(format!("{summary}, {}", archive::summary(&wal, base)?))
 }
 
 /// The largest unit of it.

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::destination::{Destination, State};
 use crate::execute::make;
 use crate::manifest::{Kind, Manifest};
+use crate::postgres::recovery::Target;
 use crate::prune::prune;
 use crate::{metrics, restore, run, verify};
 
@@ -181,12 +182,16 @@ async fn restore(config: &Config, destination: &Destination, what: Restore) -> a
             name,
             data_dir,
             target_time,
+            target_lsn,
         } => {
-            let (manifest, recovers) = restore::base(config, destination, &name, &data_dir, target_time).await?;
-            let then = match (recovers, target_time) {
-                (false, _) => "it will be as at the end of the backup".to_owned(),
-                (true, None) => "it will recover to the end of the archived WAL".to_owned(),
-                (true, Some(time)) => format!("it will recover up to {time}"),
+            let time = target_time.map(Target::Time);
+            let target = time.or(target_lsn.map(Target::Lsn)).unwrap_or(Target::End);
+            let (manifest, recovers) = restore::base(config, destination, &name, &data_dir, target).await?;
+            let then = match (recovers, target) {
+                (false, _) | (_, Target::Backup) => "it will be as at the end of the backup".to_owned(),
+                (true, Target::End) => "it will recover to the end of the archived WAL".to_owned(),
+                (true, Target::Time(time)) => format!("it will recover up to {time}"),
+                (true, Target::Lsn(lsn)) => format!("it will recover up to {lsn}"),
             };
             writeln!(
                 stdout(),

@@ -1,10 +1,13 @@
 //! PostgreSQL: logical dumps of the database, base backups of the server, and its WAL.
 
+pub(crate) mod archive;
 pub(crate) mod base;
 pub(crate) mod logical;
+pub(crate) mod lsn;
 pub(crate) mod recovery;
 pub(crate) mod restore;
 pub(crate) mod wal;
+mod wal_reader;
 
 use std::path::Path;
 

@@ -6,18 +6,34 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::base::{FILES, OWN_MANIFEST, WAL};
+use super::lsn::Lsn;
 use crate::destination::make_folder;
 use crate::manifest::Manifest;
 use crate::tool::Tool;
 
 /// How many characters of a segment's name are its timeline.
-const TIMELINE: usize = 8;
+pub(crate) const TIMELINE: usize = 8;
 /// How long a segment's name is.
-const SEGMENT: usize = 24;
+pub(crate) const SEGMENT: usize = 24;
+/// What the name of a segment that is being filled ends with.
+pub(crate) const PARTIAL: &str = ".partial";
+
+/// How far a recovery goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// To the end of the archive.
+    End,
+    /// Up to a moment.
+    Time(DateTime<Utc>),
+    /// Through the record at a position.
+    Lsn(Lsn),
+    /// To the end of the base backup.
+    Backup,
+}
 
 /// Unpacks a base backup into `data`, which must be empty or absent, and checks every file.
 pub(crate) async fn unpack(
@@ -60,8 +76,8 @@ pub(crate) async fn unpack(
     Ok(())
 }
 
-/// Has the server that starts on `data` recover from the archive `wal`, up to `target` or to its end, and take writes then.
-pub(crate) fn prepare(data: &Path, wal: &Path, target: Option<DateTime<Utc>>) -> anyhow::Result<()> {
+/// Has the server that starts on `data` recover from the archive `wal`, up to `target`, and take writes then.
+pub(crate) fn prepare(data: &Path, wal: &Path, target: Target) -> anyhow::Result<()> {
     let mut settings = OpenOptions::new()
         .append(true)
         .create(true)
@@ -70,33 +86,37 @@ pub(crate) fn prepare(data: &Path, wal: &Path, target: Option<DateTime<Utc>>) ->
     fs::write(data.join("recovery.signal"), "").context("writing recovery.signal")
 }
 
-fn recovery_settings(wal: &Path, target: Option<DateTime<Utc>>) -> anyhow::Result<String> {
+fn recovery_settings(wal: &Path, target: Target) -> anyhow::Result<String> {
     let command = restore_command(wal)?.replace('\'', "''");
     let mut settings =
         format!("\n# backup-runner restore base\nrestore_command = '{command}'\nrecovery_target_timeline = 'latest'\n");
-    if let Some(target) = target {
-        let target = target.to_rfc3339_opts(SecondsFormat::Micros, false);
-        settings += &format!("recovery_target_time = '{target}'\nrecovery_target_action = 'promote'\n");
-    }
+    let (name, value) = match target {
+        Target::End => return Ok(settings),
+        Target::Time(time) => ("_time", time.to_rfc3339_opts(SecondsFormat::Micros, false)),
+        Target::Lsn(lsn) => ("_lsn", lsn.to_string()),
+        Target::Backup => ("", "immediate".to_owned()),
+    };
+    settings += &format!("recovery_target{name} = '{value}'\nrecovery_target_action = 'promote'\n");
     Ok(settings)
 }
 
 /// The segment that is being filled has another name in the archive.
 fn restore_command(wal: &Path) -> anyhow::Result<String> {
-    let path = wal.to_str().ok_or_else(|| anyhow!("{} is not text", wal.display()))?;
-    let quoted = format!("'{}'", path.replace('\'', r"'\''")).replace('%', "%%");
+    ensure!(wal.to_str().is_some(), "{} is not text", wal.display());
+    let quoted = quoted(wal).replace('%', "%%");
     Ok(format!(
-        r#"cp {quoted}/%f "%p" 2>/dev/null || cp {quoted}/%f.partial "%p""#
+        r#"cp {quoted}/%f "%p" 2>/dev/null || cp {quoted}/%f{PARTIAL} "%p""#
     ))
+}
+
+/// A path as one word of a shell.
+pub(crate) fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
 /// The name of the WAL segment that holds `lsn`.
 pub(crate) fn segment_of(timeline: u32, lsn: &str, segment_bytes: u64) -> anyhow::Result<String> {
-    let position = lsn.split_once('/').and_then(|(high, low)| {
-        let part = |text| u32::from_str_radix(text, 16).ok().map(u64::from);
-        Some(part(high)? << 32 | part(low)?)
-    });
-    let position = position.with_context(|| format!("`{lsn}` is no position in the WAL"))?;
+    let Lsn(position) = lsn.parse()?;
     ensure!(
         segment_bytes.is_power_of_two() && segment_bytes < 1 << 32,
         "{segment_bytes} is no size of a WAL segment"
@@ -123,8 +143,8 @@ pub(crate) fn outdated(files: &BTreeSet<String>, oldest_needed: &str) -> BTreeSe
 }
 
 /// A segment's name without its timeline; segments of all timelines count alike, as in pg_archivecleanup.
-fn segment_number(file: &str) -> Option<&str> {
-    let name = file.strip_suffix(".partial").unwrap_or(file);
+pub(crate) fn segment_number(file: &str) -> Option<&str> {
+    let name = file.strip_suffix(PARTIAL).unwrap_or(file);
     let is_segment = name.len() == SEGMENT && name.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_segment.then(|| &name[TIMELINE..])
 }
@@ -168,7 +188,7 @@ mod tests {
 
     #[test]
     fn paths_are_quoted_for_the_shell_and_for_the_settings() {
-        let settings = recovery_settings(Path::new("/a b/it's 5%"), None).unwrap();
+        let settings = recovery_settings(Path::new("/a b/it's 5%"), Target::End).unwrap();
         assert!(
             settings.contains(r"restore_command = 'cp ''/a b/it''\''''s 5%%''/%f"),
             "{settings}"
@@ -179,11 +199,15 @@ mod tests {
     #[test]
     fn the_target_is_a_moment_in_utc() {
         let target = "2026-11-23T05:00:00.123456Z".parse().unwrap();
-        let settings = recovery_settings(Path::new("/wal"), Some(target)).unwrap();
+        let settings = recovery_settings(Path::new("/wal"), Target::Time(target)).unwrap();
         assert!(
             settings.contains("recovery_target_time = '2026-11-23T05:00:00.123456+00:00'"),
             "{settings}"
         );
         assert!(settings.contains("recovery_target_action = 'promote'"));
+        let settings = recovery_settings(Path::new("/wal"), Target::Lsn(Lsn(0x1_0000_002A))).unwrap();
+        assert!(settings.contains("recovery_target_lsn = '1/2A'"), "{settings}");
+        let settings = recovery_settings(Path::new("/wal"), Target::Backup).unwrap();
+        assert!(settings.contains("recovery_target = 'immediate'"), "{settings}");
     }
 }

@@ -1,7 +1,6 @@
 //! Keeps the WAL archive: has pg_receivewal stream from a replication slot, so that nothing is missed while it is down.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -15,8 +14,9 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::archive::names;
 use super::base::refuse_without_replication;
-use super::recovery::outdated;
+use super::recovery::{outdated, segment_number};
 use super::{Explained, open, tool};
 use crate::config::Config;
 use crate::destination::{Destination, make_folder};
@@ -158,14 +158,18 @@ pub(crate) async fn prune(destination: &Destination, dry_run: bool) -> anyhow::R
         Content::Base(base) => Some(base),
         Content::Redis(_) | Content::Postgres(_) => None,
     });
-    let mut oldest = std::collections::BTreeMap::new();
+    // The one that begins first in the WAL, which need not be the oldest: a server that was restored to an earlier moment goes on from
+    // there, on another timeline.
+    let mut first = std::collections::BTreeMap::new();
     for base in contents {
-        // Oldest first: the first of a server decides.
-        oldest.entry(&base.system_identifier).or_insert(&base.start_segment);
+        let first = first.entry(&base.system_identifier).or_insert(&base.start_segment);
+        if segment_number(&base.start_segment) < segment_number(first) {
+            *first = &base.start_segment;
+        }
     }
-    for (system, segment) in oldest {
+    for (system, segment) in first {
         let folder = destination.wal_folder(system);
-        for file in outdated(&names_in(&folder)?, segment) {
+        for file in outdated(&names(&folder)?, segment) {
             if !dry_run {
                 fs::remove_file(folder.join(&file)).with_context(|| format!("removing {file}"))?;
             }
@@ -173,14 +177,4 @@ pub(crate) async fn prune(destination: &Destination, dry_run: bool) -> anyhow::R
         }
     }
     Ok(removed)
-}
-
-fn names_in(folder: &Path) -> anyhow::Result<std::collections::BTreeSet<String>> {
-    if !folder.exists() {
-        return Ok(Default::default());
-    }
-    let entries = fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))?;
-    entries
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect()
 }

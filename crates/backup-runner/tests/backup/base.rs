@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -83,35 +83,72 @@ async fn add(connection: &mut AsyncPgConnection, symbol: &str) {
         .unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_comes_back_as_it_was_at_a_moment() {
-    let Some(programs) = pg_bin().filter(|folder| folder.join("initdb").exists()) else {
+/// PostgreSQL's programs, with those of a server.
+fn server_programs() -> Option<PathBuf> {
+    let programs = pg_bin().filter(|folder| folder.join("initdb").exists());
+    if programs.is_none() {
         assert!(
             std::env::var_os("TEST_REQUIRE_SERVERS").is_none(),
             "no PostgreSQL server"
         );
         eprintln!("skipped: no PostgreSQL server; run `scripts/services tools`");
-        return;
-    };
-    let folder = TempDir::new().unwrap();
-    let data = folder.path().join("data");
+    }
+    programs
+}
+
+/// A server with the schema and the symbol BEFORE, and a base backup of it.
+async fn backed_up(programs: &Path, data: &Path) -> (Server, Runner) {
     let initdb = Command::new(programs.join("initdb"))
         .args(["-U", "postgres", "-A", "trust", "--locale=C.UTF-8", "--no-sync", "-D"])
-        .arg(&data)
+        .arg(data)
         .output()
         .unwrap();
     assert!(initdb.status.success(), "{}", String::from_utf8_lossy(&initdb.stderr));
-    let server = Server::start(&programs, &data, "postgres").await;
+    let server = Server::start(programs, data, "postgres").await;
     migrations::run(server.connect().await).await.unwrap();
-    let mut connection = server.connect().await;
-    add(&mut connection, "BEFORE").await;
-
+    add(&mut server.connect().await, "BEFORE").await;
     let runner = Runner::new().database(server.config.url.expose());
     runner.done(&["backup", "base"]);
     let runner = runner
         .setting("backup.wal=true")
         .setting("backup.redis_every=0s")
         .setting("backup.postgres_every=0s");
+    (server, runner)
+}
+
+/// This moment by the server's clock.
+async fn now(connection: &mut AsyncPgConnection) -> String {
+    let moment = ask(
+        connection,
+        "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS value",
+    )
+    .await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    moment
+}
+
+/// Waits until everything that was written is archived.
+async fn archived(connection: &mut AsyncPgConnection) {
+    let end = ask(connection, "SELECT pg_current_wal_lsn()::text AS value").await;
+    let archived = format!(
+        "SELECT (restart_lsn >= '{end}')::text AS value FROM pg_replication_slots WHERE slot_name = 'backup_runner'"
+    );
+    for _ in 0..600 {
+        if ask(connection, &archived).await == "true" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+const SYMBOLS: &str = "SELECT string_agg(symbol, ' ' ORDER BY first_seen) AS value FROM symbols";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_comes_back_as_it_was_at_a_moment() {
+    let Some(programs) = server_programs() else { return };
+    let folder = TempDir::new().unwrap();
+    let (server, runner) = backed_up(&programs, &folder.path().join("data")).await;
+    let mut connection = server.connect().await;
     let running = Running::start(&runner);
     until("the archive", || running.get("/readyz").ends_with("ready\n"));
     // What a killed one leaves behind is taken over by the next.
@@ -120,23 +157,9 @@ async fn a_server_comes_back_as_it_was_at_a_moment() {
     until("the archive", || running.get("/readyz").ends_with("ready\n"));
 
     add(&mut connection, "WANTED").await;
-    let moment = ask(
-        &mut connection,
-        "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS value",
-    )
-    .await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let moment = now(&mut connection).await;
     add(&mut connection, "UNWANTED").await;
-    let end = ask(&mut connection, "SELECT pg_current_wal_lsn()::text AS value").await;
-    let archived = format!(
-        "SELECT (restart_lsn >= '{end}')::text AS value FROM pg_replication_slots WHERE slot_name = 'backup_runner'"
-    );
-    for _ in 0..600 {
-        if ask(&mut connection, &archived).await == "true" {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    archived(&mut connection).await;
     running.stop();
     drop(connection);
     drop(server);
@@ -170,20 +193,188 @@ async fn a_server_comes_back_as_it_was_at_a_moment() {
             .contains("not empty")
     );
     let server = Server::start(&programs, &recovered, "postgres").await;
-    let symbols = "SELECT string_agg(symbol, ' ' ORDER BY symbol) AS value FROM symbols";
-    assert_eq!(ask(&mut server.connect().await, symbols).await, "BEFORE WANTED");
+    assert_eq!(ask(&mut server.connect().await, SYMBOLS).await, "BEFORE WANTED");
     drop(server);
 
     let to_the_end = folder.path().join("to the end");
     runner.done(&["restore", "base", "latest", "--data-dir", to_the_end.to_str().unwrap()]);
     let server = Server::start(&programs, &to_the_end, "postgres").await;
     assert_eq!(
-        ask(&mut server.connect().await, symbols).await,
-        "BEFORE UNWANTED WANTED"
+        ask(&mut server.connect().await, SYMBOLS).await,
+        "BEFORE WANTED UNWANTED"
     );
     drop(server);
 
     flip_a_byte(&runner.only("base").join("base.tar.gz"));
     assert!(runner.failed(&["verify"]).contains("base.tar.gz was changed"));
     fs::remove_dir_all(&recovered).unwrap();
+}
+
+/// The command between backquotes.
+fn advice(said: &str) -> &str {
+    said.split('`').nth(1).expect("a command")
+}
+
+/// What is done to an archive, and what is said of it.
+type Harm = (&'static str, fn(&[PathBuf]), &'static str);
+
+const HARMS: [Harm; 7] = [
+    (
+        "a segment is missing",
+        |wal| fs::remove_file(&wal[2]).unwrap(),
+        "is missing",
+    ),
+    (
+        "the first is missing",
+        |wal| fs::remove_file(&wal[0]).unwrap(),
+        "is missing",
+    ),
+    (
+        "a record has changed",
+        |wal| change(&wal[2], |bytes| bytes[100] ^= 1),
+        "is damaged at",
+    ),
+    (
+        "a segment is cut off",
+        |wal| change(&wal[2], |bytes| bytes.truncate(1 << 20)),
+        "has 1048576 bytes instead of 16777216",
+    ),
+    (
+        "a segment is empty",
+        |wal| change(&wal[2], |bytes| bytes.fill(0)),
+        "holds no more WAL from",
+    ),
+    (
+        "a segment is another one",
+        |wal| _ = fs::copy(&wal[1], &wal[2]).unwrap(),
+        "holds the WAL of",
+    ),
+    (
+        "a segment is of another server",
+        |wal| change(&wal[2], |bytes| bytes[24] ^= 1),
+        "is WAL of another server",
+    ),
+];
+
+fn change(file: &Path, by: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(file).unwrap();
+    by(&mut bytes);
+    fs::write(file, bytes).unwrap();
+}
+
+/// The segments after the base backup, oldest first.
+fn segments(runner: &Runner) -> Vec<PathBuf> {
+    let folder = fs::read_dir(runner.folder().join("wal"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    let first = runner.manifests()[0]["content"]["start_segment"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    files.retain(|file| *file.file_name().unwrap() > *first);
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovery_that_would_end_early_is_refused_and_one_up_to_there_is_not() {
+    let Some(programs) = server_programs() else { return };
+    let folder = TempDir::new().unwrap();
+    let (server, runner) = backed_up(&programs, &folder.path().join("data")).await;
+    let running = Running::start(&runner);
+    until("the archive", || running.get("/readyz").ends_with("ready\n"));
+    let mut connection = server.connect().await;
+    let mut moments = Vec::new();
+    for symbol in ["FIRST", "SECOND", "THIRD", "FOURTH", "FIFTH"] {
+        add(&mut connection, symbol).await;
+        moments.push(now(&mut connection).await);
+        connection.batch_execute("SELECT pg_switch_wal()").await.unwrap();
+    }
+    add(&mut connection, "LAST").await;
+    archived(&mut connection).await;
+    running.stop();
+    drop((connection, server));
+
+    assert!(runner.done(&["verify", "--all"]).contains("whole"));
+    let listed = runner.done(&["list"]);
+    assert!(listed.contains("archived up to"), "{listed}");
+    let wal = segments(&runner);
+    assert!(wal.len() >= 6, "{wal:?}");
+    let whole: Vec<Vec<u8>> = wal.iter().map(|file| fs::read(file).unwrap()).collect();
+
+    for (at, (what, harm, said)) in HARMS.into_iter().enumerate() {
+        harm(&wal);
+        let name = |file: &PathBuf| file.file_name().unwrap().to_str().unwrap().to_owned();
+        let verified = runner.failed(&["verify", "--all"]);
+        assert!(verified.contains(said), "{what}: {verified}");
+        let data = folder.path().join(format!("recovered {at}"));
+        let restore = |target: &[&str]| {
+            let restore = ["restore", "base", "latest", "--data-dir", data.to_str().unwrap()];
+            [&restore[..], target]
+                .concat()
+                .into_iter()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let run = |args: &[String]| runner.failed(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        let refused = run(&restore(&[]));
+        let damaged = if what.contains("first") { &wal[0] } else { &wal[2] };
+        assert!(
+            refused.contains(said) && refused.contains(&name(damaged)),
+            "{what}: {refused}"
+        );
+        assert!(!data.exists(), "{what}");
+        let too_late = run(&restore(&["--target-time", &moments[4]]));
+        assert!(too_late.contains(said), "{what}: {too_late}");
+
+        // As printed, by a shell that finds the program.
+        let program = Path::new(env!("CARGO_BIN_EXE_backup-runner")).parent().unwrap();
+        let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+        let restored = Command::new("sh")
+            .args(["-c", advice(&refused)])
+            .env("PATH", path)
+            .env("STORAGE_BACKUP__PG_BIN", &programs)
+            .output()
+            .unwrap();
+        assert!(
+            restored.status.success(),
+            "{what}: {}",
+            String::from_utf8_lossy(&restored.stderr)
+        );
+        // Recoveries take their time: one without anything in the archive, one within it.
+        if at < 3 {
+            let server = Server::start(&programs, &data, "postgres").await;
+            let symbols = ask(&mut server.connect().await, SYMBOLS).await;
+            let expected = if at == 1 { "BEFORE" } else { "BEFORE FIRST SECOND" };
+            assert_eq!(symbols, expected, "{what}");
+        }
+        for (file, bytes) in wal.iter().zip(&whole) {
+            fs::write(file, bytes).unwrap();
+        }
+    }
+
+    // What is wrong after the target does not matter.
+    fs::remove_file(&wal[2]).unwrap();
+    let data = folder.path().join("before the gap");
+    let data_dir = data.to_str().unwrap();
+    runner.done(&[
+        "restore",
+        "base",
+        "latest",
+        "--data-dir",
+        data_dir,
+        "--target-time",
+        &moments[0],
+    ]);
+    let server = Server::start(&programs, &data, "postgres").await;
+    assert_eq!(ask(&mut server.connect().await, SYMBOLS).await, "BEFORE FIRST");
+    let listed = runner.done(&["list"]);
+    assert!(listed.contains("is missing"), "{listed}");
 }

@@ -326,3 +326,20 @@ async fn in_one_transaction<R: Send + 'static>(
         .await
         .unwrap_or_else(|panicked| Err(failed("the migration's thread", panicked.into())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_migration_has_a_version_of_its_own() {
+        let count = |source: &EmbeddedMigrations| MigrationSource::<Pg>::migrations(source).unwrap().len();
+        for (edition, own) in [(Edition::Community, COMMUNITY), (Edition::Apache, APACHE)] {
+            assert_eq!(
+                of_edition(edition).unwrap().len(),
+                count(&COMMON) + count(&own),
+                "{edition}"
+            );
+        }
+    }
+}

@@ -101,6 +101,11 @@ async fn synchronous_commit(connection: &mut AsyncPgConnection) -> String {
 #[tokio::test]
 async fn every_session_waits_for_the_disk_whatever_the_default_is() {
     for database in TestDatabase::start_each().await {
+        assert_eq!(synchronous_commit(&mut database.connect().await).await, "on");
+        // The embedded server has one session, to which no default applies any more.
+        if database.edition() == Edition::Community {
+            continue;
+        }
         let mut admin = database.connect().await;
         for (default, in_sessions) in [
             ("off", "on"),
@@ -109,18 +114,26 @@ async fn every_session_waits_for_the_disk_whatever_the_default_is() {
             ("remote_write", "remote_write"),
             ("remote_apply", "remote_apply"),
         ] {
-            // The embedded server has one session, which reads no defaults again.
-            let set = match database.edition() {
-                Edition::Apache => format!(
-                    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = {default}', current_database()); END $$"
-                ),
-                Edition::Community => format!("SET synchronous_commit = {default}"),
-            };
+            let set = format!(
+                "DO $$ BEGIN
+                     EXECUTE format('ALTER DATABASE %I SET synchronous_commit = {default}', current_database());
+                 END $$"
+            );
             admin.batch_execute(&set).await.unwrap();
             let pool = database.pool();
             assert_eq!(synchronous_commit(&mut database.connect().await).await, in_sessions);
-            assert_eq!(synchronous_commit(&mut *pool.get().await.unwrap()).await, in_sessions);
+            assert_eq!(synchronous_commit(&mut pool.get().await.unwrap()).await, in_sessions);
         }
+        let separator = if database.url().contains('?') { '&' } else { '?' };
+        let url = format!("{}{separator}options=-c%20synchronous_commit%3Doff", database.url());
+        let config = PostgresConfig {
+            url: PostgresConfig::at(&url).unwrap().url,
+            ..database.config()
+        };
+        assert_eq!(
+            synchronous_commit(&mut connect(&config, "test").await.unwrap()).await,
+            "on"
+        );
     }
 }
 
