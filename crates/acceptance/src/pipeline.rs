@@ -10,6 +10,7 @@ use cucumber::World;
 use serde_json::Value;
 use storage_core::postgres::edition::Edition;
 use storage_core::redis::functions;
+use storage_core::redis::hot;
 use storage_core::redis::partitions;
 use storage_core::redis::position::positions;
 use storage_core::redis::stream::{Stream, create_group};
@@ -374,6 +375,10 @@ pub async fn prepare_redis(redis: &RedisServer) {
     let mut conn = redis.connect();
     partitions::store_once(&mut conn, PARTITIONS).await.expect("partitions");
     functions::load(&mut conn).await.expect("functions");
+    for partition in 0..PARTITIONS {
+        let note = hot::nothing_lost(partition);
+        note.exec_async(&mut conn).await.expect("a new Redis");
+    }
     for stream in Stream::all(PARTITIONS) {
         for group in stream.groups() {
             create_group(&mut conn, stream, group).await.expect("a group");

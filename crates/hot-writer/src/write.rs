@@ -49,6 +49,7 @@ pub(crate) struct Writes {
     pub(crate) first_read: Option<Instant>,
     letters: Vec<Cmd>,
     repairs: BTreeMap<(Symbol, i64), Revision>,
+    bases: Vec<repairs::Base>,
     /// The newest ticks of their symbols.
     pub(crate) latest: Vec<AcceptedTick>,
     candles: Vec<(Symbol, Change)>,
@@ -70,6 +71,7 @@ impl Writes {
             first_read: None,
             letters: Vec::new(),
             repairs: BTreeMap::new(),
+            bases: Vec::new(),
             latest: Vec::new(),
             candles: Vec::new(),
             expired: Vec::new(),
@@ -107,6 +109,17 @@ impl Writes {
 
     /// What has changed in a symbol's candles.
     pub(crate) fn changes(&mut self, symbol: &Symbol, changes: Changes) {
+        for (start_us, revision) in changes.repairs {
+            self.repair(symbol, start_us, revision);
+        }
+        for (timeframe, start_us, revision) in changes.bases {
+            self.bases.push(repairs::Base {
+                symbol: symbol.clone(),
+                timeframe,
+                start_us,
+                revision,
+            });
+        }
         for (timeframe, start_us) in changes.expired {
             self.expired.push(keys::candle_recent(timeframe, symbol, start_us));
         }
@@ -196,6 +209,8 @@ impl Writer {
                 }),
             )
         });
+        let bases = writes.bases.iter();
+        let bases = bases.map(|base| functions::announce(Stream::Repairs, &repairs::base_fields(base)));
         let sent = sent.map(|(symbol, change)| {
             functions::announce(
                 Stream::Candles(self.partition),
@@ -203,7 +218,7 @@ impl Writer {
             )
         });
         let opened = (!writes.opened.is_empty()).then(|| self.term.opened(&writes.opened));
-        let announcements = writes.letters.iter().cloned().chain(repairs).chain(sent);
+        let announcements = writes.letters.iter().cloned().chain(repairs).chain(bases).chain(sent);
         let announcements = announcements.chain(displaced.map(put)).chain(opened);
         let announced = execute_all(conn, None, Box::new(announcements)).await?;
 
