@@ -27,7 +27,7 @@ use crate::oracle::{Bar, Bars, Trade};
 use crate::process::{Outcome, Worker, program, run};
 use crate::producer::{self, Fields};
 use crate::publisher::Publisher;
-use crate::redis_server::RedisServer;
+use crate::redis_server::{RedisServer, Written};
 use crate::replicated::Replicated;
 use crate::requirements::tool;
 
@@ -90,6 +90,8 @@ pub struct Pipeline {
     pub prometheus: Option<(ServerProcess, u16)>,
     /// The replica of its Redis.
     pub replicated: Option<Replicated>,
+    /// What its Redis held at some time.
+    pub backup: Option<Written>,
     /// The trades that were sent and must be counted, in order.
     pub trades: Vec<Trade>,
     /// What was published since the scenario subscribed.
@@ -120,6 +122,7 @@ impl Pipeline {
             publisher: None,
             prometheus: None,
             replicated: None,
+            backup: None,
             trades: Vec::new(),
             messages: Messages::default(),
             notes: HashMap::new(),

@@ -453,7 +453,7 @@ mod tests {
                     }
                 }
                 self.write(state.take_changes(&rules(), None));
-                if (at + 1) % self.answered_after == 0 {
+                if (at + 1).is_multiple_of(self.answered_after) {
                     self.answer(state);
                 }
             }
