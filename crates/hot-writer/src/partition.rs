@@ -146,6 +146,7 @@ impl Partition {
         for tick in before.lost {
             partition.fold_again(&tick);
         }
+        partition.count_awaited();
         Ok(partition)
     }
 
