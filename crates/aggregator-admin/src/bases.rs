@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
 use diesel_async::AsyncConnection;
+use redis::pipe;
 use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
-use storage_core::domain::time::rfc3339;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::queries::{bases, symbols};
 use storage_core::redis::codec::repairs::Base;
@@ -18,6 +18,9 @@ use storage_core::redis::hot;
 use crate::metrics::BASES;
 use crate::run::Worker;
 use crate::stores::Explained;
+
+/// How many are computed in one transaction.
+const AT_ONCE: usize = 200;
 
 /// Candles of which hot-writer waits for the beginning, each once: what was asked for last counts.
 #[derive(Default)]
@@ -42,7 +45,8 @@ impl Bases {
         self.0.is_empty()
     }
 
-    /// Hands over those for which everything was finished, as `finished` says of a symbol and revision. Returns the entries that asked.
+    /// Hands over some of those for which everything was finished, as `finished` says of a symbol and revision. Returns the entries that
+    /// asked for them.
     pub(crate) async fn hand_over(
         &mut self,
         worker: &Worker,
@@ -50,39 +54,51 @@ impl Bases {
         finished: impl Fn(&Symbol, Revision) -> bool,
     ) -> anyhow::Result<Vec<StreamId>> {
         let ready = |(symbol, ..): &(Symbol, _, _), asked: &mut Asked| finished(symbol, asked.revision);
-        let ready: Vec<_> = self.0.extract_if(.., ready).collect();
+        let ready: Vec<_> = self.0.extract_if(.., ready).take(AT_ONCE).collect();
+        if ready.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut ids = Vec::new();
+        let mut wanted = Vec::new();
         for ((symbol, timeframe, start_us), asked) in ready {
-            let base = Base {
+            ids.extend(asked.ids);
+            wanted.push(Base {
                 symbol,
                 timeframe,
                 start_us,
                 revision: asked.revision,
-            };
-            compute(worker, redis, &base).await?;
-            ids.extend(asked.ids);
+            });
         }
+        compute(worker, redis, &wanted).await?;
         Ok(ids)
     }
 }
 
-async fn compute(worker: &Worker, redis: &mut Connection, base: &Base) -> anyhow::Result<()> {
+async fn compute(worker: &Worker, redis: &mut Connection, wanted: &[Base]) -> anyhow::Result<()> {
     let mut connection = worker.pool.get().await?;
-    let candle = connection
+    let answers = connection
         .transaction(async |connection| {
             symbols::keep_decimals(connection).await?;
-            let known = symbols::decimals(connection, &[&base.symbol]).await?;
-            let decimals = known.get(&base.symbol).copied().unwrap_or(DEFAULT_VOLUME_DECIMALS);
-            bases::compute(connection, base, decimals).await
+            let names: Vec<&Symbol> = wanted.iter().map(|base| &base.symbol).collect();
+            let known = symbols::decimals(connection, &names).await?;
+            let mut answers = pipe();
+            for base in wanted {
+                let decimals = known.get(&base.symbol).copied().unwrap_or(DEFAULT_VOLUME_DECIMALS);
+                let candle = bases::compute(connection, base, decimals).await?;
+                answers.add_command(hot::put_base(base, candle.as_ref())).ignore();
+            }
+            Ok(answers)
         })
         .await
-        .explained("computing the beginning of a candle from the history")?;
-    hot::put_base(base, candle.as_ref())
+        .explained("computing the beginnings of candles from the history")?;
+    answers
         .exec_async(redis)
         .await
-        .context("handing the beginning of a candle to hot-writer")?;
-    BASES.increment(1);
-    let (symbol, timeframe, time) = (&base.symbol, base.timeframe, rfc3339(base.start_us));
-    tracing::debug!(%symbol, %timeframe, %time, "computed the beginning of a candle for hot-writer");
+        .context("handing the beginnings of candles to hot-writer")?;
+    BASES.increment(wanted.len().try_into()?);
+    tracing::info!(
+        candles = wanted.len(),
+        "computed the beginnings of candles for hot-writer"
+    );
     Ok(())
 }

@@ -141,8 +141,16 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
         if !waiting.0.is_empty() || !bases.is_empty() {
             let finished = Finished::now(&mut redis, worker.config.stream.partitions).await?;
             let covers = |symbol: &Symbol, revision| finished.covers(symbol, revision);
-            let handed_over = bases.hand_over(&worker, &mut redis, covers).await?;
-            reader.acknowledge(&handed_over).await.context("acknowledging repairs")?;
+            loop {
+                let handed_over = bases.hand_over(&worker, &mut redis, covers).await?;
+                if handed_over.is_empty() {
+                    break;
+                }
+                reader
+                    .acknowledge(&handed_over)
+                    .await
+                    .context("acknowledging repairs")?;
+            }
             for ((symbol, start_us), asked) in waiting.take_ready(|symbol, revision| finished.covers(symbol, revision))
             {
                 repair(&worker, &mut redis, &symbol, start_us, &asked).await?;

@@ -343,10 +343,42 @@ mod tests {
         stores.run(&mut next, 2..4, 1);
         assert!(stores.hot.is_empty());
         assert_eq!(stores.asked.len(), Timeframe::ALL.len());
-        assert!(!next.take_changes(&rules(), Some(DAY_US + 2 * 86_400 * 1_000_000)).all_closed);
+        assert!(
+            !next
+                .take_changes(&rules(), Some(DAY_US + 2 * 86_400 * 1_000_000))
+                .all_closed
+        );
         stores.answer(&mut next);
         assert!(next.take_changes(&rules(), None).all_closed);
-        assert_eq!(next.frames[Timeframe::D1 as usize].slots().next().unwrap().candle.trades, 4);
+        assert_eq!(
+            next.frames[Timeframe::D1 as usize]
+                .slots()
+                .next()
+                .unwrap()
+                .candle
+                .trades,
+            4
+        );
+    }
+
+    #[test]
+    fn a_displaced_candle_is_in_doubt_only_when_it_may_have_expired() {
+        let asked = |kept_since_ms| {
+            let mut state = state();
+            fold(&mut state, 1, DAY_US + 5 * MINUTE_US, 10);
+            state.restored(kept_since_ms);
+            fold(&mut state, 2, DAY_US + 2 * MINUTE_US, 10);
+            fold(&mut state, 3, DAY_US + 6 * MINUTE_US, 10);
+            state.take_changes(&rules(), None).bases
+        };
+        // The current one was accepted in the first second; the other one ended two minutes of market time before it began.
+        assert_eq!(asked(1_000 - 120_001), []);
+        let until = Revision::try_from(StreamId { ms: 1_000, seq: 1 }).unwrap();
+        let minute_us = DAY_US + 2 * MINUTE_US;
+        assert_eq!(
+            asked(1_000 - 120_000),
+            [(Timeframe::M1, minute_us, until), (Timeframe::M5, DAY_US, until)][..1]
+        );
     }
 
     #[test]
@@ -355,7 +387,12 @@ mod tests {
         state.has_lost(DAY_US + 365 * 86_400 * 1_000_000);
         let mut asked = 0;
         for minute in 0..300 {
-            fold(&mut state, u64::try_from(minute).unwrap() + 1, DAY_US + minute * MINUTE_US, 10);
+            fold(
+                &mut state,
+                u64::try_from(minute).unwrap() + 1,
+                DAY_US + minute * MINUTE_US,
+                10,
+            );
             asked += state.take_changes(&rules(), None).bases.len();
         }
         assert_eq!(asked, 11 + 3 + 4);
@@ -410,7 +447,8 @@ mod tests {
                 .filter(|(timeframe, start_us)| self.is_newest(*timeframe, *start_us))
                 .map(|(timeframe, _)| *timeframe)
                 .collect();
-            self.hot.retain(|key, _| !lost.contains(key) && !currents.contains(&key.0));
+            self.hot
+                .retain(|key, _| !lost.contains(key) && !currents.contains(&key.0));
         }
 
         /// What a new owner that begins after so many ticks makes of the hot candles.
@@ -422,8 +460,9 @@ mod tests {
                     false => next.restore(*timeframe, written.clone()),
                 }
             }
-            if !next.has_candles() {
-                next.has_lost(DAY_US + 20 * MINUTE_US);
+            match next.has_candles() {
+                true => next.restored(i64::MAX / 4_000),
+                false => next.has_lost(DAY_US + 20 * MINUTE_US),
             }
             let before = &self.ticks[..position];
             if let Some(last) = before.last() {

@@ -67,9 +67,9 @@ pub(crate) struct SymbolState {
     /// The last entry whose effects an earlier owner has all told of: what goes to other streams is written before the current
     /// candles are.
     told_until: Revision,
-    /// Buckets that begin up to this event time may have had a candle that Redis has lost, unless it is here: then what is folded
-    /// into them is doubtful.
-    doubt_until_us: i64,
+    /// By timeframe, buckets that begin up to this event time may have had a candle that Redis has lost, unless it is here: then what
+    /// is folded into them is doubtful.
+    doubt_until_us: [i64; Timeframe::ALL.len()],
     /// The same where only an upper limit is known: Redis held nothing of the symbol. The first tick tells more.
     lost_until_us: Option<i64>,
     /// This owner folds every entry after this one.
@@ -88,7 +88,7 @@ impl SymbolState {
             watermark_us: i64::MIN,
             last_entry_ms: 0,
             told_until: Revision::default(),
-            doubt_until_us: i64::MIN,
+            doubt_until_us: [i64::MIN; Timeframe::ALL.len()],
             lost_until_us: None,
             position: None,
             latest: None,
@@ -111,7 +111,6 @@ impl SymbolState {
     pub(crate) fn restore(&mut self, timeframe: Timeframe, state: CandleState) {
         let CandleState { candle, is_final } = state;
         self.watermark_us = self.watermark_us.max(candle.last_us);
-        self.doubt_until_us = self.watermark_us;
         self.last_entry_ms = self.last_entry_ms.max(candle.revision.stream_id().ms);
         let frame = &mut self.frames[timeframe as usize];
         let known = frame
@@ -119,6 +118,21 @@ impl SymbolState {
             .map(|slot| (slot.candle.revision, slot.is_final));
         if known.is_none_or(|known| known < (candle.revision, is_final)) {
             frame.insert(Slot::held(candle, is_final));
+        }
+    }
+
+    /// Notes what Redis may have lost beside the candles that it held: those of a timeframe without a current candle, and displaced ones
+    /// that were last written before `kept_since_ms`. How much earlier than the current one they were written, their event times tell,
+    /// as market time does not run slower than the clock.
+    pub(crate) fn restored(&mut self, kept_since_ms: i64) {
+        for (timeframe, doubt_until_us) in Timeframe::ALL.into_iter().zip(&mut self.doubt_until_us) {
+            *doubt_until_us = match self.frames[timeframe as usize].slots().last() {
+                None => self.watermark_us,
+                Some(Slot { candle, .. }) => {
+                    let lead_us = kept_since_ms.saturating_mul(1_000) - candle.since.stream_id().accepted_us();
+                    candle.start_us - timeframe.micros() + lead_us.min(0)
+                }
+            };
         }
     }
 
@@ -140,13 +154,7 @@ impl SymbolState {
 
     /// Joins a candle that was in doubt with `base`, the candle of the bucket's ticks up to `until`. Returns `false` if it was not
     /// waiting for just that.
-    pub(crate) fn join(
-        &mut self,
-        timeframe: Timeframe,
-        start_us: i64,
-        until: Revision,
-        base: Option<Candle>,
-    ) -> bool {
+    pub(crate) fn join(&mut self, timeframe: Timeframe, start_us: i64, until: Revision, base: Option<Candle>) -> bool {
         let awaited = Doubt {
             until,
             base: Base::Requested,
@@ -195,7 +203,8 @@ impl SymbolState {
             // Trades of the past that are replayed tell how far the symbol had come, give or take what may be late.
             let known_until_us = rules.amendable_until_us(tick.ts_us);
             let is_replayed = lost_until_us - known_until_us > Timeframe::D1.micros();
-            self.doubt_until_us = if is_replayed { known_until_us } else { lost_until_us };
+            self.doubt_until_us
+                .fill(if is_replayed { known_until_us } else { lost_until_us });
         }
         let mut folded = Folded::Counted;
         for timeframe in Timeframe::ALL {
@@ -238,7 +247,7 @@ impl SymbolState {
             // Read again after a change of owner, it may be in a candle that has expired meanwhile.
             return accepted.revision <= self.told_until;
         }
-        let doubt = (candle.start_us <= self.doubt_until_us).then(|| Doubt {
+        let doubt = (candle.start_us <= self.doubt_until_us[timeframe as usize]).then(|| Doubt {
             // An earlier owner has folded nothing after the position, which may lie before ticks of the bucket that the history holds:
             // those are in the stream again, when Redis was restored from a backup.
             until: self.position.unwrap_or(candle.revision).min(candle.revision.before()),

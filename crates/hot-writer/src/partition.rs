@@ -107,10 +107,9 @@ impl Partition {
             .context("reading volume decimals")?;
         let rules = Rules::new(settings.close_grace, settings.amend_window, settings.dedup_window);
         let indexed = open.iter().cloned().collect();
-        let complete_since_ms = hot::complete_since(&mut conn, partition)
+        let losses = Losses::of(&mut conn, partition, position, config)
             .await
             .context("reading since when Redis holds every candle")?;
-        let losses = Losses::new(complete_since_ms, position, config.stream.max_future);
         let mut symbols: HashMap<Symbol, SymbolState> = HashMap::default();
         for mut state in restore::open_states(&mut conn, open, &rules)
             .await
@@ -290,10 +289,7 @@ impl Partition {
         if self.awaited.is_empty() || Instant::now() < self.bases_due {
             return Ok(());
         }
-        let asked: Vec<_> = self
-            .awaited
-            .drain(..self.awaited.len().min(BASES_AT_ONCE))
-            .collect();
+        let asked: Vec<_> = self.awaited.drain(..self.awaited.len().min(BASES_AT_ONCE)).collect();
         let keys: Vec<_> = asked
             .iter()
             .map(|(symbol, timeframe, start_us)| keys::candle_restored(*timeframe, symbol, *start_us))

@@ -2,7 +2,7 @@
 
 use std::borrow::BorrowMut;
 use std::collections::{HashSet, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
 use redis::RedisResult;
@@ -15,10 +15,13 @@ use storage_core::redis::connection::Connection;
 use storage_core::redis::hot;
 use storage_core::redis::keys::{self, Key};
 use storage_core::redis::stream::{Pages, Stream};
+use storage_core::redis::trim::now_ms;
 
+use crate::config::Config;
 use crate::decode::{Countable, Decoder};
 use crate::dedup::{Dedup, TradeId};
 use crate::fold::{Rules, SymbolState};
+use crate::write::RECENT_MARGIN;
 
 /// What Redis holds of `symbols`, which had no open candles when the partition was taken up: their current candles and, of those that
 /// have any, the displaced ones that may still be amended.
@@ -58,7 +61,13 @@ pub(crate) async fn open_states(
     rules: &Rules,
 ) -> RedisResult<Vec<SymbolState>> {
     let mut states: Vec<SymbolState> = symbols.into_iter().map(SymbolState::new).collect();
-    restore(conn, &mut states, current(&Timeframe::ALL), SymbolState::restore_current).await?;
+    restore(
+        conn,
+        &mut states,
+        current(&Timeframe::ALL),
+        SymbolState::restore_current,
+    )
+    .await?;
     let recent = |state: &SymbolState| recent_keys(state, rules);
     restore(conn, &mut states, recent, SymbolState::restore).await?;
     Ok(states)
@@ -123,40 +132,59 @@ pub(crate) struct Losses {
     complete_since_ms: u64,
     /// The group's position when the partition was taken up; none where nothing was folded into what Redis holds.
     position: Option<Revision>,
-    max_future_us: i64,
+    /// The clock of Redis at that time, and how long ago it is.
+    now_ms: u64,
+    taken_up: Instant,
+    max_future: Duration,
+    /// For how long a displaced candle lives.
+    recent_ttl: Duration,
 }
 
 impl Losses {
-    pub(crate) fn new(complete_since_ms: u64, position: StreamId, max_future: Duration) -> Self {
+    pub(crate) async fn of(
+        conn: &mut Connection,
+        partition: u16,
+        position: StreamId,
+        config: &Config,
+    ) -> RedisResult<Self> {
         let position = Some(position).filter(|position| *position > StreamId::START);
-        Self {
-            complete_since_ms,
+        Ok(Self {
+            complete_since_ms: hot::complete_since(conn, partition).await?,
             position: position.and_then(|position| position.try_into().ok()),
-            max_future_us: i64::try_from(max_future.as_micros()).unwrap_or(i64::MAX),
-        }
+            now_ms: now_ms(conn).await?,
+            taken_up: Instant::now(),
+            max_future: config.stream.max_future,
+            recent_ttl: config.hot.close_grace + config.hot.amend_window + RECENT_MARGIN,
+        })
     }
 
     /// Notes what a symbol may have lost that the index names: whatever Redis does not hold.
     pub(crate) fn of_open(&self, state: &mut SymbolState) {
         let position_ms = self.position.map_or(0, |position| position.stream_id().ms);
-        if !state.has_candles() {
-            state.has_lost(self.counted_until_us(self.complete_since_ms.max(position_ms)));
-        }
+        self.note(state, self.complete_since_ms.max(position_ms));
         if let Some(position) = self.position {
             state.begins_after(position);
         }
     }
 
-    /// Notes what a symbol may have lost that the index did not name: nothing but what was lost with the index.
+    /// Notes what a symbol may have lost that the index did not name: nothing but what has expired, or was lost with the index.
     pub(crate) fn of_unknown(&self, state: &mut SymbolState) {
-        if !state.has_candles() {
-            state.has_lost(self.counted_until_us(self.complete_since_ms));
-        }
+        self.note(state, self.complete_since_ms);
     }
 
-    /// The greatest event time of the ticks that Redis had accepted by `ms`.
-    fn counted_until_us(&self, ms: u64) -> i64 {
-        StreamId::at_ms(ms).accepted_us().saturating_add(self.max_future_us)
+    /// Notes what a symbol may have lost of the ticks that Redis had accepted by `accepted_ms`.
+    fn note(&self, state: &mut SymbolState, accepted_ms: u64) {
+        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4);
+        let max_future_ms = millis(self.max_future);
+        let as_i64 = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX / 4);
+        if state.has_candles() {
+            let now_ms = as_i64(self.now_ms).saturating_add(millis(self.taken_up.elapsed()));
+            let expired_ms = now_ms - millis(self.recent_ttl) + max_future_ms;
+            state.restored(expired_ms.max(as_i64(self.complete_since_ms)));
+        } else {
+            // The greatest event time of those ticks.
+            state.has_lost(as_i64(accepted_ms).saturating_add(max_future_ms).saturating_mul(1_000));
+        }
     }
 }
 

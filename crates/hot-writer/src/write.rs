@@ -33,8 +33,8 @@ use crate::pace::{BatchPace, COMMANDS_AT_ONCE};
 
 /// A candle's shortest TTL, in ms.
 const MIN_CANDLE_TTL_MS: i64 = 60 * 60 * 1_000;
-/// How much longer than it may be amended a displaced candle stays, in ms.
-const RECENT_MARGIN_MS: i64 = 5 * 60 * 1_000;
+/// How much longer than it may be amended a displaced candle stays.
+pub(crate) const RECENT_MARGIN: Duration = Duration::from_secs(5 * 60);
 /// So many entries, or dead letters, are not left waiting for those before them to be written.
 const MANY_ENTRIES: usize = 1_000_000;
 const MANY_LETTERS: usize = 5_000;
@@ -147,6 +147,7 @@ pub(crate) struct Writer {
     term: Term,
     tick_ttl_ms: i64,
     amend_ttl_ms: i64,
+    recent_ttl_ms: i64,
     /// One of its own: others do not wait for a batch. See [`Connection::open_once`].
     conn: Arc<Mutex<Connection>>,
 }
@@ -160,6 +161,7 @@ impl Writer {
             term,
             tick_ttl_ms: millis(hot.tick_ttl),
             amend_ttl_ms: millis(hot.close_grace + hot.amend_window),
+            recent_ttl_ms: millis(hot.close_grace + hot.amend_window + RECENT_MARGIN),
             conn: Arc::new(Mutex::new(conn)),
         }
     }
@@ -260,7 +262,7 @@ impl Writer {
             (keys::candle_current(*timeframe, symbol), ttl_ms.max(MIN_CANDLE_TTL_MS))
         } else {
             let key = keys::candle_recent(*timeframe, symbol, candle.start_us);
-            (key, self.amend_ttl_ms + RECENT_MARGIN_MS)
+            (key, self.recent_ttl_ms)
         };
         let channel = keys::candle_channel(*timeframe, symbol);
         let message = candles::message(symbol, candle, *is_final);

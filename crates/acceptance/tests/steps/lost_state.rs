@@ -24,7 +24,11 @@ async fn trades_arrive(world: &mut Pipeline, count: i64, symbol: String, from: S
 
 #[when(regex = r"^every (candle|closed candle) in Redis has expired$")]
 async fn candles_expired(world: &mut Pipeline, which: String) {
-    let pattern = if which == "candle" { "candle:*" } else { "candle:recent:*" };
+    let pattern = if which == "candle" {
+        "candle:*"
+    } else {
+        "candle:recent:*"
+    };
     let keys: Vec<String> = world.redis.ask(&["KEYS", pattern]).await.unwrap();
     assert!(!keys.is_empty());
     for key in keys {

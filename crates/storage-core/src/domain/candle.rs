@@ -74,10 +74,18 @@ impl Candle {
     pub fn join(self, later: &Self) -> Option<Self> {
         Some(Self {
             start_us: self.start_us,
-            open: if later.first_us < self.first_us { later.open } else { self.open },
+            open: if later.first_us < self.first_us {
+                later.open
+            } else {
+                self.open
+            },
             high: self.high.max(later.high),
             low: self.low.min(later.low),
-            close: if later.last_us >= self.last_us { later.close } else { self.close },
+            close: if later.last_us >= self.last_us {
+                later.close
+            } else {
+                self.close
+            },
             volume: self.volume.checked_add(later.volume)?,
             trades: self.trades.checked_add(later.trades)?,
             first_us: self.first_us.min(later.first_us),
@@ -102,7 +110,15 @@ mod tests {
         for (seq, (ts_us, price)) in (first_seq..).zip(ticks) {
             let qty = Decimal::from_lots(i128::from(*price), 2);
             match &mut folded {
-                None => folded = Some(Candle::of_tick(Timeframe::M1, *ts_us, f64::from(*price), qty, revision(seq))),
+                None => {
+                    folded = Some(Candle::of_tick(
+                        Timeframe::M1,
+                        *ts_us,
+                        f64::from(*price),
+                        qty,
+                        revision(seq),
+                    ))
+                }
                 Some(candle) => {
                     let volume = candle.volume.checked_add(qty).unwrap();
                     candle.fold(*ts_us, f64::from(*price), volume, revision(seq));

@@ -33,10 +33,7 @@ pub fn candle_recent(timeframe: Timeframe, symbol: &Symbol, start_us: i64) -> Ke
 
 /// `candle:restored:<TF>:<SYMBOL>:<START>`: what hot-writer asked for of a candle, computed from the history.
 pub fn candle_restored(timeframe: Timeframe, symbol: &Symbol, start_us: i64) -> Key {
-    Key(format!(
-        "candle:restored:{timeframe}:{symbol}:{}",
-        start_us / 1_000_000
-    ))
+    Key(format!("candle:restored:{timeframe}:{symbol}:{}", start_us / 1_000_000))
 }
 
 /// `signal:active:<SYMBOL>`: the newest signal that has not expired.

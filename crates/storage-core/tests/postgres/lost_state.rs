@@ -52,11 +52,17 @@ async fn a_base_is_the_candle_of_the_ticks_up_to_its_revision() {
         ticks::insert(conn, &rows).await.unwrap();
         assert_eq!(bases::compute(conn, &base(Timeframe::D1, 6), 8).await.unwrap(), None);
         let found = bases::compute(conn, &base(Timeframe::D1, 9), 8).await.unwrap().unwrap();
-        assert_eq!((found.open, found.high, found.low, found.close), (30.0, 40.0, 20.0, 40.0));
+        assert_eq!(
+            (found.open, found.high, found.low, found.close),
+            (30.0, 40.0, 20.0, 40.0)
+        );
         assert_eq!((found.trades, found.volume.to_string()), (3, "1.5".to_owned()));
         assert_eq!((found.first_us, found.last_us), (OLD_US + 5, OLD_US + MINUTE_US));
         assert_eq!((found.since, found.revision), (revision(7), revision(9)));
-        let found = bases::compute(conn, &base(Timeframe::M1, 10), 8).await.unwrap().unwrap();
+        let found = bases::compute(conn, &base(Timeframe::M1, 10), 8)
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!((found.open, found.close, found.trades), (10.0, 20.0, 3));
     }
 }
@@ -65,12 +71,19 @@ async fn a_base_is_the_candle_of_the_ticks_up_to_its_revision() {
 async fn a_minute_of_which_ticks_were_dropped_counts_by_its_candle() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;
-        let rows = [candle("A", 0, 50.0, 5), candle("A", 1, 60.0, 8), candle("A", 2, 90.0, 20)];
+        let rows = [
+            candle("A", 0, 50.0, 5),
+            candle("A", 1, 60.0, 8),
+            candle("A", 2, 90.0, 20),
+        ];
         candles::insert_1m(conn, &rows).await.unwrap();
         let kept = [tick(MINUTE_US, 61.0, 8, None), tick(3 * MINUTE_US, 70.0, 9, None)];
         ticks::insert(conn, &kept).await.unwrap();
         let found = bases::compute(conn, &base(Timeframe::M5, 9), 8).await.unwrap().unwrap();
-        assert_eq!((found.open, found.high, found.low, found.close), (50.0, 70.0, 49.0, 70.0));
+        assert_eq!(
+            (found.open, found.high, found.low, found.close),
+            (50.0, 70.0, 49.0, 70.0)
+        );
         assert_eq!((found.trades, found.volume.to_string()), (7, "3.5".to_owned()));
     }
 }
@@ -118,7 +131,9 @@ async fn a_position_only_rises() {
         let conn = &mut database.connect().await;
         assert_eq!(positions::of(conn, Stream::Ticks(3)).await.unwrap(), None);
         for number in [5, 9, 7] {
-            positions::raise(conn, Stream::Ticks(3), revision(number)).await.unwrap();
+            positions::raise(conn, Stream::Ticks(3), revision(number))
+                .await
+                .unwrap();
         }
         let held: Option<Revision> = positions::of(conn, Stream::Ticks(3)).await.unwrap();
         assert_eq!(held, Some(revision(9)));

@@ -70,7 +70,9 @@ async fn write_and_correct(conn: &mut AsyncPgConnection) {
     .await
     .unwrap();
     for number in [1, 2] {
-        positions::raise(conn, Stream::Ticks(0), revision(number)).await.unwrap();
+        positions::raise(conn, Stream::Ticks(0), revision(number))
+            .await
+            .unwrap();
     }
 }
 

@@ -157,7 +157,10 @@ async fn a_base_is_read_back_as_it_was_handed_over() {
     let candle = Candle::of_tick(Timeframe::H1, 5, 1.5, "2".parse().unwrap(), 7.try_into().unwrap());
     for (number, candle) in [(9, Some(candle)), (10, None)] {
         base.revision = number.try_into().unwrap();
-        hot::put_base(&base, candle.as_ref()).exec_async(&mut conn).await.unwrap();
+        hot::put_base(&base, candle.as_ref())
+            .exec_async(&mut conn)
+            .await
+            .unwrap();
         let read = hot::bases(&mut conn, std::slice::from_ref(&key)).await.unwrap();
         let revision = base.revision;
         let candle = candle.map(|candle| Candle { revision, ..candle });
