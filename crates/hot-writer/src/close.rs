@@ -310,7 +310,7 @@ mod tests {
             stores.run(&mut state(), 0..crash_at, batch);
             stores.expire(&expired);
             let position = crash_at.saturating_sub(again);
-            let mut next = stores.next_owner(position);
+            let mut next = stores.next_owner(position, i64::MAX / 4_000);
             stores.run(&mut next, position..ticks.len(), batch);
             stores.close_all(&mut next);
 
@@ -339,7 +339,7 @@ mod tests {
         };
         stores.run(&mut state(), 0..2, 1);
         stores.expire(&[true; 6]);
-        let mut next = stores.next_owner(2);
+        let mut next = stores.next_owner(2, 0);
         stores.run(&mut next, 2..4, 1);
         assert!(stores.hot.is_empty());
         assert_eq!(stores.asked.len(), Timeframe::ALL.len());
@@ -359,6 +359,26 @@ mod tests {
                 .trades,
             4
         );
+    }
+
+    #[test]
+    fn an_owner_killed_while_a_minute_waits_for_late_ticks_loses_nothing() {
+        let times = [0, 10, 59, 60].map(|second| second * 1_000_000);
+        let numbered = (1u64..).zip(times);
+        let ticks: Vec<_> = numbered
+            .map(|(seq, offset_us)| tick(StreamId { ms: 1_000, seq }, DAY_US + offset_us, 10))
+            .collect();
+        let mut stores = Stores {
+            ticks,
+            ..Stores::default()
+        };
+        stores.run(&mut state(), 0..4, 4);
+        assert!(stores.history.is_empty());
+        stores.hot.remove(&(Timeframe::M1, DAY_US));
+        let mut next = stores.next_owner(4, 0);
+        stores.close_all(&mut next);
+        let trades = stores.history.values().map(|candle| candle.trades);
+        assert_eq!(trades.collect::<Vec<_>>(), [3, 1]);
     }
 
     #[test]
@@ -411,7 +431,7 @@ mod tests {
         };
         stores.run(&mut state(), 0..5, 2);
         assert_eq!(stores.repairs, 0);
-        let mut next = stores.next_owner(0);
+        let mut next = stores.next_owner(0, 0);
         stores.run(&mut next, 0..5, 2);
         assert_eq!(stores.repairs, 0);
         stores.run(&mut next, 5..6, 2);
@@ -452,7 +472,7 @@ mod tests {
         }
 
         /// What a new owner that begins after so many ticks makes of the hot candles.
-        fn next_owner(&self, position: usize) -> SymbolState {
+        fn next_owner(&self, position: usize, kept_since_ms: i64) -> SymbolState {
             let mut next = state();
             for ((timeframe, start_us), written) in &self.hot {
                 match self.is_newest(*timeframe, *start_us) {
@@ -461,7 +481,7 @@ mod tests {
                 }
             }
             match next.has_candles() {
-                true => next.restored(i64::MAX / 4_000),
+                true => next.restored(kept_since_ms),
                 false => next.has_lost(DAY_US + 20 * MINUTE_US),
             }
             let before = &self.ticks[..position];
@@ -479,7 +499,7 @@ mod tests {
                 tail.add(tick, &next, &rules());
             }
             for tick in tail.0 {
-                next.fold(&tick.accepted, tick.qty, 8, &rules()).unwrap();
+                next.fold_again(&tick.accepted, tick.qty, 8, &rules()).unwrap();
             }
             next
         }

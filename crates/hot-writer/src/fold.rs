@@ -178,6 +178,25 @@ impl SymbolState {
         true
     }
 
+    /// Folds a tick from before the position again, whose minute Redis has lost. Where it opens a candle, that is in doubt.
+    ///
+    /// # Errors
+    /// As [`Self::fold`].
+    pub(crate) fn fold_again(
+        &mut self,
+        accepted: &AcceptedTick,
+        qty: Decimal,
+        decimals: u8,
+        rules: &Rules,
+    ) -> Result<Folded, LotsError> {
+        if self.has_candles() {
+            for doubt_until_us in &mut self.doubt_until_us {
+                *doubt_until_us = accepted.tick.ts_us.max(*doubt_until_us);
+            }
+        }
+        self.fold(accepted, qty, decimals, rules)
+    }
+
     /// Folds a tick, whose quantity in whole lots is `qty`, into every timeframe.
     ///
     /// # Errors

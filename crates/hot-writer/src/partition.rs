@@ -279,7 +279,10 @@ impl Partition {
             return;
         };
         // A quantity that does not fit was a dead letter already.
-        if state.fold(&tick.accepted, tick.qty, tick.decimals, &self.rules).is_ok() {
+        if state
+            .fold_again(&tick.accepted, tick.qty, tick.decimals, &self.rules)
+            .is_ok()
+        {
             touch(state, &mut self.touched);
         }
     }

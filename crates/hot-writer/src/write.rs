@@ -2,7 +2,7 @@
 //!
 //! 1. What others must hear of: dead letters, repairs, closed minutes, and the candles that leave `candle:current:*`.
 //! 2. The current candles and the latest ticks, which take the place of what was there before.
-//! 3. The group's position, and what is not needed any more.
+//! 3. The index of open candles, the group's position, and what is not needed any more.
 //!
 //! Everything of one step may be repeated, and a later step follows only when the one before has succeeded.
 
@@ -219,16 +219,20 @@ impl Writer {
                 &candles::entry_fields(symbol, &change.candle),
             )
         });
-        let opened = (!writes.opened.is_empty()).then(|| self.term.opened(&writes.opened));
         let announcements = writes.letters.iter().cloned().chain(repairs).chain(bases).chain(sent);
-        let announcements = announcements.chain(displaced.map(put)).chain(opened);
+        let announcements = announcements.chain(displaced.map(put));
         let announced = execute_all(conn, None, Box::new(announcements)).await?;
 
         let latest = writes.latest.iter().map(|tick| self.latest(tick));
         let shown = execute_all(conn, Some(pace), Box::new(latest.chain(current.map(put)))).await?;
 
+        // Not before the candles: an owner takes what the index names and Redis does not hold for lost.
+        let opened = (!writes.opened.is_empty()).then(|| self.term.opened(&writes.opened));
         let closed = (!writes.closed.is_empty()).then(|| self.term.closed(&writes.closed));
-        let finish = writes.expired.iter().map(hot::remove).chain(closed);
+        let finish = opened
+            .into_iter()
+            .chain(writes.expired.iter().map(hot::remove))
+            .chain(closed);
         let finished = execute_all(conn, None, Box::new(finish)).await?;
         if writes.entries > 0 {
             let stream = Stream::Ticks(self.partition);
