@@ -1,9 +1,11 @@
+@own-redis
 Feature: Lost state
   The hot view is built from what hot-writer left in Redis. Whatever Redis has lost of it is computed from the history again, and
   until then a candle is not shown rather than shown with a part of its trades.
 
   Background:
     Given the setting STORAGE_HOT__CLOSE_GRACE is "1h"
+    And Redis with the project's users
     And a running pipeline
 
   Scenario: Every hot-writer is away for longer than candles live
@@ -35,7 +37,6 @@ Feature: Lost state
       | every closed candle |
       | every candle        |
 
-  @own-redis
   Scenario: Redis is emptied
     When 8 trades of AAA arrive from 2024-01-15T10:00:00Z on, one a second
     And 8 trades of BBB arrive from 2024-01-15T10:00:00Z on, one a second
@@ -50,7 +51,6 @@ Feature: Lost state
     And ticks holds every trade exactly once
     And the candles in the making of AAA in every timeframe are the plain grouping of its trades
 
-  @own-redis
   Scenario: Redis is restored from a backup that is older than the database
     When 8 trades of AAA arrive from 2024-01-15T10:00:00Z on, one a second
     Then the candles in the making of AAA in every timeframe are the plain grouping of its trades
