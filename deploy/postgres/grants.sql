@@ -5,7 +5,7 @@ BEGIN;
 
 -- Only adds: the history is corrected by revision, and nothing is deleted but by the owner's retention.
 GRANT SELECT, INSERT ON ticks, signals, symbols, dead_letters TO "warm-syncer";
-GRANT SELECT, INSERT, UPDATE ON candles_1m TO "warm-syncer";
+GRANT SELECT, INSERT, UPDATE ON candles_1m, positions TO "warm-syncer";
 GRANT SELECT ON __diesel_schema_migrations TO "warm-syncer";
 
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader;

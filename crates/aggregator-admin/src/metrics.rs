@@ -14,6 +14,8 @@ storage_core::define_metrics! {
     Counter REPAIRS = "repairs_total", outcome = OUTCOMES;
     /// Minutes from stream:repairs that wait until ticks holds everything that they need.
     Gauge REPAIRS_WAITING = "repairs_waiting";
+    /// Beginnings of candles that were computed from the history for hot-writer.
+    Counter BASES = "bases_total";
     /// Entries that were deleted from a stream before this worker had finished them.
     Counter LOST_ENTRIES = "lost_entries_total";
     /// Entries of stream:rollups whose buckets were refreshed.

@@ -5,6 +5,7 @@ mod access;
 mod candles;
 mod connection;
 mod dead_letters;
+mod lost_state;
 mod migrations;
 mod roles;
 mod rollups;

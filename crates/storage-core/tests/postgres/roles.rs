@@ -10,13 +10,14 @@ use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::{Fault, sqlstate};
 use storage_core::postgres::migrations;
 use storage_core::postgres::queries::candles::upsert_1m;
-use storage_core::postgres::queries::policies;
+use storage_core::postgres::queries::{policies, positions};
+use storage_core::redis::stream::Stream;
 use storage_core::testing::native::NativeServer;
 use storage_core::testing::postgres::TestDatabase;
 use storage_core::testing::process::tool;
 use tokio::process::Command;
 
-use super::candle;
+use super::{candle, revision};
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/postgres");
 const GRANTS: &str = include_str!("../../../../deploy/postgres/grants.sql");
@@ -68,6 +69,11 @@ async fn write_and_correct(conn: &mut AsyncPgConnection) {
     )
     .await
     .unwrap();
+    for number in [1, 2] {
+        positions::raise(conn, Stream::Ticks(0), revision(number))
+            .await
+            .unwrap();
+    }
 }
 
 #[tokio::test]

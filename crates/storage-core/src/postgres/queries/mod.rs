@@ -1,10 +1,13 @@
 //! All SQL but the migrations': one module per family of tables.
 
 pub mod backup;
+pub mod bases;
 pub mod candles;
 pub mod dead_letters;
 mod maintenance;
+pub mod newest_ticks;
 pub mod policies;
+pub mod positions;
 pub mod rollups;
 pub mod signals;
 pub mod storage;
