@@ -34,7 +34,7 @@ use crate::fold::{Folded, Rules, SymbolState};
 use crate::metrics::{self, Counts};
 use crate::pace::Pace;
 use crate::read::{BLOCK, Read, ReadAhead};
-use crate::restore::{self, Losses};
+use crate::restore::{self, LostState};
 use crate::write::{Writer, Writes, Writing, Written};
 
 /// How many times as long as looking at all symbols takes lies at least between two looks at them.
@@ -58,7 +58,7 @@ pub(crate) struct Partition {
     writer: Writer,
     dedup: Dedup,
     symbols: HashMap<Symbol, SymbolState>,
-    losses: Losses,
+    lost: LostState,
     /// The candles whose beginning was asked for.
     awaited: VecDeque<(Symbol, Timeframe, i64)>,
     bases_due: Instant,
@@ -109,7 +109,7 @@ impl Partition {
             .context("reading volume decimals")?;
         let rules = Rules::new(settings.close_grace, settings.amend_window, settings.dedup_window);
         let indexed = open.iter().cloned().collect();
-        let losses = Losses::of(&mut conn, partition, position, config)
+        let lost = LostState::of(&mut conn, partition, position, config)
             .await
             .context("reading since when Redis holds every candle")?;
         let mut symbols: HashMap<Symbol, SymbolState> = HashMap::default();
@@ -117,7 +117,7 @@ impl Partition {
             .await
             .context("reading the open candles")?
         {
-            losses.of_open(&mut state);
+            lost.of_open(&mut state);
             symbols.insert(state.symbol.clone(), state);
         }
         let before = restore::before(&mut conn, &decoder, position, settings.dedup_window, &symbols, &rules)
@@ -130,7 +130,7 @@ impl Partition {
             decoder,
             dedup: before.trades,
             symbols,
-            losses,
+            lost,
             awaited: VecDeque::new(),
             bases_due: now,
             indexed,
@@ -444,7 +444,7 @@ impl Partition {
         let unknown: HashSet<Symbol> = unknown.filter_map(|name| name.parse().ok()).collect();
         let unknown = unknown.into_iter().collect();
         for mut state in restore::states(&mut self.conn, unknown, &self.rules).await? {
-            self.losses.of_unknown(&mut state);
+            self.lost.of_unknown(&mut state);
             self.symbols.insert(state.symbol.clone(), state);
         }
         Ok(())

@@ -127,7 +127,7 @@ fn recent_keys(state: &SymbolState, rules: &Rules) -> Vec<(Timeframe, Key)> {
 }
 
 /// What Redis may have lost of a partition's candles.
-pub(crate) struct Losses {
+pub(crate) struct LostState {
     /// See [`hot::complete_since`].
     complete_since_ms: u64,
     /// The group's position when the partition was taken up; none where nothing was folded into what Redis holds.
@@ -140,7 +140,7 @@ pub(crate) struct Losses {
     recent_ttl: Duration,
 }
 
-impl Losses {
+impl LostState {
     pub(crate) async fn of(
         conn: &mut Connection,
         partition: u16,
