@@ -48,6 +48,7 @@ Feature: Larger timeframes
   Scenario: A trade that is later than the minutes are kept
     Given trades of 30 days ago up to now
     Then every larger timeframe holds every trade exactly once
+    And every stream is drained
     When the minutes older than 8 days are dropped
     And a trade of ETHUSDT arrives that is 20 days late
     Then every larger timeframe holds every trade exactly once

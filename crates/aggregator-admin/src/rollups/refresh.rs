@@ -39,17 +39,28 @@ async fn run(
     purpose: Purpose,
     mut done: impl FnMut(Timeframe, Duration) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    completeness::notice(connection, edition)
-        .await
-        .explained("looking for dropped chunks")?;
-    for timeframe in LARGER {
-        let begin = Instant::now();
-        for range in touched(ranges, timeframe) {
-            rollups::refresh(connection, edition, timeframe, range, purpose)
+    let mut border = note_border(connection, edition).await?;
+    loop {
+        for timeframe in LARGER {
+            let begin = Instant::now();
+            rollups::refresh(connection, edition, timeframe, &touched(ranges, timeframe), purpose)
                 .await
                 .explained(&format!("refreshing {timeframe} candles"))?;
+            done(timeframe, begin.elapsed())?;
         }
-        done(timeframe, begin.elapsed())?;
+        // Minutes that were dropped meanwhile may have been gone before they were read.
+        let now = note_border(connection, edition).await?;
+        if std::mem::replace(&mut border, now) == now {
+            return Ok(());
+        }
     }
-    Ok(())
+}
+
+/// Notes what was dropped, and returns from when on minutes are complete.
+async fn note_border(connection: &mut AsyncPgConnection, edition: Edition) -> anyhow::Result<Option<i64>> {
+    let doing = "looking for dropped chunks";
+    completeness::notice(connection, edition).await.explained(doing)?;
+    completeness::since(connection, Timeframe::M1.table())
+        .await
+        .explained(doing)
 }

@@ -51,7 +51,7 @@ async fn history(database: &TestDatabase) -> AsyncPgConnection {
 async fn refresh(conn: &mut AsyncPgConnection, edition: Edition, range: TimeRange, purpose: Purpose) {
     completeness::notice(conn, edition).await.unwrap();
     for timeframe in Timeframe::ALL {
-        rollups::refresh(conn, edition, timeframe, range, purpose)
+        rollups::refresh(conn, edition, timeframe, &[range], purpose)
             .await
             .unwrap();
     }

@@ -20,7 +20,7 @@ pub(crate) async fn refresh_all(connection: &mut AsyncPgConnection, edition: Edi
         range.widened_to(Timeframe::D1)
     };
     for timeframe in Timeframe::ALL {
-        rollups::refresh(connection, edition, timeframe, range, Purpose::Update)
+        rollups::refresh(connection, edition, timeframe, &[range], Purpose::Update)
             .await
             .unwrap();
     }

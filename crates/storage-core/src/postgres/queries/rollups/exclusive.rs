@@ -55,6 +55,7 @@ async fn without_job(connection: &mut AsyncPgConnection, table: &str, calls: &[S
 }
 
 async fn call_each(connection: &mut AsyncPgConnection, job: Option<&Job>, calls: &[String]) -> QueryResult<()> {
+    let mut renewed = Instant::now();
     for call in calls {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -65,8 +66,11 @@ async fn call_each(connection: &mut AsyncPgConnection, job: Option<&Job>, calls:
                 called => break called?,
             }
         }
-        if let Some(job) = job {
+        if let Some(job) = job
+            && renewed.elapsed() > PUT_OFF / 3
+        {
             start_at(connection, job, Utc::now() + PUT_OFF).await?;
+            renewed = Instant::now();
         }
     }
     Ok(())

@@ -71,7 +71,7 @@ pub enum Purpose {
 /// Recomputes at most this many µs of buckets in one transaction, which bounds the server's memory.
 const PORTION_US: i64 = 30 * Timeframe::D1.micros();
 
-/// Brings the buckets of `timeframe` that `range` touches up to date with the smaller timeframe, which must be so
+/// Brings the buckets of `timeframe` that `ranges` touch up to date with the smaller timeframe, which must be so
 /// already. Not for use inside a transaction.
 ///
 /// Buckets from before the source is complete (see [`completeness`]) are not computed from it: late ticks are joined into them.
@@ -82,7 +82,7 @@ pub async fn refresh(
     connection: &mut AsyncPgConnection,
     edition: Edition,
     timeframe: Timeframe,
-    range: TimeRange,
+    ranges: &[TimeRange],
     purpose: Purpose,
 ) -> QueryResult<()> {
     let Some(source) = source(timeframe) else { return Ok(()) };
@@ -91,17 +91,25 @@ pub async fn refresh(
         stored(connection, edition, source).await?,
         stored(connection, edition, timeframe).await?,
     );
-    let (incomplete, complete) = range.widened_to(timeframe).split_at(border_us);
-    if let Some(incomplete) = incomplete {
-        join::join(connection, &target, timeframe, incomplete).await?;
-    }
-    let Some(complete) = complete else { return Ok(()) };
     let mut chunks = chunk_ranges(connection, &below).await?;
     chunks.extend(chunk_ranges(connection, &target).await?);
-    let parts = complete.parts_in(&TimeRange::merge(chunks, 0));
-    let portions = parts
-        .into_iter()
-        .flat_map(|part| part.widened_to(timeframe).pieces(PORTION_US));
+    let chunks = TimeRange::merge(chunks, 0);
+    let mut parts = Vec::new();
+    for range in ranges {
+        let (incomplete, complete) = range.widened_to(timeframe).split_at(border_us);
+        if let Some(incomplete) = incomplete {
+            join::join(connection, &target, timeframe, incomplete).await?;
+        }
+        let complete = complete.into_iter().flat_map(|complete| complete.parts_in(&chunks));
+        parts.extend(complete.map(|part| part.widened_to(timeframe)));
+    }
+    // TimescaleDB knows which buckets changed, so what lies between two ranges costs less than another call.
+    let gap_us = match (edition, purpose) {
+        (Edition::Community, Purpose::Update) => PORTION_US,
+        _ => 0,
+    };
+    let parts = TimeRange::merge(parts, gap_us);
+    let portions = parts.into_iter().flat_map(|part| part.pieces(PORTION_US));
     match edition {
         Edition::Community => {
             let calls: Vec<String> = portions
