@@ -1,6 +1,6 @@
 Feature: Trades of minutes whose ticks were dropped
-  Ticks are kept for a week, candles for ever. A trade that comes later than that joins the candle of its minute; what is left of the
-  ticks is never taken for all that there were.
+  Ticks are kept for a week, candles for ever. A trade that comes later than that joins the candle of its minute;
+  what is left of the ticks is never taken for all that there were.
 
   Background:
     Given the setting STORAGE_ADMIN__RETAIN_TICKS is "7days"
