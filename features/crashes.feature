@@ -12,8 +12,8 @@ Feature: A crash at every point
       | hot-writer       | Redis      | storage_announce    | nothing      | a batch is read and nothing of it is written     |
       | hot-writer       | Redis      | storage_announce    | a part       | some are told of closed minutes and repairs      |
       | hot-writer       | Redis      | storage_announce    | all          | all are told, nothing is shown                   |
-      | hot-writer       | Redis      | storage_opened      | nothing      | the index of open candles is behind              |
-      | hot-writer       | Redis      | storage_opened      | all          | the index of open candles is ahead               |
+      | hot-writer       | Redis      | storage_opened      | nothing      | all is shown, the index of candles is behind     |
+      | hot-writer       | Redis      | storage_opened      | all          | the index is right, and it does not know         |
       | hot-writer       | Redis      | tick:latest:        | nothing      | told, not shown                                  |
       | hot-writer       | Redis      | tick:latest:        | a part       | some candles are shown, others not               |
       | hot-writer       | Redis      | tick:latest:        | all          | everything is shown, the position has not moved  |

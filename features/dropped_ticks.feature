@@ -17,8 +17,7 @@ Feature: Trades of minutes whose ticks were dropped
       | 50   | 50   | 50  | 50    | 7      | 1      |
     And every larger timeframe is the plain grouping of candles_1m
     When I run `aggregator-admin apply`
-    And the aggregator-admin is told to stop
-    And the aggregator-admin exits 0 within its grace period
+    And the aggregator-admin is killed
     And the aggregator-admin is started again
     Then the query "SELECT count(*) FROM ticks WHERE time < now() - INTERVAL '9 days'" gives "0"
 

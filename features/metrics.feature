@@ -11,6 +11,7 @@ Feature: Metrics
       | hot-writer       | hot_writer_ticks_duplicate_total      | counter   |
       | hot-writer       | hot_writer_dead_letters_total         | counter   |
       | hot-writer       | hot_writer_candles_closed_total       | counter   |
+      | hot-writer       | hot_writer_restored_candles_total     | counter   |
       | hot-writer       | hot_writer_lag_entries                | gauge     |
       | hot-writer       | hot_writer_batch_seconds              | histogram |
       | warm-syncer      | warm_syncer_rows_written_total        | counter   |

@@ -81,6 +81,9 @@ Feature: Restarts in mid-flow
     And ticks holds every trade exactly once
     And every larger timeframe is the plain grouping of candles_1m
     And the candles in the making of every symbol are the plain grouping of its trades
+    And the metric hot_writer_lost_entries_total of the hot-writer is 0
+    And the metric warm_syncer_lost_entries_total of the warm-syncer is 0
+    And the metric aggregator_admin_lost_entries_total of the aggregator-admin is 0
 
   @apache
   Scenario: The database ends every connection in mid-flow

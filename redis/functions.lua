@@ -1,7 +1,7 @@
 #!lua name=market_storage
 -- The steps that must be one step: each function touches one key, so that all of it runs on Redis Cluster.
 -- Loaded by `aggregator-admin migrate`. Raise VERSION with every change; a worker refuses an older library.
-local VERSION = 3
+local VERSION = 4
 
 -- Revisions exceed what Lua's doubles hold exactly, so they are compared as decimal text.
 local function newer(a, b)
@@ -178,6 +178,19 @@ local function take_up(keys)
   return {string.format('%.0f', term), symbols}
 end
 
+-- complete_since KEY
+-- Returns since when, in ms since 1970, this Redis has held every candle of a partition. Where it does not know, it is new or was
+-- emptied, and that is now.
+local function complete_since(keys)
+  local since = redis.call('GET', keys[1])
+  if not since then
+    local time = redis.call('TIME')
+    since = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+    redis.call('SET', keys[1], since)
+  end
+  return since
+end
+
 -- opened KEY term symbol ...
 local function opened(keys, args)
   for i = 2, #args do redis.call('ZADD', keys[1], 'GT', args[1], args[i]) end
@@ -223,6 +236,7 @@ register('storage_advance', advance)
 register('storage_lost', lost)
 register('storage_announce', announce)
 register('storage_take_up', take_up)
+register('storage_complete_since', complete_since)
 register('storage_opened', opened)
 register('storage_closed', closed)
 register('storage_give_back', give_back)

@@ -5,7 +5,7 @@ BEGIN;
 
 -- Adds, and takes the first entry of a trade that came twice; deletes nothing, which is left to the owner's retention.
 GRANT SELECT, INSERT ON signals, symbols, dead_letters TO "warm-syncer";
-GRANT SELECT, INSERT, UPDATE ON candles_1m, ticks TO "warm-syncer";
+GRANT SELECT, INSERT, UPDATE ON candles_1m, ticks, positions TO "warm-syncer";
 GRANT SELECT ON __diesel_schema_migrations, database_identity TO "warm-syncer";
 
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader;

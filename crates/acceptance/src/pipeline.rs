@@ -10,6 +10,7 @@ use cucumber::World;
 use serde_json::Value;
 use storage_core::postgres::edition::Edition;
 use storage_core::redis::functions;
+use storage_core::redis::hot;
 use storage_core::redis::partitions;
 use storage_core::redis::position::positions;
 use storage_core::redis::stream::{Stream, create_group};
@@ -26,7 +27,7 @@ use crate::oracle::{Bar, Bars, Trade};
 use crate::process::{Outcome, Worker, program, run};
 use crate::producer::{self, Fields};
 use crate::publisher::Publisher;
-use crate::redis_server::{OPERATOR, RedisServer};
+use crate::redis_server::{OPERATOR, RedisServer, Written};
 use crate::replicated::Replicated;
 use crate::requirements::tool;
 
@@ -87,6 +88,8 @@ pub struct Pipeline {
     pub prometheus: Option<(ServerProcess, u16)>,
     /// The replica of its Redis.
     pub replicated: Option<Replicated>,
+    /// What its Redis held at some time.
+    pub backup: Option<Written>,
     /// The trades that were sent and must be counted, in order.
     pub trades: Vec<Trade>,
     /// What was published since the scenario subscribed.
@@ -116,6 +119,7 @@ impl Pipeline {
             publisher: None,
             prometheus: None,
             replicated: None,
+            backup: None,
             trades: Vec::new(),
             messages: Messages::default(),
             notes: HashMap::new(),
@@ -370,6 +374,10 @@ pub async fn prepare_redis(redis: &RedisServer) {
     let mut conn = redis.connect();
     partitions::store_once(&mut conn, PARTITIONS).await.expect("partitions");
     functions::load(&mut conn).await.expect("functions");
+    for partition in 0..PARTITIONS {
+        let note = hot::nothing_lost(partition);
+        note.exec_async(&mut conn).await.expect("a new Redis");
+    }
     for stream in Stream::all(PARTITIONS) {
         for group in stream.groups() {
             create_group(&mut conn, stream, group).await.expect("a group");

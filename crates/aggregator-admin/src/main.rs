@@ -2,6 +2,7 @@
 //! what is where.
 
 mod backups;
+mod bases;
 mod candles;
 mod cli;
 mod commands;

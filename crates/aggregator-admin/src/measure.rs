@@ -99,7 +99,7 @@ async fn memory(redis: &mut Connection, readiness: &Readiness) -> anyhow::Result
 async fn settings(worker: &Worker) -> anyhow::Result<()> {
     let found = preflight::inspect(&worker.config.redis).await;
     let faults = found.context("checking the settings of Redis")?.faults;
-    REDIS_FAULTS.set(f64::from(u32::try_from(faults.len())?));
+    REDIS_FAULTS.set(f64::from(u8::from(!faults.is_empty())));
     match faults.is_empty() {
         true => worker.readiness.ok("redis settings"),
         false => worker.readiness.fail("redis settings", faults.join("; ")),

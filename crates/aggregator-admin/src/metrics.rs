@@ -14,6 +14,8 @@ storage_core::define_metrics! {
     Counter REPAIRS = "repairs_total", outcome = OUTCOMES;
     /// Minutes from stream:repairs that wait until ticks holds everything that they need.
     Gauge REPAIRS_WAITING = "repairs_waiting";
+    /// Beginnings of candles that were computed from the history for hot-writer.
+    Counter BASES = "bases_total";
     /// Entries that were removed from a stream before this worker had read or finished them.
     Counter LOST_ENTRIES = "lost_entries_total";
     /// Entries of stream:rollups whose buckets were refreshed.
@@ -48,8 +50,8 @@ storage_core::define_metrics! {
     Gauge REDIS_MEMORY_USED = "redis_memory_used_bytes";
     /// The memory limit of Redis, at which producers wait; 0: none.
     Gauge REDIS_MEMORY_LIMIT = "redis_memory_limit_bytes";
-    /// Settings of Redis that lose data: an eviction policy that takes streams, a default user that may not run what the append-only
-    /// file holds.
+    /// 1 while a setting of Redis loses data: an eviction policy that takes streams, or a default user that may not run what the
+    /// append-only file holds.
     Gauge REDIS_FAULTS = "redis_setting_faults";
     /// Dead letters that were not requeued, by the stream that held the entry.
     Gauge DEAD_LETTERS = "dead_letters_waiting", stream = &[];

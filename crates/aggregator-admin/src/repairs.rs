@@ -20,7 +20,7 @@ use storage_core::domain::time::{TimeRange, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::error::Fault;
 use storage_core::postgres::queries::{candles, completeness, dead_letters, symbols, ticks};
-use storage_core::redis::codec::repairs::{Repair, decode_entry, entry_fields};
+use storage_core::redis::codec::repairs::{Repair, Task, decode_task, entry_fields};
 use storage_core::redis::codec::rollups;
 use storage_core::redis::codec::ticks::entry_fields as entry_fields_of_tick;
 use storage_core::redis::connection::Connection;
@@ -29,6 +29,7 @@ use storage_core::redis::hot;
 use storage_core::redis::position::{floor, position_of};
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
 
+use crate::bases::Bases;
 use crate::commands::dead_letters::REQUEUED;
 use crate::dead_letter;
 use crate::metrics::{REPAIRS, REPAIRS_WAITING};
@@ -188,12 +189,14 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     let mut reader = worker.reader(Stream::Repairs);
     let mut redis = worker.redis();
     let mut waiting = Waiting::default();
+    let mut bases = Bases::default();
     while !worker.token.is_cancelled() {
         // Waits a while for new entries, and so paces the looking whether old ones became ready.
         let mut useless = Vec::new();
         for entry in reader.read().await.context("reading repairs")? {
-            match decode_entry(&entry) {
-                Ok(repair) => waiting.add(entry.id, repair),
+            match decode_task(&entry) {
+                Ok(Task::Minute(repair)) => waiting.add(entry.id, repair),
+                Ok(Task::Base(base)) => bases.add(entry.id, base),
                 Err(reason) => {
                     REPAIRS.increment("malformed", 1);
                     dead_letter::send(&mut redis, Stream::Repairs, &entry, &reason).await?;
@@ -202,8 +205,19 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
             }
         }
         reader.acknowledge(&useless).await.context("acknowledging repairs")?;
-        if !waiting.0.is_empty() {
+        if !waiting.0.is_empty() || !bases.is_empty() {
             let finished = Finished::now(&mut redis, worker.config.stream.partitions).await?;
+            let covers = |symbol: &Symbol, revision| finished.covers(symbol, revision);
+            loop {
+                let handed_over = bases.hand_over(&worker, &mut redis, covers).await?;
+                if handed_over.is_empty() {
+                    break;
+                }
+                reader
+                    .acknowledge(&handed_over)
+                    .await
+                    .context("acknowledging repairs")?;
+            }
             for ((symbol, start_us), asked) in waiting.take_ready(|symbol, revision| finished.covers(symbol, revision))
             {
                 repair(&worker, &mut redis, &symbol, start_us, &asked).await?;

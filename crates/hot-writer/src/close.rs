@@ -1,10 +1,11 @@
 //! Closing candles: by the symbol's own event time, or by the clock when the symbol has gone quiet. Pure.
 
 use storage_core::domain::candle::Candle;
+use storage_core::domain::stream_id::Revision;
 use storage_core::domain::timeframe::Timeframe;
 
 use crate::fold::{Rules, SymbolState};
-use crate::frame::{Frame, Slot};
+use crate::frame::{Base, Frame, Slot};
 
 /// What has changed in a symbol and must be written.
 #[derive(Debug, Default)]
@@ -13,6 +14,10 @@ pub(crate) struct Changes {
     pub(crate) candles: Vec<Change>,
     /// Candles that nothing can amend any more, by timeframe and start.
     pub(crate) expired: Vec<(Timeframe, i64)>,
+    /// Candles of which the beginning is needed, by timeframe, start and the last entry that belongs to it.
+    pub(crate) bases: Vec<(Timeframe, i64, Revision)>,
+    /// Minutes that closed or changed although their beginning may be lost, by start: the history computes them, up to this entry.
+    pub(crate) repairs: Vec<(i64, Revision)>,
     /// Whether no candle is open.
     pub(crate) all_closed: bool,
 }
@@ -48,7 +53,19 @@ impl SymbolState {
                 let was_final = slot.is_final;
                 let close_us = end_us(slot) + rules.close_grace_us;
                 close_if_over(slot, close_us, closed_until_us);
-                changes.all_closed &= slot.is_final;
+                changes.all_closed &= slot.is_final && !slot.is_incomplete();
+                if let Some(doubt) = &mut slot.doubt {
+                    if doubt.base == Base::Needed {
+                        doubt.base = Base::Requested;
+                        changes.bases.push((timeframe, slot.candle.start_us, doubt.until));
+                    }
+                    if std::mem::take(&mut slot.must_send) && timeframe == Timeframe::M1 {
+                        changes.repairs.push((slot.candle.start_us, slot.candle.revision));
+                    }
+                }
+                if slot.is_incomplete() {
+                    continue;
+                }
                 if std::mem::take(&mut slot.is_dirty) {
                     changes.candles.push(Change {
                         timeframe,
@@ -76,7 +93,7 @@ impl SymbolState {
     /// Whether nothing is open, and nothing has changed since the last write.
     pub(crate) fn is_settled(&self) -> bool {
         let mut slots = self.frames.iter().flat_map(Frame::slots);
-        !self.is_touched && slots.all(|slot| slot.is_final && !slot.is_dirty)
+        !self.is_touched && slots.all(|slot| slot.is_final && !slot.is_dirty && !slot.is_incomplete())
     }
 
     /// Whether the symbol has sent nothing for longer than a late tick may take.
@@ -108,7 +125,9 @@ mod tests {
     use storage_core::redis::codec::candles::CandleState;
 
     use super::*;
+    use crate::decode::Countable;
     use crate::fold::Folded;
+    use crate::restore::Tail;
 
     const MINUTE_US: i64 = 60_000_000;
     /// A day's start, so that every timeframe's bucket starts here.
@@ -272,32 +291,131 @@ mod tests {
     }
 
     proptest! {
-        /// Wherever an owner dies, and from how far back the next one reads again, the history ends up with the candles that a plain
-        /// grouping of the ticks by minute gives.
+        /// Wherever an owner dies, from how far back the next one reads again, whatever Redis loses meanwhile, and whenever the
+        /// history answers: it ends up with the candles that a plain grouping of the ticks by minute gives, and no candle of any
+        /// timeframe is shown that is not such a grouping.
         #[test]
         fn whatever_happens_to_its_owner_the_history_is_the_grouping_of_the_ticks(
             ticks in prop::collection::vec((0i64..20 * MINUTE_US, 1u32..100), 1..60),
             batch in 1usize..10,
             crash_at in 0usize..60,
             again in 0usize..30,
+            expired in prop::collection::vec(prop::bool::weighted(0.3), 30),
+            answered_after in 1usize..20,
         ) {
             let numbered = (1u64..).zip(&ticks);
             let ticks: Vec<_> = numbered.map(|(seq, (offset_us, price))| tick(StreamId { ms: 1_000, seq }, DAY_US + offset_us, *price)).collect();
             let crash_at = crash_at.min(ticks.len());
-            let mut stores = Stores { ticks: ticks.clone(), ..Stores::default() };
+            let mut stores = Stores { ticks: ticks.clone(), answered_after, ..Stores::default() };
             stores.run(&mut state(), 0..crash_at, batch);
-            let mut next = stores.next_owner();
-            stores.run(&mut next, crash_at.saturating_sub(again)..ticks.len(), batch);
+            stores.expire(&expired);
+            let position = crash_at.saturating_sub(again);
+            let mut next = stores.next_owner(position, i64::MAX / 4_000);
+            stores.run(&mut next, position..ticks.len(), batch);
             stores.close_all(&mut next);
 
             for candle in stores.history.values() {
-                prop_assert_eq!(candle, &stores.group(candle.start_us, candle.revision));
+                let defined = stores.group(Timeframe::M1, candle.start_us, candle.revision);
+                prop_assert_eq!(Some(candle), defined.as_ref());
             }
             let minutes: std::collections::BTreeSet<_> = ticks.iter().map(|t| Timeframe::M1.bucket_start_us(t.tick.ts_us)).collect();
             prop_assert_eq!(minutes.into_iter().collect::<Vec<_>>(), stores.history.keys().copied().collect::<Vec<_>>());
             let counted: i64 = stores.history.values().map(|candle| candle.trades).sum();
             prop_assert_eq!(counted, i64::try_from(ticks.len()).unwrap());
+            prop_assert!(stores.wrongly_shown.is_empty(), "{:?}", stores.wrongly_shown);
         }
+    }
+
+    #[test]
+    fn an_owner_that_finds_nothing_shows_a_candle_once_its_beginning_is_known() {
+        let numbered = (1u64..).zip([0, 1, 2, 3]);
+        let ticks: Vec<_> = numbered
+            .map(|(seq, second)| tick(StreamId { ms: 1_000, seq }, DAY_US + second * 1_000_000, 10))
+            .collect();
+        let mut stores = Stores {
+            ticks,
+            answered_after: usize::MAX,
+            ..Stores::default()
+        };
+        stores.run(&mut state(), 0..2, 1);
+        stores.expire(&[true; 6]);
+        let mut next = stores.next_owner(2, 0);
+        stores.run(&mut next, 2..4, 1);
+        assert!(stores.hot.is_empty());
+        assert_eq!(stores.asked.len(), Timeframe::ALL.len());
+        assert!(
+            !next
+                .take_changes(&rules(), Some(DAY_US + 2 * 86_400 * 1_000_000))
+                .all_closed
+        );
+        stores.answer(&mut next);
+        assert!(next.take_changes(&rules(), None).all_closed);
+        assert_eq!(
+            next.frames[Timeframe::D1 as usize]
+                .slots()
+                .next()
+                .unwrap()
+                .candle
+                .trades,
+            4
+        );
+    }
+
+    #[test]
+    fn an_owner_killed_while_a_minute_waits_for_late_ticks_loses_nothing() {
+        let times = [0, 10, 59, 60].map(|second| second * 1_000_000);
+        let numbered = (1u64..).zip(times);
+        let ticks: Vec<_> = numbered
+            .map(|(seq, offset_us)| tick(StreamId { ms: 1_000, seq }, DAY_US + offset_us, 10))
+            .collect();
+        let mut stores = Stores {
+            ticks,
+            ..Stores::default()
+        };
+        stores.run(&mut state(), 0..4, 4);
+        assert!(stores.history.is_empty());
+        stores.hot.remove(&(Timeframe::M1, DAY_US));
+        let mut next = stores.next_owner(4, 0);
+        stores.close_all(&mut next);
+        let trades = stores.history.values().map(|candle| candle.trades);
+        assert_eq!(trades.collect::<Vec<_>>(), [3, 1]);
+    }
+
+    #[test]
+    fn a_displaced_candle_is_in_doubt_only_when_it_may_have_expired() {
+        let asked = |kept_since_ms| {
+            let mut state = state();
+            fold(&mut state, 1, DAY_US + 5 * MINUTE_US, 10);
+            state.restored(kept_since_ms);
+            fold(&mut state, 2, DAY_US + 2 * MINUTE_US, 10);
+            fold(&mut state, 3, DAY_US + 6 * MINUTE_US, 10);
+            state.take_changes(&rules(), None).bases
+        };
+        // The current one was accepted in the first second; the other one ended two minutes of market time before it began.
+        assert_eq!(asked(1_000 - 120_001), []);
+        let until = Revision::try_from(StreamId { ms: 1_000, seq: 1 }).unwrap();
+        let minute_us = DAY_US + 2 * MINUTE_US;
+        assert_eq!(
+            asked(1_000 - 120_000),
+            [(Timeframe::M1, minute_us, until), (Timeframe::M5, DAY_US, until)][..1]
+        );
+    }
+
+    #[test]
+    fn replayed_trades_of_the_past_are_in_doubt_only_near_the_first() {
+        let mut state = state();
+        state.has_lost(DAY_US + 365 * 86_400 * 1_000_000);
+        let mut asked = 0;
+        for minute in 0..300 {
+            fold(
+                &mut state,
+                u64::try_from(minute).unwrap() + 1,
+                DAY_US + minute * MINUTE_US,
+                10,
+            );
+            asked += state.take_changes(&rules(), None).bases.len();
+        }
+        assert_eq!(asked, 11 + 3 + 4);
     }
 
     #[test]
@@ -313,7 +431,7 @@ mod tests {
         };
         stores.run(&mut state(), 0..5, 2);
         assert_eq!(stores.repairs, 0);
-        let mut next = stores.next_owner();
+        let mut next = stores.next_owner(0, 0);
         stores.run(&mut next, 0..5, 2);
         assert_eq!(stores.repairs, 0);
         stores.run(&mut next, 5..6, 2);
@@ -327,45 +445,109 @@ mod tests {
         hot: BTreeMap<(Timeframe, i64), CandleState>,
         history: BTreeMap<i64, Candle>,
         repairs: usize,
+        asked: Vec<(Timeframe, i64, Revision)>,
+        /// After how many batches the history answers.
+        answered_after: usize,
+        wrongly_shown: Vec<(Timeframe, Candle)>,
     }
 
     impl Stores {
-        /// What a new owner makes of the hot candles.
-        fn next_owner(&self) -> SymbolState {
+        fn is_newest(&self, timeframe: Timeframe, start_us: i64) -> bool {
+            let mut keys = self.hot.keys();
+            !keys.any(|(other, other_us)| *other == timeframe && *other_us > start_us)
+        }
+
+        /// Forgets candles. A displaced one is not kept for longer than the current one.
+        fn expire(&mut self, expired: &[bool]) {
+            let gone = |at: usize| expired.get(at).is_some_and(|gone| *gone);
+            let numbered = self.hot.keys().copied().enumerate();
+            let lost: Vec<_> = numbered.filter(|(at, _)| gone(*at)).map(|(_, key)| key).collect();
+            let currents: Vec<_> = lost
+                .iter()
+                .filter(|(timeframe, start_us)| self.is_newest(*timeframe, *start_us))
+                .map(|(timeframe, _)| *timeframe)
+                .collect();
+            self.hot
+                .retain(|key, _| !lost.contains(key) && !currents.contains(&key.0));
+        }
+
+        /// What a new owner that begins after so many ticks makes of the hot candles.
+        fn next_owner(&self, position: usize, kept_since_ms: i64) -> SymbolState {
             let mut next = state();
             for ((timeframe, start_us), written) in &self.hot {
-                let newest = self
-                    .hot
-                    .keys()
-                    .filter(|(other, _)| other == timeframe)
-                    .map(|(_, start_us)| start_us)
-                    .max();
-                match newest == Some(start_us) {
+                match self.is_newest(*timeframe, *start_us) {
                     true => next.restore_current(*timeframe, written.clone()),
                     false => next.restore(*timeframe, written.clone()),
                 }
+            }
+            match next.has_candles() {
+                true => next.restored(kept_since_ms),
+                false => next.has_lost(DAY_US + 20 * MINUTE_US),
+            }
+            let before = &self.ticks[..position];
+            if let Some(last) = before.last() {
+                next.begins_after(last.revision);
+            }
+            let mut tail = Tail::default();
+            for tick in before {
+                let tick = Countable {
+                    qty: tick.tick.qty,
+                    decimals: 8,
+                    rounded: false,
+                    accepted: tick.clone(),
+                };
+                tail.add(tick, &next, &rules());
+            }
+            for tick in tail.0 {
+                next.fold_again(&tick.accepted, tick.qty, 8, &rules()).unwrap();
             }
             next
         }
 
         fn run(&mut self, state: &mut SymbolState, range: std::ops::Range<usize>, batch: usize) {
-            for ticks in self.ticks[range].to_vec().chunks(batch) {
+            for (at, ticks) in self.ticks[range].to_vec().chunks(batch).enumerate() {
                 for tick in ticks {
                     if let Folded::TooLate { start_us } = state.fold(tick, tick.tick.qty, 8, &rules()).unwrap() {
-                        self.repairs += 1;
-                        self.upsert(self.group(start_us, tick.revision));
+                        self.repair(start_us, tick.revision);
                     }
                 }
                 self.write(state.take_changes(&rules(), None));
+                if (at + 1).is_multiple_of(self.answered_after) {
+                    self.answer(state);
+                }
+            }
+        }
+
+        fn repair(&mut self, start_us: i64, revision: Revision) {
+            self.repairs += 1;
+            let candle = self.group(Timeframe::M1, start_us, revision).unwrap();
+            self.upsert(candle);
+        }
+
+        /// Hands over what was asked for.
+        fn answer(&mut self, state: &mut SymbolState) {
+            for (timeframe, start_us, until) in std::mem::take(&mut self.asked) {
+                let base = self.group(timeframe, start_us, until);
+                state.join(timeframe, start_us, until, base);
             }
         }
 
         fn close_all(&mut self, state: &mut SymbolState) {
             self.write(state.take_changes(&rules(), Some(i64::MAX)));
+            self.answer(state);
+            self.write(state.take_changes(&rules(), Some(i64::MAX)));
         }
 
         fn write(&mut self, changes: Changes) {
+            for (start_us, revision) in changes.repairs {
+                self.repair(start_us, revision);
+            }
+            self.asked.extend(changes.bases);
             for change in changes.candles {
+                let candle = &change.candle;
+                if self.group(change.timeframe, candle.start_us, candle.revision).as_ref() != Some(candle) {
+                    self.wrongly_shown.push((change.timeframe, candle.clone()));
+                }
                 if change.must_send {
                     self.upsert(change.candle.clone());
                 }
@@ -390,18 +572,21 @@ mod tests {
             }
         }
 
-        /// The definition of a minute's candle.
-        fn group(&self, start_us: i64, until: storage_core::domain::stream_id::Revision) -> Candle {
-            let minute = self
+        /// The definition of a candle.
+        fn group(&self, timeframe: Timeframe, start_us: i64, until: Revision) -> Option<Candle> {
+            let bucket = self
                 .ticks
                 .iter()
-                .filter(|t| t.revision <= until && Timeframe::M1.bucket_start_us(t.tick.ts_us) == start_us);
-            let mut ticks: Vec<_> = minute.collect();
+                .filter(|t| t.revision <= until && timeframe.bucket_start_us(t.tick.ts_us) == start_us);
+            let mut ticks: Vec<_> = bucket.collect();
+            if ticks.is_empty() {
+                return None;
+            }
             let [since, revision] = [ticks[0].revision, ticks[ticks.len() - 1].revision];
             ticks.sort_by_key(|t| (t.tick.ts_us, t.revision));
             let prices = || ticks.iter().map(|t| t.tick.price);
             let [first, last] = [&ticks[0].tick, &ticks[ticks.len() - 1].tick];
-            Candle {
+            Some(Candle {
                 start_us,
                 open: first.price,
                 high: prices().fold(f64::MIN, f64::max),
@@ -415,7 +600,7 @@ mod tests {
                 last_us: last.ts_us,
                 since,
                 revision,
-            }
+            })
         }
     }
 }

@@ -14,7 +14,7 @@ use storage_core::domain::tick::AcceptedTick;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::codec::candles::CandleState;
 
-use crate::frame::{Frame, Slot};
+use crate::frame::{Base, Doubt, Frame, Slot};
 
 /// How late is late, in µs of event time where not said otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +67,13 @@ pub(crate) struct SymbolState {
     /// The last entry whose effects an earlier owner has all told of: what goes to other streams is written before the current
     /// candles are.
     told_until: Revision,
+    /// By timeframe, buckets that begin up to this event time may have had a candle that Redis has lost, unless it is here: then what
+    /// is folded into them is doubtful.
+    doubt_until_us: [i64; Timeframe::ALL.len()],
+    /// The same where only an upper limit is known: Redis held nothing of the symbol. The first tick tells more.
+    lost_until_us: Option<i64>,
+    /// This owner folds every entry after this one.
+    position: Option<Revision>,
     /// The newest tick by event time, when it has changed since the last write.
     pub(crate) latest: Option<AcceptedTick>,
     /// Has been folded into since the last write.
@@ -81,6 +88,9 @@ impl SymbolState {
             watermark_us: i64::MIN,
             last_entry_ms: 0,
             told_until: Revision::default(),
+            doubt_until_us: [i64::MIN; Timeframe::ALL.len()],
+            lost_until_us: None,
+            position: None,
             latest: None,
             is_touched: false,
         }
@@ -107,13 +117,84 @@ impl SymbolState {
             .of_mut(timeframe, candle.start_us)
             .map(|slot| (slot.candle.revision, slot.is_final));
         if known.is_none_or(|known| known < (candle.revision, is_final)) {
-            frame.insert(Slot {
-                candle,
-                is_final,
-                is_dirty: false,
-                must_send: false,
-            });
+            frame.insert(Slot::held(candle, is_final));
         }
+    }
+
+    /// Notes what Redis may have lost beside the candles that it held: those of a timeframe without a current candle, and displaced ones
+    /// that were last written before `kept_since_ms`. How much earlier than the current one they were written, their event times tell,
+    /// as market time does not run slower than the clock.
+    pub(crate) fn restored(&mut self, kept_since_ms: i64) {
+        for (timeframe, doubt_until_us) in Timeframe::ALL.into_iter().zip(&mut self.doubt_until_us) {
+            *doubt_until_us = match self.frames[timeframe as usize].slots().last() {
+                None => self.watermark_us,
+                Some(Slot { candle, .. }) => {
+                    let lead_us = kept_since_ms.saturating_mul(1_000) - candle.since.stream_id().accepted_us();
+                    candle.start_us - timeframe.micros() + lead_us.min(0)
+                }
+            };
+        }
+    }
+
+    /// Notes that all of the symbol's candles may have been lost, with ticks up to the event time `until_us`.
+    pub(crate) fn has_lost(&mut self, until_us: i64) {
+        self.lost_until_us = Some(until_us);
+    }
+
+    /// Notes that this owner folds every entry after `position`.
+    pub(crate) fn begins_after(&mut self, position: Revision) {
+        self.position = Some(position);
+    }
+
+    /// Returns `true` while the beginning of a candle has not come.
+    pub(crate) fn awaits(&self, timeframe: Timeframe, start_us: i64) -> bool {
+        let mut slots = self.frames[timeframe as usize].slots();
+        slots.any(|slot| slot.candle.start_us == start_us && slot.is_incomplete())
+    }
+
+    /// Joins a candle that was in doubt with `base`, the candle of the bucket's ticks up to `until`. Returns `false` if it was not
+    /// waiting for just that.
+    pub(crate) fn join(&mut self, timeframe: Timeframe, start_us: i64, until: Revision, base: Option<Candle>) -> bool {
+        let awaited = Doubt {
+            until,
+            base: Base::Requested,
+        };
+        let slot = self.frames[timeframe as usize].of_mut(timeframe, start_us);
+        let Some(slot) = slot.filter(|slot| slot.doubt == Some(awaited)) else {
+            return false;
+        };
+        if let Some(base) = base {
+            let Some(joined) = base.join(&slot.candle) else {
+                return false;
+            };
+            self.watermark_us = self.watermark_us.max(joined.last_us);
+            slot.candle = joined;
+        }
+        slot.doubt = Some(Doubt {
+            until,
+            base: Base::Joined,
+        });
+        slot.is_dirty = true;
+        true
+    }
+
+    /// Folds a tick from before the position again, whose minute Redis has lost. Where it opens a candle, that is in doubt.
+    ///
+    /// # Errors
+    /// As [`Self::fold`].
+    pub(crate) fn fold_again(
+        &mut self,
+        accepted: &AcceptedTick,
+        qty: Decimal,
+        decimals: u8,
+        rules: &Rules,
+    ) -> Result<Folded, LotsError> {
+        if self.has_candles() {
+            for doubt_until_us in &mut self.doubt_until_us {
+                *doubt_until_us = accepted.tick.ts_us.max(*doubt_until_us);
+            }
+        }
+        self.fold(accepted, qty, decimals, rules)
     }
 
     /// Folds a tick, whose quantity in whole lots is `qty`, into every timeframe.
@@ -137,6 +218,13 @@ impl SymbolState {
             }
         }
         self.last_entry_ms = self.last_entry_ms.max(accepted.revision.stream_id().ms);
+        if let Some(lost_until_us) = self.lost_until_us.take() {
+            // Trades of the past that are replayed tell how far the symbol had come, give or take what may be late.
+            let known_until_us = rules.amendable_until_us(tick.ts_us);
+            let is_replayed = lost_until_us - known_until_us > Timeframe::D1.micros();
+            self.doubt_until_us
+                .fill(if is_replayed { known_until_us } else { lost_until_us });
+        }
         let mut folded = Folded::Counted;
         for timeframe in Timeframe::ALL {
             let counted = self.fold_into(timeframe, accepted, qty, rules);
@@ -178,11 +266,16 @@ impl SymbolState {
             // Read again after a change of owner, it may be in a candle that has expired meanwhile.
             return accepted.revision <= self.told_until;
         }
+        let doubt = (candle.start_us <= self.doubt_until_us[timeframe as usize]).then(|| Doubt {
+            // An earlier owner has folded nothing after the position, which may lie before ticks of the bucket that the history holds:
+            // those are in the stream again, when Redis was restored from a backup.
+            until: self.position.unwrap_or(candle.revision).min(candle.revision.before()),
+            base: Base::Needed,
+        });
         let displaced = frame.insert(Slot {
-            candle,
-            is_final: false,
             is_dirty: true,
-            must_send: false,
+            doubt,
+            ..Slot::held(candle, false)
         });
         if let Some(displaced) = displaced {
             // It leaves `candle:current:*`, so it has to be written to where it goes.

@@ -1,6 +1,7 @@
 //! [`Frame`]: a symbol's candles of one timeframe.
 
 use storage_core::domain::candle::Candle;
+use storage_core::domain::stream_id::Revision;
 use storage_core::domain::timeframe::Timeframe;
 
 /// A candle in memory.
@@ -13,6 +14,41 @@ pub(crate) struct Slot {
     pub(crate) is_dirty: bool,
     /// Closed or amended, and not sent since.
     pub(crate) must_send: bool,
+    /// Where it began, if ticks of its bucket may be in a candle that Redis has lost.
+    pub(crate) doubt: Option<Doubt>,
+}
+
+impl Slot {
+    /// A candle as Redis holds it.
+    pub(crate) fn held(candle: Candle, is_final: bool) -> Self {
+        Self {
+            candle,
+            is_final,
+            is_dirty: false,
+            must_send: false,
+            doubt: None,
+        }
+    }
+
+    /// Whether the beginning of the candle has not been restored yet. Until then nobody is shown it.
+    pub(crate) fn is_incomplete(&self) -> bool {
+        self.doubt.is_some_and(|doubt| doubt.base != Base::Joined)
+    }
+}
+
+/// The ticks up to `until` may be missing in a candle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Doubt {
+    pub(crate) until: Revision,
+    pub(crate) base: Base,
+}
+
+/// What has become of the candle of the missing ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Base {
+    Needed,
+    Requested,
+    Joined,
 }
 
 /// The candles of one timeframe that are open or may still be amended, by their start; the newest is the current one. There are a
@@ -30,6 +66,12 @@ impl Frame {
     pub(crate) fn of_mut(&mut self, timeframe: Timeframe, ts_us: i64) -> Option<&mut Slot> {
         let slot = self.0.iter_mut().rev().find(|slot| slot.candle.start_us <= ts_us)?;
         (ts_us < slot.candle.start_us + timeframe.micros()).then_some(slot)
+    }
+
+    /// Returns `true` if it has the candle of the bucket of `timeframe` that `ts_us` is in.
+    pub(crate) fn holds(&self, timeframe: Timeframe, ts_us: i64) -> bool {
+        let start_us = timeframe.bucket_start_us(ts_us);
+        self.0.iter().rev().any(|slot| slot.candle.start_us == start_us)
     }
 
     /// Takes a candle in, in place of the one of the same bucket. Returns the current one from before if it is older: it is displaced.
@@ -73,12 +115,10 @@ mod tests {
     use super::*;
 
     fn slot(ts_us: i64) -> Slot {
-        Slot {
-            candle: Candle::of_tick(Timeframe::M1, ts_us, 1.0, Decimal::ZERO, Default::default()),
-            is_final: false,
-            is_dirty: false,
-            must_send: false,
-        }
+        Slot::held(
+            Candle::of_tick(Timeframe::M1, ts_us, 1.0, Decimal::ZERO, Default::default()),
+            false,
+        )
     }
 
     proptest! {

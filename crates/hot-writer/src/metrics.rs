@@ -22,6 +22,12 @@ storage_core::define_metrics! {
     Counter CANDLES_CLOSED = "candles_closed_total";
     /// Closed 1-minute candles sent again with a late tick in them.
     Counter CANDLES_AMENDED = "candles_amended_total";
+    /// Candles whose beginning was lost with the hot state, so that it was asked for from the history.
+    Counter CANDLES_INCOMPLETE = "incomplete_candles_total";
+    /// Candles whose beginning was restored from the history.
+    Counter CANDLES_RESTORED = "restored_candles_total";
+    /// Candles that are not shown because their beginning has not been restored yet, by partition.
+    Gauge CANDLES_AWAITED = "awaited_candles_count", partition = &[];
     /// Signals made active.
     Counter SIGNALS_ACTIVATED = "signals_activated_total";
     /// Signals that had expired before they were read.

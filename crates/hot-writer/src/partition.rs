@@ -2,6 +2,7 @@
 //!
 //! All state is built from what Redis holds, so whenever anything fails, the partition simply begins again.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -18,7 +19,8 @@ use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::AcceptedTick;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::connection::{Connection, present_master};
-use storage_core::redis::hot::Term;
+use storage_core::redis::hot::{self, Term};
+use storage_core::redis::keys;
 use storage_core::redis::lost::Losses;
 use storage_core::redis::position::resume;
 use storage_core::redis::stream::{HOT_WRITER, Stream, StreamReader};
@@ -32,7 +34,7 @@ use crate::fold::{Folded, Rules, SymbolState};
 use crate::metrics::{self, Counts};
 use crate::pace::Pace;
 use crate::read::{BLOCK, Read, ReadAhead};
-use crate::restore;
+use crate::restore::{self, Losses};
 use crate::write::{Writer, Writes, Writing, Written};
 
 /// How many times as long as looking at all symbols takes lies at least between two looks at them.
@@ -40,6 +42,12 @@ const QUIET_PAUSE: u32 = 10;
 
 /// How many times Redis may be shown latest ticks before it has answered.
 const MOST_SHOWING: usize = 8;
+
+/// How many restored candles are looked for at once.
+const BASES_AT_ONCE: usize = 1_000;
+
+/// How many symbols a line of the log names.
+const SYMBOLS_NAMED: usize = 5;
 
 /// A partition in service.
 pub(crate) struct Partition {
@@ -50,6 +58,10 @@ pub(crate) struct Partition {
     writer: Writer,
     dedup: Dedup,
     symbols: HashMap<Symbol, SymbolState>,
+    losses: Losses,
+    /// The candles whose beginning was asked for.
+    awaited: VecDeque<(Symbol, Timeframe, i64)>,
+    bases_due: Instant,
     /// The symbols that the index of open candles holds once everything begun is written.
     indexed: HashSet<Symbol>,
     /// The symbols that have changed since a batch was last written.
@@ -83,7 +95,7 @@ impl Partition {
         let position = resume(&mut conn, stream, HOT_WRITER)
             .await
             .context("reading the position")?;
-        let hot = &config.hot;
+        let settings = &config.hot;
         let (term, open) = Term::begin(&mut conn, partition)
             .await
             .context("reading the open candles")?;
@@ -95,17 +107,33 @@ impl Partition {
         let decoder = Decoder::new(admission, &mut conn)
             .await
             .context("reading volume decimals")?;
-        let dedup = restore::trades(&mut conn, &decoder, position, hot.dedup_window)
+        let rules = Rules::new(settings.close_grace, settings.amend_window, settings.dedup_window);
+        let indexed = open.iter().cloned().collect();
+        let losses = Losses::of(&mut conn, partition, position, config)
+            .await
+            .context("reading since when Redis holds every candle")?;
+        let mut symbols: HashMap<Symbol, SymbolState> = HashMap::default();
+        for mut state in restore::open_states(&mut conn, open, &rules)
+            .await
+            .context("reading the open candles")?
+        {
+            losses.of_open(&mut state);
+            symbols.insert(state.symbol.clone(), state);
+        }
+        let before = restore::before(&mut conn, &decoder, position, settings.dedup_window, &symbols, &rules)
             .await
             .context("reading the trades of the dedup window")?;
         let now = Instant::now();
         let mut partition = Self {
-            rules: Rules::new(hot.close_grace, hot.amend_window, hot.dedup_window),
+            rules,
             writer: Writer::new(config, partition, term, conn),
             decoder,
-            dedup,
-            symbols: HashMap::default(),
-            indexed: open.iter().cloned().collect(),
+            dedup: before.trades,
+            symbols,
+            losses,
+            awaited: VecDeque::new(),
+            bases_due: now,
+            indexed,
             touched: Vec::new(),
             fresh: Vec::new(),
             writes: Writes::after(position),
@@ -116,7 +144,10 @@ impl Partition {
             conn: Connection::ordinary(&config.redis),
             config: config.clone(),
         };
-        partition.load(open).await.context("reading the open candles")?;
+        for tick in before.lost {
+            partition.fold_again(&tick);
+        }
+        partition.count_awaited();
         Ok(partition)
     }
 
@@ -146,6 +177,7 @@ impl Partition {
                 let latest = self.take_latest();
                 showing.push(Box::pin(self.writer.clone().show(self.conn.clone(), latest)));
             }
+            self.join_bases().await.context("reading restored candles")?;
             if writing.is_none() {
                 writing = self.begin_to_write().await?;
             }
@@ -213,6 +245,11 @@ impl Partition {
         let trades = trade_id.map(|id| (self.dedup.of(symbol), id));
         if trades.as_ref().is_some_and(|(trades, id)| trades.know(*id, now_ms)) {
             counts.duplicate += 1;
+            // It may have been too late when it came first, and then did not fit its minute in the history.
+            if accepted.origin != accepted.revision.stream_id() {
+                let start_us = Timeframe::M1.bucket_start_us(accepted.tick.ts_us);
+                self.writes.repair(symbol, start_us, accepted.revision);
+            }
             return Ok(());
         }
         let state = self
@@ -236,9 +273,7 @@ impl Partition {
             }
         }
         counts.rounded += u64::from(rounded);
-        if !std::mem::replace(&mut state.is_touched, true) {
-            self.touched.push(symbol.clone());
-        }
+        touch(state, &mut self.touched);
         if accepted.tick.ts_us == state.watermark_us {
             if state.latest.is_none() {
                 self.fresh.push(symbol.clone());
@@ -246,6 +281,79 @@ impl Partition {
             state.latest = Some(accepted);
         }
         Ok(())
+    }
+
+    /// Folds a tick from before the position, whose minute Redis has lost.
+    fn fold_again(&mut self, tick: &Countable) {
+        let Some(state) = self.symbols.get_mut(&tick.accepted.tick.symbol) else {
+            return;
+        };
+        // A quantity that does not fit was a dead letter already.
+        if state
+            .fold_again(&tick.accepted, tick.qty, tick.decimals, &self.rules)
+            .is_ok()
+        {
+            touch(state, &mut self.touched);
+        }
+    }
+
+    /// Looks from time to time whether the beginnings of candles that were asked for have come, and joins them.
+    async fn join_bases(&mut self) -> RedisResult<()> {
+        if self.awaited.is_empty() || Instant::now() < self.bases_due {
+            return Ok(());
+        }
+        let asked: Vec<_> = self.awaited.drain(..self.awaited.len().min(BASES_AT_ONCE)).collect();
+        let keys: Vec<_> = asked
+            .iter()
+            .map(|(symbol, timeframe, start_us)| keys::candle_restored(*timeframe, symbol, *start_us))
+            .collect();
+        let bases = hot::bases(&mut self.conn, &keys).await?;
+        let mut joined = 0;
+        for ((symbol, timeframe, start_us), base) in asked.into_iter().zip(bases) {
+            let Some(state) = self.symbols.get_mut(&symbol) else {
+                continue;
+            };
+            let has_joined = base.is_some_and(|base| state.join(timeframe, start_us, base.revision, base.candle));
+            if has_joined {
+                joined += 1;
+                touch(state, &mut self.touched);
+            } else if state.awaits(timeframe, start_us) {
+                self.awaited.push_back((symbol, timeframe, start_us));
+            }
+        }
+        self.bases_due = Instant::now() + BLOCK;
+        let partition = self.decoder.admission.partition;
+        if joined > 0 {
+            metrics::CANDLES_RESTORED.increment(joined);
+            tracing::info!(partition, candles = joined, "restored candles from the history");
+        }
+        self.count_awaited();
+        Ok(())
+    }
+
+    fn count_awaited(&self) {
+        metrics::CANDLES_AWAITED.set(
+            &self.decoder.admission.partition.to_string(),
+            f64::from(u32::try_from(self.awaited.len()).unwrap_or(u32::MAX)),
+        );
+    }
+
+    /// Notes that the beginnings of candles are asked for, and says so.
+    fn ask_for(&mut self, bases: Vec<(Symbol, Timeframe, i64)>) {
+        if bases.is_empty() {
+            return;
+        }
+        let mut symbols: Vec<&str> = bases.iter().map(|(symbol, ..)| symbol.as_str()).collect();
+        symbols.dedup();
+        tracing::warn!(
+            partition = self.decoder.admission.partition,
+            candles = bases.len(),
+            symbols = symbols[..symbols.len().min(SYMBOLS_NAMED)].join(" "),
+            "Redis may have lost the beginning of candles; they are shown once aggregator-admin has restored it from the history"
+        );
+        metrics::CANDLES_INCOMPLETE.increment(u64::try_from(bases.len()).unwrap_or(u64::MAX));
+        self.awaited.extend(bases);
+        self.count_awaited();
     }
 
     /// Begins to write what has changed, when it is due; from time to time also what the silence of symbols has closed.
@@ -293,12 +401,15 @@ impl Partition {
                 self.symbols.keys().cloned().collect()
             }
         };
+        let mut bases = Vec::new();
         for symbol in symbols {
             let Some(state) = self.symbols.get_mut(&symbol) else {
                 continue;
             };
             state.is_touched = false;
             let changes = state.take_changes(&self.rules, idle_us);
+            let asked = changes.bases.iter();
+            bases.extend(asked.map(|(timeframe, start_us, _)| (symbol.clone(), *timeframe, *start_us)));
             if !changes.all_closed {
                 if self.indexed.insert(symbol.clone()) {
                     writes.opened.push(symbol.clone());
@@ -313,6 +424,7 @@ impl Partition {
             }
             writes.changes(&symbol, changes);
         }
+        self.ask_for(bases);
         self.writer.begin(writes, self.pace.begin())
     }
 
@@ -330,14 +442,11 @@ impl Partition {
         let names = names.filter_map(|name| std::str::from_utf8(name).ok());
         let unknown = names.filter(|name| !self.symbols.contains_key(*name));
         let unknown: HashSet<Symbol> = unknown.filter_map(|name| name.parse().ok()).collect();
-        self.load(unknown.into_iter().collect()).await
-    }
-
-    /// Loads what Redis holds of `symbols`.
-    async fn load(&mut self, symbols: Vec<Symbol>) -> RedisResult<()> {
-        let states = restore::states(&mut self.conn, symbols, &self.rules).await?;
-        self.symbols
-            .extend(states.into_iter().map(|state| (state.symbol.clone(), state)));
+        let unknown = unknown.into_iter().collect();
+        for mut state in restore::states(&mut self.conn, unknown, &self.rules).await? {
+            self.losses.of_unknown(&mut state);
+            self.symbols.insert(state.symbol.clone(), state);
+        }
         Ok(())
     }
 
@@ -353,5 +462,12 @@ impl Partition {
             &self.decoder.admission.partition.to_string(),
             f64::from(u32::try_from(self.symbols.len()).unwrap_or(u32::MAX)),
         );
+    }
+}
+
+/// Notes that a symbol has changed.
+fn touch(state: &mut SymbolState, touched: &mut Vec<Symbol>) {
+    if !std::mem::replace(&mut state.is_touched, true) {
+        touched.push(state.symbol.clone());
     }
 }

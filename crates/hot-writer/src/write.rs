@@ -2,7 +2,7 @@
 //!
 //! 1. What others must hear of: dead letters, repairs, closed minutes, and the candles that leave `candle:current:*`.
 //! 2. The current candles and the latest ticks, which take the place of what was there before.
-//! 3. The group's position, and what is not needed any more.
+//! 3. The index of open candles, the group's position, and what is not needed any more.
 //!
 //! Everything of one step may be repeated, and a later step follows only when the one before has succeeded.
 
@@ -33,8 +33,8 @@ use crate::pace::{BatchPace, COMMANDS_AT_ONCE};
 
 /// A candle's shortest TTL, in ms.
 const MIN_CANDLE_TTL_MS: i64 = 60 * 60 * 1_000;
-/// How much longer than it may be amended a displaced candle stays, in ms.
-const RECENT_MARGIN_MS: i64 = 5 * 60 * 1_000;
+/// How much longer than it may be amended a displaced candle stays.
+pub(crate) const RECENT_MARGIN: Duration = Duration::from_secs(5 * 60);
 /// So many entries, or dead letters, are not left waiting for those before them to be written.
 const MANY_ENTRIES: usize = 1_000_000;
 const MANY_LETTERS: usize = 5_000;
@@ -49,6 +49,7 @@ pub(crate) struct Writes {
     pub(crate) first_read: Option<Instant>,
     letters: Vec<Cmd>,
     repairs: BTreeMap<(Symbol, i64), Revision>,
+    bases: Vec<repairs::Base>,
     /// The newest ticks of their symbols.
     pub(crate) latest: Vec<AcceptedTick>,
     candles: Vec<(Symbol, Change)>,
@@ -70,6 +71,7 @@ impl Writes {
             first_read: None,
             letters: Vec::new(),
             repairs: BTreeMap::new(),
+            bases: Vec::new(),
             latest: Vec::new(),
             candles: Vec::new(),
             expired: Vec::new(),
@@ -107,6 +109,17 @@ impl Writes {
 
     /// What has changed in a symbol's candles.
     pub(crate) fn changes(&mut self, symbol: &Symbol, changes: Changes) {
+        for (start_us, revision) in changes.repairs {
+            self.repair(symbol, start_us, revision);
+        }
+        for (timeframe, start_us, revision) in changes.bases {
+            self.bases.push(repairs::Base {
+                symbol: symbol.clone(),
+                timeframe,
+                start_us,
+                revision,
+            });
+        }
         for (timeframe, start_us) in changes.expired {
             self.expired.push(keys::candle_recent(timeframe, symbol, start_us));
         }
@@ -134,6 +147,7 @@ pub(crate) struct Writer {
     term: Term,
     tick_ttl_ms: i64,
     amend_ttl_ms: i64,
+    recent_ttl_ms: i64,
     /// One of its own: others do not wait for a batch. See [`Connection::open_once`].
     conn: Arc<Mutex<Connection>>,
 }
@@ -147,6 +161,7 @@ impl Writer {
             term,
             tick_ttl_ms: millis(hot.tick_ttl),
             amend_ttl_ms: millis(hot.close_grace + hot.amend_window),
+            recent_ttl_ms: millis(hot.close_grace + hot.amend_window + RECENT_MARGIN),
             conn: Arc::new(Mutex::new(conn)),
         }
     }
@@ -196,22 +211,28 @@ impl Writer {
                 }),
             )
         });
+        let bases = writes.bases.iter();
+        let bases = bases.map(|base| functions::announce(Stream::Repairs, &repairs::base_fields(base)));
         let sent = sent.map(|(symbol, change)| {
             functions::announce(
                 Stream::Candles(self.partition),
                 &candles::entry_fields(symbol, &change.candle),
             )
         });
-        let opened = (!writes.opened.is_empty()).then(|| self.term.opened(&writes.opened));
-        let announcements = writes.letters.iter().cloned().chain(repairs).chain(sent);
-        let announcements = announcements.chain(displaced.map(put)).chain(opened);
+        let announcements = writes.letters.iter().cloned().chain(repairs).chain(bases).chain(sent);
+        let announcements = announcements.chain(displaced.map(put));
         let announced = execute_all(conn, None, Box::new(announcements)).await?;
 
         let latest = writes.latest.iter().map(|tick| self.latest(tick));
         let shown = execute_all(conn, Some(pace), Box::new(latest.chain(current.map(put)))).await?;
 
+        // Not before the candles: an owner takes what the index names and Redis does not hold for lost.
+        let opened = (!writes.opened.is_empty()).then(|| self.term.opened(&writes.opened));
         let closed = (!writes.closed.is_empty()).then(|| self.term.closed(&writes.closed));
-        let finish = writes.expired.iter().map(hot::remove).chain(closed);
+        let finish = opened
+            .into_iter()
+            .chain(writes.expired.iter().map(hot::remove))
+            .chain(closed);
         let finished = execute_all(conn, None, Box::new(finish)).await?;
         if writes.entries > 0 {
             let stream = Stream::Ticks(self.partition);
@@ -245,7 +266,7 @@ impl Writer {
             (keys::candle_current(*timeframe, symbol), ttl_ms.max(MIN_CANDLE_TTL_MS))
         } else {
             let key = keys::candle_recent(*timeframe, symbol, candle.start_us);
-            (key, self.amend_ttl_ms + RECENT_MARGIN_MS)
+            (key, self.recent_ttl_ms)
         };
         let channel = keys::candle_channel(*timeframe, symbol);
         let message = candles::message(symbol, candle, *is_final);

@@ -2,10 +2,13 @@
 
 use anyhow::anyhow;
 use diesel_async::AsyncConnection;
+use storage_core::domain::stream_id::Revision;
 use storage_core::domain::time::TimeRange;
 use storage_core::postgres::error::{Fault, describe};
 use storage_core::postgres::pool::Pool;
+use storage_core::postgres::queries::positions;
 use storage_core::redis::codec::repairs::Repair;
+use storage_core::redis::stream::Stream;
 use tokio::time::Instant;
 
 use crate::collect::{Item, Rejected};
@@ -41,16 +44,24 @@ impl Written {
 /// Why the database will never take some rows.
 pub(crate) struct BadRow(pub(crate) String);
 
-/// Writes rows, all or none. The outer error is one after which trying again may help.
+/// Writes rows, all or none, and that `stream` is written up to the entry `last`. The outer error is one after which trying again may help.
 pub(crate) async fn commit<K: Kind>(
     pool: &Pool,
     kind: &K,
     rows: &[Item<K::Row>],
+    stream: Stream,
+    last: Option<Revision>,
 ) -> anyhow::Result<Result<Written, BadRow>> {
     let mut connection = pool.get().await?;
     let begin = Instant::now();
     let result = connection
-        .transaction(async |connection| kind.write(connection, rows).await)
+        .transaction(async |connection| {
+            let written = kind.write(connection, rows).await?;
+            if let Some(last) = last {
+                positions::raise(connection, stream, last).await?;
+            }
+            Ok(written)
+        })
         .await;
     metrics::COMMIT_DURATION.record(K::LABEL, begin.elapsed().as_secs_f64());
     match result {

@@ -4,6 +4,9 @@ use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
 use storage_core::domain::entry::Entry;
 use storage_core::domain::rejection::Rejection;
+use storage_core::domain::stream_id::StreamId;
+use storage_core::postgres::pool::Pool;
+use storage_core::redis::connection::Connection;
 use storage_core::redis::stream::Stream;
 
 use crate::collect::Item;
@@ -40,6 +43,21 @@ pub(crate) trait Kind: Send + Sync + 'static {
     /// # Errors
     /// Says why it can't be used.
     fn judge(&self, entry: &Entry) -> Result<Self::Row, Rejection>;
+
+    /// Looks, where reading begins after the entry `at`, whether the stream is what it was: `finished` is the last entry that this
+    /// process has finished.
+    ///
+    /// # Errors
+    /// When a store can't be asked.
+    fn begins(
+        &self,
+        _pool: &Pool,
+        _redis: &mut Connection,
+        _at: StreamId,
+        _finished: StreamId,
+    ) -> impl Future<Output = anyhow::Result<()>> + Send {
+        async { Ok(()) }
+    }
 
     /// Writes rows inside a transaction. Writing them again changes nothing.
     ///

@@ -81,7 +81,7 @@ impl<K: Kind> Lane<K> {
         metrics::BATCH_ROWS.record(K::LABEL, entries.len() as f64);
 
         let (rows, rejected) = collect(&self.kind, entries);
-        let mut written = self.commit(&rows).await?;
+        let mut written = self.commit(entries, &rows).await?;
         written.rejected.extend(rejected);
         metrics::ROWS_WRITTEN.increment(K::LABEL, written.rows.try_into()?);
         metrics::ROWS_UNCHANGED.increment(K::LABEL, written.unchanged.try_into()?);
@@ -99,24 +99,34 @@ impl<K: Kind> Lane<K> {
         self.retry("reading", &self.ending.stop)
             .run(async || {
                 let mut reader = self.reader.lock().await;
-                reader
-                    .batch()
-                    .await
-                    .inspect_err(|_| metrics::RETRIES.increment("redis", 1))
+                self.begin(&mut reader).await?;
+                let batch = reader.batch().await;
+                anyhow::Ok(batch.inspect_err(|_| metrics::RETRIES.increment("redis", 1))?)
             })
             .await
     }
 
+    async fn begin(&self, reader: &mut Reader) -> anyhow::Result<()> {
+        if let Some(at) = reader.beginning().await? {
+            let mut redis = self.redis.lock().await;
+            self.kind.begins(&self.pool, &mut redis, at, reader.finished()).await?;
+            reader.begin(at);
+        }
+        Ok(())
+    }
+
     /// Commits the rows, in parts if the database refuses some of them.
-    async fn commit(&self, rows: &[Item<K::Row>]) -> anyhow::Result<Written> {
+    async fn commit(&self, entries: &[Entry], rows: &[Item<K::Row>]) -> anyhow::Result<Written> {
         let mut all = Written::default();
         let mut parts = Bisection::of(rows.len());
         while let Some(part) = parts.next() {
             let some = &rows[part.clone()];
+            let last = some.last().and_then(|item| entries.get(item.entry));
+            let last = last.and_then(|entry| entry.id.try_into().ok());
             let outcome = self
                 .retry("writing", &self.ending.give_up)
                 .run(async || {
-                    commit(&self.pool, &self.kind, some)
+                    commit(&self.pool, &self.kind, some, self.stream, last)
                         .await
                         .inspect_err(|_| metrics::RETRIES.increment("postgres", 1))
                 })

@@ -21,6 +21,7 @@ mod lane;
 mod metrics;
 mod read;
 mod run;
+mod set_back;
 
 #[derive(Parser)]
 #[command(version, about)]

@@ -32,6 +32,8 @@ storage_core::define_metrics! {
     Counter DEAD_LETTERS_LOST = "dead_letters_lost_total";
     /// Minutes sent to stream:repairs, as the table held ticks of them that the candle lacks or the other way round.
     Counter REPAIRS_REQUESTED = "repairs_requested_total";
+    /// Ticks put into their stream again, because a Redis that was restored from a backup lacked them.
+    Counter TICKS_PUT_BACK = "ticks_put_back_total";
     /// Ranges of time sent to stream:rollups.
     Counter ROLLUPS_REQUESTED = "rollups_requested_total";
     /// Entries that were removed from a stream before this worker had read them.

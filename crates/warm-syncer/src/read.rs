@@ -40,6 +40,8 @@ pub(crate) struct Reader {
     losses: Losses,
     /// Where it reads; none before the first read, and after one that failed.
     place: Option<Place>,
+    /// The last entry that it has finished.
+    finished: StreamId,
 }
 
 struct Place {
@@ -57,10 +59,31 @@ impl Reader {
             cut,
             losses,
             place: None,
+            finished: StreamId::START,
         }
     }
 
-    /// The next batch; empty when nothing came for a while.
+    /// Where reading has to begin, if it must: before the first batch, and after an error.
+    pub(crate) async fn beginning(&mut self) -> RedisResult<Option<StreamId>> {
+        if self.place.is_some() {
+            return Ok(None);
+        }
+        resume(&mut self.conn, self.stream, WARM_SYNCER).await.map(Some)
+    }
+
+    /// The last entry that it has finished, if any.
+    pub(crate) fn finished(&self) -> StreamId {
+        self.finished
+    }
+
+    /// Begins after the entry `finished`, which is the group's position.
+    pub(crate) fn begin(&mut self, finished: StreamId) {
+        let entries = StreamReader::new(&self.config, self.stream, finished, BLOCK.max(self.cut.wait));
+        let entries = entries.watching(&self.config, WARM_SYNCER, self.losses.clone());
+        self.place = Some(Place { entries, finished });
+    }
+
+    /// The next batch after it has begun; empty when nothing came for a while.
     pub(crate) async fn batch(&mut self) -> RedisResult<Vec<Entry>> {
         let read = self.fill().await;
         if read.is_err() {
@@ -71,14 +94,8 @@ impl Reader {
     }
 
     async fn fill(&mut self) -> RedisResult<Vec<Entry>> {
-        let place = match &mut self.place {
-            Some(place) => place,
-            None => {
-                let finished = resume(&mut self.conn, self.stream, WARM_SYNCER).await?;
-                let entries = StreamReader::new(&self.config, self.stream, finished, BLOCK.max(self.cut.wait));
-                let entries = entries.watching(&self.config, WARM_SYNCER, self.losses.clone());
-                self.place.insert(Place { entries, finished })
-            }
+        let Some(place) = &mut self.place else {
+            return Ok(Vec::new());
         };
         let mut batch = place.entries.next(self.cut.rows.min(PORTION), BLOCK).await?;
         if batch.is_empty() {
@@ -109,6 +126,9 @@ impl Reader {
         };
         let at = functions::advance(&mut self.conn, self.stream, WARM_SYNCER, place.finished, last, count).await?;
         place.finished = last;
+        if at == last {
+            self.finished = last;
+        }
         self.place = Some(place);
         self.go_on_from(at);
         Ok(())

@@ -177,8 +177,8 @@ async fn documented_keys(world: &mut Pipeline) {
         match parts[..] {
             ["tick", "latest", _] | ["signal", "active", _] => true,
             ["candle", "current", timeframe, _] => ["1m", "5m", "15m", "1h", "4h", "1d"].contains(&timeframe),
-            ["candle", "recent", _, _, start] => start.parse::<i64>().is_ok(),
-            ["stream", "ticks" | "candles" | "open", partition] => partition.parse::<u16>().is_ok(),
+            ["candle", "recent" | "restored", _, _, start] => start.parse::<i64>().is_ok(),
+            ["stream", "ticks" | "candles" | "open" | "since", partition] => partition.parse::<u16>().is_ok(),
             [
                 "stream",
                 "signals" | "repairs" | "rollups" | "backups" | "dead" | "partitions" | "symbols",

@@ -2,6 +2,7 @@
 
 use acceptance::http::{self, samples};
 use acceptance::pipeline::{PARTITIONS, Pipeline};
+use acceptance::producer;
 use acceptance::wait::until;
 use cucumber::{given, then, when};
 use storage_core::redis::inspect;
@@ -79,6 +80,65 @@ async fn foreign_group(world: &mut Pipeline, group: String) {
             .await
             .unwrap();
     }
+}
+
+/// As one step of Redis, so that no reader comes in between.
+#[when(expr = "{int} ticks of {word} arrive at once, of which the producer keeps {int}")]
+async fn trimmed_ticks(world: &mut Pipeline, count: usize, symbol: String, kept: usize) {
+    let stream = format!("stream:ticks:{}", producer::partition(&symbol, PARTITIONS));
+    let ts_us = chrono::Utc::now().timestamp_micros();
+    let mut burst = redis::pipe();
+    burst.atomic();
+    for at in 0..count {
+        let mut add = redis::cmd("XADD");
+        add.arg(&stream)
+            .arg("MAXLEN")
+            .arg(kept)
+            .arg("*")
+            .arg("symbol")
+            .arg(&symbol);
+        add.arg("ts_us")
+            .arg(ts_us)
+            .arg("price")
+            .arg(1)
+            .arg("qty")
+            .arg(1)
+            .arg("trade_id")
+            .arg(at);
+        burst.add_command(add).ignore();
+    }
+    burst.exec_async(&mut world.redis.connect()).await.unwrap();
+}
+
+#[when(expr = "{int} entries are added to {word} and removed")]
+async fn removed_entries(world: &mut Pipeline, count: usize, stream: String) {
+    for _ in 0..count {
+        world
+            .redis
+            .ask::<String>(&["XADD", &stream, "*", "a", "b"])
+            .await
+            .unwrap();
+    }
+    world
+        .redis
+        .ask::<u64>(&["XTRIM", &stream, "MAXLEN", "0"])
+        .await
+        .unwrap();
+}
+
+#[then(expr = "the log of the {word} names the position and the first entry that is left")]
+async fn names_both_ids(world: &mut Pipeline, name: String) {
+    let log = world.worker(&name).log();
+    let line = log
+        .lines()
+        .find(|line| line.contains("before they were read"))
+        .expect(&log);
+    let id = |field: &str| {
+        line.split(field)
+            .nth(1)
+            .is_some_and(|rest| rest.trim_matches('"').split('-').count() > 1)
+    };
+    assert!(id("position=") && id("first_left="), "{line}");
 }
 
 #[then(expr = "fewer than {int} entries of {word} are left")]

@@ -8,6 +8,7 @@ mod faults;
 mod history;
 mod hot;
 mod load;
+mod lost_state;
 mod memory;
 mod metrics;
 mod outages;

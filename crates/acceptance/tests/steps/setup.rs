@@ -124,7 +124,6 @@ async fn killed(world: &mut Pipeline, name: String) {
     world.worker(&name).ended(PATIENCE).await;
 }
 
-#[when(expr = "the {word} exits {int} within its grace period")]
 #[then(expr = "the {word} exits {int} within its grace period")]
 async fn exits(world: &mut Pipeline, name: String, code: i32) {
     let worker = world.worker(&name);

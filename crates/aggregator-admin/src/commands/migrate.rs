@@ -12,6 +12,7 @@ use storage_core::postgres::edition::Edition;
 use storage_core::postgres::queries::{self, completeness, identity};
 use storage_core::postgres::{known_versions, migrations};
 use storage_core::redis::connection::Connection;
+use storage_core::redis::hot;
 use storage_core::redis::stream::{HOT_WRITER, WARM_SYNCER};
 use storage_core::redis::symbols::{self, VolumeDecimals};
 use storage_core::redis::{database, lease, partitions, preflight};
@@ -68,6 +69,15 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         .explained("reading the symbols")?;
     changes += synchronise_symbols(&mut stores.redis, &known).await?;
     note_what_was_dropped(&mut connection, server.edition).await?;
+    // Where the history is empty too, the Redis is new, and not one that was emptied.
+    if known.is_empty() {
+        for partition in 0..partitions {
+            let note = hot::nothing_lost(partition);
+            note.exec_async(&mut stores.redis)
+                .await
+                .context("noting that no candle was lost")?;
+        }
+    }
     if changes == 0 {
         say("nothing to do")?;
     }

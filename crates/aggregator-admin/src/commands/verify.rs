@@ -111,6 +111,14 @@ async fn check(
     range: TimeRange,
 ) -> anyhow::Result<Found> {
     let (mut connection, _) = history(&stores.pool).await?;
+    // No candle is missing where candles were dropped.
+    let first_us = completeness::first_bucket(&mut connection, timeframe.table(), Timeframe::D1)
+        .await
+        .explained("asking from when on candles can be compared")?;
+    let range = TimeRange {
+        from_us: range.from_us.max(first_us),
+        ..range
+    };
     let mut found = Found::default();
     for day in days(
         chunk_ranges(&mut connection, source)

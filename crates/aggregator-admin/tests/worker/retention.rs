@@ -42,51 +42,50 @@ async fn check(stores: &Stores) {
 
 #[tokio::test]
 async fn a_trade_later_than_minutes_and_ticks_are_kept_is_counted_and_no_command_takes_older_days_away() {
-    for with_ticks in [false, true] {
-        for database in TestDatabase::start_each().await {
-            let stores = Stores::ready(database).await;
-            stores.execute(HISTORY).await;
-            assert_eq!(stores.admin(&["refresh", "--all"]).code, 0);
-            let mut kept = vec!["--set", "admin.retain_candles_1m=8days"];
-            if with_ticks {
-                kept.extend(["--set", "admin.retain_ticks=8days"]);
-            }
-            if stores.database.edition() == Edition::Community {
-                let applied = stores.admin(&[vec!["apply"], kept.clone()].concat());
-                assert_eq!(applied.code, 0, "{}", applied.err);
-            }
-            let worker = stores.worker_with(&[kept, vec!["--set", "admin.policy_interval=1s"]].concat());
-            let table = if with_ticks { "ticks" } else { "candles_1m" };
-            until("old chunks are dropped", async || {
-                stores.number(&format!("SELECT count(*) FROM {table}")).await < 30
-            })
-            .await;
-
-            stores.execute(LATE).await;
-            let start_us = stores
-                .number("SELECT extract(epoch FROM time) * 1000000 FROM ticks WHERE trade_no = 4711")
-                .await;
-            let late = Repair {
-                symbol: symbol(),
-                start_us,
-                revision: Revision::try_from(StreamId::START).unwrap(),
-            };
-            stores.add(Stream::Repairs, &entry_fields(&late)).await;
-            stores.drained(Stream::Repairs).await;
-            stores.drained(Stream::Rollups).await;
-            check(&stores).await;
-
-            let verified = stores.admin(&["verify"]);
-            assert_eq!(verified.code, 0, "{}{}", verified.out, verified.err);
-            for command in [
-                vec!["refresh", "--all"],
-                vec!["refresh", "--from", "2019-01-01", "--to", "2100-01-01"],
-            ] {
-                assert_eq!(stores.admin(&command).code, 0);
-                check(&stores).await;
-            }
-            let (status, log) = worker.stop().await;
-            assert!(status.success(), "{log}");
+    for database in TestDatabase::start_each().await {
+        let stores = Stores::ready(database).await;
+        stores.execute(HISTORY).await;
+        assert_eq!(stores.admin(&["refresh", "--all"]).code, 0);
+        let kept = vec![
+            "--set",
+            "admin.retain_candles_1m=8days",
+            "--set",
+            "admin.retain_ticks=8days",
+        ];
+        if stores.database.edition() == Edition::Community {
+            let applied = stores.admin(&[vec!["apply"], kept.clone()].concat());
+            assert_eq!(applied.code, 0, "{}", applied.err);
         }
+        let worker = stores.worker_with(&[kept, vec!["--set", "admin.policy_interval=1s"]].concat());
+        until("old chunks are dropped", async || {
+            stores.number("SELECT count(*) FROM ticks").await < 30
+        })
+        .await;
+
+        stores.execute(LATE).await;
+        let start_us = stores
+            .number("SELECT extract(epoch FROM time) * 1000000 FROM ticks WHERE trade_no = 4711")
+            .await;
+        let late = Repair {
+            symbol: symbol(),
+            start_us,
+            revision: Revision::try_from(StreamId::START).unwrap(),
+        };
+        stores.add(Stream::Repairs, &entry_fields(&late)).await;
+        stores.drained(Stream::Repairs).await;
+        stores.drained(Stream::Rollups).await;
+        check(&stores).await;
+
+        let verified = stores.admin(&["verify"]);
+        assert_eq!(verified.code, 0, "{}{}", verified.out, verified.err);
+        for command in [
+            vec!["refresh", "--all"],
+            vec!["refresh", "--from", "2019-01-01", "--to", "2100-01-01"],
+        ] {
+            assert_eq!(stores.admin(&command).code, 0);
+            check(&stores).await;
+        }
+        let (status, log) = worker.stop().await;
+        assert!(status.success(), "{log}");
     }
 }

@@ -67,6 +67,33 @@ impl Candle {
         self.trades += 1;
         self.revision = revision;
     }
+
+    /// The candle of this one's ticks and those of `later`, a candle of the same bucket, all of whose ticks Redis accepted after
+    /// all of this one's. `None` if the sum of the volumes is beyond a decimal.
+    #[must_use]
+    pub fn join(self, later: &Self) -> Option<Self> {
+        Some(Self {
+            start_us: self.start_us,
+            open: if later.first_us < self.first_us {
+                later.open
+            } else {
+                self.open
+            },
+            high: self.high.max(later.high),
+            low: self.low.min(later.low),
+            close: if later.last_us >= self.last_us {
+                later.close
+            } else {
+                self.close
+            },
+            volume: self.volume.checked_add(later.volume)?,
+            trades: self.trades.checked_add(later.trades)?,
+            first_us: self.first_us.min(later.first_us),
+            last_us: self.last_us.max(later.last_us),
+            since: self.since,
+            revision: later.revision,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -78,21 +105,43 @@ mod tests {
         seq.try_into().unwrap()
     }
 
-    proptest! {
-        #[test]
-        fn equals_the_definition_whatever_the_order(ticks in prop::collection::vec((0i64..50, 1u32..100), 1..40)) {
-            let mut folded: Option<Candle> = None;
-            for (seq, (ts_us, price)) in (1i64..).zip(&ticks) {
-                let qty = Decimal::from_lots(i128::from(*price), 2);
-                match &mut folded {
-                    None => folded = Some(Candle::of_tick(Timeframe::M1, *ts_us, f64::from(*price), qty, revision(seq))),
-                    Some(candle) => {
-                        let volume = candle.volume.checked_add(qty).unwrap();
-                        candle.fold(*ts_us, f64::from(*price), volume, revision(seq));
-                    }
+    fn candle(ticks: &[(i64, u32)], first_seq: i64) -> Option<Candle> {
+        let mut folded: Option<Candle> = None;
+        for (seq, (ts_us, price)) in (first_seq..).zip(ticks) {
+            let qty = Decimal::from_lots(i128::from(*price), 2);
+            match &mut folded {
+                None => {
+                    folded = Some(Candle::of_tick(
+                        Timeframe::M1,
+                        *ts_us,
+                        f64::from(*price),
+                        qty,
+                        revision(seq),
+                    ))
+                }
+                Some(candle) => {
+                    let volume = candle.volume.checked_add(qty).unwrap();
+                    candle.fold(*ts_us, f64::from(*price), volume, revision(seq));
                 }
             }
-            let candle = folded.unwrap();
+        }
+        folded
+    }
+
+    proptest! {
+        #[test]
+        fn two_parts_join_to_the_candle_of_all_ticks_wherever_they_are_cut(
+            ticks in prop::collection::vec((0i64..50, 1u32..100), 2..40),
+            cut in 1usize..40,
+        ) {
+            let cut = cut.min(ticks.len() - 1);
+            let later = candle(&ticks[cut..], i64::try_from(cut).unwrap() + 1).unwrap();
+            prop_assert_eq!(candle(&ticks[..cut], 1).unwrap().join(&later), candle(&ticks, 1));
+        }
+
+        #[test]
+        fn equals_the_definition_whatever_the_order(ticks in prop::collection::vec((0i64..50, 1u32..100), 1..40)) {
+            let candle = candle(&ticks, 1).unwrap();
             let mut sorted: Vec<_> = ticks.iter().enumerate().collect();
             sorted.sort_by_key(|(seq, (ts_us, _))| (*ts_us, *seq));
             let prices = || ticks.iter().map(|(_, price)| f64::from(*price));

@@ -91,6 +91,12 @@ impl Revision {
             seq: bits & ((1 << SEQ_BITS) - 1),
         }
     }
+
+    /// The greatest revision below this one.
+    #[must_use]
+    pub fn before(self) -> Self {
+        Self((self.0 - 1).max(0))
+    }
 }
 
 impl TryFrom<StreamId> for Revision {

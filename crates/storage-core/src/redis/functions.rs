@@ -146,6 +146,10 @@ pub(super) fn take_up(key: &Key) -> Cmd {
     call("storage_take_up", key)
 }
 
+pub(super) fn complete_since(key: &Key) -> Cmd {
+    call("storage_complete_since", key)
+}
+
 pub(super) fn opened<'a>(key: &Key, term: &str, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
     on_symbols("storage_opened", key, term, symbols)
 }

@@ -31,6 +31,11 @@ pub fn candle_recent(timeframe: Timeframe, symbol: &Symbol, start_us: i64) -> Ke
     Key(format!("candle:recent:{timeframe}:{symbol}:{}", start_us / 1_000_000))
 }
 
+/// `candle:restored:<TF>:<SYMBOL>:<START>`: what hot-writer asked for of a candle, computed from the history.
+pub fn candle_restored(timeframe: Timeframe, symbol: &Symbol, start_us: i64) -> Key {
+    Key(format!("candle:restored:{timeframe}:{symbol}:{}", start_us / 1_000_000))
+}
+
 /// `signal:active:<SYMBOL>`: the newest signal that has not expired.
 pub fn signal_active(symbol: &Symbol) -> Key {
     Key(format!("signal:active:{symbol}"))
@@ -74,6 +79,11 @@ pub fn lost() -> Key {
 /// `stream:open:<P>`: the symbols of a partition that have candles not yet closed.
 pub fn open_symbols(partition: u16) -> Key {
     Key(format!("stream:open:{partition}"))
+}
+
+/// `stream:since:<P>`: since when this Redis has held every candle of a partition, in ms since 1970; 0: always.
+pub fn complete_since(partition: u16) -> Key {
+    Key(format!("stream:since:{partition}"))
 }
 
 pub(super) fn stream(name: impl fmt::Display) -> Key {

@@ -45,6 +45,7 @@ pub async fn replace(conn: &mut impl ConnectionLike, from: u16, to: u16) -> Redi
             Stream::Ticks(gone).key(),
             Stream::Candles(gone).key(),
             keys::open_symbols(gone),
+            keys::complete_since(gone),
         ] {
             cmd("DEL").arg(key).query_async::<()>(conn).await?;
         }

@@ -6,6 +6,7 @@ mod candles;
 mod completeness;
 mod connection;
 mod dead_letters;
+mod lost_state;
 mod migrations;
 mod roles;
 mod rollups;

@@ -6,7 +6,8 @@ use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::{Fault, sqlstate};
 use storage_core::postgres::migrations;
 use storage_core::postgres::queries::candles::{self, Difference, Successor};
-use storage_core::postgres::queries::{dead_letters, policies, signals, symbols, ticks};
+use storage_core::postgres::queries::{dead_letters, policies, positions, signals, symbols, ticks};
+use storage_core::redis::stream::Stream;
 use storage_core::testing::native::NativeServer;
 use storage_core::testing::postgres::TestDatabase;
 use storage_core::testing::roles::{self, ROLES};
@@ -71,6 +72,11 @@ async fn write_as_warm_syncer(conn: &mut AsyncPgConnection) {
                 .unwrap(),
             new
         );
+    }
+    for number in [1, 2] {
+        positions::raise(conn, Stream::Ticks(0), revision(number))
+            .await
+            .unwrap();
     }
 }
 

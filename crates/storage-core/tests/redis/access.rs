@@ -9,6 +9,7 @@ use storage_core::domain::decimal::Decimal;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::redis::codec::repairs::Base;
 use storage_core::redis::connection::{Connection, is_permanent};
 use storage_core::redis::functions::{self, Expiry};
 use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
@@ -235,6 +236,9 @@ async fn hot_writer_keeps_the_hot_view_and_trims() {
         hot::candles(conn, std::slice::from_ref(&key)).await.unwrap();
         hot::remove(&key).exec_async(conn).await.unwrap();
     }
+    hot::complete_since(conn, 0).await.unwrap();
+    let base = keys::candle_restored(Timeframe::M1, &symbol(), 0);
+    assert_eq!(hot::bases(conn, &[base]).await.unwrap(), [None]);
     let (term, _) = hot::Term::begin(conn, 0).await.unwrap();
     term.opened([&symbol()]).exec_async(conn).await.unwrap();
     term.closed([&symbol()]).exec_async(conn).await.unwrap();
@@ -301,11 +305,11 @@ async fn warm_syncer_moves_its_positions_and_asks_for_repairs() {
         server.hand_out(stream).await;
         assert_eq!(resume(conn, stream, WARM_SYNCER).await.unwrap(), StreamId::START);
     }
-    for stream in [Stream::Repairs, Stream::Rollups, Stream::Dead] {
+    for stream in [Stream::Repairs, Stream::Rollups, Stream::Dead, Stream::Ticks(0)] {
         functions::announce_all(conn, stream, &[some_fields()]).await.unwrap();
     }
     let announced = server
-        .run("warm-syncer", "FCALL storage_announce 1 stream:ticks:0 a b")
+        .run("warm-syncer", "FCALL storage_announce 1 stream:candles:0 a b")
         .await;
     let error = announced.unwrap_err().to_string();
     assert!(error.contains("can't access at least one of the keys"), "{error}");
@@ -349,6 +353,14 @@ async fn aggregator_admin_keeps_the_streams_and_reads_the_hot_view() {
         .await
         .unwrap();
     hot::hash(conn, &keys::tick_latest(&symbol())).await.unwrap();
+    hot::nothing_lost(0).exec_async(conn).await.unwrap();
+    let base = Base {
+        symbol: symbol(),
+        timeframe: Timeframe::D1,
+        start_us: 0,
+        revision: Revision::try_from(7).unwrap(),
+    };
+    hot::put_base(&base, None).exec_async(conn).await.unwrap();
     for stream in [Stream::Repairs, Stream::Rollups, Stream::Backups] {
         server.read("aggregator-admin", AGGREGATOR_ADMIN, stream).await;
         positions(conn, stream).await.unwrap();

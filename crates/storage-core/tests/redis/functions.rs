@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use redis::cmd;
+use storage_core::domain::candle::Candle;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::redis::codec::repairs::Base;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions::{self, Expiry};
-use storage_core::redis::hot::{self, Term};
+use storage_core::redis::hot::{self, RestoredBase, Term};
 use storage_core::redis::keys::{self, Key};
 use storage_core::redis::lease::Membership;
 use storage_core::redis::position::position_of;
@@ -128,5 +130,40 @@ async fn members_of_a_future_that_was_none_end_in_time() {
     while member.share(&mut conn, 4).await.unwrap().len() < 4 {
         assert!(std::time::Instant::now() < deadline, "b never ends");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_redis_is_complete_since_it_was_first_asked_unless_it_was_new() {
+    let (_redis, mut conn) = prepared().await;
+    let since_ms = hot::complete_since(&mut conn, 0).await.unwrap();
+    assert!(since_ms > 1_700_000_000_000);
+    hot::nothing_lost(0).exec_async(&mut conn).await.unwrap();
+    assert_eq!(hot::complete_since(&mut conn, 0).await.unwrap(), since_ms);
+    hot::nothing_lost(1).exec_async(&mut conn).await.unwrap();
+    assert_eq!(hot::complete_since(&mut conn, 1).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_base_is_read_back_as_it_was_handed_over() {
+    let (_redis, mut conn) = prepared().await;
+    let mut base = Base {
+        symbol: symbol("A"),
+        timeframe: Timeframe::H1,
+        start_us: 0,
+        revision: 9.try_into().unwrap(),
+    };
+    let key = keys::candle_restored(base.timeframe, &base.symbol, base.start_us);
+    let candle = Candle::of_tick(Timeframe::H1, 5, 1.5, "2".parse().unwrap(), 7.try_into().unwrap());
+    for (number, candle) in [(9, Some(candle)), (10, None)] {
+        base.revision = number.try_into().unwrap();
+        hot::put_base(&base, candle.as_ref())
+            .exec_async(&mut conn)
+            .await
+            .unwrap();
+        let read = hot::bases(&mut conn, std::slice::from_ref(&key)).await.unwrap();
+        let revision = base.revision;
+        let candle = candle.map(|candle| Candle { revision, ..candle });
+        assert_eq!(read, [Some(RestoredBase { revision, candle })]);
     }
 }

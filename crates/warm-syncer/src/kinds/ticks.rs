@@ -9,14 +9,18 @@ use storage_core::domain::entry::Entry;
 use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::domain::partition::partition_of;
 use storage_core::domain::rejection::Rejection;
+use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::AcceptedTick;
+use storage_core::postgres::pool::Pool;
 use storage_core::postgres::queries::symbols;
 use storage_core::postgres::queries::ticks::{self, TickRow};
+use storage_core::redis::connection::Connection;
 
 use super::Kind;
 use crate::collect::{Item, Rejected};
 use crate::commit::Written;
+use crate::set_back::Beginning;
 
 pub(super) const LABEL: &str = "ticks";
 
@@ -41,6 +45,22 @@ impl Kind for Ticks {
             });
         }
         Ok(accepted)
+    }
+
+    async fn begins(
+        &self,
+        pool: &Pool,
+        redis: &mut Connection,
+        at: StreamId,
+        finished: StreamId,
+    ) -> anyhow::Result<()> {
+        let beginning = Beginning {
+            partition: self.partition,
+            partitions: self.partitions,
+            at,
+            finished,
+        };
+        beginning.mend(pool, redis).await
     }
 
     async fn write(&self, connection: &mut AsyncPgConnection, items: &[Item<AcceptedTick>]) -> QueryResult<Written> {

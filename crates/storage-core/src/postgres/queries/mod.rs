@@ -1,12 +1,15 @@
 //! All SQL but the migrations': one module per family of tables.
 
 pub mod backup;
+pub mod bases;
 pub mod candles;
 pub mod completeness;
 pub mod dead_letters;
 pub mod identity;
 mod maintenance;
+pub mod newest_ticks;
 pub mod policies;
+pub mod positions;
 pub mod rollups;
 pub mod signals;
 pub mod storage;

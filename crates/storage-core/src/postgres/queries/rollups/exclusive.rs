@@ -118,7 +118,8 @@ async fn put_off(connection: &mut AsyncPgConnection, table: &str) -> QueryResult
 
 async fn job(connection: &mut AsyncPgConnection, table: &str) -> QueryResult<Option<Job>> {
     sql_query(
-        "SELECT job_id, stats.next_start, stats.job_status IS NOT DISTINCT FROM 'Running' AS is_running
+        "SELECT job_id, CASE WHEN isfinite(stats.next_start) THEN stats.next_start END AS next_start,
+                stats.job_status IS NOT DISTINCT FROM 'Running' AS is_running
          FROM timescaledb_information.jobs JOIN timescaledb_information.job_stats stats USING (job_id)
          JOIN timescaledb_information.continuous_aggregates rollups
              ON jobs.hypertable_name IN (rollups.view_name, rollups.materialization_hypertable_name)

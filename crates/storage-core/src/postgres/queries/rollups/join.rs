@@ -36,8 +36,9 @@ async fn join_day(
     range: TimeRange,
 ) -> QueryResult<()> {
     let seconds = timeframe.seconds();
-    // No unique index guards a continuous aggregate's rows, so ON CONFLICT is not possible. Symbols come from their own table, as
-    // the key of `ticks` begins with them.
+    // The range is a condition on each table, by which the plan leaves out all chunks but its own. No unique index guards a
+    // continuous aggregate's rows, so ON CONFLICT is not possible. Symbols come from their own table, as the key of `ticks` begins
+    // with them.
     let join = format!(
         "WITH buckets AS MATERIALIZED (
              SELECT symbol, bucket FROM symbols CROSS JOIN LATERAL (
@@ -46,11 +47,12 @@ async fn join_day(
          held AS MATERIALIZED (
              SELECT buckets.symbol, bucket, candle.*, (
                  SELECT count(*) >= candle.trades FROM ticks
-                 WHERE ticks.symbol = buckets.symbol AND time >= bucket AND time < bucket + INTERVAL '{seconds} seconds'
+                 WHERE ticks.symbol = buckets.symbol AND time >= $1 AND time < $2
+                   AND time >= bucket AND time < bucket + INTERVAL '{seconds} seconds'
                    AND revision <= candle.revision) AS has_all_ticks
              FROM buckets LEFT JOIN LATERAL (
                  SELECT open, high, low, close, volume, trades, revision FROM {target} candle
-                 WHERE candle.symbol = buckets.symbol AND candle.time = bucket) candle ON true),
+                 WHERE candle.symbol = buckets.symbol AND candle.time = bucket AND candle.time >= $1 AND candle.time < $2) candle ON true),
          joined AS MATERIALIZED (
              SELECT symbol, bucket, held.revision IS NOT NULL AS is_held, coalesce(rest.open, late.open) AS open,
                     greatest(rest.high, late.high) AS high, least(rest.low, late.low) AS low, late.close,
@@ -64,7 +66,8 @@ async fn join_day(
                         (array_agg(price ORDER BY time DESC, ticks.revision DESC))[1] AS close,
                         sum(lots) AS volume, count(*) AS trades, max(ticks.revision) AS revision
                  FROM ticks
-                 WHERE ticks.symbol = held.symbol AND time >= bucket AND time < bucket + INTERVAL '{seconds} seconds'
+                 WHERE ticks.symbol = held.symbol AND time >= $1 AND time < $2
+                   AND time >= bucket AND time < bucket + INTERVAL '{seconds} seconds'
                    AND (rest.trades IS NULL OR ticks.revision > held.revision)
                  HAVING count(*) > 0) late),
          changed AS (
@@ -79,7 +82,10 @@ async fn join_day(
     );
     connection
         .transaction(async |connection| {
-            connection.batch_execute("SET LOCAL statement_timeout = 0").await?;
+            // Compiling took seconds where running takes milliseconds: planned for many symbols, a late tick is of one.
+            connection
+                .batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL jit = off")
+                .await?;
             // Two processes that join the same ticks would otherwise read before the other wrote.
             sql_query("SELECT pg_advisory_xact_lock(hashtext($1))")
                 .bind::<Text, _>(timeframe.table())

@@ -1,0 +1,43 @@
+//! `positions`: the last entry of each stream that the history holds.
+
+use diesel::sql_types::{BigInt, Text};
+use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+
+use crate::domain::stream_id::Revision;
+use crate::redis::stream::Stream;
+
+/// Notes that everything of `stream` up to `revision` is written. Belongs into the transaction that writes it.
+///
+/// # Errors
+/// The database's.
+pub async fn raise(connection: &mut AsyncPgConnection, stream: Stream, revision: Revision) -> QueryResult<()> {
+    sql_query(
+        "INSERT INTO positions (stream, revision) VALUES ($1, $2)
+         ON CONFLICT (stream) DO UPDATE SET revision = excluded.revision WHERE positions.revision < excluded.revision",
+    )
+    .bind::<Text, _>(stream.key().to_string())
+    .bind::<BigInt, _>(revision.as_i64())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = BigInt)]
+    revision: i64,
+}
+
+/// The last entry of `stream` that is written, where any is.
+///
+/// # Errors
+/// The database's.
+pub async fn of(connection: &mut AsyncPgConnection, stream: Stream) -> QueryResult<Option<Revision>> {
+    let found: Option<Row> = sql_query("SELECT revision FROM positions WHERE stream = $1")
+        .bind::<Text, _>(stream.key().to_string())
+        .get_result(connection)
+        .await
+        .optional()?;
+    Ok(found.and_then(|row| row.revision.try_into().ok()))
+}
