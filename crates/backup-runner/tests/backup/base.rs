@@ -303,8 +303,6 @@ async fn a_recovery_that_would_end_early_is_refused_and_one_up_to_there_is_not()
     drop((connection, server));
 
     assert!(runner.done(&["verify", "--all"]).contains("whole"));
-    let listed = runner.done(&["list"]);
-    assert!(listed.contains("archived up to"), "{listed}");
     let wal = segments(&runner);
     assert!(wal.len() >= 6, "{wal:?}");
     let whole: Vec<Vec<u8>> = wal.iter().map(|file| fs::read(file).unwrap()).collect();
@@ -359,6 +357,9 @@ async fn a_recovery_that_would_end_early_is_refused_and_one_up_to_there_is_not()
             fs::write(file, bytes).unwrap();
         }
     }
+
+    let listed = runner.done(&["list"]);
+    assert!(listed.contains("archived up to"), "{listed}");
 
     // What is wrong after the target does not matter.
     fs::remove_file(&wal[2]).unwrap();

@@ -141,7 +141,7 @@ async fn every_session_waits_for_the_disk_whatever_the_default_is() {
 async fn a_pool_keeps_to_its_database() {
     for database in TestDatabase::start_each().await {
         let pool = database.pool();
-        let found = identity(&mut *pool.get().await.unwrap()).await.unwrap();
+        let found = identity(&mut pool.get().await.unwrap()).await.unwrap();
         assert_eq!(identity(&mut database.connect().await).await.unwrap(), found);
         pool.keep_to(found);
         assert!(pool.get().await.is_ok());
