@@ -5,7 +5,6 @@ Feature: Lost state
 
   Background:
     Given the setting STORAGE_HOT__CLOSE_GRACE is "1h"
-    And Redis with the project's users
     And a running pipeline
 
   Scenario: Every hot-writer is away for longer than candles live
