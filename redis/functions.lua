@@ -79,23 +79,26 @@ end
 -- The most entries that are counted one by one.
 local COUNTED = 1000
 
--- lost KEY group [position after ahead]
+-- lost KEY group noted
+-- lost KEY group position after ahead
 -- Finds entries that others have removed before the group had read them, and adds them to what it has read: they are found once. Of a
 -- group with one reader, `ahead` entries behind its position were read, the last of them `after`; the group has moved where `position`
--- is not its position. Without these, Redis hands the entries out. Returns the position, how many entries are lost, and, where they
+-- is not its position. Without these, Redis hands the entries out, and `noted` is the group's position at the last call. Returns the position, how many entries are lost, and, where they
 -- were the first behind `after`, the first that is left.
 local function lost(keys, args)
   local key, group = keys[1], args[1]
   local stream, fields = stream_and_group(key, group)
   if not fields then return no_group(key, group) end
   local at, read, added = fields['last-delivered-id'], fields['entries-read'], stream['entries-added']
-  local after, first = args[3] or at, stream['first-entry']
+  local is_handed_out = #args == 2
+  local after, first = is_handed_out and at or args[3], stream['first-entry']
   local nothing = {at, 0, ''}
-  if args[2] and args[2] ~= at then return nothing end
+  if not is_handed_out and args[2] ~= at then return nothing end
+  -- The append-only file of Redis 7.0 does not say how many entries were handed out, and a restart would forget it.
+  if is_handed_out and args[2] ~= at and read then redis.call('XGROUP', 'SETID', key, group, at, 'ENTRIESREAD', read) end
   local left, first_left = 0, ''
   if not before(after, stream['last-generated-id']) then
-    -- Redis 7.0 forgets at a crash what it has handed out since its append-only file was rewritten.
-    if not args[2] then
+    if is_handed_out then
       if read ~= added then redis.call('XGROUP', 'SETID', key, group, at, 'ENTRIESREAD', added) end
       return nothing
     end
@@ -103,7 +106,7 @@ local function lost(keys, args)
     left = 0
   elseif before(after, first[1]) then
     left, first_left = stream['length'], first[1]
-  elseif args[2] then
+  elseif not is_handed_out then
     left = #redis.call('XRANGE', key, '(' .. after, '+', 'COUNT', COUNTED + 1)
     if left > COUNTED then return nothing end
   else

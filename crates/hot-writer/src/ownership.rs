@@ -43,7 +43,10 @@ async fn serve(config: Config, partition: u16, readiness: Readiness, losses: Los
     let lag = token.run_until_cancelled(watch_lag(&config, partition));
     tokio::join!(folding, lag);
     readiness.forget(&condition);
-    losses.forget(Stream::Ticks(partition));
+    losses.leave(Stream::Ticks(partition));
+    for gauge in [&metrics::SYMBOLS, &metrics::CANDLES_AWAITED] {
+        gauge.set(&partition.to_string(), 0.0);
+    }
 }
 
 /// Looks again and again how much there is to read. Without an answer the last one stands.

@@ -66,7 +66,7 @@ impl<K: Kind> Lane<K> {
         // Every error is tried again until the lane is told to stop.
         while !self.ending.stop.is_cancelled() && self.next_batch().await.is_ok() {}
         self.readiness.forget(&self.stream.to_string());
-        self.losses.forget(self.stream);
+        self.losses.leave(self.stream);
     }
 
     async fn next_batch(&self) -> anyhow::Result<()> {

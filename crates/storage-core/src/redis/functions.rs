@@ -131,14 +131,17 @@ pub async fn announce_all(conn: &mut impl ConnectionLike, stream: Stream, entrie
     announcements.exec_async(conn).await
 }
 
-/// Finds entries that `group` lost. `known` of a group with one reader: its position, the last entry that was read, and how many were
-/// read in between.
-pub(super) fn lost(stream: Stream, group: &str, known: Option<(StreamId, StreamId, u64)>) -> Cmd {
+/// Finds entries that a group lost whose entries Redis hands out. `noted` is its position at the last call.
+pub(super) fn lost_of_handed_out(stream: Stream, group: &str, noted: StreamId) -> Cmd {
     let mut command = call("storage_lost", &stream.key());
-    command.arg(group);
-    if let Some((position, after, ahead)) = known {
-        command.arg(position.to_string()).arg(after.to_string()).arg(ahead);
-    }
+    command.arg(group).arg(noted.to_string());
+    command
+}
+
+/// Finds entries that a group with one reader lost, which has read `ahead` entries from `position` to `after`.
+pub(super) fn lost(stream: Stream, group: &str, position: StreamId, after: StreamId, ahead: u64) -> Cmd {
+    let mut command = lost_of_handed_out(stream, group, position);
+    command.arg(after.to_string()).arg(ahead);
     command
 }
 

@@ -92,6 +92,9 @@ pub async fn holders(
     worker: &str,
     partitions: u16,
 ) -> RedisResult<Vec<Option<String>>> {
+    if partitions == 0 {
+        return Ok(Vec::new());
+    }
     let mut get = redis::pipe();
     for partition in 0..partitions {
         get.get(keys::lease(worker, partition));

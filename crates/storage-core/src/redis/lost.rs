@@ -117,13 +117,13 @@ impl Losses {
         }
     }
 
-    /// Forgets `stream`, which another replica reads from now on.
-    pub fn forget(&self, stream: Stream) {
-        self.reported
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&stream);
-        self.readiness.forget(&condition(stream));
+    /// Leaves `stream` to another replica, which does not know what was reported: the alarm ends here, in its time.
+    pub fn leave(&self, stream: Stream) {
+        let losses = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(ALARM).await;
+            losses.settle(stream);
+        });
     }
 }
 
@@ -211,7 +211,10 @@ impl LossWatch {
         for _ in 0..ATTEMPTS {
             let known = self.read.front().zip(self.read.back());
             let known = known.map(|((at, read), (after, in_all))| (*at, *after, in_all - read));
-            let command = functions::lost(self.stream, self.group, known);
+            let command = match known {
+                Some((position, after, ahead)) => functions::lost(self.stream, self.group, position, after, ahead),
+                None => functions::lost_of_handed_out(self.stream, self.group, self.checked),
+            };
             let (at, entries, first_left): (String, u64, String) = command.query_async(&mut self.conn).await?;
             let at = reply::stream_id(Value::SimpleString(at))?;
             let Some((position, after, _)) = known else {
@@ -297,6 +300,18 @@ mod tests {
         );
         tokio::time::advance(INTERVAL).await;
         losses.settle(stream);
+        assert!(readiness.problems().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_partition_that_another_replica_takes_over_keeps_its_alarm_for_a_minute() {
+        let readiness = Readiness::default();
+        let (losses, stream) = (Losses::new(&LOST, &readiness), Stream::Ticks(3));
+        losses.alarm(stream, 300, 1_700_000_000_000);
+        losses.leave(stream);
+        tokio::time::sleep(ALARM - INTERVAL).await;
+        assert_eq!(readiness.problems().len(), 1);
+        tokio::time::sleep(2 * INTERVAL).await;
         assert!(readiness.problems().is_empty());
     }
 }

@@ -119,7 +119,8 @@ pub enum SetDecimalsError {
     },
     /// The coarser lots can't hold every volume exactly.
     #[error(
-        "{inexact} rows of {symbol} hold volumes finer than {to} decimals, and would be changed; use {least} decimals or more"
+        "{inexact} rows of {symbol} hold volumes finer than {to} decimals, and would be changed; use {least} decimals or more; a trade \
+         that is too large for {least} decimals stays a dead letter"
     )]
     Inexact {
         /// The symbol.
