@@ -70,7 +70,7 @@ impl Publisher {
             response_timeout: RESPONSE_TIMEOUT,
             ..config.clone()
         };
-        let task = tokio::spawn(publish(load, Connection::ordinary(&config), pace, Arc::clone(&state)));
+        let task = tokio::spawn(publish(load, config, pace, Arc::clone(&state)));
         Self { state, task }
     }
 
@@ -189,7 +189,8 @@ impl State {
     }
 }
 
-async fn publish(load: Arc<Load>, mut connection: Connection, pace: Pace, state: Arc<Mutex<State>>) {
+async fn publish(load: Arc<Load>, config: RedisConfig, pace: Pace, state: Arc<Mutex<State>>) {
+    let mut connection = Connection::ordinary(&config);
     let begun = Instant::now();
     loop {
         let next = locked(&state).next(pace, begun.elapsed());
@@ -198,6 +199,10 @@ async fn publish(load: Arc<Load>, mut connection: Connection, pace: Pace, state:
             let sent = send(&load, batch.clone(), &mut connection).await;
             locked(&state).answered(epoch, &batch, sent.is_ok());
             flat_out = sent.is_ok() && batch.len() == BATCH;
+            // The driver does not look into an aborted transaction, and would never learn there that a cluster's slots have moved.
+            if sent.is_err() {
+                connection = Connection::ordinary(&config);
+            }
         }
         if !flat_out {
             tokio::time::sleep(PAUSE).await;
