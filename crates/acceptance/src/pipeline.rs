@@ -88,7 +88,7 @@ pub struct Pipeline {
     pub prometheus: Option<(ServerProcess, u16)>,
     /// The replica of its Redis.
     pub replicated: Option<Replicated>,
-    /// What its Redis held at some time.
+    /// Files of its Redis as they were when a step copied them.
     pub backup: Option<Written>,
     /// The trades that were sent and must be counted, in order.
     pub trades: Vec<Trade>,

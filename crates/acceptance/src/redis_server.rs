@@ -250,7 +250,7 @@ impl RedisServer {
         self.config.url.expose()
     }
 
-    /// How a user of `redis/users.acl` reaches it; of a given server, how everybody does.
+    /// Returns the configuration with which a user of `redis/users.acl` connects; of a given server, the one it has.
     ///
     /// # Panics
     /// Never: the URL was read before.
@@ -342,7 +342,7 @@ impl Node {
     }
 }
 
-/// A file for each user of the project with its password: the user's own name, which nobody does outside of tests.
+/// Creates a file with the password of each user of the project. The password is the user's own name, in tests only.
 fn secrets() -> anyhow::Result<TempDir> {
     let folder = TempDir::new()?;
     for line in std::fs::read_to_string(project().join(USERS))?.lines() {

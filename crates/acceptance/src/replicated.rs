@@ -139,7 +139,7 @@ impl Replicated {
     }
 }
 
-/// What the server on `port` answers to the operator.
+/// Returns the answer of the server on `port` to the operator.
 async fn server<T: redis::FromRedisValue>(port: u16, words: &[&str]) -> redis::RedisResult<T> {
     at(&format!("redis://{OPERATOR}:{OPERATOR}@127.0.0.1:{port}"), words).await
 }

@@ -19,7 +19,7 @@ use crate::metrics::BASES;
 use crate::run::Worker;
 use crate::stores::Explained;
 
-/// How many are computed in one transaction.
+/// Number of candles that are computed in one transaction.
 const AT_ONCE: usize = 200;
 
 /// Candles of which hot-writer waits for the beginning, each once: what was asked for last counts.

@@ -22,7 +22,7 @@ async fn own_server(world: &mut Pipeline) {
 
 #[given("a database server of its own with synchronous_commit = off")]
 async fn hasty_server(world: &mut Pipeline) {
-    // The log is written when somebody waits for it, or so seldom.
+    // PostgreSQL writes its log when a commit waits for it, or at this interval.
     let settings = ["synchronous_commit=off", "wal_writer_delay=10s"];
     let server = NativeServer::start(None, &settings).await.unwrap();
     lend_database(world, server.expect("a native server")).await;

@@ -1,4 +1,4 @@
-//! What the programs make of their configuration.
+//! Steps about the configuration of the programs.
 
 use std::collections::BTreeSet;
 

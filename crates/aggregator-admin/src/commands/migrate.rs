@@ -152,7 +152,7 @@ async fn stored_database(redis: &mut Connection) -> anyhow::Result<Option<Databa
         .context("asking which database Redis belongs to")
 }
 
-/// Refuses a database that is not the one that Redis belongs to, unless it is to take that one's place and nobody works on it.
+/// Refuses a database that is not the one that Redis belongs to, unless `--adopt-database` is given and no worker uses the other.
 async fn compare_databases(config: &Config, args: &Args, redis: &mut Connection) -> anyhow::Result<()> {
     let Some(stored) = stored_database(redis).await? else {
         return Ok(());
