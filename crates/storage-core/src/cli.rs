@@ -77,7 +77,11 @@ fn dispatch<S: Subcommand, C: Configuration>(
         && !Stopped::caused(error)
     {
         // A closed stderr does not change the exit code.
-        let _ = writeln!(io::stderr(), "error: {}", terminal::visible_lines(&format!("{error:#}")));
+        let _ = writeln!(
+            io::stderr(),
+            "error: {}",
+            terminal::visible_lines(&format!("{error:#}"))
+        );
     }
     exit_code(&result)
 }
@@ -99,7 +103,11 @@ fn command<S: Subcommand, C: Configuration>(program: Program) -> Command {
         .value_parser(value_parser!(Shell));
     S::augment_subcommands(command)
         .subcommand(Command::new(CHECK_CONFIG).about("Prints the effective configuration, secrets masked"))
-        .subcommand(Command::new(COMPLETIONS).about("Prints a completion script for a shell").arg(shell))
+        .subcommand(
+            Command::new(COMPLETIONS)
+                .about("Prints a completion script for a shell")
+                .arg(shell),
+        )
         .subcommand(Command::new(MAN).about("Prints the manual pages of the program and its commands (roff)"))
 }
 
@@ -203,7 +211,13 @@ mod tests {
         ] {
             assert_eq!(code_of(args, never), 64, "{args:?}");
         }
-        for args in [&["--help"][..], &["--version"], &["check-config"], &["completions", "fish"], &["man"]] {
+        for args in [
+            &["--help"][..],
+            &["--version"],
+            &["check-config"],
+            &["completions", "fish"],
+            &["man"],
+        ] {
             assert_eq!(code_of(args, never), 0, "{args:?}");
         }
     }

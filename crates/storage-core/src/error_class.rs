@@ -157,7 +157,10 @@ mod tests {
             class(FunctionsError::Redis(std::io::Error::other("refused").into())),
             ErrorClass::Transient
         );
-        assert_eq!(class(statement("no space left (SQLSTATE 53100)")), ErrorClass::Transient);
+        assert_eq!(
+            class(statement("no space left (SQLSTATE 53100)")),
+            ErrorClass::Transient
+        );
         assert_eq!(
             class(MigrationError::from(statement("starting up (SQLSTATE 57P03)"))),
             ErrorClass::Transient
@@ -180,7 +183,10 @@ mod tests {
         assert_eq!(exit_code(&Ok(())), DONE);
         assert_eq!(failed(Stopped.into()), DONE);
         assert_eq!(failed(anyhow!("failed")), FAILED);
-        assert_eq!(failed(RedisError::from(std::io::Error::other("refused")).into()), FAILED);
+        assert_eq!(
+            failed(RedisError::from(std::io::Error::other("refused")).into()),
+            FAILED
+        );
         assert_eq!(failed(Misconfigured::new("wrong partitions").into()), MISUSED);
     }
 }

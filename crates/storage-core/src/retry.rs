@@ -276,7 +276,11 @@ mod tests {
             .every_error()
             .run(async || {
                 attempts.set(attempts.get() + 1);
-                if attempts.get() == 3 { Ok(()) } else { Err(misconfigured()) }
+                if attempts.get() == 3 {
+                    Ok(())
+                } else {
+                    Err(misconfigured())
+                }
             })
             .await;
         assert_eq!((result.is_ok(), attempts.get()), (true, 3));
@@ -354,7 +358,10 @@ mod tests {
         let mut backoff = Backoff::between(seconds(5), seconds(300));
         for shortest in [5, 10, 20, 40, 80, 160, 300, 300] {
             let pause = backoff.pause();
-            assert!((seconds(shortest)..=seconds(2 * shortest)).contains(&pause), "{pause:?}");
+            assert!(
+                (seconds(shortest)..=seconds(2 * shortest)).contains(&pause),
+                "{pause:?}"
+            );
         }
         backoff.reset();
         assert!(backoff.pause() <= seconds(10));

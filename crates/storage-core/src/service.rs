@@ -211,7 +211,11 @@ fn listen_to_signals(shutdown: CancellationToken, abort: CancellationToken) -> s
     let mut interrupt = signal(SignalKind::interrupt())?;
     let signals = poll_fn(move |context| {
         let terminate = terminate.poll_recv(context).map(|_| Some("SIGTERM"));
-        if terminate.is_ready() { terminate } else { interrupt.poll_recv(context).map(|_| Some("SIGINT")) }
+        if terminate.is_ready() {
+            terminate
+        } else {
+            interrupt.poll_recv(context).map(|_| Some("SIGINT"))
+        }
     });
     tokio::spawn(async move {
         obey(signals, &shutdown, &abort).await;

@@ -10,8 +10,6 @@ use anyhow::Context;
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, TableStyle};
 use terminal_size::{Width, terminal_size};
 
-use crate::service::Stopped;
-
 /// Narrowest table; a narrower terminal breaks its lines.
 const NARROWEST: u16 = 80;
 
@@ -22,14 +20,13 @@ pub fn say(text: impl Display) -> anyhow::Result<()> {
 
 /// Prints text unchanged: a file format, or text with colours.
 pub fn write(text: impl Display) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    written(write!(out, "{text}").and_then(|()| out.flush()))
+    print_to(&mut io::stdout().lock(), text)
 }
 
-/// Converts the result of a write to stdout: a reader that went away ends the command with [`Stopped`].
-pub fn written(result: io::Result<()>) -> anyhow::Result<()> {
-    match result {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Stopped.into()),
+fn print_to(out: &mut impl Write, text: impl Display) -> anyhow::Result<()> {
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        // The command goes on: its exit code reports its work, not its reader.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => result.context("writing to stdout"),
     }
 }
@@ -101,8 +98,7 @@ impl Table {
 
     /// Adds a row, with control characters escaped.
     pub fn add_row<T: Display>(&mut self, cells: impl IntoIterator<Item = T>) {
-        self.0
-            .add_row(cells.into_iter().map(|cell| visible(&cell.to_string())));
+        self.0.add_row(cells.into_iter().map(|cell| visible(&cell.to_string())));
     }
 }
 
@@ -193,11 +189,22 @@ mod tests {
         assert_eq!(visible_lines("a\nb\tc\x07"), "a\nb\tc\\u{7}");
     }
 
+    struct Failing(ErrorKind);
+
+    impl Write for Failing {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
     fn a_reader_that_went_away_is_no_failure() {
-        let error = written(Err(ErrorKind::BrokenPipe.into())).unwrap_err();
-        assert!(Stopped::caused(&error));
-        assert!(!Stopped::caused(&written(Err(ErrorKind::StorageFull.into())).unwrap_err()));
+        assert!(print_to(&mut Failing(ErrorKind::BrokenPipe), "candles").is_ok());
+        assert!(print_to(&mut Failing(ErrorKind::StorageFull), "candles").is_err());
     }
 
     #[test]

@@ -175,6 +175,6 @@ impl<K: Kind> Lane<K> {
     fn retry<'a>(&'a self, what: &str, token: &'a CancellationToken) -> Retry<'a> {
         Retry::new(format!("{what} {}", self.stream), token)
             .readiness(&self.readiness, self.stream.to_string())
-            .permanent_if(|_| false)
+            .every_error()
     }
 }

@@ -6,10 +6,11 @@ use anyhow::{Context, anyhow, ensure};
 use diesel_async::AsyncPgConnection;
 use serde::Deserialize;
 use storage_core::postgres::edition::Server;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::backup as queries;
 
 use super::recovery::segment_of;
-use super::{Explained, open, tool};
+use super::{open, tool};
 use crate::config::Config;
 use crate::destination::Destination;
 use crate::manifest::{BaseContent, Content, Kind, Manifest};

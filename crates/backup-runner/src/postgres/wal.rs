@@ -6,18 +6,20 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::backup as queries;
+use storage_core::retry::keep_running;
 use storage_core::telemetry::readiness::Readiness;
 use tokio::io::AsyncReadExt;
 use tokio::process::Child;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::archive::names;
 use super::base::refuse_without_replication;
 use super::recovery::{outdated, segment_number};
-use super::{Explained, open, tool};
+use super::{open, tool};
 use crate::config::Config;
 use crate::destination::{Destination, make_folder};
 use crate::manifest::{Content, Kind};
@@ -27,54 +29,32 @@ use crate::tool::succeeded;
 /// What the condition on `/readyz` is called.
 pub(crate) const CONDITION: &str = "wal";
 
-const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// A stream that held for this long was a good one: the next failure is the first again.
-const HELD: Duration = Duration::from_secs(60);
 const LAG_INTERVAL: Duration = Duration::from_secs(5);
-/// How long another copy's turn is waited for between two looks.
+/// Pause between two checks whether another replica has stopped archiving.
 const TURN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Archives WAL until `token` is cancelled. One copy at a time does; the others stand by.
+/// Archives WAL until `token` is cancelled. One replica archives; the others stand by.
 pub(crate) async fn archive(
     config: Config,
     destination: Destination,
     readiness: Readiness,
     token: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut pause = SHORTEST_PAUSE;
-    loop {
+    keep_running(CONDITION, &readiness, &token, async || {
         let Some(_turn) = destination.take_turn("wal")? else {
             readiness.ok(CONDITION);
-            if pass(TURN_INTERVAL, &token).await {
-                continue;
-            } else {
-                return Ok(());
-            }
+            let _ = token.run_until_cancelled(sleep(TURN_INTERVAL)).await;
+            return Ok(());
         };
-        let begun = tokio::time::Instant::now();
-        match stream(&config, &destination, &readiness, &token).await {
-            Ok(()) => return Ok(()),
-            Err(error) => {
+        stream(&config, &destination, &readiness, &token)
+            .await
+            .inspect_err(|_| {
                 metrics::WAL_FAILURES.increment(1);
                 metrics::WAL_LAG.set(f64::NAN);
-                readiness.fail(CONDITION, format!("{error:#}"));
-                if begun.elapsed() > HELD {
-                    pause = SHORTEST_PAUSE;
-                }
-                warn!("archiving WAL stopped, again in {pause:?}: {error:#}");
-            }
-        }
-        if !pass(pause, &token).await {
-            return Ok(());
-        }
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-/// Waits; `false` when a shutdown comes first.
-async fn pass(pause: Duration, token: &CancellationToken) -> bool {
-    token.run_until_cancelled(sleep(pause)).await.is_some()
+            })
+    })
+    .await;
+    Ok(())
 }
 
 /// Streams until the connection breaks, which is an error, or `token` is cancelled.

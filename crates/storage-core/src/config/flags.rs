@@ -74,7 +74,11 @@ impl Flags {
                 .help_heading("Configuration")
         };
         let file = arg(CONFIG, "FILE", "TOML file with the configuration").value_parser(value_parser!(PathBuf));
-        let set = arg(SET, "SECTION.KEY=VALUE", "Sets any key of the configuration; may be repeated");
+        let set = arg(
+            SET,
+            "SECTION.KEY=VALUE",
+            "Sets any key of the configuration; may be repeated",
+        );
         let keys = key_flags::<C>().map(|flag| arg(flag.name, flag.value_name, flag.help));
         std::iter::once(file)
             .chain(keys)

@@ -58,7 +58,10 @@ fn load_from<C: Configuration>(
     };
     let is_foreign = |section: &str| {
         !defaults.keys.contains_key(section)
-            && SHARED_SECTIONS.iter().chain(C::FOREIGN_SECTIONS).any(|foreign| *foreign == section)
+            && SHARED_SECTIONS
+                .iter()
+                .chain(C::FOREIGN_SECTIONS)
+                .any(|foreign| *foreign == section)
     };
     let mut figment = Figment::from(&defaults);
     if let Some(path) = &flags.file {
@@ -179,16 +182,14 @@ fn takes_text<C: DeserializeOwned>(defaults: &Figment, key: &str, text: &str) ->
 }
 
 /// Refuses zero where it has no meaning, see [`zero`].
-fn refuse_zero<C: Configuration>(
-    figment: &Figment,
-    defaults: &Layer,
-    config: &C,
-) -> Result<(), Misconfigured> {
+fn refuse_zero<C: Configuration>(figment: &Figment, defaults: &Layer, config: &C) -> Result<(), Misconfigured> {
     let Ok(Value::Dict(_, keys)) = Value::serialize(config) else {
         return Ok(());
     };
     let defaults = Figment::from(defaults);
-    let Some((key, wanted)) = zero::find(&keys, C::ZERO_ALLOWED, |key| takes_text::<C>(&defaults, key, "any text")) else {
+    let Some((key, wanted)) = zero::find(&keys, C::ZERO_ALLOWED, |key| {
+        takes_text::<C>(&defaults, key, "any text")
+    }) else {
         return Ok(());
     };
     let source = source_of(figment.find_metadata(&key));

@@ -14,11 +14,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Returns the first key that is zero and must not be, and the limit that it breaks. `is_text` returns `true` for a key that takes any
 /// text, where `0s` is not a duration.
-pub(super) fn find(
-    keys: &Dict,
-    allowed: &[&str],
-    is_text: impl Fn(&str) -> bool,
-) -> Option<(String, &'static str)> {
+pub(super) fn find(keys: &Dict, allowed: &[&str], is_text: impl Fn(&str) -> bool) -> Option<(String, &'static str)> {
     let mut found = Vec::new();
     collect(keys, "", &mut found);
     found

@@ -3,11 +3,11 @@ use std::io::{BufRead, BufReader, Read};
 use std::pin::pin;
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use super::*;
 use crate::config::Misconfigured;
 use crate::error_class::{MISUSED, exit_code};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_waits_for_the_current_work_of_tasks() {
@@ -167,8 +167,8 @@ async fn obeyed(signals_ms: &[u64]) -> [Option<u128>; 2] {
         let cancelled = tokio::time::timeout(Duration::from_secs(60), token.cancelled()).await;
         cancelled.is_ok().then(|| begin.elapsed().as_millis())
     };
-    let times = async { tokio::join!(at(&shutdown), at(&abort)) };
-    let ((), (shutdown, abort)) = tokio::join!(obey(pin!(signals), &shutdown, &abort), times);
+    let signals = pin!(signals);
+    let (_, shutdown, abort) = tokio::join!(obey(signals, &shutdown, &abort), at(&shutdown), at(&abort));
     [shutdown, abort]
 }
 

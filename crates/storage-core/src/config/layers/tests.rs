@@ -297,7 +297,9 @@ fn the_effective_configuration_is_a_file_that_gives_the_same_again() {
 }
 
 fn parse(args: &[&str]) -> Result<Flags, String> {
-    let command = clap::Command::new("worker").args(Flags::args::<Config>()).subcommand(clap::Command::new("run"));
+    let command = clap::Command::new("worker")
+        .args(Flags::args::<Config>())
+        .subcommand(clap::Command::new("run"));
     let matches = command.try_get_matches_from(args).map_err(|error| error.to_string())?;
     Flags::of::<Config>(&matches).map_err(|error| error.to_string())
 }
@@ -310,7 +312,10 @@ fn the_flags_stand_before_or_after_the_subcommand() {
     ] {
         let flags = parse(&args).unwrap();
         assert_eq!(flags.file, Some("a".into()));
-        let set = flags.overrides.iter().map(|given| (given.source.as_str(), given.key.as_str(), given.text.as_str()));
+        let set = flags
+            .overrides
+            .iter()
+            .map(|given| (given.source.as_str(), given.key.as_str(), given.text.as_str()));
         assert_eq!(
             set.collect::<Vec<_>>(),
             [("--batch", "hot.batch", "1"), ("--set hot.limit", "hot.limit", "2")]
