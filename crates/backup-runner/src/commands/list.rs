@@ -4,11 +4,12 @@ use anyhow::Context;
 use chrono::{DateTime, Utc};
 use storage_core::terminal::{self, Table, say, size, span, table};
 
+use crate::content::Content;
 use crate::destination::{Destination, Found, State};
-use crate::manifest::{Content, Kind, Manifest};
+use crate::manifest::{Kind, Manifest};
 use crate::postgres::archive;
 
-/// Prints it, oldest first: as a table for a person, or the manifests of all backups as JSON.
+/// Prints all backups as a table, oldest first, or the manifests of the complete ones as JSON.
 pub(super) async fn list(destination: &Destination, json: bool) -> anyhow::Result<()> {
     let mut all = Vec::new();
     for kind in Kind::ALL {
@@ -48,7 +49,7 @@ fn shown(destination: &Destination, all: &[Found], now: DateTime<Utc>) -> anyhow
             State::Incomplete => (
                 String::new(),
                 String::new(),
-                "incomplete: running, or interrupted".to_owned(),
+                "incomplete: being written, or interrupted".to_owned(),
             ),
             State::Damaged(reason) => (String::new(), String::new(), format!("damaged: the manifest {reason}")),
         };
@@ -64,7 +65,7 @@ fn shown(destination: &Destination, all: &[Found], now: DateTime<Utc>) -> anyhow
     Ok(shown)
 }
 
-/// What a backup holds and, of a base backup, how far the archived WAL leads from it.
+/// Summarizes the contents; for a base backup also the last archived WAL segment.
 fn summary(destination: &Destination, content: &Content) -> anyhow::Result<String> {
     let summary = content.summary();
     let Content::Base(base) = content else {
