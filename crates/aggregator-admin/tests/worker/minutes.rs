@@ -2,9 +2,9 @@
 
 use storage_core::redis::stream::Stream;
 use storage_core::testing::postgres::TestDatabase;
+use storage_core::testing::program::Outcome;
 
 use crate::harness::Stores;
-use storage_core::testing::program::Outcome;
 
 const CANDLE: &str = "SELECT (open, high, low, close, volume, trades) FROM candles_1m WHERE time = '2019-10-11 00:00Z'";
 
