@@ -2,21 +2,13 @@
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 #![allow(clippy::unwrap_used, reason = "a bench that can't go on has failed")]
 
-#[allow(dead_code, reason = "the worker needs more of it")]
-#[path = "../src/fold.rs"]
-mod fold;
-#[allow(dead_code, reason = "the worker needs more of it")]
-#[path = "../src/frame.rs"]
-mod frame;
-
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use hot_writer::fold::{Rules, SymbolState};
 use storage_core::domain::entry::Entry;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::tick::AcceptedTick;
-
-use fold::{Rules, SymbolState};
 
 const TICKS: u64 = 1_000;
 const DECIMALS: u8 = 8;

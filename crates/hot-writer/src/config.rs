@@ -11,7 +11,7 @@ use storage_core::config::telemetry::TelemetryConfig;
 /// Everything that can be configured.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Config {
+pub struct Config {
     pub(crate) redis: RedisConfig,
     pub(crate) telemetry: TelemetryConfig,
     pub(crate) service: ServiceConfig,

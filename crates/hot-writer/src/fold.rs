@@ -18,7 +18,7 @@ use crate::frame::{Base, Doubt, Frame, Slot};
 
 /// How late is late, in µs of event time where not said otherwise.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rules {
+pub struct Rules {
     /// How long a bucket stays open after its end.
     pub(crate) close_grace_us: i64,
     /// For how long after that a late tick amends it.
@@ -28,7 +28,8 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    pub(crate) fn new(close_grace: Duration, amend_window: Duration, dedup_window: Duration) -> Self {
+    /// Creates the rules from the settings of the same names.
+    pub fn new(close_grace: Duration, amend_window: Duration, dedup_window: Duration) -> Self {
         let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4);
         Self {
             close_grace_us: micros(close_grace),
@@ -45,7 +46,7 @@ impl Rules {
 
 /// What became of a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Folded {
+pub enum Folded {
     /// It is in its minute.
     Counted,
     /// It came too late for its minute, which has to be computed again.
@@ -57,7 +58,7 @@ pub(crate) enum Folded {
 
 /// A symbol's candles of all timeframes that are open or may still be amended, the newest of each being the current one.
 #[derive(Clone, Debug)]
-pub(crate) struct SymbolState {
+pub struct SymbolState {
     pub(crate) symbol: Symbol,
     pub(crate) frames: [Frame; Timeframe::ALL.len()],
     /// The greatest event time so far.
@@ -81,7 +82,8 @@ pub(crate) struct SymbolState {
 }
 
 impl SymbolState {
-    pub(crate) fn new(symbol: Symbol) -> Self {
+    /// Creates the state of a symbol without candles.
+    pub fn new(symbol: Symbol) -> Self {
         Self {
             symbol,
             frames: Default::default(),
@@ -201,7 +203,7 @@ impl SymbolState {
     ///
     /// # Errors
     /// When the minute's volume would leave bigint; then nothing is changed.
-    pub(crate) fn fold(
+    pub fn fold(
         &mut self,
         accepted: &AcceptedTick,
         qty: Decimal,

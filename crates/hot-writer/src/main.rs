@@ -1,30 +1,10 @@
-//! hot-writer: folds ticks into the hot view in Redis.
-//!
-//! The way of a tick, in the order of the modules: a copy owns partitions (`ownership`) and serves each (`partition`): takes up what is
-//! there (`restore`), reads the stream and decodes what it reads (`read`, `decode`), leaves out what it has seen (`dedup`), folds the
-//! rest into candles (`fold`), closes what is over (`close`), and, at its own pace (`pace`), writes the result (`write`). `signals` does the same for signals, `trim` takes away what everybody has
-//! finished.
-
-mod close;
-mod config;
-mod decode;
-mod dedup;
-mod fold;
-mod frame;
-mod metrics;
-mod ownership;
-mod pace;
-mod partition;
-mod read;
-mod restore;
-mod run;
-mod signals;
-mod trim;
-mod write;
+//! The program hot-writer; the worker is the library of the same name.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use hot_writer::config::Config;
+use hot_writer::run;
 use storage_core::config::layers::{self, CommonArgs};
 use storage_core::service;
 
@@ -49,6 +29,6 @@ enum Command {
 fn main() -> ExitCode {
     service::main(async |cli: Cli| match cli.command {
         Command::Run => run::run(layers::load(&cli.common)?).await,
-        Command::CheckConfig => layers::check::<config::Config>(&cli.common),
+        Command::CheckConfig => layers::check::<Config>(&cli.common),
     })
 }

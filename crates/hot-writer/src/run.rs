@@ -16,7 +16,7 @@ use crate::{metrics, ownership, signals, trim};
 ///
 /// # Errors
 /// When the configuration does not fit what Redis holds, or a task fails.
-pub(crate) async fn run(config: Config) -> Result<()> {
+pub async fn run(config: Config) -> Result<()> {
     telemetry::tracing::init(config.telemetry.log_format, LevelFilter::INFO)?;
     let mut service = Service::new(&config.service)?;
     let token = service.token();
