@@ -1,10 +1,11 @@
-//! What folding a tick into six timeframes costs.
+//! Measures folding a tick into six timeframes.
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
-#![allow(clippy::unwrap_used, reason = "a bench that can't go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a failed bench may panic")]
 
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use hot_writer::decode::DecodedTick;
 use hot_writer::fold::{Rules, SymbolState};
 use storage_core::domain::entry::Entry;
 use storage_core::domain::stream_id::StreamId;
@@ -13,8 +14,8 @@ use storage_core::domain::tick::AcceptedTick;
 const TICKS: u64 = 1_000;
 const DECIMALS: u8 = 8;
 
-/// A tick a tenth of a second.
-fn tick(at: u64) -> AcceptedTick {
+/// Returns the tick number `at`, of ten per second.
+fn tick(at: u64) -> DecodedTick {
     let ms = 1_700_000_000_000 + at * 100;
     let fields = [
         ("symbol", "BTCUSDT".to_owned()),
@@ -24,22 +25,28 @@ fn tick(at: u64) -> AcceptedTick {
         ("trade_id", at.to_string()),
         ("side", "buy".to_owned()),
     ];
-    AcceptedTick::from_entry(&Entry::new(StreamId::at_ms(ms), fields), Duration::ZERO).unwrap()
+    let accepted = AcceptedTick::from_entry(&Entry::new(StreamId::at_ms(ms), fields), Duration::ZERO).unwrap();
+    DecodedTick {
+        qty: accepted.tick.qty,
+        decimals: DECIMALS,
+        rounded: false,
+        accepted,
+    }
 }
 
 fn fold_ticks(criterion: &mut Criterion) {
     let window = Duration::from_secs(10 * 60);
     let rules = Rules::new(Duration::from_secs(2), window, window);
-    let ticks: Vec<AcceptedTick> = (0..TICKS).map(tick).collect();
-    let symbol = &ticks[0].tick.symbol;
+    let ticks: Vec<DecodedTick> = (0..TICKS).map(tick).collect();
+    let symbol = &ticks[0].accepted.tick.symbol;
     let mut group = criterion.benchmark_group("fold");
     group.throughput(Throughput::Elements(TICKS));
     group.bench_function("1,000 ticks of a symbol", |bench| {
         bench.iter_batched(
             || SymbolState::new(symbol.clone()),
             |mut state| {
-                for accepted in &ticks {
-                    state.fold(accepted, accepted.tick.qty, DECIMALS, &rules).unwrap();
+                for tick in &ticks {
+                    state.fold(tick, &rules).unwrap();
                 }
                 state
             },

@@ -1,4 +1,4 @@
-//! From entries to ticks: judging each, and counting its quantity in lots.
+//! Decodes stream entries into ticks, and converts their quantities to lots.
 
 use std::time::{Duration, Instant};
 
@@ -11,97 +11,79 @@ use storage_core::domain::tick::AcceptedTick;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::symbols::VolumeDecimals;
 
-/// How long volume decimals are believed.
-const DECIMALS_AGE: Duration = Duration::from_secs(1);
+/// Age at which the volume decimals are read again.
+const MAX_DECIMALS_AGE: Duration = Duration::from_secs(1);
 
-/// A tick that can be counted.
-#[derive(Debug)]
-pub(crate) struct Countable {
-    pub(crate) accepted: AcceptedTick,
-    /// The quantity in whole lots.
-    pub(crate) qty: Decimal,
-    /// The symbol's volume decimals.
-    pub(crate) decimals: u8,
-    /// Whether the quantity was rounded to a lot.
-    pub(crate) rounded: bool,
+/// A tick with its quantity in lots.
+#[derive(Clone, Debug)]
+pub struct DecodedTick {
+    /// The tick and its place in the stream.
+    pub accepted: AcceptedTick,
+    /// The quantity, rounded to whole lots.
+    pub qty: Decimal,
+    /// Volume decimals of the symbol.
+    pub decimals: u8,
+    /// `true` if the quantity was rounded.
+    pub rounded: bool,
 }
 
-/// What a partition's entries must satisfy.
+/// Requirements that every tick of a partition meets.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Admission {
+pub(crate) struct TickRules {
     pub(crate) partition: u16,
     pub(crate) partitions: u16,
     pub(crate) max_future: Duration,
 }
 
-impl Admission {
-    /// Judges an entry.
+/// Decodes the entries of a partition with the volume decimals that Redis holds.
+pub(crate) struct Decoder {
+    pub(crate) rules: TickRules,
+    decimals: VolumeDecimals,
+    decimals_read: Instant,
+}
+
+impl Decoder {
+    pub(crate) async fn new(rules: TickRules, conn: &mut Connection) -> RedisResult<Self> {
+        Ok(Self {
+            rules,
+            decimals: VolumeDecimals::load(conn).await?,
+            decimals_read: Instant::now(),
+        })
+    }
+
+    /// Decodes an entry.
     ///
     /// # Errors
-    /// Says why it is a dead letter.
-    pub(crate) fn decode(&self, entry: &Entry, decimals: &VolumeDecimals) -> Result<Countable, Rejection> {
-        let accepted = AcceptedTick::from_entry(entry, self.max_future)?;
-        let expected = partition_of(&accepted.tick.symbol, self.partitions);
-        if expected != self.partition {
+    /// The reason for which the entry becomes a dead letter.
+    pub(crate) fn decode(&self, entry: &Entry) -> Result<DecodedTick, Rejection> {
+        let accepted = AcceptedTick::from_entry(entry, self.rules.max_future)?;
+        let symbol = &accepted.tick.symbol;
+        let expected = partition_of(symbol, self.rules.partitions);
+        if expected != self.rules.partition {
             return Err(Rejection::WrongPartition {
                 expected,
-                found: self.partition,
+                found: self.rules.partition,
             });
         }
-        let decimals = decimals.of(&accepted.tick.symbol);
+        let decimals = self.decimals.of(symbol);
         let lots = accepted.tick.lots(decimals)?;
-        Ok(Countable {
+        Ok(DecodedTick {
             qty: Decimal::from_lots(lots.count.into(), decimals),
             decimals,
             rounded: lots.rounded,
             accepted,
         })
     }
-}
 
-/// Decodes a partition's entries with the volume decimals that Redis holds.
-pub(crate) struct Decoder {
-    pub(crate) admission: Admission,
-    decimals: VolumeDecimals,
-    decimals_read: Instant,
-}
-
-impl Decoder {
-    /// A decoder that knows the volume decimals of this moment.
-    ///
-    /// # Errors
-    /// When Redis can't be asked.
-    pub(crate) async fn new(admission: Admission, conn: &mut Connection) -> RedisResult<Self> {
-        Ok(Self {
-            admission,
-            decimals: VolumeDecimals::load(conn).await?,
-            decimals_read: Instant::now(),
-        })
-    }
-
-    /// Judges an entry.
-    ///
-    /// # Errors
-    /// Says why it is a dead letter.
-    pub(crate) fn decode(&self, entry: &Entry) -> Result<Countable, Rejection> {
-        self.admission.decode(entry, &self.decimals)
-    }
-
-    /// Reads the volume decimals again if they are old.
-    ///
-    /// # Errors
-    /// When Redis can't be asked.
-    pub(crate) async fn refresh(&mut self, conn: &mut Connection) -> RedisResult<()> {
-        if self.decimals_read.elapsed() >= DECIMALS_AGE {
+    /// Reads the volume decimals again if they are older than [`MAX_DECIMALS_AGE`].
+    pub(crate) async fn refresh_decimals(&mut self, conn: &mut Connection) -> RedisResult<()> {
+        if self.decimals_read.elapsed() >= MAX_DECIMALS_AGE {
             self.read_decimals(conn).await?;
         }
         Ok(())
     }
 
     /// Reads the volume decimals again.
-    ///
-    /// # Errors
-    /// When Redis can't be asked.
     pub(crate) async fn read_decimals(&mut self, conn: &mut Connection) -> RedisResult<()> {
         self.decimals = VolumeDecimals::load(conn).await?;
         self.decimals_read = Instant::now();
@@ -109,7 +91,27 @@ impl Decoder {
     }
 }
 
-/// Whether a quantity did not fit its symbol's lots: the operator may just have changed them.
+/// Returns `true` if a quantity does not fit the lots of its symbol, whose decimals may just have been changed.
 pub(crate) fn does_not_fit(rejection: &Rejection) -> bool {
     matches!(rejection, Rejection::TooFine { .. } | Rejection::TooLarge { .. })
+}
+
+#[cfg(test)]
+impl DecodedTick {
+    /// Creates a tick of symbol `A` with quantity 1.
+    pub(crate) fn example(id: storage_core::domain::stream_id::StreamId, ts_us: i64, price: u32) -> Self {
+        let fields = [
+            ("symbol", "A".to_owned()),
+            ("ts_us", ts_us.to_string()),
+            ("price", price.to_string()),
+            ("qty", "1".to_owned()),
+        ];
+        let accepted = AcceptedTick::from_entry(&Entry::new(id, fields), Duration::MAX).unwrap();
+        Self {
+            qty: accepted.tick.qty,
+            decimals: 8,
+            rounded: false,
+            accepted,
+        }
+    }
 }

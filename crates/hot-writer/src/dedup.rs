@@ -1,8 +1,8 @@
-//! Leaving out trades that were seen before.
+//! Drops duplicates: trades whose trade ID was seen before.
 //!
-//! Exchanges number trades without gaps, so numeric IDs are kept as ranges and cost next to nothing; others are kept as
-//! 128-bit hashes. Memory is bounded by two generations: when the current one is a window old it becomes the previous one, so
-//! an ID is remembered for at least a window and at most two.
+//! Exchanges number trades without gaps, so numeric IDs are stored as ranges and take almost no memory; other IDs are
+//! stored as 128-bit hashes. There are two generations of IDs: a generation that is one window old becomes the previous
+//! one, so an ID is remembered for at least one window and at most two.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashSet};
@@ -12,33 +12,33 @@ use std::time::Duration;
 use foldhash::HashMap;
 use storage_core::domain::symbol::Symbol;
 
-/// The trade IDs of a partition's symbols within the window.
+/// Trade IDs of all symbols of a partition within the dedup window.
 pub(crate) struct Dedup {
     window_ms: u64,
     symbols: HashMap<Symbol, Trades>,
 }
 
-/// A trade ID: as a number where it is written as numbers are (`007` is another ID than `7`), or else its hash.
+/// A trade ID: its number if it is canonical decimal text (`007` is another ID than `7`), otherwise its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TradeId {
     Number(u64),
     Hash(u128),
 }
 
-/// The trade IDs of a symbol.
+/// Trade IDs of a symbol. Times are in ms of stream time.
 #[derive(Default)]
 pub(crate) struct Trades {
     window_ms: u64,
     begun_ms: u64,
-    current: Seen,
-    previous: Seen,
+    current: TradeIds,
+    previous: TradeIds,
 }
 
 #[derive(Default)]
-struct Seen {
-    /// The range `first..=last` of numeric IDs that grew last. It may overlap others.
+struct TradeIds {
+    /// The range `first..=last` of numeric IDs that was extended last. It may overlap others.
     newest: Option<(u64, u64)>,
-    /// Disjoint, not touching ranges `first..=last` of numeric IDs.
+    /// Ranges `first..=last` of numeric IDs that neither overlap nor adjoin.
     ranges: BTreeMap<u64, u64>,
     hashes: HashSet<u128>,
 }
@@ -51,7 +51,7 @@ impl Dedup {
         }
     }
 
-    /// The trades of `symbol`.
+    /// Returns the trades of `symbol`.
     pub(crate) fn of(&mut self, symbol: &Symbol) -> &mut Trades {
         let window_ms = self.window_ms;
         self.symbols.entry(symbol.clone()).or_insert_with(|| Trades {
@@ -60,8 +60,8 @@ impl Dedup {
         })
     }
 
-    /// Forgets the symbols of which nothing is remembered any more at stream time `now_ms`.
-    pub(crate) fn forget_quiet(&mut self, now_ms: u64) {
+    /// Removes the symbols whose trade IDs have all expired at stream time `now_ms`.
+    pub(crate) fn remove_expired(&mut self, now_ms: u64) {
         let keep_ms = self.window_ms.saturating_mul(2);
         self.symbols
             .retain(|_, trades| now_ms < trades.begun_ms.saturating_add(keep_ms));
@@ -69,33 +69,33 @@ impl Dedup {
 }
 
 impl Trades {
-    /// Whether the trade was noted within the window before stream time `now_ms`.
-    pub(crate) fn know(&self, id: TradeId, now_ms: u64) -> bool {
+    /// Returns `true` if the trade was added within the window before `now_ms`.
+    pub(crate) fn contains(&self, id: TradeId, now_ms: u64) -> bool {
         let age_ms = now_ms.saturating_sub(self.begun_ms);
         age_ms < self.window_ms.saturating_mul(2) && self.current.contains(id)
             || age_ms < self.window_ms && self.previous.contains(id)
     }
 
-    /// Notes the trade at stream time `now_ms`.
-    pub(crate) fn note(&mut self, id: TradeId, now_ms: u64) {
-        self.age(now_ms);
+    /// Adds the trade at `now_ms`.
+    pub(crate) fn insert(&mut self, id: TradeId, now_ms: u64) {
+        self.rotate(now_ms);
         self.current.insert(id);
     }
 
-    fn age(&mut self, now_ms: u64) {
+    fn rotate(&mut self, now_ms: u64) {
         let age_ms = now_ms.saturating_sub(self.begun_ms);
         if age_ms < self.window_ms {
             return;
         }
         self.previous = std::mem::take(&mut self.current);
         if age_ms >= self.window_ms.saturating_mul(2) {
-            self.previous = Seen::default();
+            self.previous = TradeIds::default();
         }
         self.begun_ms = now_ms;
     }
 }
 
-impl Seen {
+impl TradeIds {
     fn contains(&self, id: TradeId) -> bool {
         match id {
             TradeId::Number(id) => {
@@ -113,8 +113,8 @@ impl Seen {
                 Some((first, last)) if *first <= id && id <= *last => {}
                 Some((_, last)) if last.checked_add(1) == Some(id) => *last = id,
                 _ => {
-                    let before = self.newest.replace((id, id));
-                    before.into_iter().for_each(|range| self.keep(range));
+                    let previous = self.newest.replace((id, id));
+                    previous.into_iter().for_each(|range| self.insert_range(range));
                 }
             },
             TradeId::Hash(hash) => {
@@ -123,23 +123,22 @@ impl Seen {
         }
     }
 
-    /// Takes a range in among the others, in one with those that it overlaps or touches.
-    fn keep(&mut self, (mut first, mut last): (u64, u64)) {
+    /// Inserts a range, merged with those that it overlaps or adjoins.
+    fn insert_range(&mut self, (mut first, mut last): (u64, u64)) {
         while let Some((other_first, other_last)) = self.ranges.range(..=last.saturating_add(1)).next_back() {
             if other_last.saturating_add(1) < first {
                 break;
             }
             (first, last) = (first.min(*other_first), last.max(*other_last));
-            let touched = *other_first;
-            self.ranges.remove(&touched);
+            let merged = *other_first;
+            self.ranges.remove(&merged);
         }
         self.ranges.insert(first, last);
     }
 }
 
 impl TradeId {
-    /// The ID that is written as `text`.
-    pub(crate) fn of(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let canonical =
             text == "0" || matches!(text.as_bytes(), [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit));
         let number = if canonical { text.parse().ok() } else { None };
@@ -166,16 +165,16 @@ mod tests {
         (Dedup::new(Duration::from_millis(100)), "BTCUSDT".parse().unwrap())
     }
 
-    /// Notes the trade and says whether it was known.
+    /// Inserts the trade and returns `true` if it was there before.
     fn seen(dedup: &mut Dedup, symbol: &Symbol, id: &str, now_ms: u64) -> bool {
-        let (trades, id) = (dedup.of(symbol), TradeId::of(id));
-        let known = trades.know(id, now_ms);
-        trades.note(id, now_ms);
+        let (trades, id) = (dedup.of(symbol), TradeId::parse(id));
+        let known = trades.contains(id, now_ms);
+        trades.insert(id, now_ms);
         known
     }
 
     #[test]
-    fn ids_are_any_text() {
+    fn a_trade_id_may_be_any_text() {
         let (mut dedup, symbol) = dedup();
         for id in [
             "7",
@@ -189,7 +188,7 @@ mod tests {
             assert!(!seen(&mut dedup, &symbol, id, 0), "{id}");
             assert!(seen(&mut dedup, &symbol, id, 50), "{id}");
         }
-        assert!(!dedup.of(&"ETHUSDT".parse().unwrap()).know(TradeId::of("7"), 50));
+        assert!(!dedup.of(&"ETHUSDT".parse().unwrap()).contains(TradeId::parse("7"), 50));
     }
 
     #[test]
@@ -199,25 +198,25 @@ mod tests {
         assert!(seen(&mut dedup, &symbol, "5", 1_099));
         assert!(seen(&mut dedup, &symbol, "5", 1_150));
         assert!(!seen(&mut dedup, &symbol, "5", 1_400));
-        dedup.forget_quiet(9_000);
+        dedup.remove_expired(9_000);
         assert!(dedup.symbols.is_empty());
     }
 
     #[test]
-    fn gapless_numbers_cost_one_range() {
+    fn gapless_numbers_are_stored_as_one_range() {
         let (mut dedup, symbol) = dedup();
         for id in (0..1_000).rev().chain(1_000..2_000) {
             assert!(!seen(&mut dedup, &symbol, &id.to_string(), 0));
         }
         let seen = &mut dedup.of(&symbol).current;
         let newest = seen.newest.take().unwrap();
-        seen.keep(newest);
+        seen.insert_range(newest);
         assert_eq!(seen.ranges.len(), 1);
     }
 
     proptest! {
         #[test]
-        fn agrees_with_a_set(ids in prop::collection::vec(0u64..200, 0..300)) {
+        fn the_trade_ids_are_a_set(ids in prop::collection::vec(0u64..200, 0..300)) {
             let (mut dedup, symbol) = dedup();
             let mut set = HashSet::new();
             for id in ids {

@@ -1,12 +1,11 @@
-//! Folding ticks into a symbol's candles. Pure: no clock, no connection.
+//! Folds ticks into a symbol's candles. Pure: no clock, no connection.
 //!
-//! Every candle knows the last entry folded in (`revision`), so folding an entry again changes nothing, and it does not matter
-//! from how far back a new owner begins.
+//! Every candle has the `revision` of the last entry folded into it, so folding an entry again changes nothing. A new
+//! owner may therefore start from any earlier entry.
 
 use std::time::Duration;
 
 use storage_core::domain::candle::Candle;
-use storage_core::domain::decimal::Decimal;
 use storage_core::domain::lots::{Lots, LotsError};
 use storage_core::domain::stream_id::Revision;
 use storage_core::domain::symbol::Symbol;
@@ -14,16 +13,17 @@ use storage_core::domain::tick::AcceptedTick;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::codec::candles::CandleState;
 
-use crate::frame::{Base, Doubt, Frame, Slot};
+use crate::decode::DecodedTick;
+use crate::series::{BaseStatus, CandleSeries, RequiredBase, TrackedCandle};
 
-/// How late is late, in µs of event time where not said otherwise.
+/// Lateness rules. Times are event times in µs unless the name says otherwise.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// How long a bucket stays open after its end.
+    /// Time from the end of a bucket to its close.
     pub(crate) close_grace_us: i64,
-    /// For how long after that a late tick amends it.
+    /// Time from the close of a bucket until a late tick no longer amends it.
     pub(crate) amend_window_us: i64,
-    /// For how long a trade ID is surely remembered, in ms of stream time.
+    /// Minimum time for which a trade ID is remembered, in ms of stream time.
     pub(crate) dedup_window_ms: u64,
 }
 
@@ -38,47 +38,47 @@ impl Rules {
         }
     }
 
-    /// Until when, in event time, a bucket that ends at `end_us` may be amended.
+    /// Returns the event time until which a bucket that ends at `end_us` may be amended.
     pub(crate) fn amendable_until_us(&self, end_us: i64) -> i64 {
         end_us + self.close_grace_us + self.amend_window_us
     }
 }
 
-/// What became of a tick.
+/// Outcome of folding a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Folded {
-    /// It is in its minute.
+    /// The tick is in its minute.
     Counted,
-    /// It came too late for its minute, which has to be computed again.
+    /// The tick came too late for its minute, which has to be computed again from the history.
     TooLate {
-        /// The minute's start.
+        /// Start of the minute.
         start_us: i64,
     },
 }
 
-/// A symbol's candles of all timeframes that are open or may still be amended, the newest of each being the current one.
+/// A symbol's candles of all timeframes that are open or may still be amended.
 #[derive(Clone, Debug)]
 pub struct SymbolState {
     pub(crate) symbol: Symbol,
-    pub(crate) frames: [Frame; Timeframe::ALL.len()],
-    /// The greatest event time so far.
+    pub(crate) series: [CandleSeries; Timeframe::ALL.len()],
+    /// Greatest event time so far.
     pub(crate) watermark_us: i64,
-    /// The stream's time of the last entry.
+    /// Stream time of the last entry.
     pub(crate) last_entry_ms: u64,
-    /// The last entry whose effects an earlier owner has all told of: what goes to other streams is written before the current
-    /// candles are.
-    told_until: Revision,
-    /// By timeframe, buckets that begin up to this event time may have had a candle that Redis has lost, unless it is here: then what
-    /// is folded into them is doubtful.
-    doubt_until_us: [i64; Timeframe::ALL.len()],
-    /// The same where only an upper limit is known: Redis held nothing of the symbol. The first tick tells more.
-    lost_until_us: Option<i64>,
+    /// The last entry whose effects an earlier owner has announced. Announcements are written before the current
+    /// candles, so the revisions of those show it.
+    announced_until: Revision,
+    /// By timeframe, the event time up to which Redis may have lost candles. A candle that is created in such a bucket
+    /// requires a base.
+    lost_until_us: [i64; Timeframe::ALL.len()],
+    /// Upper limit for `lost_until_us` if Redis held nothing of the symbol; the first tick determines the actual value.
+    max_lost_us: Option<i64>,
     /// This owner folds every entry after this one.
     position: Option<Revision>,
-    /// The newest tick by event time, when it has changed since the last write.
+    /// The newest tick by event time, if it has not been written.
     pub(crate) latest: Option<AcceptedTick>,
-    /// Has been folded into since the last write.
-    pub(crate) is_touched: bool,
+    /// `true` if a tick was folded since the last write.
+    pub(crate) is_changed: bool,
 }
 
 impl SymbolState {
@@ -86,51 +86,51 @@ impl SymbolState {
     pub fn new(symbol: Symbol) -> Self {
         Self {
             symbol,
-            frames: Default::default(),
+            series: Default::default(),
             watermark_us: i64::MIN,
             last_entry_ms: 0,
-            told_until: Revision::default(),
-            doubt_until_us: [i64::MIN; Timeframe::ALL.len()],
-            lost_until_us: None,
+            announced_until: Revision::default(),
+            lost_until_us: [i64::MIN; Timeframe::ALL.len()],
+            max_lost_us: None,
             position: None,
             latest: None,
-            is_touched: false,
+            is_changed: false,
         }
     }
 
-    /// Whether there are any.
+    /// Returns `true` if the symbol has a candle in any timeframe.
     pub(crate) fn has_candles(&self) -> bool {
-        self.frames.iter().any(|frame| frame.current_us().is_some())
+        self.series.iter().any(|series| series.current_start_us().is_some())
     }
 
-    /// Takes over a current candle that another owner has written.
+    /// Restores a current candle that an earlier owner has written.
     pub(crate) fn restore_current(&mut self, timeframe: Timeframe, state: CandleState) {
-        self.told_until = self.told_until.max(state.candle.revision);
+        self.announced_until = self.announced_until.max(state.candle.revision);
         self.restore(timeframe, state);
     }
 
-    /// Takes over a candle that another owner has written; of two states the one with the higher revision counts.
+    /// Restores a candle that an earlier owner has written. Of two states the one with the higher revision is kept.
     pub(crate) fn restore(&mut self, timeframe: Timeframe, state: CandleState) {
         let CandleState { candle, is_final } = state;
         self.watermark_us = self.watermark_us.max(candle.last_us);
         self.last_entry_ms = self.last_entry_ms.max(candle.revision.stream_id().ms);
-        let frame = &mut self.frames[timeframe as usize];
-        let known = frame
-            .of_mut(timeframe, candle.start_us)
-            .map(|slot| (slot.candle.revision, slot.is_final));
+        let series = &mut self.series[timeframe as usize];
+        let known = series
+            .at_mut(timeframe, candle.start_us)
+            .map(|tracked| (tracked.candle.revision, tracked.is_final));
         if known.is_none_or(|known| known < (candle.revision, is_final)) {
-            frame.insert(Slot::held(candle, is_final));
+            series.insert(TrackedCandle::stored(candle, is_final));
         }
     }
 
-    /// Notes what Redis may have lost beside the candles that it held: those of a timeframe without a current candle, and displaced ones
-    /// that were last written before `kept_since_ms`. How much earlier than the current one they were written, their event times tell,
-    /// as market time does not run slower than the clock.
-    pub(crate) fn restored(&mut self, kept_since_ms: i64) {
-        for (timeframe, doubt_until_us) in Timeframe::ALL.into_iter().zip(&mut self.doubt_until_us) {
-            *doubt_until_us = match self.frames[timeframe as usize].slots().last() {
+    /// Determines which candles Redis may have lost although it held others of the symbol: all candles of a timeframe
+    /// without a current candle, and displaced candles that were last written before `kept_since_ms`. The event times
+    /// show how long before the current candle those were written, as market time does not run slower than the clock.
+    pub(crate) fn mark_expired(&mut self, kept_since_ms: i64) {
+        for (timeframe, lost_until_us) in Timeframe::ALL.into_iter().zip(&mut self.lost_until_us) {
+            *lost_until_us = match self.series[timeframe as usize].iter().last() {
                 None => self.watermark_us,
-                Some(Slot { candle, .. }) => {
+                Some(TrackedCandle { candle, .. }) => {
                     let lead_us = kept_since_ms.saturating_mul(1_000) - candle.since.stream_id().accepted_us();
                     candle.start_us - timeframe.micros() + lead_us.min(0)
                 }
@@ -138,149 +138,147 @@ impl SymbolState {
         }
     }
 
-    /// Notes that all of the symbol's candles may have been lost, with ticks up to the event time `until_us`.
-    pub(crate) fn has_lost(&mut self, until_us: i64) {
-        self.lost_until_us = Some(until_us);
+    /// Marks all candles of the symbol as possibly lost, with ticks up to the event time `until_us`.
+    pub(crate) fn mark_lost(&mut self, until_us: i64) {
+        self.max_lost_us = Some(until_us);
     }
 
-    /// Notes that this owner folds every entry after `position`.
-    pub(crate) fn begins_after(&mut self, position: Revision) {
+    /// Sets the position after which this owner folds every entry.
+    pub(crate) fn set_position(&mut self, position: Revision) {
         self.position = Some(position);
     }
 
-    /// Returns `true` while the beginning of a candle has not come.
-    pub(crate) fn awaits(&self, timeframe: Timeframe, start_us: i64) -> bool {
-        let mut slots = self.frames[timeframe as usize].slots();
-        slots.any(|slot| slot.candle.start_us == start_us && slot.is_incomplete())
+    /// Returns `true` while a candle is incomplete.
+    pub(crate) fn awaits_base(&self, timeframe: Timeframe, start_us: i64) -> bool {
+        let mut series = self.series[timeframe as usize].iter();
+        series.any(|tracked| tracked.candle.start_us == start_us && tracked.is_incomplete())
     }
 
-    /// Joins a candle that was in doubt with `base`, the candle of the bucket's ticks up to `until`. Returns `false` if it was not
-    /// waiting for just that.
-    pub(crate) fn join(&mut self, timeframe: Timeframe, start_us: i64, until: Revision, base: Option<Candle>) -> bool {
-        let awaited = Doubt {
+    /// Joins an incomplete candle with `base`, the candle of the bucket's ticks up to `until`. Returns `false` if the
+    /// candle did not request exactly this base.
+    pub(crate) fn join_base(
+        &mut self,
+        timeframe: Timeframe,
+        start_us: i64,
+        until: Revision,
+        base: Option<Candle>,
+    ) -> bool {
+        let requested = RequiredBase {
             until,
-            base: Base::Requested,
+            status: BaseStatus::Requested,
         };
-        let slot = self.frames[timeframe as usize].of_mut(timeframe, start_us);
-        let Some(slot) = slot.filter(|slot| slot.doubt == Some(awaited)) else {
+        let tracked = self.series[timeframe as usize].at_mut(timeframe, start_us);
+        let Some(tracked) = tracked.filter(|tracked| tracked.base == Some(requested)) else {
             return false;
         };
         if let Some(base) = base {
-            let Some(joined) = base.join(&slot.candle) else {
+            let Some(joined) = base.join(&tracked.candle) else {
                 return false;
             };
             self.watermark_us = self.watermark_us.max(joined.last_us);
-            slot.candle = joined;
+            tracked.candle = joined;
         }
-        slot.doubt = Some(Doubt {
+        tracked.base = Some(RequiredBase {
             until,
-            base: Base::Joined,
+            status: BaseStatus::Joined,
         });
-        slot.is_dirty = true;
+        tracked.is_dirty = true;
         true
     }
 
-    /// Folds a tick from before the position again, whose minute Redis has lost. Where it opens a candle, that is in doubt.
+    /// Folds a tick from before the position again because Redis has lost its minute. A candle that it creates requires
+    /// a base.
     ///
     /// # Errors
-    /// As [`Self::fold`].
-    pub(crate) fn fold_again(
-        &mut self,
-        accepted: &AcceptedTick,
-        qty: Decimal,
-        decimals: u8,
-        rules: &Rules,
-    ) -> Result<Folded, LotsError> {
+    /// The same as [`Self::fold`].
+    pub(crate) fn refold(&mut self, tick: &DecodedTick, rules: &Rules) -> Result<Folded, LotsError> {
         if self.has_candles() {
-            for doubt_until_us in &mut self.doubt_until_us {
-                *doubt_until_us = accepted.tick.ts_us.max(*doubt_until_us);
+            for lost_until_us in &mut self.lost_until_us {
+                *lost_until_us = tick.accepted.tick.ts_us.max(*lost_until_us);
             }
         }
-        self.fold(accepted, qty, decimals, rules)
+        self.fold(tick, rules)
     }
 
-    /// Folds a tick, whose quantity in whole lots is `qty`, into every timeframe.
+    /// Folds a tick into the candles of every timeframe.
     ///
     /// # Errors
-    /// When the minute's volume would leave bigint; then nothing is changed.
-    pub fn fold(
-        &mut self,
-        accepted: &AcceptedTick,
-        qty: Decimal,
-        decimals: u8,
-        rules: &Rules,
-    ) -> Result<Folded, LotsError> {
-        let tick = &accepted.tick;
-        if let Some(slot) = self.frames[Timeframe::M1 as usize].of_mut(Timeframe::M1, tick.ts_us)
-            && slot.candle.revision < accepted.revision
+    /// [`LotsError::TooLarge`] if the volume of the minute would exceed bigint; the state is unchanged then.
+    pub fn fold(&mut self, decoded: &DecodedTick, rules: &Rules) -> Result<Folded, LotsError> {
+        let DecodedTick { accepted, qty, .. } = decoded;
+        let ts_us = accepted.tick.ts_us;
+        if let Some(minute) = self.series[Timeframe::M1 as usize].at_mut(Timeframe::M1, ts_us)
+            && minute.candle.revision < accepted.revision
         {
-            let volume = slot.candle.volume.checked_add(qty).ok_or(LotsError::TooLarge)?;
-            if Lots::of(volume, decimals) == Err(LotsError::TooLarge) {
+            let volume = minute.candle.volume.checked_add(*qty).ok_or(LotsError::TooLarge)?;
+            if Lots::of(volume, decoded.decimals) == Err(LotsError::TooLarge) {
                 return Err(LotsError::TooLarge);
             }
         }
         self.last_entry_ms = self.last_entry_ms.max(accepted.revision.stream_id().ms);
-        if let Some(lost_until_us) = self.lost_until_us.take() {
-            // Trades of the past that are replayed tell how far the symbol had come, give or take what may be late.
-            let known_until_us = rules.amendable_until_us(tick.ts_us);
-            let is_replayed = lost_until_us - known_until_us > Timeframe::D1.micros();
-            self.doubt_until_us
-                .fill(if is_replayed { known_until_us } else { lost_until_us });
+        if let Some(max_lost_us) = self.max_lost_us.take() {
+            // Where trades of the past are replayed, the event time of the first one shows how far the symbol had come.
+            let known_until_us = rules.amendable_until_us(ts_us);
+            let is_replayed = max_lost_us - known_until_us > Timeframe::D1.micros();
+            self.lost_until_us
+                .fill(if is_replayed { known_until_us } else { max_lost_us });
         }
         let mut folded = Folded::Counted;
         for timeframe in Timeframe::ALL {
-            let counted = self.fold_into(timeframe, accepted, qty, rules);
+            let counted = self.fold_into(timeframe, decoded, rules);
             if timeframe == Timeframe::M1 && !counted {
                 folded = Folded::TooLate {
-                    start_us: timeframe.bucket_start_us(tick.ts_us),
+                    start_us: timeframe.bucket_start_us(ts_us),
                 };
             }
         }
-        self.watermark_us = self.watermark_us.max(tick.ts_us);
+        self.watermark_us = self.watermark_us.max(ts_us);
         Ok(folded)
     }
 
-    /// Folds into one timeframe; `false` when the bucket can't be changed any more.
-    fn fold_into(&mut self, timeframe: Timeframe, accepted: &AcceptedTick, qty: Decimal, rules: &Rules) -> bool {
+    /// Folds a tick into one timeframe. Returns `false` if its bucket can no longer be changed.
+    fn fold_into(&mut self, timeframe: Timeframe, decoded: &DecodedTick, rules: &Rules) -> bool {
+        let DecodedTick { accepted, qty, .. } = decoded;
         let tick = &accepted.tick;
-        let frame = &mut self.frames[timeframe as usize];
-        if let Some(slot) = frame.of_mut(timeframe, tick.ts_us) {
-            if slot.candle.revision >= accepted.revision {
+        let series = &mut self.series[timeframe as usize];
+        if let Some(tracked) = series.at_mut(timeframe, tick.ts_us) {
+            if tracked.candle.revision >= accepted.revision {
                 return true;
             }
-            // Beyond the dedup window the same trade could be counted twice; the history can tell.
-            let since_ms = slot.candle.since.stream_id().ms;
+            // Beyond the dedup window the same trade could be counted twice; the history knows every trade ID.
+            let since_ms = tracked.candle.since.stream_id().ms;
             if timeframe == Timeframe::M1
                 && accepted.revision.stream_id().ms > since_ms.saturating_add(rules.dedup_window_ms)
             {
                 return false;
             }
-            let Some(volume) = slot.candle.volume.checked_add(qty) else {
+            let Some(volume) = tracked.candle.volume.checked_add(*qty) else {
                 return false;
             };
-            slot.candle.fold(tick.ts_us, tick.price, volume, accepted.revision);
-            slot.is_dirty = true;
-            slot.must_send = slot.is_final;
+            tracked.candle.fold(tick.ts_us, tick.price, volume, accepted.revision);
+            tracked.is_dirty = true;
+            tracked.must_send = tracked.is_final;
             return true;
         }
-        let candle = Candle::of_tick(timeframe, tick.ts_us, tick.price, qty, accepted.revision);
+        let candle = Candle::of_tick(timeframe, tick.ts_us, tick.price, *qty, accepted.revision);
         if rules.amendable_until_us(candle.start_us + timeframe.micros()) <= self.watermark_us {
-            // Read again after a change of owner, it may be in a candle that has expired meanwhile.
-            return accepted.revision <= self.told_until;
+            // An earlier owner may have folded this entry into a candle that has expired since.
+            return accepted.revision <= self.announced_until;
         }
-        let doubt = (candle.start_us <= self.doubt_until_us[timeframe as usize]).then(|| Doubt {
-            // An earlier owner has folded nothing after the position, which may lie before ticks of the bucket that the history holds:
-            // those are in the stream again, when Redis was restored from a backup.
+        let base = (candle.start_us <= self.lost_until_us[timeframe as usize]).then(|| RequiredBase {
+            // An earlier owner has folded nothing after the position. In a Redis that was restored from a backup, the
+            // position may lie before ticks that the history holds; the stream holds those again, and this owner folds
+            // them.
             until: self.position.unwrap_or(candle.revision).min(candle.revision.before()),
-            base: Base::Needed,
+            status: BaseStatus::Needed,
         });
-        let displaced = frame.insert(Slot {
+        let displaced = series.insert(TrackedCandle {
             is_dirty: true,
-            doubt,
-            ..Slot::held(candle, false)
+            base,
+            ..TrackedCandle::stored(candle, false)
         });
         if let Some(displaced) = displaced {
-            // It leaves `candle:current:*`, so it has to be written to where it goes.
+            // It moves from `candle:current:*` to `candle:recent:*`.
             displaced.is_dirty = true;
         }
         true

@@ -6,51 +6,52 @@ use storage_core::telemetry::metrics::{BATCH_SIZES, SECONDS};
 storage_core::define_metrics! {
     prefix "hot_writer";
 
-    /// Tick entries read.
+    /// Total number of tick entries read.
     Counter TICKS_READ = "ticks_read_total";
-    /// Ticks folded into candles.
+    /// Total number of ticks folded into candles.
     Counter TICKS_FOLDED = "ticks_folded_total";
-    /// Ticks left out because their trade ID was there before.
+    /// Total number of ticks dropped as duplicates of a trade ID.
     Counter TICKS_DUPLICATE = "ticks_duplicate_total";
-    /// Ticks whose quantity was rounded to a lot.
+    /// Total number of ticks whose quantity was rounded to whole lots.
     Counter TICKS_ROUNDED = "ticks_rounded_total";
-    /// Ticks too late for their minute, which is computed again from the history instead.
+    /// Total number of ticks that came too late to amend their minute, so that its repair was requested.
     Counter TICKS_REPAIRED = "ticks_repaired_total";
-    /// Entries that can't be used, by reason.
+    /// Total number of entries that became dead letters, by reason.
     Counter DEAD_LETTERS = "dead_letters_total", reason = &Rejection::LABELS;
-    /// 1-minute candles closed.
+    /// Total number of 1-minute candles closed.
     Counter CANDLES_CLOSED = "candles_closed_total";
-    /// Closed 1-minute candles sent again with a late tick in them.
+    /// Total number of closed 1-minute candles amended by a late tick.
     Counter CANDLES_AMENDED = "candles_amended_total";
-    /// Candles whose beginning was lost with the hot state, so that it was asked for from the history.
+    /// Total number of candles whose first ticks Redis may have lost, so that they were requested from the history.
     Counter CANDLES_INCOMPLETE = "incomplete_candles_total";
-    /// Candles whose beginning was restored from the history.
+    /// Total number of incomplete candles restored from the history.
     Counter CANDLES_RESTORED = "restored_candles_total";
-    /// Candles that are not shown because their beginning has not been restored yet, by partition.
+    /// Number of incomplete candles that wait for their first ticks from the history, by partition.
     Gauge CANDLES_AWAITED = "awaited_candles_count", partition = &[];
-    /// Signals made active.
+    /// Total number of signals activated.
     Counter SIGNALS_ACTIVATED = "signals_activated_total";
-    /// Signals that had expired before they were read.
+    /// Total number of signals that had expired before they were read.
     Counter SIGNALS_EXPIRED = "signals_expired_total";
-    /// Entries that were removed from a stream before this worker had read or finished them.
+    /// Total number of entries that were removed from a stream before this worker had read or finished them.
     Counter LOST_ENTRIES = "lost_entries_total";
-    /// Entries trimmed from streams.
+    /// Total number of entries trimmed from streams.
     Counter ENTRIES_TRIMMED = "entries_trimmed_total";
-    /// Times that a partition was taken up: from another copy, or again after a failure.
+    /// Total number of times that a partition was acquired, or resumed after a failure.
     Counter PARTITION_STARTS = "partition_starts_total";
-    /// Partitions that this copy serves.
+    /// Number of partitions that this replica serves.
     Gauge PARTITIONS = "partitions_count";
-    /// Symbols with state in memory, by partition.
+    /// Number of symbols with state in memory, by partition.
     Gauge SYMBOLS = "symbols_count", partition = &[];
-    /// Tick entries not read yet, by partition.
+    /// Number of tick entries not read yet, by partition.
     Gauge LAG = "lag_entries", partition = &[];
-    /// Time from having read a batch to having written all that comes of it.
+    /// Time from reading the first entry of a batch until all its effects are written, in seconds.
     Histogram(SECONDS) BATCH_SECONDS = "batch_seconds";
-    /// Entries in a batch.
+    /// Number of entries in a batch.
     Histogram(BATCH_SIZES) BATCH_ENTRIES = "batch_entries";
 }
 
-/// What became of the ticks of a read; reported once, as a metric costs more than a fold.
+/// Outcomes of folding the ticks of one read. They are reported together because updating a metric costs more than a
+/// fold.
 #[derive(Default)]
 pub(crate) struct Counts {
     pub(crate) folded: u64,
@@ -60,7 +61,7 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Adds them to the metrics, with the number of entries that were read.
+    /// Adds the counts to the metrics.
     pub(crate) fn report(&self, read: usize) {
         TICKS_READ.increment(u64::try_from(read).unwrap_or(u64::MAX));
         TICKS_FOLDED.increment(self.folded);

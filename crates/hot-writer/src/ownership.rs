@@ -1,4 +1,4 @@
-//! Serving the partitions that this copy owns.
+//! Serves the partitions that this replica owns.
 
 use anyhow::Result;
 use storage_core::redis::connection::Connection;
@@ -14,10 +14,10 @@ use crate::config::Config;
 use crate::metrics;
 use crate::partition::Partition;
 
-/// Serves this copy's share of the partitions until `token` is cancelled, then gives them back.
+/// Serves this replica's share of the partitions until `token` is cancelled, then releases them.
 ///
 /// # Errors
-/// When Redis holds another number of partitions by now. Whatever else fails is tried again, and shows in `readiness`.
+/// Fails if the number of partitions in Redis has changed. Other failures are retried, and `readiness` reports them.
 pub(crate) async fn own(config: Config, readiness: Readiness, losses: Losses, token: CancellationToken) -> Result<()> {
     let ownership = Ownership {
         redis: &config.redis,
@@ -36,7 +36,7 @@ async fn serve(config: Config, partition: u16, readiness: Readiness, losses: Los
     let condition = format!("partition {partition}");
     let folding = keep_running(condition.clone(), &readiness, &token, async || {
         metrics::PARTITION_STARTS.increment(1);
-        let mut served = Partition::take_up(&config, partition).await?;
+        let mut served = Partition::restore(&config, partition).await?;
         readiness.ok(condition.clone());
         served.serve(losses.clone(), &token).await
     });
@@ -49,7 +49,7 @@ async fn serve(config: Config, partition: u16, readiness: Readiness, losses: Los
     }
 }
 
-/// Looks again and again how much there is to read. Without an answer the last one stands.
+/// Measures the lag periodically. While Redis does not answer, the last value remains.
 async fn watch_lag(config: &Config, partition: u16) {
     let mut conn = Connection::ordinary(&config.redis);
     loop {

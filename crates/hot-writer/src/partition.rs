@@ -1,6 +1,6 @@
-//! Serving one partition: reading its ticks and folding them, while what came of the ones before is being written.
+//! Serves one partition: reads its ticks and folds them while the previous batch is being written.
 //!
-//! All state is built from what Redis holds, so whenever anything fails, the partition simply begins again.
+//! All state is restored from Redis, so after any failure the partition is restored and served again.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -28,28 +28,28 @@ use storage_core::redis::trim::now_ms;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::decode::{Admission, Countable, Decoder, does_not_fit};
+use crate::decode::{DecodedTick, Decoder, TickRules, does_not_fit};
 use crate::dedup::{Dedup, TradeId};
 use crate::fold::{Folded, Rules, SymbolState};
 use crate::metrics::{self, Counts};
 use crate::pace::Pace;
 use crate::read::{BLOCK, Read, ReadAhead};
 use crate::restore::{self, LostState};
-use crate::write::{Writer, Writes, Writing, Written};
+use crate::write::{Batch, WriteTask, Writer, WrittenBatch};
 
-/// How many times as long as looking at all symbols takes lies at least between two looks at them.
-const QUIET_PAUSE: u32 = 10;
+/// Minimum ratio of the time between two checks of all symbols for idle ones to the duration of a check.
+const IDLE_CHECK_FACTOR: u32 = 10;
 
-/// How many times Redis may be shown latest ticks before it has answered.
-const MOST_SHOWING: usize = 8;
+/// Maximum number of pipelines with latest ticks that wait for an answer.
+const MAX_PENDING_LATEST: usize = 8;
 
-/// How many restored candles are looked for at once.
-const BASES_AT_ONCE: usize = 1_000;
+/// Maximum number of bases that are looked up in one pipeline.
+const MAX_BASES: usize = 1_000;
 
-/// How many symbols a line of the log names.
-const SYMBOLS_NAMED: usize = 5;
+/// Maximum number of symbols in a log message.
+const MAX_LOGGED_SYMBOLS: usize = 5;
 
-/// A partition in service.
+/// State of a partition that this replica owns.
 pub(crate) struct Partition {
     config: Config,
     decoder: Decoder,
@@ -59,32 +59,29 @@ pub(crate) struct Partition {
     dedup: Dedup,
     symbols: HashMap<Symbol, SymbolState>,
     lost: LostState,
-    /// The candles whose beginning was asked for.
+    /// Incomplete candles whose base was requested.
     awaited: VecDeque<(Symbol, Timeframe, i64)>,
-    bases_due: Instant,
-    /// The symbols that the index of open candles holds once everything begun is written.
+    next_base_lookup: Instant,
+    /// Symbols in the index of open candles, after the batch that is being written.
     indexed: HashSet<Symbol>,
-    /// The symbols that have changed since a batch was last written.
-    touched: Vec<Symbol>,
-    /// The symbols whose latest tick was not written.
-    fresh: Vec<Symbol>,
-    /// What is written next.
-    writes: Writes,
+    /// Symbols that have changed since the last batch.
+    changed: Vec<Symbol>,
+    /// Symbols whose latest tick has not been written.
+    unpublished: Vec<Symbol>,
+    /// The batch to write next.
+    batch: Batch,
     pace: Pace,
     /// The last entry that was folded.
     position: StreamId,
-    /// When what was folded last had been read.
-    read: Instant,
-    quiet_due: Instant,
+    /// Time of the last read.
+    last_read: Instant,
+    next_idle_check: Instant,
 }
 
 impl Partition {
-    /// Takes up the partition where Redis says that it was left.
-    ///
-    /// # Errors
-    /// When Redis can't be asked.
-    pub(crate) async fn take_up(config: &Config, partition: u16) -> Result<Self> {
-        // All that is read, and all that comes of it, is of one server, also when Sentinels change their minds meanwhile.
+    /// Restores the state of a partition from Redis.
+    pub(crate) async fn restore(config: &Config, partition: u16) -> Result<Self> {
+        // All reads and writes go to the same server, even if the Sentinels elect another master meanwhile.
         let redis = present_master(&config.redis).await.context("finding the master")?;
         let config = &Config {
             redis,
@@ -96,118 +93,116 @@ impl Partition {
             .await
             .context("reading the position")?;
         let settings = &config.hot;
-        let (term, open) = Term::begin(&mut conn, partition)
+        let (epoch, open) = Term::begin(&mut conn, partition)
             .await
             .context("reading the open candles")?;
-        let admission = Admission {
+        let tick_rules = TickRules {
             partition,
             partitions: config.stream.partitions,
             max_future: config.stream.max_future,
         };
-        let decoder = Decoder::new(admission, &mut conn)
+        let decoder = Decoder::new(tick_rules, &mut conn)
             .await
             .context("reading volume decimals")?;
         let rules = Rules::new(settings.close_grace, settings.amend_window, settings.dedup_window);
         let indexed = open.iter().cloned().collect();
-        let lost = LostState::of(&mut conn, partition, position, config)
+        let lost = LostState::load(&mut conn, partition, position, config)
             .await
-            .context("reading since when Redis holds every candle")?;
+            .context("reading the time since which Redis holds every candle")?;
         let mut symbols: HashMap<Symbol, SymbolState> = HashMap::default();
         for mut state in restore::open_states(&mut conn, open, &rules)
             .await
             .context("reading the open candles")?
         {
-            lost.of_open(&mut state);
+            lost.mark_open(&mut state);
             symbols.insert(state.symbol.clone(), state);
         }
-        let before = restore::before(&mut conn, &decoder, position, settings.dedup_window, &symbols, &rules)
+        let window = restore::dedup_window(&mut conn, &decoder, position, settings.dedup_window, &symbols, &rules)
             .await
             .context("reading the trades of the dedup window")?;
         let now = Instant::now();
         let mut partition = Self {
             rules,
-            writer: Writer::new(config, partition, term, conn),
+            writer: Writer::new(config, partition, epoch, conn),
             decoder,
-            dedup: before.trades,
+            dedup: window.trades,
             symbols,
             lost,
             awaited: VecDeque::new(),
-            bases_due: now,
+            next_base_lookup: now,
             indexed,
-            touched: Vec::new(),
-            fresh: Vec::new(),
-            writes: Writes::after(position),
+            changed: Vec::new(),
+            unpublished: Vec::new(),
+            batch: Batch::after(position),
             pace: Pace::new(now, config.stream.partitions),
             position,
-            read: now,
-            quiet_due: now + BLOCK,
+            last_read: now,
+            next_idle_check: now + BLOCK,
             conn: Connection::ordinary(&config.redis),
             config: config.clone(),
         };
-        for tick in before.lost {
-            partition.fold_again(&tick);
+        for tick in window.lost {
+            partition.refold(&tick);
         }
-        partition.count_awaited();
+        partition.report_awaited();
         Ok(partition)
     }
 
-    /// Reads, folds and writes until `token` is cancelled. What was folded by then is written.
-    ///
-    /// # Errors
-    /// When Redis can't be asked. Then the partition must be taken up again.
+    /// Reads, folds and writes until `token` is cancelled, then writes what was folded. After an error the partition
+    /// has to be restored again.
     pub(crate) async fn serve(&mut self, losses: Losses, token: &CancellationToken) -> Result<()> {
-        let stream = Stream::Ticks(self.decoder.admission.partition);
+        let stream = Stream::Ticks(self.decoder.rules.partition);
         let reader = StreamReader::new(&self.config.redis, stream, self.position, BLOCK);
         let reader = reader.watching(&self.config.redis, HOT_WRITER, losses);
         let mut ahead = ReadAhead::start(reader, self.config.hot.batch_entries);
-        let mut writing: Option<Writing> = None;
-        let mut showing: FuturesUnordered<BoxFuture<'static, RedisResult<()>>> = FuturesUnordered::new();
+        let mut writing: Option<WriteTask> = None;
+        let mut pending_latest: FuturesUnordered<BoxFuture<'static, RedisResult<()>>> = FuturesUnordered::new();
         loop {
-            let waits_for_room = writing.is_some() && self.writes.are_many();
+            let is_full = writing.is_some() && self.batch.is_full();
             let due = self.due().filter(|_| writing.is_none());
             tokio::select! {
                 biased;
                 () = token.cancelled() => break,
-                done = Writing::end(&mut writing) => self.wrote(done?),
-                Some(shown) = showing.next() => shown.context("writing the latest ticks")?,
-                read = ahead.next(), if !waits_for_room => self.take(read?).await?,
-                () = tokio::time::sleep_until(due.unwrap_or(self.read).into()), if due.is_some() => {}
+                done = WriteTask::finish(&mut writing) => self.finish_batch(done?),
+                Some(written) = pending_latest.next() => written.context("writing the latest ticks")?,
+                read = ahead.next(), if !is_full => self.process(read?).await?,
+                () = tokio::time::sleep_until(due.unwrap_or(self.last_read).into()), if due.is_some() => {}
             }
-            if !self.pace.is_behind() && !self.fresh.is_empty() && showing.len() < MOST_SHOWING {
+            if !self.pace.is_behind() && !self.unpublished.is_empty() && pending_latest.len() < MAX_PENDING_LATEST {
                 let latest = self.take_latest();
-                showing.push(Box::pin(self.writer.clone().show(self.conn.clone(), latest)));
+                pending_latest.push(Box::pin(self.writer.clone().publish_latest(self.conn.clone(), latest)));
             }
             self.join_bases().await.context("reading restored candles")?;
             if writing.is_none() {
-                writing = self.begin_to_write().await?;
+                writing = self.start_batch_if_due().await?;
             }
         }
-        while let Some(shown) = showing.next().await {
-            shown.context("writing the latest ticks")?;
+        while let Some(written) = pending_latest.next().await {
+            written.context("writing the latest ticks")?;
         }
         self.pace.end();
         if writing.is_some() {
-            let done = Writing::end(&mut writing).await?;
-            self.wrote(done);
+            let done = WriteTask::finish(&mut writing).await?;
+            self.finish_batch(done);
         }
-        writing = Some(self.write(None));
-        Writing::end(&mut writing).await?;
+        writing = Some(self.start_batch(None));
+        WriteTask::finish(&mut writing).await?;
         Ok(())
     }
 
-    /// Folds what was read.
-    async fn take(&mut self, read: Read) -> Result<()> {
+    /// Folds the entries of a read.
+    async fn process(&mut self, read: Read) -> Result<()> {
         let Read { entries, at } = read;
-        self.read = at;
+        self.last_read = at;
         self.pace.read(at, entries.len() == self.config.hot.batch_entries);
         let Some(last) = entries.last().map(|entry| entry.id) else {
             return Ok(());
         };
         self.decoder
-            .refresh(&mut self.conn)
+            .refresh_decimals(&mut self.conn)
             .await
             .context("reading volume decimals")?;
-        self.load_unknown(&entries).await.context("reading candles")?;
+        self.restore_symbols(&entries).await.context("reading candles")?;
 
         let mut counts = Counts::default();
         let mut are_decimals_new = false;
@@ -222,33 +217,30 @@ impl Partition {
                 folded = self.fold(entry, &mut counts);
             }
             if let Err(reason) = folded {
-                let stream = Stream::Ticks(self.decoder.admission.partition);
-                self.writes.dead_letter(stream, entry, &reason);
+                let stream = Stream::Ticks(self.decoder.rules.partition);
+                self.batch.add_dead_letter(stream, entry, &reason);
             }
         }
         counts.report(entries.len());
         self.position = last;
-        self.writes.read(entries.len(), last, at);
+        self.batch.add_read(entries.len(), last, at);
         Ok(())
     }
 
     fn fold(&mut self, entry: &Entry, counts: &mut Counts) -> Result<(), Rejection> {
-        let Countable {
-            accepted,
-            qty,
-            decimals,
-            rounded,
-        } = self.decoder.decode(entry)?;
+        let decoded = self.decoder.decode(entry)?;
+        let accepted = &decoded.accepted;
         let symbol = &accepted.tick.symbol;
-        let trade_id = accepted.dedup_id().map(|id| TradeId::of(&id));
+        let trade_id = accepted.dedup_id().map(|id| TradeId::parse(&id));
         let now_ms = accepted.revision.stream_id().ms;
         let trades = trade_id.map(|id| (self.dedup.of(symbol), id));
-        if trades.as_ref().is_some_and(|(trades, id)| trades.know(*id, now_ms)) {
+        if trades.as_ref().is_some_and(|(trades, id)| trades.contains(*id, now_ms)) {
             counts.duplicate += 1;
-            // It may have been too late when it came first, and then did not fit its minute in the history.
+            // The first entry may have been too late for its minute, and may then not have fitted the minute in the
+            // history.
             if accepted.origin != accepted.revision.stream_id() {
                 let start_us = Timeframe::M1.bucket_start_us(accepted.tick.ts_us);
-                self.writes.repair(symbol, start_us, accepted.revision);
+                self.batch.add_repair(symbol, start_us, accepted.revision);
             }
             return Ok(());
         }
@@ -256,148 +248,146 @@ impl Partition {
             .symbols
             .entry(symbol.clone())
             .or_insert_with(|| SymbolState::new(symbol.clone()));
-        let folded = state.fold(&accepted, qty, decimals, &self.rules).map_err(|error| {
-            let minute = state.frames[Timeframe::M1 as usize].of_mut(Timeframe::M1, accepted.tick.ts_us);
-            let held = minute.map_or(Decimal::ZERO, |slot| slot.candle.volume);
-            accepted.tick.lots_rejection(held, error, decimals)
+        let folded = state.fold(&decoded, &self.rules).map_err(|error| {
+            let minute = state.series[Timeframe::M1 as usize].at_mut(Timeframe::M1, accepted.tick.ts_us);
+            let volume = minute.map_or(Decimal::ZERO, |tracked| tracked.candle.volume);
+            accepted.tick.lots_rejection(volume, error, decoded.decimals)
         })?;
-        // Only now: a dead letter that is requeued is not a duplicate of itself.
+        // Not before the fold has succeeded: a dead letter that is requeued must not be a duplicate of itself.
         if let Some((trades, id)) = trades {
-            trades.note(id, now_ms);
+            trades.insert(id, now_ms);
         }
         match folded {
             Folded::Counted => counts.folded += 1,
             Folded::TooLate { start_us } => {
                 counts.repaired += 1;
-                self.writes.repair(symbol, start_us, accepted.revision);
+                self.batch.add_repair(symbol, start_us, accepted.revision);
             }
         }
-        counts.rounded += u64::from(rounded);
-        touch(state, &mut self.touched);
+        counts.rounded += u64::from(decoded.rounded);
+        mark_changed(state, &mut self.changed);
         if accepted.tick.ts_us == state.watermark_us {
             if state.latest.is_none() {
-                self.fresh.push(symbol.clone());
+                self.unpublished.push(symbol.clone());
             }
-            state.latest = Some(accepted);
+            state.latest = Some(decoded.accepted);
         }
         Ok(())
     }
 
-    /// Folds a tick from before the position, whose minute Redis has lost.
-    fn fold_again(&mut self, tick: &Countable) {
+    /// Folds a tick from before the position again because Redis has lost its minute.
+    fn refold(&mut self, tick: &DecodedTick) {
         let Some(state) = self.symbols.get_mut(&tick.accepted.tick.symbol) else {
             return;
         };
-        // A quantity that does not fit was a dead letter already.
-        if state
-            .fold_again(&tick.accepted, tick.qty, tick.decimals, &self.rules)
-            .is_ok()
-        {
-            touch(state, &mut self.touched);
+        // A quantity that does not fit is a dead letter already.
+        if state.refold(tick, &self.rules).is_ok() {
+            mark_changed(state, &mut self.changed);
         }
     }
 
-    /// Looks from time to time whether the beginnings of candles that were asked for have come, and joins them.
+    /// Looks up requested bases every [`BLOCK`], and joins those that aggregator-admin has written.
     async fn join_bases(&mut self) -> RedisResult<()> {
-        if self.awaited.is_empty() || Instant::now() < self.bases_due {
+        if self.awaited.is_empty() || Instant::now() < self.next_base_lookup {
             return Ok(());
         }
-        let asked: Vec<_> = self.awaited.drain(..self.awaited.len().min(BASES_AT_ONCE)).collect();
-        let keys: Vec<_> = asked
+        let requested: Vec<_> = self.awaited.drain(..self.awaited.len().min(MAX_BASES)).collect();
+        let keys: Vec<_> = requested
             .iter()
             .map(|(symbol, timeframe, start_us)| keys::candle_restored(*timeframe, symbol, *start_us))
             .collect();
         let bases = hot::bases(&mut self.conn, &keys).await?;
         let mut joined = 0;
-        for ((symbol, timeframe, start_us), base) in asked.into_iter().zip(bases) {
+        for ((symbol, timeframe, start_us), base) in requested.into_iter().zip(bases) {
             let Some(state) = self.symbols.get_mut(&symbol) else {
                 continue;
             };
-            let has_joined = base.is_some_and(|base| state.join(timeframe, start_us, base.revision, base.candle));
+            let has_joined = base.is_some_and(|base| state.join_base(timeframe, start_us, base.revision, base.candle));
             if has_joined {
                 joined += 1;
-                touch(state, &mut self.touched);
-            } else if state.awaits(timeframe, start_us) {
+                mark_changed(state, &mut self.changed);
+            } else if state.awaits_base(timeframe, start_us) {
                 self.awaited.push_back((symbol, timeframe, start_us));
             }
         }
-        self.bases_due = Instant::now() + BLOCK;
-        let partition = self.decoder.admission.partition;
+        self.next_base_lookup = Instant::now() + BLOCK;
+        let partition = self.decoder.rules.partition;
         if joined > 0 {
             metrics::CANDLES_RESTORED.increment(joined);
             tracing::info!(partition, candles = joined, "restored candles from the history");
         }
-        self.count_awaited();
+        self.report_awaited();
         Ok(())
     }
 
-    fn count_awaited(&self) {
+    fn report_awaited(&self) {
         metrics::CANDLES_AWAITED.set(
-            &self.decoder.admission.partition.to_string(),
+            &self.decoder.rules.partition.to_string(),
             f64::from(u32::try_from(self.awaited.len()).unwrap_or(u32::MAX)),
         );
     }
 
-    /// Notes that the beginnings of candles are asked for, and says so.
-    fn ask_for(&mut self, bases: Vec<(Symbol, Timeframe, i64)>) {
+    /// Adds candles to those that wait for their base, and logs them.
+    fn add_awaited(&mut self, bases: Vec<(Symbol, Timeframe, i64)>) {
         if bases.is_empty() {
             return;
         }
         let mut symbols: Vec<&str> = bases.iter().map(|(symbol, ..)| symbol.as_str()).collect();
         symbols.dedup();
         tracing::warn!(
-            partition = self.decoder.admission.partition,
+            partition = self.decoder.rules.partition,
             candles = bases.len(),
-            symbols = symbols[..symbols.len().min(SYMBOLS_NAMED)].join(" "),
-            "Redis may have lost the beginning of candles; they are shown once aggregator-admin has restored it from the history"
+            symbols = symbols[..symbols.len().min(MAX_LOGGED_SYMBOLS)].join(" "),
+            "Redis may have lost the first ticks of candles; they are published once aggregator-admin has restored the ticks"
         );
         metrics::CANDLES_INCOMPLETE.increment(u64::try_from(bases.len()).unwrap_or(u64::MAX));
         self.awaited.extend(bases);
-        self.count_awaited();
+        self.report_awaited();
     }
 
-    /// Begins to write what has changed, when it is due; from time to time also what the silence of symbols has closed.
-    async fn begin_to_write(&mut self) -> Result<Option<Writing>> {
+    /// Starts to write a batch if it is due or full. An idle check, which closes the candles of idle symbols, is due
+    /// periodically.
+    async fn start_batch_if_due(&mut self) -> Result<Option<WriteTask>> {
         let now = Instant::now();
-        // What waits for its time is not written because of those who are silent.
-        if now >= self.quiet_due && self.due().is_none_or(|due| due <= now) {
-            let idle_us = self.silent_until_us().await.context("reading the clock")?;
-            let writing = self.write(Some(idle_us));
-            self.quiet_due = now + BLOCK.max(now.elapsed() * QUIET_PAUSE);
-            return Ok(Some(writing));
+        // A batch that is not due yet is not written early because of idle symbols.
+        if now >= self.next_idle_check && self.due().is_none_or(|due| due <= now) {
+            let idle_us = self.idle_until_us().await.context("reading the clock")?;
+            let task = self.start_batch(Some(idle_us));
+            self.next_idle_check = now + BLOCK.max(now.elapsed() * IDLE_CHECK_FACTOR);
+            return Ok(Some(task));
         }
         let is_due = self.due().is_some_and(|due| due <= now);
-        Ok((is_due || self.writes.are_many()).then(|| self.write(None)))
+        Ok((is_due || self.batch.is_full()).then(|| self.start_batch(None)))
     }
 
-    /// When what has changed is to be written, if anything has.
+    /// Returns the time at which the batch is due, unless it is empty.
     fn due(&self) -> Option<Instant> {
-        let first_read = self.writes.first_read?;
-        Some(self.pace.due(first_read, self.touched.len()))
+        let first_read = self.batch.first_read?;
+        Some(self.pace.due(first_read, self.changed.len()))
     }
 
-    /// Until when, in µs since 1970, it is known that nothing else came: until what was read last was read, if that was all there
-    /// was, or else until its last entry.
-    async fn silent_until_us(&mut self) -> Result<i64> {
+    /// Returns the time, in µs since 1970 by the clock of Redis, before which every accepted entry has been read: the
+    /// time of the last read, or in a backlog the time of its last entry.
+    async fn idle_until_us(&mut self) -> Result<i64> {
         let until_ms = if !self.pace.is_behind() {
             let now_ms = now_ms(&mut self.conn).await?;
-            now_ms.saturating_sub(u64::try_from(self.read.elapsed().as_millis())?)
+            now_ms.saturating_sub(u64::try_from(self.last_read.elapsed().as_millis())?)
         } else {
             self.position.ms
         };
         Ok(i64::try_from(until_ms.saturating_mul(1_000))?)
     }
 
-    /// Begins to write the changes of the touched symbols or, with `idle_us`, of all.
-    fn write(&mut self, idle_us: Option<i64>) -> Writing {
-        let mut writes = std::mem::replace(&mut self.writes, Writes::after(self.position));
-        writes.latest = self.take_latest();
-        let touched = std::mem::take(&mut self.touched);
+    /// Starts to write the changes of the changed symbols or, with `idle_us`, of all symbols.
+    fn start_batch(&mut self, idle_us: Option<i64>) -> WriteTask {
+        let mut batch = std::mem::replace(&mut self.batch, Batch::after(self.position));
+        batch.latest = self.take_latest();
+        let changed = std::mem::take(&mut self.changed);
         let symbols = match idle_us {
-            None => touched,
+            None => changed,
             Some(idle_us) => {
                 self.dedup
-                    .forget_quiet(u64::try_from(idle_us / 1_000).unwrap_or_default());
+                    .remove_expired(u64::try_from(idle_us / 1_000).unwrap_or_default());
                 self.symbols.keys().cloned().collect()
             }
         };
@@ -406,68 +396,69 @@ impl Partition {
             let Some(state) = self.symbols.get_mut(&symbol) else {
                 continue;
             };
-            state.is_touched = false;
+            state.is_changed = false;
             let changes = state.take_changes(&self.rules, idle_us);
-            let asked = changes.bases.iter();
-            bases.extend(asked.map(|(timeframe, start_us, _)| (symbol.clone(), *timeframe, *start_us)));
+            let requested = changes.bases.iter();
+            bases.extend(requested.map(|(timeframe, start_us, _)| (symbol.clone(), *timeframe, *start_us)));
             if !changes.all_closed {
                 if self.indexed.insert(symbol.clone()) {
-                    writes.opened.push(symbol.clone());
+                    batch.opened.push(symbol.clone());
                 }
             } else {
                 if self.indexed.remove(&symbol) {
-                    writes.closed.push(symbol.clone());
+                    batch.closed.push(symbol.clone());
                 }
                 if idle_us.is_some() {
-                    writes.settled.push(symbol.clone());
+                    batch.settled.push(symbol.clone());
                 }
             }
-            writes.changes(&symbol, changes);
+            batch.add_changes(&symbol, changes);
         }
-        self.ask_for(bases);
-        self.writer.begin(writes, self.pace.begin())
+        self.add_awaited(bases);
+        self.writer.start(batch, self.pace.begin())
     }
 
-    /// The latest ticks that were not shown.
+    /// Takes the latest ticks that have not been written.
     fn take_latest(&mut self) -> Vec<AcceptedTick> {
-        let fresh = std::mem::take(&mut self.fresh).into_iter();
-        fresh
+        let unpublished = std::mem::take(&mut self.unpublished).into_iter();
+        unpublished
             .filter_map(|symbol| self.symbols.get_mut(&symbol)?.latest.take())
             .collect()
     }
 
-    /// Loads what Redis holds of the symbols of `entries` that are not in memory.
-    async fn load_unknown(&mut self, entries: &[Entry]) -> RedisResult<()> {
+    /// Restores the symbols of `entries` that are not in memory.
+    async fn restore_symbols(&mut self, entries: &[Entry]) -> RedisResult<()> {
         let names = entries.iter().filter_map(|entry| entry.optional("symbol"));
         let names = names.filter_map(|name| std::str::from_utf8(name).ok());
         let unknown = names.filter(|name| !self.symbols.contains_key(*name));
         let unknown: HashSet<Symbol> = unknown.filter_map(|name| name.parse().ok()).collect();
         let unknown = unknown.into_iter().collect();
-        for mut state in restore::states(&mut self.conn, unknown, &self.rules).await? {
-            self.lost.of_unknown(&mut state);
+        for mut state in restore::closed_states(&mut self.conn, unknown, &self.rules).await? {
+            self.lost.mark_closed(&mut state);
             self.symbols.insert(state.symbol.clone(), state);
         }
         Ok(())
     }
 
-    /// After a batch was written: forgets the symbols that had nothing open in it and still haven't, and paces the next one.
-    fn wrote(&mut self, written: Written) {
+    /// Paces the next batch after one was written, and removes the symbols that had no open candles in it and still
+    /// have none.
+    fn finish_batch(&mut self, written: WrittenBatch) {
         for symbol in written.settled {
             if self.symbols.get(&symbol).is_some_and(SymbolState::is_settled) {
                 self.symbols.remove(&symbol);
             }
         }
-        self.pace.wrote(Instant::now(), written.work);
+        self.pace.written(Instant::now(), written.work);
         metrics::SYMBOLS.set(
-            &self.decoder.admission.partition.to_string(),
+            &self.decoder.rules.partition.to_string(),
             f64::from(u32::try_from(self.symbols.len()).unwrap_or(u32::MAX)),
         );
     }
 }
 
-/// Notes that a symbol has changed.
-fn touch(state: &mut SymbolState, touched: &mut Vec<Symbol>) {
-    if !std::mem::replace(&mut state.is_touched, true) {
-        touched.push(state.symbol.clone());
+/// Adds a symbol to the changed ones.
+fn mark_changed(state: &mut SymbolState, changed: &mut Vec<Symbol>) {
+    if !std::mem::replace(&mut state.is_changed, true) {
+        changed.push(state.symbol.clone());
     }
 }

@@ -1,4 +1,4 @@
-//! Reading ahead: the next entries come in while the ones before are folded and written.
+//! Reads a stream ahead: the next entries are read while the previous ones are folded and written.
 
 use std::time::{Duration, Instant};
 
@@ -9,25 +9,25 @@ use storage_core::redis::stream::StreamReader;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-/// How long a read waits for ticks.
+/// Time for which a read waits for entries.
 pub(crate) const BLOCK: Duration = Duration::from_millis(250);
 
-/// Entries, and when they had been read.
+/// Entries and the time at which they were read.
 pub(crate) struct Read {
     pub(crate) entries: Vec<Entry>,
     pub(crate) at: Instant,
 }
 
-/// A stream's entries, read by a task of its own that ends with this.
+/// Receiver of a task that reads a stream; dropping it aborts the task.
 pub(crate) struct ReadAhead {
     read: mpsc::Receiver<RedisResult<Read>>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl ReadAhead {
-    /// Reads at most `count` entries at a time.
+    /// Starts to read, at most `count` entries at a time.
     pub(crate) fn start(mut reader: StreamReader, count: usize) -> Self {
-        // One in the channel and one that comes in are enough to keep Redis busy.
+        // One result in the channel and one being read are enough to keep Redis busy.
         let (send, read) = mpsc::channel(1);
         let task = tokio::spawn(async move {
             loop {
@@ -45,10 +45,7 @@ impl ReadAhead {
         }
     }
 
-    /// The next entries; none when nothing came for [`BLOCK`]. Nothing is lost when this is dropped before it has ended.
-    ///
-    /// # Errors
-    /// When Redis can't be asked; then there is nothing more.
+    /// Returns the next entries; none if nothing arrived for [`BLOCK`]. Cancel safe. No call may follow an error.
     pub(crate) async fn next(&mut self) -> Result<Read> {
         let read = self.read.recv().await.ok_or_else(|| anyhow!("reading has ended"))?;
         read.context("reading ticks")

@@ -1,4 +1,5 @@
-//! What a new owner finds in Redis: candles that others have written, and the trades of the dedup window.
+//! Restores a partition's state from Redis: the candles that earlier owners have written, and the trades of the dedup
+//! window.
 
 use std::borrow::BorrowMut;
 use std::collections::{HashSet, VecDeque};
@@ -18,23 +19,21 @@ use storage_core::redis::stream::{Pages, Stream};
 use storage_core::redis::trim::now_ms;
 
 use crate::config::Config;
-use crate::decode::{Countable, Decoder};
+use crate::decode::{DecodedTick, Decoder};
 use crate::dedup::{Dedup, TradeId};
 use crate::fold::{Rules, SymbolState};
 use crate::write::RECENT_MARGIN;
 
-/// What Redis holds of `symbols`, which had no open candles when the partition was taken up: their current candles and, of those that
-/// have any, the displaced ones that may still be amended.
-///
-/// # Errors
-/// When Redis can't be asked.
-pub(crate) async fn states(
+/// Restores `symbols` that had no open candles when the partition was acquired: their current candles and, if there are
+/// any, the displaced ones that may still be amended.
+pub(crate) async fn closed_states(
     conn: &mut Connection,
     symbols: Vec<Symbol>,
     rules: &Rules,
 ) -> RedisResult<Vec<SymbolState>> {
     let mut states: Vec<SymbolState> = symbols.into_iter().map(SymbolState::new).collect();
-    // Whoever has any candle has the largest: every tick renews it, and none outlives it. So a symbol's first tick ever costs one read.
+    // A symbol with any candle has one of the largest timeframe: every tick renews it, and it expires last. So one read
+    // is enough for a symbol without candles.
     let [smaller @ .., largest] = &Timeframe::ALL;
     restore(
         conn,
@@ -51,10 +50,7 @@ pub(crate) async fn states(
     Ok(states)
 }
 
-/// What Redis holds of `symbols`, of which the index says that they have open candles. It may have lost any of them.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Restores `symbols` that have open candles according to the index. Redis may have lost any of these candles.
 pub(crate) async fn open_states(
     conn: &mut Connection,
     symbols: Vec<Symbol>,
@@ -73,7 +69,7 @@ pub(crate) async fn open_states(
     Ok(states)
 }
 
-/// The keys of a symbol's current candles.
+/// Returns the keys of a symbol's current candles.
 fn current(timeframes: &'static [Timeframe]) -> impl Fn(&SymbolState) -> Vec<(Timeframe, Key)> {
     move |state| {
         let key = |timeframe: &Timeframe| (*timeframe, keys::candle_current(*timeframe, &state.symbol));
@@ -81,7 +77,7 @@ fn current(timeframes: &'static [Timeframe]) -> impl Fn(&SymbolState) -> Vec<(Ti
     }
 }
 
-/// Reads the candles at each state's `keys` into it.
+/// Reads the candles at the `keys` of each state, and passes them to `take`.
 async fn restore<K, S: BorrowMut<SymbolState>>(
     conn: &mut Connection,
     states: &mut [S],
@@ -110,11 +106,11 @@ where
     Ok(())
 }
 
-/// The keys at which a symbol's displaced candles may be, if it has a current one.
+/// Returns the keys that may hold displaced candles of a symbol that can still be amended.
 fn recent_keys(state: &SymbolState, rules: &Rules) -> Vec<(Timeframe, Key)> {
     let mut found = Vec::new();
     for timeframe in Timeframe::ALL {
-        let Some(current_us) = state.frames[timeframe as usize].current_us() else {
+        let Some(current_us) = state.series[timeframe as usize].current_start_us() else {
             continue;
         };
         let mut start_us = current_us - timeframe.micros();
@@ -126,22 +122,22 @@ fn recent_keys(state: &SymbolState, rules: &Rules) -> Vec<(Timeframe, Key)> {
     found
 }
 
-/// What Redis may have lost of a partition's candles.
+/// Determines which candles of a partition Redis may have lost.
 pub(crate) struct LostState {
     /// See [`hot::complete_since`].
     complete_since_ms: u64,
-    /// The group's position when the partition was taken up; none where nothing was folded into what Redis holds.
+    /// Position of the group when the partition was acquired; none if nothing was folded into the candles in Redis.
     position: Option<Revision>,
-    /// The clock of Redis at that time, and how long ago it is.
-    now_ms: u64,
-    taken_up: Instant,
+    /// The clock of Redis when the partition was acquired.
+    acquired_ms: u64,
+    acquired: Instant,
     max_future: Duration,
-    /// For how long a displaced candle lives.
+    /// TTL of a displaced candle.
     recent_ttl: Duration,
 }
 
 impl LostState {
-    pub(crate) async fn of(
+    pub(crate) async fn load(
         conn: &mut Connection,
         partition: u16,
         position: StreamId,
@@ -151,68 +147,67 @@ impl LostState {
         Ok(Self {
             complete_since_ms: hot::complete_since(conn, partition).await?,
             position: position.and_then(|position| position.try_into().ok()),
-            now_ms: now_ms(conn).await?,
-            taken_up: Instant::now(),
+            acquired_ms: now_ms(conn).await?,
+            acquired: Instant::now(),
             max_future: config.stream.max_future,
             recent_ttl: config.hot.close_grace + config.hot.amend_window + RECENT_MARGIN,
         })
     }
 
-    /// Notes what a symbol may have lost that the index names: whatever Redis does not hold.
-    pub(crate) fn of_open(&self, state: &mut SymbolState) {
+    /// Marks the lost candles of a symbol with open candles according to the index: all that Redis does not hold.
+    pub(crate) fn mark_open(&self, state: &mut SymbolState) {
         let position_ms = self.position.map_or(0, |position| position.stream_id().ms);
-        self.note(state, self.complete_since_ms.max(position_ms));
+        self.mark(state, self.complete_since_ms.max(position_ms));
         if let Some(position) = self.position {
-            state.begins_after(position);
+            state.set_position(position);
         }
     }
 
-    /// Notes what a symbol may have lost that the index did not name: nothing but what has expired, or was lost with the index.
-    pub(crate) fn of_unknown(&self, state: &mut SymbolState) {
-        self.note(state, self.complete_since_ms);
+    /// Marks the lost candles of a symbol that the index does not contain: those that have expired or were lost with
+    /// the index.
+    pub(crate) fn mark_closed(&self, state: &mut SymbolState) {
+        self.mark(state, self.complete_since_ms);
     }
 
-    /// Notes what a symbol may have lost of the ticks that Redis had accepted by `accepted_ms`.
-    fn note(&self, state: &mut SymbolState, accepted_ms: u64) {
+    /// Marks the candles that may lack ticks which Redis had accepted by `accepted_ms`.
+    fn mark(&self, state: &mut SymbolState, accepted_ms: u64) {
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4);
         let max_future_ms = millis(self.max_future);
         let as_i64 = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX / 4);
         if state.has_candles() {
-            let now_ms = as_i64(self.now_ms).saturating_add(millis(self.taken_up.elapsed()));
+            let now_ms = as_i64(self.acquired_ms).saturating_add(millis(self.acquired.elapsed()));
             let expired_ms = now_ms - millis(self.recent_ttl) + max_future_ms;
-            state.restored(expired_ms.max(as_i64(self.complete_since_ms)));
+            state.mark_expired(expired_ms.max(as_i64(self.complete_since_ms)));
         } else {
-            // The greatest event time of those ticks.
-            state.has_lost(as_i64(accepted_ms).saturating_add(max_future_ms).saturating_mul(1_000));
+            // The greatest possible event time of those ticks.
+            state.mark_lost(as_i64(accepted_ms).saturating_add(max_future_ms).saturating_mul(1_000));
         }
     }
 }
 
-/// What the stream tells about the time before a position.
-pub(crate) struct Before {
-    /// The trades of the dedup window. Those that became dead letters were not counted.
+/// State restored from the entries before a position.
+pub(crate) struct DedupWindow {
+    /// Trades of the window without those that became dead letters, as these were not counted.
     pub(crate) trades: Dedup,
-    /// The last ticks of minutes that were open and that Redis has lost, in order: folded again, they open those candles, in doubt.
-    pub(crate) lost: Vec<Countable>,
+    /// The last ticks of open minutes that Redis has lost, in stream order. Folding them again creates those candles,
+    /// which then require a base.
+    pub(crate) lost: Vec<DecodedTick>,
 }
 
-/// Reads the dedup window before `position`. `symbols` are those that have open candles, with what Redis holds of them.
-///
-/// # Errors
-/// When Redis can't be asked.
-pub(crate) async fn before(
+/// Reads the dedup window before `position`. `symbols` are the restored states of the symbols with open candles.
+pub(crate) async fn dedup_window(
     conn: &mut Connection,
     decoder: &Decoder,
     position: StreamId,
     window: Duration,
     symbols: &HashMap<Symbol, SymbolState>,
     rules: &Rules,
-) -> RedisResult<Before> {
+) -> RedisResult<DedupWindow> {
     let mut trades = Dedup::new(window);
     let mut tails: HashMap<Symbol, Tail> = HashMap::default();
     let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
     let from = StreamId::at_ms(position.ms.saturating_sub(window_ms));
-    let stream = Stream::Ticks(decoder.admission.partition);
+    let stream = Stream::Ticks(decoder.rules.partition);
     let key = stream.key().to_string();
     let mut dead = HashSet::new();
     let mut letters = Pages::new(Stream::Dead, from, StreamId::END);
@@ -226,31 +221,31 @@ pub(crate) async fn before(
             let Ok(tick) = decoder.decode(entry) else { continue };
             let symbol = &tick.accepted.tick.symbol;
             if let Some(id) = tick.accepted.dedup_id() {
-                let (trades, id) = (trades.of(symbol), TradeId::of(&id));
-                if trades.know(id, entry.id.ms) {
+                let (trades, id) = (trades.of(symbol), TradeId::parse(&id));
+                if trades.contains(id, entry.id.ms) {
                     continue;
                 }
-                trades.note(id, entry.id.ms);
+                trades.insert(id, entry.id.ms);
             }
             if let Some(state) = symbols.get(symbol) {
                 tails.entry(symbol.clone()).or_default().add(tick, state, rules);
             }
         }
     }
-    let mut lost: Vec<Countable> = tails.into_values().flat_map(|tail| tail.0).collect();
+    let mut lost: Vec<DecodedTick> = tails.into_values().flat_map(|tail| tail.0).collect();
     lost.sort_unstable_by_key(|tick| tick.accepted.revision);
-    Ok(Before { trades, lost })
+    Ok(DedupWindow { trades, lost })
 }
 
-/// The last ticks of a symbol, from one on after which every open minute that Redis has lost has a tick.
+/// The shortest run of a symbol's last ticks that has a tick of every open minute that Redis has lost.
 #[derive(Default)]
-pub(crate) struct Tail(pub(crate) VecDeque<Countable>);
+pub(crate) struct Tail(pub(crate) VecDeque<DecodedTick>);
 
 impl Tail {
-    pub(crate) fn add(&mut self, tick: Countable, state: &SymbolState, rules: &Rules) {
-        let ts_us = |tick: &Countable| tick.accepted.tick.ts_us;
-        let minute_us = |tick: &Countable| Timeframe::M1.bucket_start_us(ts_us(tick));
-        let is_held = |tick: &Countable| state.frames[Timeframe::M1 as usize].holds(Timeframe::M1, ts_us(tick));
+    pub(crate) fn add(&mut self, tick: DecodedTick, state: &SymbolState, rules: &Rules) {
+        let ts_us = |tick: &DecodedTick| tick.accepted.tick.ts_us;
+        let minute_us = |tick: &DecodedTick| Timeframe::M1.bucket_start_us(ts_us(tick));
+        let is_held = |tick: &DecodedTick| state.series[Timeframe::M1 as usize].contains(Timeframe::M1, ts_us(tick));
         if self.0.is_empty() && is_held(&tick) {
             return;
         }
@@ -270,38 +265,22 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
-    use storage_core::domain::entry::Entry;
-    use storage_core::domain::tick::AcceptedTick;
-
     use super::*;
 
     const MINUTE_US: i64 = 60_000_000;
 
-    fn tick(seq: u64, ts_us: i64) -> Countable {
-        let fields = [
-            ("symbol", "A".to_owned()),
-            ("ts_us", ts_us.to_string()),
-            ("price", "1".to_owned()),
-            ("qty", "1".to_owned()),
-        ];
-        let entry = Entry::new(StreamId { ms: 1_000, seq }, fields);
-        let accepted = AcceptedTick::from_entry(&entry, Duration::MAX).unwrap();
-        Countable {
-            qty: accepted.tick.qty,
-            decimals: 8,
-            rounded: false,
-            accepted,
-        }
+    fn tick(seq: u64, ts_us: i64) -> DecodedTick {
+        DecodedTick::example(StreamId { ms: 1_000, seq }, ts_us, 1)
     }
 
-    /// The sequence numbers that are folded again of ticks at `times_us`, where Redis holds the candles of the ticks at `held_us`.
+    /// Returns the sequence numbers of the ticks at `times_us` that are folded again if Redis holds the candles of the
+    /// ticks at `held_us`.
     fn lost(held_us: &[i64], times_us: &[i64]) -> Vec<u64> {
         let window = Duration::from_secs(600);
         let rules = Rules::new(Duration::from_secs(2), window, window);
         let mut state = SymbolState::new("A".parse().unwrap());
         for ts_us in held_us {
-            let held = tick(1_000, *ts_us);
-            state.fold(&held.accepted, held.qty, 8, &rules).unwrap();
+            state.fold(&tick(1_000, *ts_us), &rules).unwrap();
         }
         let mut tail = Tail::default();
         for (seq, ts_us) in (1..).zip(times_us) {
@@ -312,14 +291,14 @@ mod tests {
     }
 
     #[test]
-    fn one_tick_opens_a_minute_that_was_lost_and_closed_ones_are_left_alone() {
+    fn only_the_last_tick_of_a_lost_open_minute_is_folded_again() {
         let times_us = [0, 30_000_000, MINUTE_US, 2 * MINUTE_US, 2 * MINUTE_US + 5_000_000];
         assert_eq!(lost(&[], &times_us), [5]);
         assert_eq!(lost(&[2 * MINUTE_US], &times_us), [] as [u64; 0]);
     }
 
     #[test]
-    fn a_minute_in_its_grace_is_lost_if_only_the_next_one_is_held() {
+    fn a_minute_in_its_close_grace_is_lost_if_only_the_next_one_is_held() {
         let times_us = [50_000_000, 59_000_000, MINUTE_US + 500_000, MINUTE_US + 1_000_000];
         assert_eq!(lost(&[MINUTE_US + 1_000_000], &times_us), [2, 3, 4]);
         assert_eq!(lost(&[MINUTE_US + 1_000_000, 59_000_000], &times_us), [] as [u64; 0]);

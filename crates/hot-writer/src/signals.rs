@@ -1,4 +1,4 @@
-//! Signals: from `stream:signals` to `signal:active:*`.
+//! Activates signals: from `stream:signals` to `signal:active:*`.
 
 use std::time::Duration;
 
@@ -24,10 +24,7 @@ use crate::metrics;
 const BLOCK: Duration = Duration::from_millis(250);
 const BATCH: usize = 500;
 
-/// Makes signals active until `token` is cancelled.
-///
-/// # Errors
-/// Never while it runs: what fails is tried again, and shows in `readiness`.
+/// Activates signals until `token` is cancelled. A failed read or write is retried, and `readiness` reports it.
 pub(crate) async fn activate(
     config: Config,
     readiness: Readiness,
@@ -72,16 +69,16 @@ async fn activate_batch(reader: &mut GroupReader, conn: &mut Connection) -> Resu
     let now_us = i64::try_from(now_ms(conn).await.context("reading the clock")?.saturating_mul(1_000))?;
     let mut writes = pipe();
     for entry in &entries {
-        writes.add_command(write(entry, now_us)).ignore();
+        writes.add_command(command(entry, now_us)).ignore();
     }
     writes.exec_async(conn).await.context("writing signals")?;
     let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
     reader.acknowledge(&ids).await.context("acknowledging signals")
 }
 
-/// What an entry leads to: an active signal, or a dead letter. One that has expired is published all the same, with a hash that ends
-/// at once.
-fn write(entry: &Entry, now_us: i64) -> redis::Cmd {
+/// Returns the command that writes an entry as an active signal or a dead letter. An expired signal is published, too;
+/// its hash expires immediately.
+fn command(entry: &Entry, now_us: i64) -> redis::Cmd {
     match Signal::from_entry(entry) {
         Ok(signal) => {
             let counter = if signal.expires_us > now_us {

@@ -1,5 +1,5 @@
-//! Trimming what every group has finished. Each stream is trimmed by the owner of a partition: its own two, and by the owner of
-//! partition 0 also those that exist once.
+//! Trims what every group has finished. The owner of a partition trims its two streams; the owner of partition 0 also
+//! trims the streams without partitions.
 
 use std::time::Duration;
 
@@ -13,10 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::metrics;
 
-/// Trims until `token` is cancelled.
-///
-/// # Errors
-/// Never while it runs: what fails is tried again at the next interval.
+/// Trims until `token` is cancelled. A failed attempt is repeated at the next interval.
 pub(crate) async fn trim(config: Config, token: CancellationToken) -> Result<()> {
     let membership = Membership::new(
         HOT_WRITER,
@@ -24,7 +21,7 @@ pub(crate) async fn trim(config: Config, token: CancellationToken) -> Result<()>
         config.hot.lease_ttl,
     );
     let mut conn = Connection::ordinary(&config.redis);
-    // The state of the dedup window is built from the stream, so the stream must reach back at least as far.
+    // A new owner restores the dedup window from the stream, so the stream must reach back further than the window.
     let retention = config.stream.retention.max(config.hot.dedup_window.mul_f64(1.1));
     loop {
         if tokio::time::timeout(config.hot.trim_interval, token.cancelled())
@@ -37,7 +34,7 @@ pub(crate) async fn trim(config: Config, token: CancellationToken) -> Result<()>
             Ok(trimmed) => metrics::ENTRIES_TRIMMED.increment(trimmed),
             Err(error) => tracing::warn!(
                 error = format!("{error:#}"),
-                "could not trim; trying again at the next interval"
+                "trimming streams failed; retrying at the next interval"
             ),
         }
     }

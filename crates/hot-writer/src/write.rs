@@ -1,10 +1,11 @@
-//! Writing what a batch has led to, in an order in which a crash between any two steps loses nothing.
+//! Writes the effects of a batch in an order in which a crash between any two steps loses nothing.
 //!
-//! 1. What others must hear of: dead letters, repairs, closed minutes, and the candles that leave `candle:current:*`.
-//! 2. The current candles and the latest ticks, which take the place of what was there before.
-//! 3. The index of open candles, the group's position, and what is not needed any more.
+//! 1. Announcements for other components: dead letters, repairs, closed minutes, and the candles that leave
+//!    `candle:current:*`.
+//! 2. The current candles and the latest ticks, which replace the previous ones.
+//! 3. The index of open candles, the group's position, and the removal of expired keys.
 //!
-//! Everything of one step may be repeated, and a later step follows only when the one before has succeeded.
+//! Every step may be repeated, and starts only after the previous step has succeeded.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,50 +27,51 @@ use storage_core::redis::stream::{HOT_WRITER, Stream};
 use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::close::{Change, Changes};
+use crate::close::{CandleChange, Changes};
 use crate::config::Config;
 use crate::metrics;
-use crate::pace::{BatchPace, COMMANDS_AT_ONCE};
+use crate::pace::{BatchPace, MAX_PIPELINE};
 
-/// A candle's shortest TTL, in ms.
+/// Minimum TTL of a candle.
 const MIN_CANDLE_TTL_MS: i64 = 60 * 60 * 1_000;
-/// How much longer than it may be amended a displaced candle stays.
+/// Time for which a displaced candle is kept after the last moment at which it may be amended.
 pub(crate) const RECENT_MARGIN: Duration = Duration::from_secs(5 * 60);
-/// So many entries, or dead letters, are not left waiting for those before them to be written.
-const MANY_ENTRIES: usize = 1_000_000;
-const MANY_LETTERS: usize = 5_000;
+/// Number of entries, or of dead letters, from which a batch is full.
+const MAX_ENTRIES: usize = 1_000_000;
+const MAX_DEAD_LETTERS: usize = 5_000;
 
-/// What a batch of entries leads to.
-pub(crate) struct Writes {
+/// The effects of the entries after `from` up to `to`.
+pub(crate) struct Batch {
     from: StreamId,
     to: StreamId,
-    /// How many entries lie between.
+    /// Number of entries.
     entries: usize,
-    /// When the first of them had been read.
+    /// Time at which the first entry was read.
     pub(crate) first_read: Option<Instant>,
-    letters: Vec<Cmd>,
+    dead_letters: Vec<Cmd>,
     repairs: BTreeMap<(Symbol, i64), Revision>,
     bases: Vec<repairs::Base>,
-    /// The newest ticks of their symbols.
+    /// The latest tick of each symbol with a new one.
     pub(crate) latest: Vec<AcceptedTick>,
-    candles: Vec<(Symbol, Change)>,
+    candles: Vec<(Symbol, CandleChange)>,
     expired: Vec<Key>,
-    /// Symbols that have open candles now, and those that haven't any more.
+    /// Symbols with their first open candle.
     pub(crate) opened: Vec<Symbol>,
+    /// Symbols without open candles, which had some before.
     pub(crate) closed: Vec<Symbol>,
-    /// Symbols to forget once this is written, if nothing comes in between.
+    /// Symbols whose state may be removed from memory after this batch, unless a tick arrives meanwhile.
     pub(crate) settled: Vec<Symbol>,
 }
 
-impl Writes {
-    /// A batch of the entries after `from`.
+impl Batch {
+    /// Creates an empty batch.
     pub(crate) fn after(from: StreamId) -> Self {
         Self {
             from,
             to: from,
             entries: 0,
             first_read: None,
-            letters: Vec::new(),
+            dead_letters: Vec::new(),
             repairs: BTreeMap::new(),
             bases: Vec::new(),
             latest: Vec::new(),
@@ -81,36 +83,36 @@ impl Writes {
         }
     }
 
-    /// Notes that `count` more entries belong to the batch, the last of them `to`, which had been read at `at`.
-    pub(crate) fn read(&mut self, count: usize, to: StreamId, at: Instant) {
+    /// Adds `count` entries up to `to` that were read at `at`.
+    pub(crate) fn add_read(&mut self, count: usize, to: StreamId, at: Instant) {
         self.entries += count;
         self.to = to;
         self.first_read.get_or_insert(at);
     }
 
-    /// Whether the batch has become so large that it is better written before more is read.
-    pub(crate) fn are_many(&self) -> bool {
-        self.entries >= MANY_ENTRIES || self.letters.len() >= MANY_LETTERS
+    /// Returns `true` if the batch has to be written before more is read.
+    pub(crate) fn is_full(&self) -> bool {
+        self.entries >= MAX_ENTRIES || self.dead_letters.len() >= MAX_DEAD_LETTERS
     }
 
-    /// An entry that can't be used.
-    pub(crate) fn dead_letter(&mut self, stream: Stream, entry: &Entry, reason: &Rejection) {
+    /// Adds a dead letter.
+    pub(crate) fn add_dead_letter(&mut self, stream: Stream, entry: &Entry, reason: &Rejection) {
         metrics::DEAD_LETTERS.increment(reason.label(), 1);
         let letter = dead::DeadLetter::new(stream, entry, reason);
-        self.letters
+        self.dead_letters
             .push(functions::announce(Stream::Dead, &dead::entry_fields(&letter)));
     }
 
-    /// A minute that must be computed again from the history, which holds everything up to `revision` then. One entry a batch
-    /// is enough.
-    pub(crate) fn repair(&mut self, symbol: &Symbol, start_us: i64, revision: Revision) {
+    /// Adds a request to compute a minute again from the history, once that has the ticks up to `revision`. A later
+    /// request for the same minute replaces it.
+    pub(crate) fn add_repair(&mut self, symbol: &Symbol, start_us: i64, revision: Revision) {
         self.repairs.insert((symbol.clone(), start_us), revision);
     }
 
-    /// What has changed in a symbol's candles.
-    pub(crate) fn changes(&mut self, symbol: &Symbol, changes: Changes) {
+    /// Adds the changes of a symbol.
+    pub(crate) fn add_changes(&mut self, symbol: &Symbol, changes: Changes) {
         for (start_us, revision) in changes.repairs {
-            self.repair(symbol, start_us, revision);
+            self.add_repair(symbol, start_us, revision);
         }
         for (timeframe, start_us, revision) in changes.bases {
             self.bases.push(repairs::Base {
@@ -137,28 +139,28 @@ impl Writes {
     }
 }
 
-/// Commands, each built when its turn comes.
+/// Commands that are built one by one as they are sent.
 type Commands<'a> = Box<dyn Iterator<Item = Cmd> + Send + 'a>;
 
-/// Writes the batches of one partition, one after the other.
+/// Writes the batches of one partition, one at a time.
 #[derive(Clone)]
 pub(crate) struct Writer {
     partition: u16,
-    term: Term,
+    epoch: Term,
     tick_ttl_ms: i64,
     amend_ttl_ms: i64,
     recent_ttl_ms: i64,
-    /// One of its own: others do not wait for a batch. See [`Connection::open_once`].
+    /// Not shared, so that other commands do not wait for a batch. See [`Connection::open_once`].
     conn: Arc<Mutex<Connection>>,
 }
 
 impl Writer {
-    pub(crate) fn new(config: &Config, partition: u16, term: Term, conn: Connection) -> Self {
+    pub(crate) fn new(config: &Config, partition: u16, epoch: Term, conn: Connection) -> Self {
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4);
         let hot = &config.hot;
         Self {
             partition,
-            term,
+            epoch,
             tick_ttl_ms: millis(hot.tick_ttl),
             amend_ttl_ms: millis(hot.close_grace + hot.amend_window),
             recent_ttl_ms: millis(hot.close_grace + hot.amend_window + RECENT_MARGIN),
@@ -166,42 +168,39 @@ impl Writer {
         }
     }
 
-    /// Shows the newest ticks of their symbols.
-    ///
-    /// # Errors
-    /// When Redis can't be asked.
-    pub(crate) async fn show(self, mut conn: Connection, latest: Vec<AcceptedTick>) -> RedisResult<()> {
+    /// Writes and publishes latest ticks.
+    pub(crate) async fn publish_latest(self, mut conn: Connection, latest: Vec<AcceptedTick>) -> RedisResult<()> {
         execute(&mut conn, latest.iter().map(|tick| self.latest(tick))).await
     }
 
-    /// Begins to write a batch, after the one before has ended.
-    pub(crate) fn begin(&self, writes: Writes, pace: BatchPace) -> Writing {
+    /// Starts to write a batch. The previous batch must have been written.
+    pub(crate) fn start(&self, batch: Batch, pace: BatchPace) -> WriteTask {
         let writer = self.clone();
         let task = tokio::spawn(async move {
-            let work = writer.write(&writes, &pace).await.context("writing a batch")?;
-            if let Some(first_read) = writes.first_read {
-                metrics::BATCH_ENTRIES.record(f64::from(u32::try_from(writes.entries)?));
+            let work = writer.write(&batch, &pace).await.context("writing a batch")?;
+            if let Some(first_read) = batch.first_read {
+                metrics::BATCH_ENTRIES.record(f64::from(u32::try_from(batch.entries)?));
                 metrics::BATCH_SECONDS.record(first_read.elapsed().as_secs_f64());
             }
-            Ok(Written {
+            Ok(WrittenBatch {
                 work,
-                settled: writes.settled,
+                settled: batch.settled,
             })
         });
-        Writing(AbortOnDropHandle::new(task))
+        WriteTask(AbortOnDropHandle::new(task))
     }
 
-    /// Writes everything and moves the position over the batch. When a step fails, what has been written by then is right, and
-    /// repeating the batch from what Redis holds completes it. Returns how long Redis has worked on it since the last pause.
-    async fn write(&self, writes: &Writes, pace: &BatchPace) -> Result<Duration> {
+    /// Writes a batch and moves the position past it. If a step fails, everything written before is correct, and a new
+    /// owner repeats the batch from the state in Redis. Returns the time that Redis has worked since the last pause.
+    async fn write(&self, batch: &Batch, pace: &BatchPace) -> Result<Duration> {
         let conn = &mut *self.conn.lock().await;
-        let candles = || writes.candles.iter().map(|(symbol, change)| (symbol, change));
+        let candles = || batch.candles.iter().map(|(symbol, change)| (symbol, change));
         let current = candles().filter(|(_, change)| change.is_current);
         let displaced = candles().filter(|(_, change)| !change.is_current);
         let sent = candles().filter(|(_, change)| change.must_send);
         let put = |(symbol, change)| self.candle(symbol, change);
 
-        let repairs = writes.repairs.iter().map(|((symbol, start_us), revision)| {
+        let repairs = batch.repairs.iter().map(|((symbol, start_us), revision)| {
             functions::announce(
                 Stream::Repairs,
                 &repairs::entry_fields(&repairs::Repair {
@@ -211,7 +210,7 @@ impl Writer {
                 }),
             )
         });
-        let bases = writes.bases.iter();
+        let bases = batch.bases.iter();
         let bases = bases.map(|base| functions::announce(Stream::Repairs, &repairs::base_fields(base)));
         let sent = sent.map(|(symbol, change)| {
             functions::announce(
@@ -219,28 +218,37 @@ impl Writer {
                 &candles::entry_fields(symbol, &change.candle),
             )
         });
-        let announcements = writes.letters.iter().cloned().chain(repairs).chain(bases).chain(sent);
+        let announcements = batch
+            .dead_letters
+            .iter()
+            .cloned()
+            .chain(repairs)
+            .chain(bases)
+            .chain(sent);
         let announcements = announcements.chain(displaced.map(put));
         let announced = execute_all(conn, None, Box::new(announcements)).await?;
 
-        let latest = writes.latest.iter().map(|tick| self.latest(tick));
-        let shown = execute_all(conn, Some(pace), Box::new(latest.chain(current.map(put)))).await?;
+        let latest = batch.latest.iter().map(|tick| self.latest(tick));
+        let updated = execute_all(conn, Some(pace), Box::new(latest.chain(current.map(put)))).await?;
 
-        // Not before the candles: an owner takes what the index names and Redis does not hold for lost.
-        let opened = (!writes.opened.is_empty()).then(|| self.term.opened(&writes.opened));
-        let closed = (!writes.closed.is_empty()).then(|| self.term.closed(&writes.closed));
+        // After the candles: a candle that the index names and Redis does not hold counts as lost.
+        let opened = (!batch.opened.is_empty()).then(|| self.epoch.opened(&batch.opened));
+        let closed = (!batch.closed.is_empty()).then(|| self.epoch.closed(&batch.closed));
         let finish = opened
             .into_iter()
-            .chain(writes.expired.iter().map(hot::remove))
+            .chain(batch.expired.iter().map(hot::remove))
             .chain(closed);
         let finished = execute_all(conn, None, Box::new(finish)).await?;
-        if writes.entries > 0 {
+        if batch.entries > 0 {
             let stream = Stream::Ticks(self.partition);
-            let (from, to) = (writes.from, writes.to);
-            let at = functions::advance(conn, stream, HOT_WRITER, from, to, writes.entries).await?;
-            ensure!(at == to, "somebody else has moved the position to {at}");
+            let (from, to) = (batch.from, batch.to);
+            let at = functions::advance(conn, stream, HOT_WRITER, from, to, batch.entries).await?;
+            ensure!(
+                at == to,
+                "another client moved the position to {at}; resuming from there"
+            );
         }
-        Ok(announced + shown + finished)
+        Ok(announced + updated + finished)
     }
 
     fn latest(&self, accepted: &AcceptedTick) -> Cmd {
@@ -254,8 +262,8 @@ impl Writer {
         )
     }
 
-    fn candle(&self, symbol: &Symbol, change: &Change) -> Cmd {
-        let Change {
+    fn candle(&self, symbol: &Symbol, change: &CandleChange) -> Cmd {
+        let CandleChange {
             timeframe,
             candle,
             is_final,
@@ -280,8 +288,8 @@ impl Writer {
     }
 }
 
-/// Sends commands, part by part at a pace, where there is one, so that others get their turn. Returns how long Redis has worked since the
-/// last pause.
+/// Sends commands in several pipelines. With a pace it pauses between them, so that Redis serves other clients
+/// meanwhile. Returns the time that Redis has worked since the last pause.
 async fn execute_all(conn: &mut Connection, pace: Option<&BatchPace>, commands: Commands<'_>) -> RedisResult<Duration> {
     let mut commands = commands.peekable();
     let mut work = Duration::ZERO;
@@ -291,7 +299,7 @@ async fn execute_all(conn: &mut Connection, pace: Option<&BatchPace>, commands: 
             work = Duration::ZERO;
         }
         let begun = Instant::now();
-        let count = pace.map_or(COMMANDS_AT_ONCE, BatchPace::commands);
+        let count = pace.map_or(MAX_PIPELINE, BatchPace::commands);
         execute(conn, commands.by_ref().take(count)).await?;
         work += begun.elapsed();
     }
@@ -307,28 +315,25 @@ async fn execute(conn: &mut Connection, commands: impl Iterator<Item = Cmd>) -> 
     pipeline.exec_async(conn).await
 }
 
-/// A batch that is being written; given up when this is dropped.
-pub(crate) struct Writing(AbortOnDropHandle<Result<Written>>);
+/// A batch that is being written; dropping the task aborts it.
+pub(crate) struct WriteTask(AbortOnDropHandle<Result<WrittenBatch>>);
 
-/// A batch that was written.
-pub(crate) struct Written {
-    /// How long Redis has worked on it since the last pause.
+/// Result of writing a batch.
+pub(crate) struct WrittenBatch {
+    /// Time that Redis has worked since the last pause.
     pub(crate) work: Duration,
-    /// See [`Writes::settled`].
+    /// See [`Batch::settled`].
     pub(crate) settled: Vec<Symbol>,
 }
 
-impl Writing {
-    /// Waits until the batch, where there is one, is written; then there is none any more. May be dropped before it has ended.
-    ///
-    /// # Errors
-    /// When Redis can't be asked.
-    pub(crate) async fn end(writing: &mut Option<Self>) -> Result<Written> {
-        let Some(Self(task)) = writing else {
+impl WriteTask {
+    /// Waits until the batch is written, and sets `task` to `None`. Without a task it waits forever. Cancel safe.
+    pub(crate) async fn finish(task: &mut Option<Self>) -> Result<WrittenBatch> {
+        let Some(Self(handle)) = task else {
             return std::future::pending().await;
         };
-        let written = task.await;
-        *writing = None;
+        let written = handle.await;
+        *task = None;
         written?
     }
 }

@@ -83,8 +83,9 @@ pub(crate) fn progress_bar(total: u64) -> anyhow::Result<ProgressBar> {
     Ok(bar.with_style(ProgressStyle::with_template(template).context("the progress bar's template")?))
 }
 
-/// Publishes the ticks of `source`, each with its position for `bar`, as they become due; until the end, or until `token`
-/// is cancelled: then the batch that was begun is finished. The report tells how far it came, also after a failure.
+/// Publishes the ticks of `source`, each with its position for `bar`, as they become due; until the end, or until
+/// `token` is cancelled: then the batch that was begun is finished. The report tells how far it came, also after a
+/// failure.
 pub(crate) async fn feed<S>(
     source: S,
     mut pace: Pace,

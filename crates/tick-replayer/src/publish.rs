@@ -1,9 +1,9 @@
 //! Publishing: ticks into `stream:ticks:<P>`, in batches, and again until Redis has them.
 //!
-//! What a batch has for a partition goes in as one transaction, in order: all of it or nothing. So after a refusal, such as
-//! a full memory, it is simply sent again. After a broken connection nobody knows whether Redis had taken it; it is
-//! sent again as well, as losing ticks is worse. Then a tick with a trade id is counted once all the same, and one
-//! without an id twice.
+//! What a batch has for a partition goes in as one transaction, in order: all of it or nothing. So after a refusal,
+//! such as a full memory, it is simply sent again. After a broken connection nobody knows whether Redis had taken it;
+//! it is sent again as well, as losing ticks is worse. Then a tick with a trade id is counted once all the same, and
+//! one without an id twice.
 
 use anyhow::Context;
 use redis::RedisError;

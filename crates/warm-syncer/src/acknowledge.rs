@@ -1,4 +1,4 @@
-//! Acknowledge: tells the others what follows from a committed batch, so that its entries can be acknowledged.
+//! Announces the effects of a committed batch, before its entries are acknowledged.
 
 use redis::RedisResult;
 use storage_core::domain::time::TimeRange;
@@ -8,13 +8,14 @@ use storage_core::redis::connection::Connection;
 use storage_core::redis::functions::announce_all;
 use storage_core::redis::stream::{Fields, Stream};
 
-use crate::commit::Written;
 use crate::metrics;
+use crate::outcome::Written;
 
-/// Ranges that lie closer to each other are one entry.
-const GAP_US: i64 = Timeframe::H1.micros();
+/// Ranges with a smaller gap are announced as one entry.
+const MAX_GAP_US: i64 = Timeframe::H1.micros();
 
-/// What is announced before a batch is acknowledged. Announcing twice is harmless, not announcing is not.
+/// Announcements of a batch. They are sent before the batch is acknowledged, as repeating them is harmless and omitting
+/// them is not.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Announcements {
     repairs: Vec<Fields>,
@@ -24,7 +25,7 @@ pub(crate) struct Announcements {
 
 impl Announcements {
     pub(crate) fn new(written: &Written, dead: Vec<Fields>) -> Self {
-        let ranges = TimeRange::merge(written.rollups.clone(), GAP_US);
+        let ranges = TimeRange::merge(written.rollups.clone(), MAX_GAP_US);
         Self {
             repairs: written.repairs.iter().map(repairs::entry_fields).collect(),
             rollups: ranges.into_iter().map(rollups::entry_fields).collect(),
@@ -32,21 +33,21 @@ impl Announcements {
         }
     }
 
-    /// Adds them to their streams.
+    /// Adds the announcements to their streams.
     pub(crate) async fn send(&self, redis: &mut Connection) -> RedisResult<()> {
         announce_all(redis, Stream::Dead, &self.dead).await?;
         announce_all(redis, Stream::Repairs, &self.repairs).await?;
         announce_all(redis, Stream::Rollups, &self.rollups).await
     }
 
-    /// Counts them, once they were sent.
+    /// Counts the announcements after they were sent.
     pub(crate) fn count(&self) {
         metrics::REPAIRS_REQUESTED.increment(len(&self.repairs));
         metrics::ROLLUPS_REQUESTED.increment(len(&self.rollups));
     }
 }
 
-/// The length as metrics want it.
+/// Returns the length as a metric value.
 pub(crate) fn len<T>(items: &[T]) -> u64 {
     items.len().try_into().unwrap_or(u64::MAX)
 }
@@ -58,7 +59,7 @@ mod tests {
     const HOUR_US: i64 = 3_600_000_000;
 
     #[test]
-    fn minutes_of_neighbouring_hours_are_one_range() {
+    fn minutes_of_neighbouring_hours_are_announced_as_one_range() {
         let minute = |start_us: i64| TimeRange {
             from_us: start_us,
             to_us: start_us + 60_000_000,

@@ -1,4 +1,4 @@
-//! Watches how far the group has come, and whether PostgreSQL answers, also while nothing is to do.
+//! Measures the lag and checks PostgreSQL periodically, also while no entries arrive.
 
 use std::time::Duration;
 
@@ -10,12 +10,11 @@ use storage_core::redis::stream::{Stream, WARM_SYNCER};
 use storage_core::telemetry::readiness::Readiness;
 use tokio::time::sleep;
 
-use crate::kinds::{KINDS, label};
-use crate::metrics;
+use crate::{labels, metrics};
 
 const INTERVAL: Duration = Duration::from_secs(3);
 
-/// Looks again and again, until it is aborted.
+/// Runs until it is aborted.
 pub(crate) async fn watch(
     mut redis: Connection,
     pool: Pool,
@@ -23,7 +22,7 @@ pub(crate) async fn watch(
     readiness: Readiness,
 ) -> anyhow::Result<()> {
     loop {
-        // Whether Redis answers is what sharing the partitions tells. Without an answer the last lag stands.
+        // The sharing of partitions reports whether Redis answers. While it does not, the last lag remains.
         let _ = measure(&mut redis, &streams).await;
         match pool.get().await {
             Ok(_) => readiness.ok("postgres"),
@@ -34,9 +33,9 @@ pub(crate) async fn watch(
 }
 
 async fn measure(redis: &mut Connection, streams: &[Stream]) -> RedisResult<()> {
-    for kind in KINDS {
+    for kind in labels::ALL {
         let mut lag = 0;
-        for stream in streams.iter().filter(|stream| label(**stream) == Some(kind)) {
+        for stream in streams.iter().filter(|stream| labels::of(**stream) == Some(kind)) {
             if let Some(position) = position_of(redis, *stream, WARM_SYNCER).await? {
                 lag += position.lag.unwrap_or_default();
             }

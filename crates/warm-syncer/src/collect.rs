@@ -1,32 +1,18 @@
-//! Collect: judges a batch's entries, and finds the ones that the database refuses.
+//! Collects the rows of a batch, and isolates those that the database refuses.
 
 use std::ops::Range;
 
 use storage_core::domain::entry::Entry;
-use storage_core::domain::rejection::Rejection;
 
 use crate::kinds::Kind;
+use crate::outcome::{Item, Rejected};
 
-/// A row, and the place in its batch of the entry that it came from.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Item<T> {
-    pub(crate) entry: usize,
-    pub(crate) row: T,
-}
-
-/// An entry that can't be used, by its place in the batch, and why.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Rejected {
-    pub(crate) entry: usize,
-    pub(crate) reason: Rejection,
-}
-
-/// Sorts a batch into rows and rejected entries.
+/// Decodes the entries of a batch into rows and rejected entries.
 pub(crate) fn collect<K: Kind>(kind: &K, entries: &[Entry]) -> (Vec<Item<K::Row>>, Vec<Rejected>) {
     let mut rows = Vec::with_capacity(entries.len());
     let mut rejected = Vec::new();
     for (at, entry) in entries.iter().enumerate() {
-        match kind.judge(entry) {
+        match kind.decode(entry) {
             Ok(row) => rows.push(Item { entry: at, row }),
             Err(reason) => rejected.push(Rejected { entry: at, reason }),
         }
@@ -34,34 +20,34 @@ pub(crate) fn collect<K: Kind>(kind: &K, entries: &[Entry]) -> (Vec<Item<K::Row>
     (rows, rejected)
 }
 
-/// Which parts of a batch to try, so that a row which the database refuses ends up alone: a refused part is tried again in
-/// halves, in the batch's order.
+/// Splits a batch until every row that the database refuses is alone: each half of a refused part is tried again, in
+/// the order of the batch.
 #[derive(Debug)]
 pub(crate) struct Bisection {
-    open: Vec<Range<usize>>,
+    pending: Vec<Range<usize>>,
 }
 
 impl Bisection {
-    /// Begins with the whole batch.
-    pub(crate) fn of(len: usize) -> Self {
+    /// Starts with the whole batch.
+    pub(crate) fn new(len: usize) -> Self {
         Self {
-            open: Vec::from_iter((len > 0).then_some(0..len)),
+            pending: Vec::from_iter((len > 0).then_some(0..len)),
         }
     }
 
-    /// The next part to try.
+    /// Returns the next part to try.
     pub(crate) fn next(&mut self) -> Option<Range<usize>> {
-        self.open.pop()
+        self.pending.pop()
     }
 
-    /// Notes that `part` was refused. Returns the one that it consists of, or splits it.
-    pub(crate) fn refused(&mut self, part: Range<usize>) -> Option<usize> {
+    /// Splits a refused part, or returns its row if there is only one.
+    pub(crate) fn split(&mut self, part: Range<usize>) -> Option<usize> {
         if part.len() == 1 {
             return Some(part.start);
         }
         let middle = part.start + part.len() / 2;
-        self.open.push(middle..part.end);
-        self.open.push(part.start..middle);
+        self.pending.push(middle..part.end);
+        self.pending.push(part.start..middle);
         None
     }
 }
@@ -71,14 +57,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Writes what a database would that refuses every part with one of `bad` in it.
+    /// Simulates a database that refuses every part which contains one of `bad`.
     fn write(len: usize, bad: &[usize]) -> (Vec<usize>, Vec<usize>, usize) {
         let (mut written, mut alone, mut attempts) = (Vec::new(), Vec::new(), 0);
-        let mut parts = Bisection::of(len);
+        let mut parts = Bisection::new(len);
         while let Some(part) = parts.next() {
             attempts += 1;
             if bad.iter().any(|at| part.contains(at)) {
-                alone.extend(parts.refused(part));
+                alone.extend(parts.split(part));
             } else {
                 written.extend(part);
             }
@@ -87,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_batch_is_written_in_one_go() {
+    fn a_batch_without_bad_rows_is_written_in_one_attempt() {
         assert_eq!(write(1_000, &[]), ((0..1_000).collect(), vec![], 1));
         assert_eq!(write(0, &[]), (vec![], vec![], 0));
     }
@@ -101,7 +87,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_bad_rows_stand_alone_and_the_others_are_written_in_order(
+        fn bad_rows_are_isolated_and_the_others_are_written_in_order(
             len in 0_usize..200,
             bad in proptest::collection::btree_set(0_usize..200, 0..20),
         ) {

@@ -1,50 +1,23 @@
-//! Commit: rows to the database, in one transaction.
+//! Commits rows to the database in one transaction.
 
 use anyhow::anyhow;
 use diesel_async::AsyncConnection;
 use storage_core::domain::stream_id::Revision;
-use storage_core::domain::time::TimeRange;
 use storage_core::postgres::error::{Fault, describe};
 use storage_core::postgres::pool::Pool;
 use storage_core::postgres::queries::positions;
-use storage_core::redis::codec::repairs::Repair;
 use storage_core::redis::stream::Stream;
 use tokio::time::Instant;
 
-use crate::collect::{Item, Rejected};
 use crate::kinds::Kind;
 use crate::metrics;
+use crate::outcome::{Item, Written};
 
-/// What a transaction did, and what follows from it.
-#[derive(Debug, Default)]
-pub(crate) struct Written {
-    /// Rows that were new or replaced an older revision.
-    pub(crate) rows: usize,
-    /// Rows that the table held already.
-    pub(crate) unchanged: usize,
-    /// Entries that turned out to be unusable.
-    pub(crate) rejected: Vec<Rejected>,
-    /// Minutes to compute again from `ticks`.
-    pub(crate) repairs: Vec<Repair>,
-    /// Times of candles that the rollups' own policies don't look at any more.
-    pub(crate) rollups: Vec<TimeRange>,
-}
-
-impl Written {
-    /// Adds what another transaction did.
-    pub(crate) fn merge(&mut self, other: Self) {
-        self.rows += other.rows;
-        self.unchanged += other.unchanged;
-        self.rejected.extend(other.rejected);
-        self.repairs.extend(other.repairs);
-        self.rollups.extend(other.rollups);
-    }
-}
-
-/// Why the database will never take some rows.
+/// Error of a transaction that fails at every attempt because of a row.
 pub(crate) struct BadRow(pub(crate) String);
 
-/// Writes rows, all or none, and that `stream` is written up to the entry `last`. The outer error is one after which trying again may help.
+/// Writes rows, and `last` as the last written entry of `stream`, in one transaction. After an outer error the
+/// transaction may be retried.
 pub(crate) async fn commit<K: Kind>(
     pool: &Pool,
     kind: &K,

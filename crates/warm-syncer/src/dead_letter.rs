@@ -1,7 +1,7 @@
-//! Dead letters: what becomes of an entry that can't be used.
+//! Decides what happens to a rejected entry.
 //!
-//! Of ticks and signals hot-writer comes to the same verdict and writes the dead letter; here they are left out. Candles nobody
-//! else reads, and what only the database refuses nobody else sees. A dead letter that can't be kept ends in the log.
+//! hot-writer rejects the same ticks and signals and writes their dead letters, so they are skipped here. Candles, and
+//! rows that the database refuses, become dead letters here. A dead letter that the database refuses is only logged.
 
 use storage_core::domain::entry::Entry;
 use storage_core::domain::rejection::Rejection;
@@ -9,43 +9,43 @@ use storage_core::redis::codec::dead::{self, DeadLetter};
 use storage_core::redis::stream::{Fields, Stream};
 use tracing::{error, warn};
 
-use crate::collect::Rejected;
 use crate::metrics;
+use crate::outcome::Rejected;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    Skipped,
+enum Disposition {
+    Skip,
     DeadLetter,
-    Lost,
+    Log,
 }
 
-fn fate(stream: Stream, reason: &Rejection) -> Fate {
+fn disposition(stream: Stream, reason: &Rejection) -> Disposition {
     match (stream, reason) {
-        (Stream::Dead, _) => Fate::Lost,
-        (Stream::Candles(_), _) | (_, Rejection::Refused(_)) => Fate::DeadLetter,
-        _ => Fate::Skipped,
+        (Stream::Dead, _) => Disposition::Log,
+        (Stream::Candles(_), _) | (_, Rejection::Refused(_)) => Disposition::DeadLetter,
+        _ => Disposition::Skip,
     }
 }
 
-/// Counts the rejected entries of a batch, and returns the entries of `stream:dead` that some of them become.
+/// Counts the rejected entries of a batch, and returns the entries to add to `stream:dead`.
 pub(crate) fn letters(stream: Stream, kind: &str, entries: &[Entry], rejected: &[Rejected]) -> Vec<Fields> {
     let mut letters = Vec::new();
     for Rejected { entry, reason } in rejected {
         let Some(entry) = entries.get(*entry) else { continue };
-        match fate(stream, reason) {
-            Fate::Skipped => metrics::SKIPPED.increment(kind, reason.label(), 1),
-            Fate::DeadLetter => {
+        match disposition(stream, reason) {
+            Disposition::Skip => metrics::SKIPPED.increment(kind, reason.label(), 1),
+            Disposition::DeadLetter => {
                 metrics::DEAD_LETTERS.increment(kind, reason.label(), 1);
                 letters.push(dead::entry_fields(&DeadLetter::new(stream, entry, reason)));
             }
-            Fate::Lost => {
+            Disposition::Log => {
                 metrics::DEAD_LETTERS_LOST.increment(1);
-                error!(id = %entry.id, "a dead letter can't be kept: {reason}");
+                error!(id = %entry.id, "the database refused a dead letter: {reason}");
             }
         }
     }
     if let (Some(first), false) = (rejected.first(), letters.is_empty()) {
-        warn!(%stream, letters = letters.len(), "entries became dead letters; one of them: {}", first.reason);
+        warn!(%stream, letters = letters.len(), "wrote dead letters; the first reason: {}", first.reason);
     }
     letters
 }
@@ -55,17 +55,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_hot_writer_also_refuses_is_left_to_it() {
-        let judged = Rejection::MissingField("price");
+    fn entries_that_hot_writer_rejects_are_skipped() {
+        let rejected = Rejection::MissingField("price");
         let refused = Rejection::Refused("numeric field overflow".to_owned());
-        assert_eq!(fate(Stream::Ticks(0), &judged), Fate::Skipped);
-        assert_eq!(fate(Stream::Signals, &judged), Fate::Skipped);
-        assert_eq!(fate(Stream::Ticks(0), &refused), Fate::DeadLetter);
-        assert_eq!(fate(Stream::Candles(0), &judged), Fate::DeadLetter);
+        assert_eq!(disposition(Stream::Ticks(0), &rejected), Disposition::Skip);
+        assert_eq!(disposition(Stream::Signals, &rejected), Disposition::Skip);
+        assert_eq!(disposition(Stream::Ticks(0), &refused), Disposition::DeadLetter);
+        assert_eq!(disposition(Stream::Candles(0), &rejected), Disposition::DeadLetter);
     }
 
     #[test]
-    fn a_dead_letter_never_makes_another() {
-        assert_eq!(fate(Stream::Dead, &Rejection::Refused(String::new())), Fate::Lost);
+    fn a_refused_dead_letter_is_only_logged() {
+        assert_eq!(
+            disposition(Stream::Dead, &Rejection::Refused(String::new())),
+            Disposition::Log
+        );
     }
 }

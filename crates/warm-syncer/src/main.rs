@@ -1,6 +1,6 @@
 //! warm-syncer: closed candles, ticks, signals and dead letters from the Redis streams to TimescaleDB.
 //!
-//! A batch goes through the stages in this order: [`read`], [`collect`], [`commit`], [`acknowledge`]. A [`lane`] takes one
+//! A batch goes through the stages in this order: [`read`], [`collect`], [`commit`], [`acknowledge`]. A [`pipeline`] takes one
 //! stream through them; what a stream's entries become is in [`kinds`]. An entry is acknowledged only after the transaction that
 //! holds it was committed, and every write may be repeated, so being killed at any point only means doing a batch again.
 
@@ -17,11 +17,13 @@ mod commit;
 mod config;
 mod dead_letter;
 mod kinds;
-mod lane;
+mod labels;
 mod metrics;
+mod outcome;
+mod pipeline;
 mod read;
+mod reconcile;
 mod run;
-mod set_back;
 
 #[derive(Parser)]
 #[command(version, about)]

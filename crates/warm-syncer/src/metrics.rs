@@ -1,45 +1,45 @@
-//! Metrics of this worker. `kind` says of which streams: `candles` and `ticks` of every partition, `signals`, `dead`.
+//! Metrics of warm-syncer. The label `kind` is one of [`crate::labels::ALL`].
 
 use storage_core::domain::rejection::Rejection;
 use storage_core::telemetry::metrics::{BATCH_SIZES, SECONDS};
 
-use crate::kinds::KINDS;
+use crate::labels::ALL as KINDS;
 
 storage_core::define_metrics! {
     prefix "warm_syncer";
 
-    /// Entries read from the streams, those read again included.
+    /// Total number of entries read from the streams, including those read again.
     Counter ENTRIES_READ = "entries_read_total", kind = KINDS;
-    /// Rows that were new or replaced an older revision.
+    /// Total number of rows that were new or replaced an older revision.
     Counter ROWS_WRITTEN = "rows_written_total", kind = KINDS;
-    /// Rows that the tables held already, in this revision or a newer one.
+    /// Total number of rows that the tables held already, in the same or a newer revision.
     Counter ROWS_UNCHANGED = "rows_unchanged_total", kind = KINDS;
-    /// Batches committed and acknowledged.
+    /// Total number of batches committed and acknowledged.
     Counter BATCHES = "batches_total", kind = KINDS;
-    /// Entries in a batch.
+    /// Number of entries in a batch.
     Histogram(BATCH_SIZES) BATCH_ROWS = "batch_rows", kind = KINDS;
-    /// Time from having read a batch to having acknowledged it.
+    /// Time from reading a batch to acknowledging it, in seconds.
     Histogram(SECONDS) BATCH_DURATION = "batch_seconds", kind = KINDS;
-    /// Time that a transaction took, its commit included.
+    /// Duration of a transaction including its commit, in seconds.
     Histogram(SECONDS) COMMIT_DURATION = "commit_seconds", kind = KINDS;
-    /// Attempts that failed and were made again.
+    /// Total number of failed attempts that were retried.
     Counter RETRIES = "retries_total", store = &["redis", "postgres"];
-    /// Entries left out because hot-writer judges them the same way and writes their dead letters.
+    /// Total number of rejected entries whose dead letters hot-writer writes.
     Counter SKIPPED = "skipped_entries_total", kind = KINDS, reason = &Rejection::LABELS;
-    /// Entries that became dead letters here.
+    /// Total number of entries that became dead letters, without those that hot-writer writes.
     Counter DEAD_LETTERS = "dead_letters_total", kind = KINDS, reason = &Rejection::LABELS;
-    /// Dead letters that the database refuses; only the log tells of them.
+    /// Total number of dead letters that the database refused; they are only in the log.
     Counter DEAD_LETTERS_LOST = "dead_letters_lost_total";
-    /// Minutes sent to stream:repairs, as the table held ticks of them that the candle lacks or the other way round.
+    /// Total number of minutes whose repair was requested on stream:repairs.
     Counter REPAIRS_REQUESTED = "repairs_requested_total";
-    /// Ticks put into their stream again, because a Redis that was restored from a backup lacked them.
+    /// Total number of ticks added again to a stream that lacked them after Redis was restored from a backup.
     Counter TICKS_PUT_BACK = "ticks_put_back_total";
-    /// Ranges of time sent to stream:rollups.
+    /// Total number of time ranges announced on stream:rollups.
     Counter ROLLUPS_REQUESTED = "rollups_requested_total";
-    /// Entries that were removed from a stream before this worker had read them.
+    /// Total number of entries that were removed from a stream before this worker had read them.
     Counter LOST_ENTRIES = "lost_entries_total";
-    /// Partitions that this copy serves.
+    /// Number of partitions that this replica serves.
     Gauge PARTITIONS = "partitions_count";
-    /// Entries that are not written yet, by any copy.
+    /// Number of entries that no replica has written yet.
     Gauge LAG = "lag_entries", kind = KINDS;
 }

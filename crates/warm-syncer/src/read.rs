@@ -1,4 +1,4 @@
-//! Read: the next batch of a stream, cut by size and by time.
+//! Reads a stream in batches, limited by size and time.
 
 use std::time::Duration;
 
@@ -13,132 +13,133 @@ use storage_core::redis::position::resume;
 use storage_core::redis::stream::{Stream, StreamReader, WARM_SYNCER};
 use tokio::time::Instant;
 
-/// How long to wait for the first entry; a shutdown waits as long.
+/// Time for which a read waits for the first entry; it delays a shutdown.
 const BLOCK: Duration = Duration::from_secs(1);
 
-/// The most entries that are asked for at once: while Redis answers, nobody else is served, and the hot path would wait.
-const PORTION: usize = 2_000;
+/// Maximum number of entries per command. Redis serves no other client while it answers, so a larger number would delay
+/// hot-writer.
+const MAX_COUNT: usize = 2_000;
 
-/// A batch is cut once its entries' fields take so much.
+/// Size of the fields of its entries from which a batch is complete.
 const MAX_BATCH_BYTES: usize = 32 << 20;
 
-/// How a reader cuts its batches.
+/// Limits of a batch.
 #[derive(Clone, Debug)]
-pub(crate) struct Cut {
-    /// The most entries in a batch.
+pub(crate) struct BatchLimits {
+    /// Maximum number of entries.
     pub(crate) rows: usize,
-    /// How long a batch that has begun waits for more.
+    /// Time for which a batch waits for more entries after the first ones.
     pub(crate) wait: Duration,
 }
 
-/// Reads a stream batch by batch, from the position of the group `warm-syncer` on.
+/// Reads a stream in batches, starting from the position of the group `warm-syncer`.
 pub(crate) struct Reader {
     config: RedisConfig,
     conn: Connection,
     stream: Stream,
-    cut: Cut,
+    limits: BatchLimits,
     losses: Losses,
-    /// Where it reads; none before the first read, and after one that failed.
-    place: Option<Place>,
-    /// The last entry that it has finished.
+    /// `None` before the first read and after a failed one.
+    cursor: Option<Cursor>,
+    /// The last entry that this process has finished.
     finished: StreamId,
 }
 
-struct Place {
+struct Cursor {
     entries: StreamReader,
-    /// The group's position: the last entry that is done with.
+    /// The group's position: the last finished entry.
     finished: StreamId,
 }
 
 impl Reader {
-    pub(crate) fn new(config: &RedisConfig, stream: Stream, cut: Cut, losses: Losses) -> Self {
+    pub(crate) fn new(config: &RedisConfig, stream: Stream, limits: BatchLimits, losses: Losses) -> Self {
         Self {
             config: config.clone(),
             conn: Connection::ordinary(config),
             stream,
-            cut,
+            limits,
             losses,
-            place: None,
+            cursor: None,
             finished: StreamId::START,
         }
     }
 
-    /// Where reading has to begin, if it must: before the first batch, and after an error.
-    pub(crate) async fn beginning(&mut self) -> RedisResult<Option<StreamId>> {
-        if self.place.is_some() {
+    /// Returns the position to start from, before the first batch and after an error.
+    pub(crate) async fn start_position(&mut self) -> RedisResult<Option<StreamId>> {
+        if self.cursor.is_some() {
             return Ok(None);
         }
         resume(&mut self.conn, self.stream, WARM_SYNCER).await.map(Some)
     }
 
-    /// The last entry that it has finished, if any.
+    /// Returns the last entry that this process has finished.
     pub(crate) fn finished(&self) -> StreamId {
         self.finished
     }
 
-    /// Begins after the entry `finished`, which is the group's position.
-    pub(crate) fn begin(&mut self, finished: StreamId) {
-        let entries = StreamReader::new(&self.config, self.stream, finished, BLOCK.max(self.cut.wait));
+    /// Starts after the entry `finished`, which is the group's position.
+    pub(crate) fn start(&mut self, finished: StreamId) {
+        let entries = StreamReader::new(&self.config, self.stream, finished, BLOCK.max(self.limits.wait));
         let entries = entries.watching(&self.config, WARM_SYNCER, self.losses.clone());
-        self.place = Some(Place { entries, finished });
+        self.cursor = Some(Cursor { entries, finished });
     }
 
-    /// The next batch after it has begun; empty when nothing came for a while.
+    /// Reads the next batch; it is empty if no entry arrived. Reading must have been started.
     pub(crate) async fn batch(&mut self) -> RedisResult<Vec<Entry>> {
         let read = self.fill().await;
         if read.is_err() {
-            // What had come in before is read again.
-            self.place = None;
+            // The entries of the incomplete batch are read again.
+            self.cursor = None;
         }
         read
     }
 
     async fn fill(&mut self) -> RedisResult<Vec<Entry>> {
-        let Some(place) = &mut self.place else {
+        let Some(cursor) = &mut self.cursor else {
             return Ok(Vec::new());
         };
-        let mut batch = place.entries.next(self.cut.rows.min(PORTION), BLOCK).await?;
+        let mut batch = cursor.entries.next(self.limits.rows.min(MAX_COUNT), BLOCK).await?;
         if batch.is_empty() {
             let at = resume(&mut self.conn, self.stream, WARM_SYNCER).await?;
-            self.go_on_from(at);
+            self.follow_position(at);
             return Ok(batch);
         }
-        let deadline = Instant::now() + self.cut.wait;
+        let deadline = Instant::now() + self.limits.wait;
         let mut bytes = size_bytes(&batch);
-        while batch.len() < self.cut.rows && bytes < MAX_BATCH_BYTES {
+        while batch.len() < self.limits.rows && bytes < MAX_BATCH_BYTES {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
-            let count = PORTION.min(self.cut.rows - batch.len());
-            let more = place.entries.next(count, left).await?;
+            let count = MAX_COUNT.min(self.limits.rows - batch.len());
+            let more = cursor.entries.next(count, left).await?;
             bytes += size_bytes(&more);
             batch.extend(more);
         }
         Ok(batch)
     }
 
-    /// Moves the position over a batch of `count` entries that ends with `last`. After an error the server that answers next may be
-    /// another one, which lacks some of them: then reading begins anew from the position that it knows.
+    /// Moves the position past a batch of `count` entries that ends with `last`. After an error the next answer may
+    /// come from another server, which lacks some of the entries; then reading starts again from its position.
     pub(crate) async fn finish(&mut self, count: usize, last: StreamId) -> RedisResult<()> {
-        let Some(mut place) = self.place.take() else {
+        let Some(mut cursor) = self.cursor.take() else {
             return Ok(());
         };
-        let at = functions::advance(&mut self.conn, self.stream, WARM_SYNCER, place.finished, last, count).await?;
-        place.finished = last;
+        let at = functions::advance(&mut self.conn, self.stream, WARM_SYNCER, cursor.finished, last, count).await?;
+        cursor.finished = last;
         if at == last {
             self.finished = last;
         }
-        self.place = Some(place);
-        self.go_on_from(at);
+        self.cursor = Some(cursor);
+        self.follow_position(at);
         Ok(())
     }
 
-    /// Begins anew where somebody else has moved the position: another copy, or an operator who wants entries read again.
-    fn go_on_from(&mut self, at: StreamId) {
-        if self.place.as_ref().is_some_and(|place| place.finished != at) {
-            tracing::warn!(stream = %self.stream, %at, "the group's position was moved; going on from there");
-            self.place = None;
+    /// Starts again from `at` if another replica or an operator has moved the position.
+    fn follow_position(&mut self, at: StreamId) {
+        if self.cursor.as_ref().is_some_and(|cursor| cursor.finished != at) {
+            tracing::warn!(stream = %self.stream, %at, "another client moved the position of the group; resuming from there");
+            self.cursor = None;
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Runs the worker: waits for both stores, checks that they are meant for this version and configuration, and serves the partitions
-//! that this copy owns, with a lane for each stream.
+//! that this copy owns, with a pipeline for each stream.
 
 use diesel_async::AsyncPgConnection;
 use storage_core::config::Misconfigured;
@@ -32,8 +32,8 @@ use crate::kinds::candles::Candles;
 use crate::kinds::dead_letters::DeadLetters;
 use crate::kinds::signals::Signals;
 use crate::kinds::ticks::Ticks;
-use crate::lane::{Ending, Lane};
-use crate::read::{Cut, Reader};
+use crate::pipeline::{Shutdown, StreamPipeline};
+use crate::read::{BatchLimits, Reader};
 use crate::{backlog, metrics};
 
 /// Works until the process is told to stop.
@@ -97,14 +97,14 @@ async fn own(
     };
     let losses = Losses::new(&metrics::LOST_ENTRIES, &readiness);
     let serve = |partition, stop| {
-        let crew = Crew {
+        let tasks = PartitionTasks {
             config: config.clone(),
             pool: pool.clone(),
             readiness: readiness.clone(),
             losses: losses.clone(),
-            ending: Ending::new(stop),
+            shutdown: Shutdown::new(stop),
         };
-        crew.serve(partition)
+        tasks.serve(partition)
     };
     ownership.own(&readiness, &stop, serve).await
 }
@@ -139,16 +139,16 @@ fn is_permanent_in_postgres(error: &anyhow::Error) -> bool {
     Misconfigured::caused(error) || fault == Some(Fault::Permanent)
 }
 
-/// The lanes of a partition, and what each is made with.
-struct Crew {
+/// Creates the pipelines of a partition and runs them.
+struct PartitionTasks {
     config: Config,
     pool: Pool,
     readiness: Readiness,
     losses: Losses,
-    ending: Ending,
+    shutdown: Shutdown,
 }
 
-impl Crew {
+impl PartitionTasks {
     /// Works on the streams of a partition until told to stop; the owner of the first one also on those that have no partitions.
     async fn serve(self, partition: u16) {
         let rows = self.config.warm.batch_rows;
@@ -161,40 +161,40 @@ impl Crew {
             partitions: self.config.stream.partitions,
             max_future: self.config.stream.max_future,
         };
-        let mut lanes = JoinSet::new();
-        self.start_lane(&mut lanes, Stream::Candles(partition), candles, rows);
-        self.start_lane(
-            &mut lanes,
+        let mut pipelines = JoinSet::new();
+        self.start_pipeline(&mut pipelines, Stream::Candles(partition), candles, rows);
+        self.start_pipeline(
+            &mut pipelines,
             Stream::Ticks(partition),
             ticks,
             self.config.warm.tick_batch_rows,
         );
         if partition == 0 {
-            self.start_lane(&mut lanes, Stream::Signals, Signals, rows);
-            self.start_lane(&mut lanes, Stream::Dead, DeadLetters, rows);
+            self.start_pipeline(&mut pipelines, Stream::Signals, Signals, rows);
+            self.start_pipeline(&mut pipelines, Stream::Dead, DeadLetters, rows);
         }
         let _watch = AbortOnDropHandle::new(tokio::spawn(
-            self.ending.clone().watch(self.config.service.shutdown_grace),
+            self.shutdown.clone().watch(self.config.service.shutdown_grace),
         ));
-        lanes.join_all().await;
+        pipelines.join_all().await;
     }
 
-    fn start_lane(&self, lanes: &mut JoinSet<()>, stream: Stream, kind: impl Kind, rows: usize) {
+    fn start_pipeline(&self, pipelines: &mut JoinSet<()>, stream: Stream, kind: impl Kind, rows: usize) {
         let redis = &self.config.redis;
-        let cut = Cut {
+        let limits = BatchLimits {
             rows,
             wait: self.config.warm.batch_wait,
         };
-        let lane = Lane {
+        let pipeline = StreamPipeline {
             stream,
             kind,
-            reader: Mutex::new(Reader::new(redis, stream, cut, self.losses.clone())),
+            reader: Mutex::new(Reader::new(redis, stream, limits, self.losses.clone())),
             losses: self.losses.clone(),
             redis: Mutex::new(Connection::ordinary(redis)),
             pool: self.pool.clone(),
             readiness: self.readiness.clone(),
-            ending: self.ending.clone(),
+            shutdown: self.shutdown.clone(),
         };
-        lanes.spawn(lane.run());
+        pipelines.spawn(pipeline.run());
     }
 }

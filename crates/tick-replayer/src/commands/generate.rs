@@ -31,7 +31,8 @@ pub(crate) struct Args {
     /// Number of symbols: SIM0001, SIM0002, …
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=9_999))]
     symbols: u16,
-    /// Ticks per second of event time, of all symbols together; `max` is 1,000,000, published as fast as Redis takes them
+    /// Ticks per second of event time, of all symbols together; `max` is 1,000,000, published as fast as Redis takes
+    /// them
     #[arg(long, default_value = "1000")]
     rate: Rate,
     /// For how long, such as 10s or 24h: event time, or by the clock with --rate max

@@ -1,7 +1,8 @@
 //! Aggregate trades as Binance publishes them (<https://github.com/binance/binance-public-data>).
 //!
-//! The columns are `agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker`, in spot files
-//! also `was_best_price`. Files before 2025 have times in ms, spot files since then in µs; futures files have a header.
+//! The columns are `agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker`, in spot
+//! files also `was_best_price`. Files before 2025 have times in ms, spot files since then in µs; futures files have a
+//! header.
 
 use std::path::Path;
 

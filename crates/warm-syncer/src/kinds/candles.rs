@@ -1,4 +1,4 @@
-//! Closed candles, by revision: each minute holds the newest one, and none that lacks ticks of the one before.
+//! Closed candles: each minute holds the newest revision, which never lacks ticks of an older one.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -19,15 +19,13 @@ use storage_core::redis::codec::repairs::Repair;
 
 use super::Kind;
 use super::ticks::volume_decimals;
-use crate::collect::{Item, Rejected};
-use crate::commit::Written;
-
-pub(super) const LABEL: &str = "candles";
+use crate::labels;
+use crate::outcome::{Item, Rejected, Written};
 
 /// The closed 1-minute candles of a partition.
 pub(crate) struct Candles {
     pub(crate) partition: u16,
-    /// Changes of older minutes are announced.
+    /// Age from which the refresh policies of the rollups no longer see a changed minute, so that it is announced.
     pub(crate) refresh_window: Duration,
 }
 
@@ -36,7 +34,7 @@ pub(crate) struct Candles {
 pub(crate) struct ClosedCandle {
     symbol: Symbol,
     candle: Candle,
-    /// `candle.trades` as the table holds it.
+    /// `candle.trades` in the type of the column.
     trades: i32,
 }
 
@@ -49,7 +47,7 @@ impl ClosedCandle {
         }
     }
 
-    /// Whether an older candle of the minute has ticks that this one lacks.
+    /// Returns `true` if an older candle of the minute has ticks that this one lacks.
     fn lacks_ticks_of(&self, older: &Self) -> bool {
         older.candle.revision < self.candle.since || older.trades > self.trades
     }
@@ -80,10 +78,10 @@ impl ClosedCandle {
 }
 
 impl Kind for Candles {
-    const LABEL: &'static str = LABEL;
+    const LABEL: &'static str = labels::CANDLES;
     type Row = ClosedCandle;
 
-    fn judge(&self, entry: &Entry) -> Result<ClosedCandle, Rejection> {
+    fn decode(&self, entry: &Entry) -> Result<ClosedCandle, Rejection> {
         let (symbol, candle) = codec::candles::decode_entry(entry)?;
         if Timeframe::M1.bucket_start_us(candle.start_us) != candle.start_us {
             return Err(invalid("time", "is not the start of a minute"));
@@ -100,9 +98,9 @@ impl Kind for Candles {
 
     async fn write(&self, connection: &mut AsyncPgConnection, items: &[Item<ClosedCandle>]) -> QueryResult<Written> {
         let decimals = volume_decimals(connection, items.iter().map(|item| &item.row.symbol)).await?;
-        let (newest, mut repairs) = dedupe(items);
+        let (newest, mut repairs) = newest_of_each(items);
         let (fitting, rejected) = in_lots(newest, &decimals);
-        // Without what does not fit the minute is there all the same; the dead letter brings the rest.
+        // The repair computes the minute without the ticks that do not fit; the dead letter keeps the whole candle.
         repairs.extend(rejected.iter().map(|(closed, _)| closed.repair()));
         let mut rows: Vec<CandleRow> = fitting.iter().map(|(closed, lots)| closed.row(*lots)).collect();
 
@@ -131,15 +129,16 @@ impl Kind for Candles {
             unchanged: rows.len() - written,
             rejected: rejected.into_iter().map(|(_, rejected)| rejected).collect(),
             repairs,
-            // All of them: after a crash between commit and announcement those read again change nothing.
+            // Unchanged rows are announced, too: after a crash between commit and announcement the rows read again are
+            // unchanged.
             rollups: older_than(&rows, now_us().saturating_sub(micros(self.refresh_window))),
         })
     }
 }
 
-/// The newest candle of each minute, except where an older one has ticks that it lacks: then the older one, and the minute has to
-/// be repaired.
-fn dedupe(items: &[Item<ClosedCandle>]) -> (Vec<&Item<ClosedCandle>>, Vec<Repair>) {
+/// Selects the newest candle of each minute. If that lacks ticks of an older one, the older one is selected and a
+/// repair of the minute is returned.
+fn newest_of_each(items: &[Item<ClosedCandle>]) -> (Vec<&Item<ClosedCandle>>, Vec<Repair>) {
     let mut sorted: Vec<&Item<ClosedCandle>> = items.iter().collect();
     sorted.sort_by(|a, b| {
         let key = |item: &Item<ClosedCandle>| (item.row.candle.start_us, item.row.candle.revision, item.row.trades);
@@ -161,17 +160,17 @@ fn dedupe(items: &[Item<ClosedCandle>]) -> (Vec<&Item<ClosedCandle>>, Vec<Repair
             _ => newest.push(item),
         }
     }
-    // Of several repairs of a minute the last one covers the others.
+    // The last repair of a minute covers the others.
     repairs.reverse();
     repairs.dedup_by(|a, b| (&a.symbol, a.start_us) == (&b.symbol, b.start_us));
     (newest, repairs)
 }
 
 type Fitting<'a> = Vec<(&'a ClosedCandle, i64)>;
-type Refused<'a> = Vec<(&'a ClosedCandle, Rejected)>;
+type Misfits<'a> = Vec<(&'a ClosedCandle, Rejected)>;
 
-/// The candles with their volumes in lots, and those whose volumes don't fit.
-fn in_lots<'a>(items: Vec<&'a Item<ClosedCandle>>, decimals: &HashMap<Symbol, u8>) -> (Fitting<'a>, Refused<'a>) {
+/// Converts the volumes to lots, and rejects candles whose volume does not fit.
+fn in_lots<'a>(items: Vec<&'a Item<ClosedCandle>>, decimals: &HashMap<Symbol, u8>) -> (Fitting<'a>, Misfits<'a>) {
     let (mut fitting, mut rejected) = (Vec::with_capacity(items.len()), Vec::new());
     for Item { entry, row: closed } in items {
         let (symbol, volume) = (&closed.symbol, closed.candle.volume);
@@ -187,14 +186,14 @@ fn in_lots<'a>(items: Vec<&'a Item<ClosedCandle>>, decimals: &HashMap<Symbol, u8
     (fitting, rejected)
 }
 
-/// The minutes that ended before `border_us`.
-fn older_than(rows: &[CandleRow], border_us: i64) -> Vec<TimeRange> {
+/// Returns the minutes that ended by `limit_us`.
+fn older_than(rows: &[CandleRow], limit_us: i64) -> Vec<TimeRange> {
     rows.iter()
         .map(|row| TimeRange {
             from_us: row.start_us,
             to_us: row.start_us.saturating_add(Timeframe::M1.micros()),
         })
-        .filter(|minute| minute.to_us <= border_us)
+        .filter(|minute| minute.to_us <= limit_us)
         .collect()
 }
 
@@ -217,7 +216,8 @@ mod tests {
         StreamId::at_ms(ms).try_into().unwrap()
     }
 
-    /// A candle of the `minute`th minute with the ticks of the entries `since` to `to`, `trades` in number.
+    /// Creates the candle of a minute with `trades` ticks, the first of which is the entry `since` and the last one
+    /// `to`.
     fn item(symbol: &str, minute: i64, since: u64, to: u64, trades: i32) -> Item<ClosedCandle> {
         let mut candle = Candle::of_tick(
             Timeframe::M1,
@@ -239,7 +239,7 @@ mod tests {
     }
 
     fn kept(items: &[Item<ClosedCandle>]) -> (Vec<Revision>, Vec<Revision>) {
-        let (newest, repairs) = dedupe(items);
+        let (newest, repairs) = newest_of_each(items);
         (
             newest.into_iter().map(|item| item.row.candle.revision).collect(),
             repairs.into_iter().map(|repair| repair.revision).collect(),
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_revision_of_a_minute_wins_whatever_the_order() {
+    fn the_newest_revision_of_a_minute_is_kept_in_any_order() {
         let items = [
             item("A", 0, 1, 30, 3),
             item("A", 0, 1, 10, 1),
@@ -258,32 +258,32 @@ mod tests {
     }
 
     #[test]
-    fn the_same_candle_twice_is_one() {
+    fn a_repeated_candle_is_written_once() {
         let items = [item("A", 0, 1, 30, 3), item("A", 0, 1, 30, 3)];
         assert_eq!(kept(&items), (vec![revision(30)], vec![]));
     }
 
     #[test]
-    fn a_candle_that_began_anew_does_not_replace_the_one_before() {
+    fn a_candle_without_the_earlier_ticks_does_not_replace_the_previous_one() {
         let items = [item("A", 0, 1, 30, 3), item("A", 0, 90, 90, 1), item("A", 0, 90, 95, 2)];
         assert_eq!(kept(&items), (vec![revision(30)], vec![revision(95)]));
     }
 
     #[test]
-    fn of_two_candles_up_to_the_same_entry_the_one_with_more_trades_is_kept() {
+    fn the_candle_with_more_trades_is_kept_of_two_with_the_same_revision() {
         let items = [item("A", 0, 1, 30, 3), item("A", 0, 1, 30, 2)];
-        let (newest, repairs) = dedupe(&items);
+        let (newest, repairs) = newest_of_each(&items);
         assert_eq!((newest[0].row.trades, repairs), (3, vec![]));
     }
 
     #[test]
-    fn a_candle_with_fewer_trades_does_not_replace_the_one_before() {
+    fn a_candle_with_fewer_trades_does_not_replace_the_previous_one() {
         let items = [item("A", 0, 1, 30, 3), item("A", 0, 1, 40, 2)];
         assert_eq!(kept(&items), (vec![revision(30)], vec![revision(40)]));
     }
 
     #[test]
-    fn a_volume_becomes_lots_of_its_symbol_or_names_the_command() {
+    fn a_volume_that_does_not_fit_its_lots_names_the_command() {
         let items = [
             item("FINE", 0, 1, 1, 1),
             item("COARSE", 0, 1, 1, 1),
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn only_minutes_that_ended_before_the_border_are_announced() {
+    fn only_minutes_that_ended_by_the_limit_are_announced() {
         let rows: Vec<CandleRow> = (0..3).map(|minute| item("A", minute, 1, 1, 1).row.row(1)).collect();
         assert_eq!(
             older_than(&rows, 2 * MINUTE_US),
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_candle_between_two_minutes_is_refused() {
+    fn a_candle_that_does_not_start_a_minute_is_rejected() {
         let kind = Candles {
             partition: 0,
             refresh_window: Duration::ZERO,
@@ -331,11 +331,11 @@ mod tests {
             Entry::new(StreamId::at_ms(1), fields)
         };
         let mut closed = item("A", 1, 1, 1, 1).row;
-        assert_eq!(kind.judge(&entry(&closed)), Ok(closed.clone()));
+        assert_eq!(kind.decode(&entry(&closed)), Ok(closed.clone()));
         closed.candle.start_us += 1_000_000;
-        assert!(kind.judge(&entry(&closed)).is_err());
+        assert!(kind.decode(&entry(&closed)).is_err());
         closed.candle.start_us -= 1_000_000;
         closed.candle.high = f64::NAN;
-        assert!(kind.judge(&entry(&closed)).is_err());
+        assert!(kind.decode(&entry(&closed)).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Dead letters, once per entry that could not be used.
+//! Dead letters: one per rejected entry.
 
 use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
@@ -9,18 +9,16 @@ use storage_core::postgres::queries::dead_letters::{self, NewDeadLetter};
 use storage_core::redis::codec::dead;
 
 use super::Kind;
-use crate::collect::Item;
-use crate::commit::Written;
-
-pub(super) const LABEL: &str = "dead";
+use crate::labels;
+use crate::outcome::{Item, Written};
 
 pub(crate) struct DeadLetters;
 
 impl Kind for DeadLetters {
-    const LABEL: &'static str = LABEL;
+    const LABEL: &'static str = labels::DEAD_LETTERS;
     type Row = NewDeadLetter;
 
-    fn judge(&self, entry: &Entry) -> Result<NewDeadLetter, Rejection> {
+    fn decode(&self, entry: &Entry) -> Result<NewDeadLetter, Rejection> {
         let letter = dead::decode_entry(entry);
         Ok(NewDeadLetter {
             stream: letter.stream,

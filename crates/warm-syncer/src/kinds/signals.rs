@@ -1,4 +1,4 @@
-//! Signals, once each.
+//! Signals: each is written once.
 
 use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
@@ -8,18 +8,16 @@ use storage_core::domain::signal::Signal;
 use storage_core::postgres::queries::signals;
 
 use super::Kind;
-use crate::collect::Item;
-use crate::commit::Written;
-
-pub(super) const LABEL: &str = "signals";
+use crate::labels;
+use crate::outcome::{Item, Written};
 
 pub(crate) struct Signals;
 
 impl Kind for Signals {
-    const LABEL: &'static str = LABEL;
+    const LABEL: &'static str = labels::SIGNALS;
     type Row = Signal;
 
-    fn judge(&self, entry: &Entry) -> Result<Signal, Rejection> {
+    fn decode(&self, entry: &Entry) -> Result<Signal, Rejection> {
         Signal::from_entry(entry)
     }
 

@@ -1,4 +1,4 @@
-//! Ticks, once each: what a minute can be computed from again.
+//! Ticks: each is written once, and minutes can be computed again from them.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -18,11 +18,9 @@ use storage_core::postgres::queries::ticks::{self, TickRow};
 use storage_core::redis::connection::Connection;
 
 use super::Kind;
-use crate::collect::{Item, Rejected};
-use crate::commit::Written;
-use crate::set_back::Beginning;
-
-pub(super) const LABEL: &str = "ticks";
+use crate::labels;
+use crate::outcome::{Item, Rejected, Written};
+use crate::reconcile::Reconciliation;
 
 /// The ticks of a partition.
 pub(crate) struct Ticks {
@@ -32,10 +30,10 @@ pub(crate) struct Ticks {
 }
 
 impl Kind for Ticks {
-    const LABEL: &'static str = LABEL;
+    const LABEL: &'static str = labels::TICKS;
     type Row = AcceptedTick;
 
-    fn judge(&self, entry: &Entry) -> Result<AcceptedTick, Rejection> {
+    fn decode(&self, entry: &Entry) -> Result<AcceptedTick, Rejection> {
         let accepted = AcceptedTick::from_entry(entry, self.max_future)?;
         let expected = partition_of(&accepted.tick.symbol, self.partitions);
         if expected != self.partition {
@@ -47,20 +45,20 @@ impl Kind for Ticks {
         Ok(accepted)
     }
 
-    async fn begins(
+    async fn reconcile(
         &self,
         pool: &Pool,
         redis: &mut Connection,
         at: StreamId,
         finished: StreamId,
     ) -> anyhow::Result<()> {
-        let beginning = Beginning {
+        let reconciliation = Reconciliation {
             partition: self.partition,
             partitions: self.partitions,
             at,
             finished,
         };
-        beginning.mend(pool, redis).await
+        reconciliation.run(pool, redis).await
     }
 
     async fn write(&self, connection: &mut AsyncPgConnection, items: &[Item<AcceptedTick>]) -> QueryResult<Written> {
@@ -90,8 +88,8 @@ impl Kind for Ticks {
     }
 }
 
-/// The decimals of the symbols' lots, which stay as they are until the end of the transaction. Symbols that come for the first
-/// time are registered.
+/// Returns the volume decimals of known symbols, locks them until the end of the transaction, and registers new
+/// symbols.
 pub(super) async fn volume_decimals<'a>(
     connection: &mut AsyncPgConnection,
     wanted: impl Iterator<Item = &'a Symbol>,

@@ -1,9 +1,14 @@
-//! A Redis that is older than the database: emptied, or restored from a backup. Where reading of a tick stream begins, the last entry that
-//! was written is looked for, which is there after any ordinary crash.
+//! Reconciles a Redis that is older than the database: one that was emptied or restored from a backup.
 //!
-//! Where the stream was set back, the ticks that it lacks are put into it again, as requeued ones: hot-writer's state is as old as the
-//! stream, and goes on from there. Whoever sends them too has them counted once, by their trade IDs. Where nothing is left, hot-writer
-//! asks for what it lacks at a symbol's next tick; minutes that get no tick any more are repaired from here.
+//! Before a tick stream is read, the last entry that was written is looked up in it; after an ordinary crash the stream
+//! has it.
+//!
+//! If the stream was set back, the ticks that it lacks are added again as requeued ones. hot-writer's state is as old
+//! as the stream and goes on from there. If a producer sends these ticks again, too, their trade IDs keep them from
+//! counting twice.
+//!
+//! If the stream was emptied, hot-writer requests the first ticks of a candle at the next tick of its symbol. The
+//! repair of minutes that get no further tick is requested here.
 
 use std::ops::Range;
 
@@ -26,56 +31,57 @@ use storage_core::redis::stream::{self, Fields, Stream};
 
 use crate::metrics;
 
-/// Ticks may be so much older than the newest one of their symbol.
-const LATE_US: i64 = Timeframe::H1.micros();
+/// Maximum time by which a tick is older than the newest tick of its symbol.
+const MAX_LATE_US: i64 = Timeframe::H1.micros();
 
-/// Entries that are sent to Redis at once.
-const PORTION: usize = 1_000;
+/// Maximum number of entries in a pipeline.
+const MAX_PIPELINE: usize = 1_000;
 
-/// A partition of the ticks, where a reader begins.
-pub(crate) struct Beginning {
+/// Reconciliation of a tick stream before it is read.
+pub(crate) struct Reconciliation {
     pub(crate) partition: u16,
     pub(crate) partitions: u16,
     /// The group's position.
     pub(crate) at: StreamId,
-    /// The last entry that this process has finished, if any.
+    /// The last entry that this process has finished.
     pub(crate) finished: StreamId,
 }
 
-impl Beginning {
-    /// Gives Redis back what only the database holds, if it was set back. Doing it again changes nothing.
-    pub(crate) async fn mend(&self, pool: &Pool, redis: &mut Connection) -> anyhow::Result<()> {
+impl Reconciliation {
+    /// Adds the missing ticks or requests repairs if Redis lacks written entries. Running it again changes nothing.
+    pub(crate) async fn run(&self, pool: &Pool, redis: &mut Connection) -> anyhow::Result<()> {
         let ticks = Stream::Ticks(self.partition);
         let mut connection = pool.get().await?;
-        let written = positions::of(&mut connection, ticks).await.map_err(explained)?;
+        let written = positions::of(&mut connection, ticks).await.map_err(described)?;
         let written = written.map_or(StreamId::START, Revision::stream_id);
         let Some(lost) = self.lost(redis, [written, self.finished]).await? else {
             return Ok(());
         };
         if lost.start == StreamId::START {
-            let minutes = self.repair(&mut connection, redis).await?;
+            let minutes = self.request_repairs(&mut connection, redis).await?;
             tracing::warn!(
                 stream = %ticks, written = %lost.end, minutes,
-                "Redis was emptied: the database holds ticks up to an entry that it lacks; asked for the repair of the last minutes"
+                "Redis was emptied: it lacks entries that are in the database; requested the repair of the last minutes"
             );
         } else {
-            let count = self.put_back(&mut connection, redis, &lost).await?;
+            let count = self.restore_ticks(&mut connection, redis, &lost).await?;
             metrics::TICKS_PUT_BACK.increment(count);
             tracing::warn!(
                 stream = %ticks, position = %lost.start, written = %lost.end, ticks = count,
-                "Redis was set back: the database holds ticks that it lacks; put them into the stream again"
+                "Redis was set back: it lacks ticks that are in the database; added them to the stream again"
             );
         }
         Ok(())
     }
 
-    /// The entries that the stream lacks: those after the start, up to the last one of `known` that is missing.
+    /// Returns the range of entries that the stream lacks: from the position to the last one of `known` that is
+    /// missing.
     async fn lost(&self, redis: &mut Connection, known: [StreamId; 2]) -> anyhow::Result<Option<Range<StreamId>>> {
         let mut lost = None;
         for id in known.into_iter().filter(|id| *id > self.at) {
             let found = stream::range(redis, Stream::Ticks(self.partition), id, id, 1)
                 .await
-                .context("looking for the last entry that was written")?;
+                .context("looking up the last written entry")?;
             if found.is_empty() {
                 lost = lost.max(Some(id));
             }
@@ -83,21 +89,26 @@ impl Beginning {
         Ok(lost.map(|id| self.at..id))
     }
 
-    async fn newest(&self, connection: &mut AsyncPgConnection) -> anyhow::Result<Vec<(Symbol, i64)>> {
-        let all = symbols::list(connection).await.map_err(explained)?;
+    /// Returns the symbols of the partition with the event time of their newest tick.
+    async fn newest_times(&self, connection: &mut AsyncPgConnection) -> anyhow::Result<Vec<(Symbol, i64)>> {
+        let all = symbols::list(connection).await.map_err(described)?;
         let names = all.into_iter().filter_map(|known| known.symbol.parse().ok());
         let own = names.filter(|symbol| partition_of(symbol, self.partitions) == self.partition);
         let own: Vec<Symbol> = own.collect();
-        newest_ticks::times(connection, &own).await.map_err(explained)
+        newest_ticks::times(connection, &own).await.map_err(described)
     }
 
-    async fn repair(&self, connection: &mut AsyncPgConnection, redis: &mut Connection) -> anyhow::Result<usize> {
+    async fn request_repairs(
+        &self,
+        connection: &mut AsyncPgConnection,
+        redis: &mut Connection,
+    ) -> anyhow::Result<usize> {
         let mut entries = Vec::new();
-        for (symbol, newest_us) in self.newest(connection).await? {
-            let from_us = Timeframe::M1.bucket_start_us(newest_us.saturating_sub(LATE_US));
+        for (symbol, newest_us) in self.newest_times(connection).await? {
+            let from_us = Timeframe::M1.bucket_start_us(newest_us.saturating_sub(MAX_LATE_US));
             let behind = newest_ticks::minutes_behind(connection, &symbol, from_us)
                 .await
-                .map_err(explained)?;
+                .map_err(described)?;
             entries.extend(behind.iter().map(repairs::entry_fields));
         }
         send(redis, Stream::Repairs, &entries).await?;
@@ -105,7 +116,7 @@ impl Beginning {
         Ok(entries.len())
     }
 
-    async fn put_back(
+    async fn restore_ticks(
         &self,
         connection: &mut AsyncPgConnection,
         redis: &mut Connection,
@@ -114,14 +125,14 @@ impl Beginning {
         let gap_us = lost.end.accepted_us().saturating_sub(lost.start.accepted_us());
         let (after, until) = (lost.start.try_into()?, lost.end.try_into()?);
         let mut count = 0;
-        for (symbol, newest_us) in self.newest(connection).await? {
-            // The minutes before have their candles; what is older than a day has no open candle.
+        for (symbol, newest_us) in self.newest_times(connection).await? {
+            // Earlier minutes have their candles, and no candle that is open starts before the day of the newest tick.
             let day_us = Timeframe::D1.bucket_start_us(newest_us);
-            let from_us = newest_us.saturating_sub(gap_us).max(day_us).saturating_sub(LATE_US);
+            let from_us = newest_us.saturating_sub(gap_us).max(day_us).saturating_sub(MAX_LATE_US);
             let ticks = newest_ticks::between(connection, &symbol, from_us, after, until)
                 .await
-                .map_err(explained)?;
-            let known = symbols::decimals(connection, &[&symbol]).await.map_err(explained)?;
+                .map_err(described)?;
+            let known = symbols::decimals(connection, &[&symbol]).await.map_err(described)?;
             let decimals = known.get(&symbol).copied().unwrap_or(DEFAULT_VOLUME_DECIMALS);
             let entries: Vec<Fields> = ticks.iter().map(|tick| fields(&symbol, tick, decimals)).collect();
             send(redis, Stream::Ticks(self.partition), &entries).await?;
@@ -131,7 +142,7 @@ impl Beginning {
     }
 }
 
-/// The entry of a tick that was in the stream before.
+/// Returns the entry of a tick that was in the stream before.
 fn fields(symbol: &Symbol, tick: &WrittenTick, decimals: u8) -> Fields {
     let mut fields = vec![
         ("symbol", symbol.to_string()),
@@ -146,7 +157,7 @@ fn fields(symbol: &Symbol, tick: &WrittenTick, decimals: u8) -> Fields {
 }
 
 async fn send(redis: &mut Connection, stream: Stream, entries: &[Fields]) -> anyhow::Result<()> {
-    for entries in entries.chunks(PORTION) {
+    for entries in entries.chunks(MAX_PIPELINE) {
         announce_all(redis, stream, entries)
             .await
             .with_context(|| format!("adding to {}", stream.key()))?;
@@ -154,6 +165,6 @@ async fn send(redis: &mut Connection, stream: Stream, entries: &[Fields]) -> any
     Ok(())
 }
 
-fn explained(error: diesel::result::Error) -> anyhow::Error {
+fn described(error: diesel::result::Error) -> anyhow::Error {
     anyhow!(describe(&error))
 }

@@ -1,4 +1,4 @@
-//! A lane takes one stream through the stages, batch by batch, and waits wherever a store is away.
+//! Takes one stream through the stages, batch by batch, and retries while a store is unavailable.
 
 use std::time::Duration;
 
@@ -16,40 +16,40 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::acknowledge::{Announcements, len};
-use crate::collect::{Bisection, Item, Rejected, collect};
-use crate::commit::{Written, commit};
+use crate::collect::{Bisection, collect};
+use crate::commit::commit;
 use crate::kinds::Kind;
+use crate::outcome::{Item, Rejected, Written};
 use crate::read::Reader;
 use crate::{dead_letter, metrics};
 
-/// When a lane ends.
+/// Shutdown of a pipeline in two steps.
 #[derive(Clone)]
-pub(crate) struct Ending {
-    /// No further batch is read.
+pub(crate) struct Shutdown {
+    /// Once cancelled, no further batch is read.
     pub(crate) stop: CancellationToken,
-    /// The batch that was begun is given up; it will be read again.
-    pub(crate) give_up: CancellationToken,
+    /// Once cancelled, the current batch is abandoned. Its entries are read again by the next owner.
+    pub(crate) abort: CancellationToken,
 }
 
-impl Ending {
-    /// Batches have most of `grace` to be finished in.
+impl Shutdown {
     pub(crate) fn new(stop: CancellationToken) -> Self {
         Self {
             stop,
-            give_up: CancellationToken::new(),
+            abort: CancellationToken::new(),
         }
     }
 
-    /// Gives the batches up when `grace` is nearly over.
+    /// Abandons the current batch when 80 % of `grace` has passed since the stop.
     pub(crate) async fn watch(self, grace: Duration) {
         self.stop.cancelled().await;
         tokio::time::sleep(grace.mul_f64(0.8)).await;
-        self.give_up.cancel();
+        self.abort.cancel();
     }
 }
 
-/// What one stream is read, written and acknowledged with.
-pub(crate) struct Lane<K> {
+/// Pipeline of one stream: read, collect, commit, announce, acknowledge.
+pub(crate) struct StreamPipeline<K> {
     pub(crate) stream: Stream,
     pub(crate) kind: K,
     pub(crate) reader: Mutex<Reader>,
@@ -57,14 +57,14 @@ pub(crate) struct Lane<K> {
     pub(crate) pool: Pool,
     pub(crate) readiness: Readiness,
     pub(crate) losses: Losses,
-    pub(crate) ending: Ending,
+    pub(crate) shutdown: Shutdown,
 }
 
-impl<K: Kind> Lane<K> {
-    /// Works until it is told to stop; the batch that was begun is finished, if that is possible in time.
+impl<K: Kind> StreamPipeline<K> {
+    /// Runs until the shutdown. The current batch is finished if the grace period suffices.
     pub(crate) async fn run(self) {
-        // Every error is tried again until the lane is told to stop.
-        while !self.ending.stop.is_cancelled() && self.next_batch().await.is_ok() {}
+        // Every error is retried, so one is returned only at the shutdown.
+        while !self.shutdown.stop.is_cancelled() && self.next_batch().await.is_ok() {}
         self.readiness.forget(&self.stream.to_string());
         self.losses.leave(self.stream);
     }
@@ -76,7 +76,7 @@ impl<K: Kind> Lane<K> {
     }
 
     async fn process(&self, entries: &[Entry], last: StreamId) -> anyhow::Result<()> {
-        let begin = Instant::now();
+        let started = Instant::now();
         metrics::ENTRIES_READ.increment(K::LABEL, len(entries));
         metrics::BATCH_ROWS.record(K::LABEL, entries.len() as f64);
 
@@ -91,40 +91,42 @@ impl<K: Kind> Lane<K> {
         self.acknowledge(entries.len(), last).await?;
 
         metrics::BATCHES.increment(K::LABEL, 1);
-        metrics::BATCH_DURATION.record(K::LABEL, begin.elapsed().as_secs_f64());
+        metrics::BATCH_DURATION.record(K::LABEL, started.elapsed().as_secs_f64());
         Ok(())
     }
 
     async fn read(&self) -> anyhow::Result<Vec<Entry>> {
-        self.retry("reading", &self.ending.stop)
+        self.retry("reading", &self.shutdown.stop)
             .run(async || {
                 let mut reader = self.reader.lock().await;
-                self.begin(&mut reader).await?;
+                self.start(&mut reader).await?;
                 let batch = reader.batch().await;
                 anyhow::Ok(batch.inspect_err(|_| metrics::RETRIES.increment("redis", 1))?)
             })
             .await
     }
 
-    async fn begin(&self, reader: &mut Reader) -> anyhow::Result<()> {
-        if let Some(at) = reader.beginning().await? {
+    async fn start(&self, reader: &mut Reader) -> anyhow::Result<()> {
+        if let Some(at) = reader.start_position().await? {
             let mut redis = self.redis.lock().await;
-            self.kind.begins(&self.pool, &mut redis, at, reader.finished()).await?;
-            reader.begin(at);
+            self.kind
+                .reconcile(&self.pool, &mut redis, at, reader.finished())
+                .await?;
+            reader.start(at);
         }
         Ok(())
     }
 
-    /// Commits the rows, in parts if the database refuses some of them.
+    /// Commits the rows. If the database refuses some of them, the others are committed in parts.
     async fn commit(&self, entries: &[Entry], rows: &[Item<K::Row>]) -> anyhow::Result<Written> {
         let mut all = Written::default();
-        let mut parts = Bisection::of(rows.len());
+        let mut parts = Bisection::new(rows.len());
         while let Some(part) = parts.next() {
             let some = &rows[part.clone()];
             let last = some.last().and_then(|item| entries.get(item.entry));
             let last = last.and_then(|entry| entry.id.try_into().ok());
             let outcome = self
-                .retry("writing", &self.ending.give_up)
+                .retry("writing", &self.shutdown.abort)
                 .run(async || {
                     commit(&self.pool, &self.kind, some, self.stream, last)
                         .await
@@ -134,8 +136,8 @@ impl<K: Kind> Lane<K> {
             match outcome {
                 Ok(written) => all.merge(written),
                 Err(bad) => {
-                    let alone = parts.refused(part).and_then(|at| rows.get(at));
-                    all.rejected.extend(alone.map(|item| Rejected {
+                    let refused = parts.split(part).and_then(|at| rows.get(at));
+                    all.rejected.extend(refused.map(|item| Rejected {
                         entry: item.entry,
                         reason: Rejection::Refused(bad.0),
                     }));
@@ -146,7 +148,7 @@ impl<K: Kind> Lane<K> {
     }
 
     async fn announce(&self, announcements: &Announcements) -> anyhow::Result<()> {
-        self.retry("announcing", &self.ending.give_up)
+        self.retry("announcing", &self.shutdown.abort)
             .run(async || {
                 let mut redis = self.redis.lock().await;
                 announcements
@@ -160,7 +162,7 @@ impl<K: Kind> Lane<K> {
     }
 
     async fn acknowledge(&self, count: usize, last: StreamId) -> anyhow::Result<()> {
-        self.retry("acknowledging", &self.ending.give_up)
+        self.retry("acknowledging", &self.shutdown.abort)
             .run(async || {
                 let mut reader = self.reader.lock().await;
                 reader
@@ -171,7 +173,7 @@ impl<K: Kind> Lane<K> {
             .await
     }
 
-    /// Tries again whatever the error: what is wrong with a password or the schema is mended while this runs.
+    /// Retries after any error, as an operator may correct a password or the schema meanwhile.
     fn retry<'a>(&'a self, what: &str, token: &'a CancellationToken) -> Retry<'a> {
         Retry::new(format!("{what} {}", self.stream), token)
             .readiness(&self.readiness, self.stream.to_string())

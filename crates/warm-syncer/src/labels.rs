@@ -1,0 +1,21 @@
+//! Kinds of streams, as metrics label them.
+
+use storage_core::redis::stream::Stream;
+
+pub(crate) const CANDLES: &str = "candles";
+pub(crate) const TICKS: &str = "ticks";
+pub(crate) const SIGNALS: &str = "signals";
+pub(crate) const DEAD_LETTERS: &str = "dead";
+
+pub(crate) const ALL: &[&str] = &[CANDLES, TICKS, SIGNALS, DEAD_LETTERS];
+
+/// Returns the kind of a stream that this worker reads.
+pub(crate) fn of(stream: Stream) -> Option<&'static str> {
+    match stream {
+        Stream::Candles(_) => Some(CANDLES),
+        Stream::Ticks(_) => Some(TICKS),
+        Stream::Signals => Some(SIGNALS),
+        Stream::Dead => Some(DEAD_LETTERS),
+        Stream::Repairs | Stream::Rollups | Stream::Backups => None,
+    }
+}
