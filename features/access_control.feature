@@ -1,18 +1,18 @@
 @own-redis
 Feature: Access control
-  Each worker has a user of its own in Redis, which may do what the worker does and nothing else.
+  Each worker has its own Redis user, which has the permissions that the worker needs and no others.
 
-  Scenario: The pipeline works with the least rights
+  Scenario: The pipeline works with the least permissions
     Given a running pipeline
     And the setting STORAGE_BACKUP__FOLDER is "<folder>/backups"
     When the seed trades are replayed at speed max
-    And a signal of momentum for BTCUSDT arrives that lives 60000 ms
+    And a signal of the strategy momentum for BTCUSDT arrives with a TTL of 60000 ms
     Then candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
-    And every larger timeframe is the plain grouping of candles_1m
-    And Redis holds the key signal:active:BTCUSDT
-    When a trade of BTCUSDT arrives whose price is "-1"
-    Then a dead letter says "must be positive"
+    And every larger timeframe is the aggregate of candles_1m
+    And the key signal:active:BTCUSDT exists
+    When a trade of BTCUSDT arrives with price "-1"
+    Then a dead letter reports "must be positive"
     When these trades arrive:
       | symbol | time                 | price   | qty | id |
       | XRPETH | 2019-10-11T00:00:30Z | 0.00141 | 5   | 9  |
@@ -23,26 +23,26 @@ Feature: Access control
     Then it exits 0
 
   @redis-only
-  Scenario: What a user need not do is refused
-    Then Redis refuses:
-      | user             | command                               |
-      | default          | PING                                  |
-      | hot-writer       | FLUSHALL                              |
-      | hot-writer       | CONFIG GET requirepass                |
-      | hot-writer       | XADD stream:rollups * a b             |
-      | hot-writer       | SET stream:partitions 9               |
-      | warm-syncer      | HSET tick:latest:BTCUSDT price 1      |
-      | warm-syncer      | FUNCTION FLUSH                        |
-      | warm-syncer      | KEYS *                                |
-      | aggregator-admin | HSET tick:latest:BTCUSDT price 1      |
-      | aggregator-admin | CONFIG SET appendonly no              |
-      | backup-runner    | DEL tick:latest:BTCUSDT               |
-      | backup-runner    | XADD stream:ticks:0 * a b             |
-      | feed-handler     | XADD stream:signals * a b             |
-      | feed-handler     | HGETALL tick:latest:BTCUSDT           |
-      | strategy         | XADD stream:ticks:0 * a b             |
-      | reader           | HSET tick:latest:BTCUSDT price 1      |
-      | reader           | XADD stream:ticks:0 * a b             |
+  Scenario: Commands that a user does not need are rejected
+    Then Redis rejects these commands:
+      | user             | command                          |
+      | default          | PING                             |
+      | hot-writer       | FLUSHALL                         |
+      | hot-writer       | CONFIG GET requirepass           |
+      | hot-writer       | XADD stream:rollups * a b        |
+      | hot-writer       | SET stream:partitions 9          |
+      | warm-syncer      | HSET tick:latest:BTCUSDT price 1 |
+      | warm-syncer      | FUNCTION FLUSH                   |
+      | warm-syncer      | KEYS *                           |
+      | aggregator-admin | HSET tick:latest:BTCUSDT price 1 |
+      | aggregator-admin | CONFIG SET appendonly no         |
+      | backup-runner    | DEL tick:latest:BTCUSDT          |
+      | backup-runner    | XADD stream:ticks:0 * a b        |
+      | feed-handler     | XADD stream:signals * a b        |
+      | feed-handler     | HGETALL tick:latest:BTCUSDT      |
+      | strategy         | XADD stream:ticks:0 * a b        |
+      | reader           | HSET tick:latest:BTCUSDT price 1 |
+      | reader           | XADD stream:ticks:0 * a b        |
 
   @openssl
   Scenario: The pipeline works over TLS
@@ -55,7 +55,7 @@ Feature: Access control
     Then it exits 0
 
   @openssl @redis-only
-  Scenario: A certificate of an unknown authority is refused
+  Scenario: A certificate of an unknown authority is rejected
     Given Redis with TLS
     And the setting STORAGE_REDIS__CA_FILE is ""
     When I run `aggregator-admin migrate --wait 3s`

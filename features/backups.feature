@@ -1,15 +1,15 @@
 Feature: Backup and restore
-  What is lost is brought back from the last backup, to the last lot; what is damaged is found before it is needed.
+  A restore brings back exactly what was backed up. `backup-runner verify` finds damaged backups.
 
   Background:
     Given the setting STORAGE_BACKUP__FOLDER is "<folder>/backups"
 
   @own-redis
-  Scenario: Both stores are lost and restored
+  Scenario: Both stores are lost, and a restore brings back every trade
     Given a running pipeline
     When the seed trades are replayed at speed max
     Then candles_1m holds every trade exactly once
-    And every larger timeframe is the plain grouping of candles_1m
+    And every larger timeframe is the aggregate of candles_1m
     When I run `backup-runner backup all`
     Then it exits 0
     When I run `backup-runner list`
@@ -18,7 +18,7 @@ Feature: Backup and restore
     And it says "redis"
     When I run `backup-runner verify`
     Then it exits 0
-    When every worker is told to stop
+    When every worker is stopped
     And both stores are lost
     And I run `backup-runner restore redis latest`
     Then it exits 0
@@ -29,19 +29,19 @@ Feature: Backup and restore
     Then it exits 0
     And candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
-    And every larger timeframe is the plain grouping of candles_1m
-    And the candles in the making of XRPETH in every timeframe are the plain grouping of its trades
+    And every larger timeframe is the aggregate of candles_1m
+    And the open candle of XRPETH in every timeframe is the aggregate of its trades
     Given a running pipeline
     When these trades arrive:
       | symbol | time                 | price | qty | id |
       | ETHBTC | 2024-03-01T12:00:20Z | 102   | 1   | 1  |
     Then candles_1m holds every trade exactly once
 
-  Scenario Outline: A flipped byte of the <kind> backup is found
+  Scenario Outline: A flipped byte in the <kind> backup is detected
     Given migrated stores
     When I run `backup-runner backup all`
     Then it exits 0
-    When a byte of the <kind> backup is flipped
+    When a byte in the <kind> backup is flipped
     And I run `backup-runner verify`
     Then it exits 1
     And it says "was changed"
@@ -51,7 +51,7 @@ Feature: Backup and restore
       | redis    |
       | postgres |
 
-  Scenario: Data is never restored over data
+  Scenario: A restore into a store that contains data is refused
     Given migrated stores
     When I run `backup-runner backup all`
     Then it exits 0

@@ -1,20 +1,20 @@
 @serial
-Feature: Another Redis takes over
-  A replica becomes the master, whether the old one is gone or lives on as a replica. The workers find the new one by
-  themselves and go on where it is.
+Feature: Failover of Redis
+  A replica becomes the master; the old master is gone or becomes a replica. The workers find the new master and
+  resume from its state.
 
   @apache @own-redis @one-server
-  Scenario: Sentinel promotes the replica, twice
+  Scenario: Sentinel promotes a replica twice, and every trade is counted once
     Given Redis with a replica and a Sentinel
     And a running pipeline
-    When 20000 trades of different times begin to arrive, 1500 a second, from seed 12
+    When a feed starts sending 20000 trades of distinct times at 1500 per second, with seed 12
     And 3000 more trades have arrived
-    And Redis is demoted for its replica
+    And I trigger a failover
     And 3000 more trades have arrived
-    And Redis dies and its replica takes over
+    And the master is killed and its replica is promoted
     And 3000 more trades have arrived
     Then all trades have arrived
     And every stream is drained within 60 seconds
     And candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
-    And every larger timeframe is the plain grouping of candles_1m
+    And every larger timeframe is the aggregate of candles_1m

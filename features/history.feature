@@ -1,37 +1,37 @@
-Feature: Hot data reaches the history
-  Every trade that Redis accepted is in its candle in TimescaleDB, exactly once, and so in every larger
-  timeframe.
+Feature: Trades reach the history
+  Every trade that Redis accepted is counted exactly once in its 1-minute candle in TimescaleDB and in every
+  larger timeframe.
 
-  Scenario: Real trades, flat out
+  Scenario: Real trades at maximum speed are counted once
     Given a running pipeline
     When the seed trades are replayed at speed max
     Then candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
-    And every larger timeframe is the plain grouping of candles_1m
+    And every larger timeframe is the aggregate of candles_1m
 
-  Scenario: A replay twice, by two copies of each worker
+  Scenario: Trades that are replayed twice to two replicas of each worker are counted once
     Given a running pipeline with 2 hot-writers and 2 warm-syncers
-    When the seed trades are replayed at speed max, 2 times
+    When the seed trades are replayed 2 times at speed max
     Then candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
 
   @real-trades
-  Scenario Outline: The recorded trades give the recorded candles: <copies> copies, speed <speed>, <times> time(s)
-    Given a running pipeline with <copies> hot-writers and <copies> warm-syncers
-    When the recorded trades are replayed at speed <speed>, <times> times
-    Then candles_1m holds exactly the 2469 candles that another program made of them
+  Scenario Outline: The recorded trades give the recorded candles: <workers>, replayed <times> at speed <speed>
+    Given a running pipeline with <workers>
+    When the recorded trades are replayed <times> at speed <speed>
+    Then candles_1m holds exactly the 2469 candles that another program computed from them
     And ticks holds every trade exactly once
-    And every larger timeframe is the plain grouping of candles_1m
+    And every larger timeframe is the aggregate of candles_1m
 
     Examples:
-      | copies | speed | times |
-      | 1      | max   | 1     |
-      | 1      | 5000  | 1     |
-      | 1      | max   | 2     |
-      | 2      | max   | 1     |
-      | 3      | max   | 2     |
+      | workers                          | speed | times   |
+      | 1 hot-writer and 1 warm-syncer   | max   | 1 time  |
+      | 1 hot-writer and 1 warm-syncer   | 5000  | 1 time  |
+      | 1 hot-writer and 1 warm-syncer   | max   | 2 times |
+      | 2 hot-writers and 2 warm-syncers | max   | 1 time  |
+      | 3 hot-writers and 3 warm-syncers | max   | 2 times |
 
-  Scenario: A trade far too late for its minute still gets into it
+  Scenario: A trade that arrives after the amend window is added to its candle
     Given a running pipeline
     When these trades arrive:
       | time                 | price | qty | id |
@@ -43,27 +43,27 @@ Feature: Hot data reaches the history
       | time                 | price | qty | id |
       | 2024-03-01T12:00:30Z | 99    | 5   | 4  |
     Then candles_1m holds every trade exactly once
-    And every larger timeframe is the plain grouping of candles_1m
+    And every larger timeframe is the aggregate of candles_1m
 
-  Scenario: A signal is kept
+  Scenario: A signal is written to the history
     Given a running pipeline
-    When a signal of momentum for BTCUSDT arrives that lives 60000 ms
-    Then the query "SELECT symbol, strategy, side FROM signals" gives "BTCUSDT momentum buy"
+    When a signal of the strategy momentum for BTCUSDT arrives with a TTL of 60000 ms
+    Then the query "SELECT symbol, strategy, side FROM signals" returns "BTCUSDT momentum buy"
 
-  Scenario: History can be checked against what it was made from
+  Scenario: `aggregator-admin verify` confirms that the history matches the ticks
     Given a running pipeline
     When the seed trades are replayed at speed max
     Then candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
-    And every larger timeframe is the plain grouping of candles_1m
+    And every larger timeframe is the aggregate of candles_1m
     When I run `aggregator-admin verify`
     Then it exits 0
 
-  Scenario: A busy feed with late, repeated and invalid trades
+  Scenario: A busy feed with late, repeated and invalid trades gives a correct history
     Given a running pipeline
     When I run `tick-replayer generate --ticks 10000 --symbols 8 --rate 5 --speed max --late 0.02 --lateness 15m --duplicate 0.02 --invalid 0.002`
     Then it exits 0
     And every stream is drained
-    And `aggregator-admin verify` soon finds nothing wrong
-    And the query "SELECT count(*) > 5 FROM dead_letters" gives "t"
-    And every larger timeframe is the plain grouping of candles_1m
+    And `aggregator-admin verify` soon exits 0
+    And the query "SELECT count(*) > 5 FROM dead_letters" returns "t"
+    And every larger timeframe is the aggregate of candles_1m

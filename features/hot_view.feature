@@ -1,22 +1,22 @@
 @redis-only
 Feature: The hot view in Redis
-  Whoever trades reads the latest price and the candles in the making from Redis, a few milliseconds
-  after the trade. Nothing there outlives its use.
+  A trader reads the latest tick and the open candles from Redis within milliseconds of a trade. Every key
+  expires when it is no longer needed.
 
   Background:
-    Given a hot-writer
+    Given a running hot-writer
 
-  Scenario: The latest trade of a symbol
+  Scenario: Redis holds the latest tick of a symbol
     When these trades arrive:
       | time                        | price   | qty   | id  |
       | 2024-03-01T12:00:00.100Z    | 42000.1 | 0.005 | 123 |
       | 2024-03-01T12:00:00.123456Z | 42000.2 | 0.25  | 124 |
-    Then the hash tick:latest:BTCUSDT shows:
+    Then the hash tick:latest:BTCUSDT contains:
       | price   | qty  | ts_us            | trade_id |
       | 42000.2 | 0.25 | 1709294400123456 | 124      |
-    And tick:latest:BTCUSDT expires in at least 3500 and at most 3600 seconds
+    And the key tick:latest:BTCUSDT expires in 3500 to 3600 seconds
 
-  Scenario: The candles in the making, in every timeframe
+  Scenario: Redis holds the open candle of every timeframe
     When these trades arrive:
       | time                     | price | qty | id |
       | 2024-03-01T11:58:10Z     | 95    | 1   | 1  |
@@ -24,48 +24,48 @@ Feature: The hot view in Redis
       | 2024-03-01T12:00:02Z     | 103.5 | 0.5 | 3  |
       | 2024-03-01T12:00:02Z     | 99    | 2   | 4  |
       | 2024-03-01T12:01:30.250Z | 101   | 1.5 | 5  |
-    Then the candles in the making of BTCUSDT in every timeframe are the plain grouping of its trades
-    And candle:current:1m:BTCUSDT expires in at least 3500 and at most 3700 seconds
-    And candle:current:1d:BTCUSDT expires in at least 86400 and at most 90000 seconds
+    Then the open candle of BTCUSDT in every timeframe is the aggregate of its trades
+    And the key candle:current:1m:BTCUSDT expires in 3500 to 3700 seconds
+    And the key candle:current:1d:BTCUSDT expires in 86400 to 90000 seconds
 
-  Scenario: Trades that arrive out of order keep the order of their own time
+  Scenario: Trades that arrive out of order are ordered by event time
     When these trades arrive:
       | time                 | price | qty |
       | 2024-03-01T12:00:20Z | 102   | 1   |
       | 2024-03-01T12:00:10Z | 101   | 1   |
       | 2024-03-01T12:00:30Z | 103   | 1   |
       | 2024-03-01T12:00:25Z | 100   | 1   |
-    Then the hash candle:current:1m:BTCUSDT shows:
+    Then the hash candle:current:1m:BTCUSDT contains:
       | open | high | low | close | volume | trades |
       | 101  | 103  | 100 | 103   | 4      | 4      |
-    And the hash tick:latest:BTCUSDT shows:
+    And the hash tick:latest:BTCUSDT contains:
       | price |
       | 103   |
 
-  Scenario: A trade that is sent twice counts once, equal trades without ids count each
+  Scenario: A trade ID counts once, equal trades without ID all count
     When these trades arrive:
       | symbol | time                 | price | qty | id |
       | WITHID | 2024-03-01T12:00:20Z | 102   | 1   | 7  |
       | WITHID | 2024-03-01T12:00:20Z | 102   | 1   | 7  |
       | NOID   | 2024-03-01T12:00:20Z | 102   | 1   |    |
       | NOID   | 2024-03-01T12:00:20Z | 102   | 1   |    |
-    Then the hash candle:current:1h:NOID shows:
+    Then the hash candle:current:1h:NOID contains:
       | volume | trades |
       | 2      | 2      |
-    And the hash candle:current:1h:WITHID shows:
+    And the hash candle:current:1h:WITHID contains:
       | volume | trades |
       | 1      | 1      |
 
-  Scenario: Nothing is in Redis that is not documented, and nothing stays for ever
+  Scenario: Every key in Redis is documented and has a TTL
     When these trades arrive:
       | symbol  | time                 | price | qty | id |
       | BTCUSDT | 2024-03-01T12:00:20Z | 102   | 1   | 7  |
       | BTCUSDT | 2024-03-01T12:01:20Z | 103   | 1   | 8  |
       | ETH/USD | 2024-03-01T12:00:20Z | 102   | 1   |    |
       | A.B_C-D | 2024-03-01T12:00:20Z | -1    | 1   |    |
-    And a signal of momentum for BTCUSDT arrives that lives 60000 ms
-    Then Redis holds the key signal:active:BTCUSDT
-    And Redis holds the key candle:current:1d:ETH/USD
-    And Redis holds the key candle:recent:1m:BTCUSDT:1709294400
-    And every key is one of the documented ones
-    And every key but the streams and their bookkeeping has a time to live
+    And a signal of the strategy momentum for BTCUSDT arrives with a TTL of 60000 ms
+    Then the key signal:active:BTCUSDT exists
+    And the key candle:current:1d:ETH/USD exists
+    And the key candle:recent:1m:BTCUSDT:1709294400 exists
+    And every key is documented
+    And every key has a TTL, except the streams and their bookkeeping

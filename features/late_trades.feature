@@ -1,38 +1,38 @@
 Feature: Late trades
-  However late a trade comes, it gets into its minute and into every larger timeframe, and who follows the minutes is told.
+  A late trade is added to its candle in every timeframe, and the correction is published.
 
   Background:
     Given the setting STORAGE_ADMIN__POLICY_INTERVAL is "2s"
     And a running pipeline
     And a subscriber to every channel
-    And trades of 12 days ago up to now
+    And 400 trades of ETHUSDT from the last 12 days
 
-  Scenario: One hour late
+  Scenario: A trade one hour late corrects its candles
     Then candles_1m holds every trade exactly once
-    When a trade of ETHUSDT arrives that is 1 hour late
+    When a trade of ETHUSDT arrives 1 hour late
     Then candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
-    And every larger timeframe is the plain grouping of candles_1m
-    And the channel candle:1m:ETHUSDT carries the corrected minute of the late trade
+    And every larger timeframe is the aggregate of candles_1m
+    And the channel candle:1m:ETHUSDT publishes the correction of the late trade's minute
 
   @community
-  Scenario: Ten days late, into a compressed chunk
+  Scenario: A trade ten days late corrects its candles in compressed chunks
     Then candles_1m holds every trade exactly once
-    And TimescaleDB's own views say:
-      | query                                                                                                                                               | answer |
+    And these queries return:
+      | query                                                                                                                                               | result |
       | SELECT bool_and(is_compressed) FROM timescaledb_information.chunks WHERE hypertable_name = 'candles_1m' AND range_end < now() - INTERVAL '24 hours' | t      |
       | SELECT bool_and(is_compressed) FROM timescaledb_information.chunks WHERE hypertable_name = 'ticks' AND range_end < now() - INTERVAL '24 hours'      | t      |
-    When a trade of ETHUSDT arrives that is 10 days late
+    When a trade of ETHUSDT arrives 10 days late
     Then candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
-    And every larger timeframe is the plain grouping of candles_1m
-    And the channel candle:1m:ETHUSDT carries the corrected minute of the late trade
+    And every larger timeframe is the aggregate of candles_1m
+    And the channel candle:1m:ETHUSDT publishes the correction of the late trade's minute
 
   @apache
-  Scenario: Ten days late
+  Scenario: A trade ten days late corrects its candles
     Then candles_1m holds every trade exactly once
-    When a trade of ETHUSDT arrives that is 10 days late
+    When a trade of ETHUSDT arrives 10 days late
     Then candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
-    And every larger timeframe is the plain grouping of candles_1m
-    And the channel candle:1m:ETHUSDT carries the corrected minute of the late trade
+    And every larger timeframe is the aggregate of candles_1m
+    And the channel candle:1m:ETHUSDT publishes the correction of the late trade's minute

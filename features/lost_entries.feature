@@ -1,19 +1,19 @@
-Feature: Entries that others remove
-  The pipeline trims only what every group has finished. Where somebody else trims a stream, what was lost is counted,
-  logged and alarmed.
+Feature: Stream entries that others remove
+  The pipeline trims only entries that every consumer group has finished. Entries that another client removes
+  unread are counted and logged, and the worker is not ready.
 
-  Scenario: Ticks are trimmed while the workers are away
+  Scenario: Ticks that are trimmed while the workers are stopped are reported
     Given a running pipeline
-    When every worker is told to stop
-    And 1000 ticks of BTCUSDT arrive at once, of which the producer keeps 101
-    And the hot-writer is started without waiting for it
-    And the warm-syncer is started without waiting for it
+    When every worker is stopped
+    And 1000 ticks of BTCUSDT arrive in one transaction that trims the stream to 101 entries
+    And the hot-writer is started without waiting for readiness
+    And the warm-syncer is started without waiting for readiness
     Then the metric hot_writer_lost_entries_total of the hot-writer is 899
     And the metric warm_syncer_lost_entries_total of the warm-syncer is 899
     And the metric hot_writer_ticks_folded_total of the hot-writer is 101
-    And the hot-writer is not ready because of entries
-    And the warm-syncer is not ready because of entries
-    And the log of the hot-writer names the position and the first entry that is left
+    And the hot-writer is not ready and reports "lost entries"
+    And the warm-syncer is not ready and reports "lost entries"
+    And the log of the hot-writer names the position and the first remaining entry
     When I run `aggregator-admin status`
     Then it exits 0
     And it says "899 of ticks:1 not read by hot-writer"
@@ -23,19 +23,19 @@ Feature: Entries that others remove
     Then the metric hot_writer_ticks_folded_total of the hot-writer is 0
     And the metric hot_writer_lost_entries_total of the hot-writer is 0
 
-  Scenario: Ticks are trimmed while the workers read
+  Scenario: Ticks that are trimmed while the workers run are reported
     Given a running pipeline
-    When 1000 ticks of BTCUSDT arrive at once, of which the producer keeps 101
+    When 1000 ticks of BTCUSDT arrive in one transaction that trims the stream to 101 entries
     Then the metric hot_writer_lost_entries_total of the hot-writer is 899
     And the metric hot_writer_ticks_folded_total of the hot-writer is 101
     And the metric warm_syncer_lost_entries_total of the warm-syncer is 899
-    And the hot-writer is not ready because of entries
+    And the hot-writer is not ready and reports "lost entries"
 
-  Scenario: Announcements are trimmed before aggregator-admin has read them
+  Scenario: Announcements that are trimmed before aggregator-admin has read them are reported
     Given a running pipeline
-    When the aggregator-admin is told to stop
+    When the aggregator-admin receives SIGTERM
     Then the aggregator-admin exits 0 within its grace period
-    When 10 entries are added to stream:rollups and removed
-    And the aggregator-admin is started without waiting for it
+    When 10 entries are added to stream:rollups and trimmed
+    And the aggregator-admin is started without waiting for readiness
     Then the metric aggregator_admin_lost_entries_total of the aggregator-admin is 10
-    And the aggregator-admin is not ready because of entries
+    And the aggregator-admin is not ready and reports "lost entries"

@@ -1,32 +1,33 @@
 @serial
-Feature: Redis is full
-  Nothing that Redis accepted is evicted or trimmed unread: when its memory is full producers wait, and the workers go on.
+Feature: Redis at its memory limit
+  No entry is evicted or trimmed unread. At the memory limit, Redis refuses producers' writes while the workers
+  go on.
 
   @apache @own-redis
-  Scenario: The database is down until Redis is full, and comes back
+  Scenario: Redis reaches its memory limit while the database is down, and no trade is lost
     Given the setting STORAGE_STREAM__RETENTION is "1s"
     And the setting STORAGE_HOT__DEDUP_WINDOW is "5s"
-    And a database server of its own
+    And a dedicated database server
     And a running pipeline
-    And Redis has room for 4 MB more
-    When PostgreSQL goes away
-    And 150000 trades begin to arrive, flat out, from seed 13
-    Then the feed has to wait
-    And the aggregator-admin is not ready because of maxmemory
-    And the hot-writers have folded all that Redis accepted
-    When PostgreSQL comes back
+    And Redis has 4 MB of free memory
+    When PostgreSQL is killed
+    And a feed starts sending 150000 trades at full speed, with seed 13
+    Then Redis refuses further trades
+    And the aggregator-admin is not ready and reports "maxmemory"
+    And the hot-writer has read every trade that Redis accepted
+    When PostgreSQL is started again
     Then all trades have arrived
     And every stream is drained within 60 seconds
     And candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
-    And every larger timeframe is the plain grouping of candles_1m
+    And every larger timeframe is the aggregate of candles_1m
     And the aggregator-admin becomes ready
 
-  Scenario: A group that nobody reads as any more is found and removed
+  Scenario: An abandoned consumer group is reported and can be removed
     Given the setting STORAGE_STREAM__RETENTION is "1s"
     And the setting STORAGE_HOT__DEDUP_WINDOW is "1s"
     And a running pipeline
-    And a group audit on every tick stream that nobody reads as
+    And a consumer group audit without consumers on every tick stream
     When the seed trades are replayed at speed max
     Then candles_1m holds every trade exactly once
     And the metric aggregator_admin_group_lag_entries{stream="ticks:2",group="audit"} of the aggregator-admin is 3991
@@ -39,4 +40,4 @@ Feature: Redis is full
     When I run `aggregator-admin groups remove ticks:2 audit`
     Then it exits 0
     And it says "3,991 entries were not read by it"
-    And fewer than 200 entries of stream:ticks:2 are left
+    And stream:ticks:2 contains fewer than 200 entries

@@ -1,7 +1,7 @@
 Feature: Migrations
-  The schema changes by migrations only, and they go down as well as up.
+  Only migrations change the schema. Each can be reverted.
 
-  Scenario: Up, down and up again
+  Scenario: The schema is migrated, reverted and migrated again
     Given an empty database
     When I run `aggregator-admin migrate`
     Then it exits 0
@@ -15,7 +15,7 @@ Feature: Migrations
     And it says "--yes"
     When I run `aggregator-admin migrate --down --yes`
     Then it exits 0
-    And the query "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname ~ '^(candles|ticks|signals|symbols|dead_letters)'" gives "0"
+    And the query "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname ~ '^(candles|ticks|signals|symbols|dead_letters)'" returns "0"
     When I run `aggregator-admin migrate`
     Then it exits 0
     Given a running pipeline

@@ -1,18 +1,18 @@
 @redis-only
 Feature: Signals expire
-  A strategy's signal is active for as long as the strategy said.
+  A signal is active until the TTL that its strategy chose has expired.
 
   Background:
-    Given a hot-writer
+    Given a running hot-writer
 
-  Scenario: An active signal
-    When a signal of momentum for BTCUSDT arrives that lives 600000 ms
-    Then the hash signal:active:BTCUSDT shows:
+  Scenario: An active signal is in Redis
+    When a signal of the strategy momentum for BTCUSDT arrives with a TTL of 600000 ms
+    Then the hash signal:active:BTCUSDT contains:
       | signal_id | strategy | side | strength | price   |
       | s-1       | momentum | buy  | 0.8      | 42000.1 |
-    And signal:active:BTCUSDT expires in at least 500 and at most 600 seconds
+    And the key signal:active:BTCUSDT expires in 500 to 600 seconds
 
-  Scenario: A signal that has had its time
-    When a signal of momentum for BTCUSDT arrives that lives 3000 ms
-    Then Redis holds the key signal:active:BTCUSDT
-    And signal:active:BTCUSDT is gone
+  Scenario: A signal expires after its TTL
+    When a signal of the strategy momentum for BTCUSDT arrives with a TTL of 3000 ms
+    Then the key signal:active:BTCUSDT exists
+    And the key signal:active:BTCUSDT expires

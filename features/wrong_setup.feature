@@ -48,7 +48,7 @@ Feature: Wrong set-up
   @redis-only
   Scenario: A Redis without the functions
     Given Redis prepared for a hot-writer
-    And the functions in Redis are gone
+    And every function is removed from Redis
     When hot-writer are started
     Then each exits 1 and says "run `aggregator-admin migrate`"
 
@@ -113,18 +113,18 @@ Feature: Wrong set-up
   Scenario: Servers that are down are waited for
     Given migrated stores
     And Redis is down
-    When the hot-writer is started without waiting for it
-    And the warm-syncer is started without waiting for it
-    Then the hot-writer is not ready because of redis
-    And the warm-syncer is not ready because of redis
-    When Redis comes back
+    When the hot-writer is started without waiting for readiness
+    And the warm-syncer is started without waiting for readiness
+    Then the hot-writer is not ready and reports "redis"
+    And the warm-syncer is not ready and reports "redis"
+    When Redis is started again
     Then the hot-writer becomes ready
     And the warm-syncer becomes ready
 
   @own-redis
   Scenario: A default user of Redis who may not run what the append-only file holds
     Given migrated stores
-    And Redis with "user default off resetpass resetkeys resetchannels -@all" in its file of users
+    And a Redis whose ACL file contains "user default off resetpass resetkeys resetchannels -@all"
     When hot-writer, warm-syncer, aggregator-admin are started
     Then each exits 64 and says "ACL SETUSER default off resetpass ~* &* +@all"
     When I run `aggregator-admin migrate`
@@ -133,8 +133,8 @@ Feature: Wrong set-up
     When I run `aggregator-admin status`
     Then it exits 1
     And it says "may not run what the append-only file holds"
-    When the operator sends `ACL SETUSER default off resetpass ~* &* +@all` to Redis
-    And the operator sends `ACL SAVE` to Redis
+    When I send `ACL SETUSER default off resetpass ~* &* +@all` to Redis
+    And I send `ACL SAVE` to Redis
     And I run `aggregator-admin migrate`
     Then it exits 0
     When I run `aggregator-admin status`
@@ -143,17 +143,17 @@ Feature: Wrong set-up
   @own-redis
   Scenario: A Redis that removes streams when it is full
     Given migrated stores
-    When the operator sends `CONFIG SET maxmemory-policy allkeys-lru` to Redis
+    When I send `CONFIG SET maxmemory-policy allkeys-lru` to Redis
     And hot-writer, warm-syncer, aggregator-admin are started
     Then each exits 64 and says "CONFIG SET maxmemory-policy noeviction"
     When I run `aggregator-admin migrate`
     Then it exits 64
     And it says "which removes streams with unread entries"
-    When the operator sends `CONFIG SET maxmemory-policy volatile-lru` to Redis
+    When I send `CONFIG SET maxmemory-policy volatile-lru` to Redis
     And I run `aggregator-admin migrate`
     Then it exits 0
     And it says "which removes open candles and leases"
-    When the operator sends `CONFIG SET maxmemory-policy noeviction` to Redis
+    When I send `CONFIG SET maxmemory-policy noeviction` to Redis
     And I run `aggregator-admin status`
     Then it exits 0
     And it does not say "maxmemory-policy"
@@ -161,9 +161,9 @@ Feature: Wrong set-up
   @own-redis
   Scenario: A Redis that begins to remove streams while the workers run
     Given a running pipeline
-    When the operator sends `CONFIG SET maxmemory-policy allkeys-random` to Redis
-    Then the aggregator-admin is not ready because of maxmemory-policy
+    When I send `CONFIG SET maxmemory-policy allkeys-random` to Redis
+    Then the aggregator-admin is not ready and reports "maxmemory-policy"
     And the metric aggregator_admin_redis_setting_faults of the aggregator-admin is 1
-    When the operator sends `CONFIG SET maxmemory-policy noeviction` to Redis
+    When I send `CONFIG SET maxmemory-policy noeviction` to Redis
     Then the aggregator-admin becomes ready
     And the metric aggregator_admin_redis_setting_faults of the aggregator-admin is 0

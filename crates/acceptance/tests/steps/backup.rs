@@ -15,7 +15,7 @@ async fn stores_lost(world: &mut Pipeline) {
     world.redis.ask::<()>(&["FUNCTION", "FLUSH"]).await.unwrap();
 }
 
-#[when(expr = "a byte of the {word} backup is flipped")]
+#[when(expr = "a byte in the {word} backup is flipped")]
 async fn flipped(world: &mut Pipeline, kind: String) {
     let mut files = Vec::new();
     files_in(&world.folder.path().join("backups").join(kind), &mut files);

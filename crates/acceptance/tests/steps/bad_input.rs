@@ -21,10 +21,10 @@ fn sound(symbol: &str) -> Trade {
     }
 }
 
-#[when(expr = "a trade of {word} arrives whose {word} is {string}")]
+#[when(expr = "a trade of {word} arrives with {word} {string}")]
 async fn with_field(world: &mut Pipeline, symbol: String, field: String, value: String) {
     let value = match value.as_str() {
-        "1 MB of rubbish" => "\u{1}rubbish".repeat(131_072),
+        "1 MB of garbage" => "\u{1}garbage".repeat(131_072),
         "next year" => (chrono::Utc::now().timestamp_micros() + 365 * 86_400_000_000).to_string(),
         _ => value,
     };
@@ -36,7 +36,7 @@ async fn with_field(world: &mut Pipeline, symbol: String, field: String, value: 
     world.notes.insert("id".to_owned(), id);
 }
 
-#[when("trades arrive with:")]
+#[when("trades arrive with these fields:")]
 async fn with_fields(world: &mut Pipeline, step: &Step) {
     for row in rows(step) {
         with_field(world, row["symbol"].clone(), row["field"].clone(), row["value"].clone()).await;
@@ -65,19 +65,19 @@ async fn without_field(world: &mut Pipeline, symbol: String, field: String) {
     world.notes.insert("id".to_owned(), id);
 }
 
-#[when(expr = "{int} trades of {word} arrive whose {word} is {string}")]
+#[when(expr = "{int} trades of {word} arrive with {word} {string}")]
 async fn several_with_field(world: &mut Pipeline, count: usize, symbol: String, field: String, value: String) {
     for _ in 0..count {
         with_field(world, symbol.clone(), field.clone(), value.clone()).await;
     }
 }
 
-#[when(expr = "a sound trade of {word} arrives")]
+#[when(expr = "a valid trade of {word} arrives")]
 async fn sound_trade(world: &mut Pipeline, symbol: String) {
     world.send(sound(&symbol)).await;
 }
 
-#[then(expr = "a dead letter says {string}")]
+#[then(expr = "a dead letter reports {string}")]
 async fn dead_letter(world: &mut Pipeline, text: String) {
     let (stream, id) = (&world.notes["stream"], &world.notes["id"]);
     let sql = format!("SELECT reason FROM dead_letters WHERE stream = '{stream}' AND entry_id = '{id}'");
@@ -108,7 +108,7 @@ async fn volume(world: &mut Pipeline, symbol: String, units: String, trades: i64
     .await;
 }
 
-#[when(expr = "I do what the dead letters of {word} say")]
+#[when(expr = "I follow the advice of the dead letters of {word}")]
 async fn obey(world: &mut Pipeline, symbol: String) {
     let sql = format!(
         "SELECT reason, stream || '/' || entry_id FROM dead_letters
@@ -136,14 +136,4 @@ async fn obey(world: &mut Pipeline, symbol: String) {
             .await;
         world.succeeded();
     }
-}
-
-#[when("the dead letter is requeued")]
-async fn requeued(world: &mut Pipeline) {
-    let (stream, id) = (world.notes["stream"].clone(), world.notes["id"].clone());
-    let name = format!("{}/{id}", stream.trim_start_matches("stream:"));
-    world
-        .command("aggregator-admin", &["dead-letters", "requeue", &name])
-        .await;
-    world.succeeded();
 }

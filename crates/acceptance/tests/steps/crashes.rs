@@ -26,12 +26,12 @@ struct Point {
     passes: Cut,
 }
 
-#[given("a network that can fail between the workers and their stores")]
+#[given("a proxy between each worker and each of its stores")]
 async fn network(world: &mut Pipeline) {
     world.network = Some(Network::default());
 }
 
-#[when(expr = "the workers are killed at each of these points, {int} time(s), and started again:")]
+#[when(expr = "the workers are killed and started again at each of these points, {int} time(s):")]
 async fn killed_at_each(world: &mut Pipeline, rounds: usize, step: &Step) {
     let mut points: BTreeMap<String, Vec<Point>> = BTreeMap::new();
     for row in rows(step) {
@@ -88,7 +88,7 @@ async fn spread(publisher: &Publisher, trades: usize, kills: &AtomicUsize, all: 
     }
 }
 
-#[then(expr = "there were at least {int} kills")]
+#[then(expr = "the workers were killed at least {int} times")]
 async fn kills(world: &mut Pipeline, least: usize) {
     let kills: usize = world.notes["kills"].parse().unwrap();
     assert!(kills >= least, "{kills} kills");
@@ -100,7 +100,7 @@ fn point(row: &BTreeMap<String, String>) -> Point {
         "PostgreSQL" => Store::Database,
         other => panic!("no store: {other}"),
     };
-    let passes = match row["gets through"].as_str() {
+    let passes = match row["delivered"].as_str() {
         "nothing" => Cut::Before,
         "a part" => Cut::Within,
         "all" => Cut::After,

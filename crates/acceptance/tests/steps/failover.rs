@@ -14,7 +14,7 @@ async fn replicated(world: &mut Pipeline) {
 }
 
 /// The producer goes back to where it was before: a master takes writes until it learns that it is none any more.
-#[when("Redis is demoted for its replica")]
+#[when("I trigger a failover")]
 async fn demoted(world: &mut Pipeline) {
     let begun = Instant::now();
     let replicated = world.replicated.as_mut().expect("a replica");
@@ -23,7 +23,7 @@ async fn demoted(world: &mut Pipeline) {
     rewind(world, begun);
 }
 
-#[when("Redis dies and its replica takes over")]
+#[when("the master is killed and its replica is promoted")]
 async fn dies(world: &mut Pipeline) {
     // What it had not told its replica by then is lost.
     let begun = Instant::now();

@@ -9,17 +9,17 @@ use acceptance::wait::until;
 use cucumber::{given, then, when};
 
 #[given("Redis is down")]
-#[when("Redis goes away")]
+#[when("Redis is killed")]
 async fn redis_down(world: &mut Pipeline) {
     world.redis.stop();
 }
 
-#[when("Redis comes back")]
+#[when("Redis is started again")]
 async fn redis_up(world: &mut Pipeline) {
     world.redis.resume().await.unwrap();
 }
 
-#[when("Redis is told to stop and started again")]
+#[when("Redis is stopped and started again")]
 async fn redis_restarted(world: &mut Pipeline) {
     world.redis.end_in_order();
     world.redis.resume().await.unwrap();
@@ -32,7 +32,7 @@ async fn redis_killed(world: &mut Pipeline) {
 }
 
 /// Every master of a cluster gets it, as settings and users are of each by itself.
-#[when(regex = r"^the operator sends `(.+)` to Redis$")]
+#[when(regex = r"^I send `(.+)` to Redis$")]
 async fn operator_sends(world: &mut Pipeline, command: String) {
     let mut words = command.split(' ');
     let mut cmd = redis::cmd(words.next().unwrap());
@@ -45,14 +45,14 @@ async fn operator_sends(world: &mut Pipeline, command: String) {
         .unwrap();
 }
 
-#[when("the database ends every connection")]
+#[when("PostgreSQL terminates every session")]
 async fn connections_end(world: &mut Pipeline) {
     let ends = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                 WHERE datname = current_database() AND pid <> pg_backend_pid()";
     assert_ne!(world.value(ends).await.unwrap(), "0");
 }
 
-#[then(expr = "the {word} is not ready because of {word}")]
+#[then(expr = "the {word} is not ready and reports {string}")]
 async fn not_ready(world: &mut Pipeline, name: String, dependency: String) {
     let port = world.worker(&name).port().await;
     until("a reason on /readyz", async || {
@@ -84,7 +84,8 @@ async fn old_functions(world: &mut Pipeline, version: u32) {
         .unwrap();
 }
 
-#[given("the functions in Redis are gone")]
-async fn no_functions(world: &mut Pipeline) {
-    world.redis.ask::<()>(&["FUNCTION", "FLUSH"]).await.unwrap();
+#[given("every function is removed from Redis")]
+#[when("every function is removed from Redis")]
+async fn functions_removed(world: &mut Pipeline) {
+    world.lose_functions().await.unwrap();
 }

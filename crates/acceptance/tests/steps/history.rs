@@ -51,15 +51,14 @@ fn expect_trades(world: &mut Pipeline, which: &str) {
         .extend(oracle::binance_trades(&trade_file(which), "XRPETH"));
 }
 
-#[given(expr = "the {word} trades are replayed at speed {word}")]
 #[when(expr = "the {word} trades are replayed at speed {word}")]
 async fn replayed(world: &mut Pipeline, which: String, speed: String) {
     replay(world, &which, &speed).await;
     expect_trades(world, &which);
 }
 
-#[when(expr = "the {word} trades are replayed at speed {word}, {int} time(s)")]
-async fn replayed_often(world: &mut Pipeline, which: String, speed: String, times: usize) {
+#[when(expr = "the {word} trades are replayed {int} time(s) at speed {word}")]
+async fn replayed_often(world: &mut Pipeline, which: String, times: usize, speed: String) {
     for _ in 0..times {
         replay(world, &which, &speed).await;
     }
@@ -101,20 +100,7 @@ async fn folded(world: &mut Pipeline, count: u64) {
     .await;
 }
 
-#[when(expr = "{int} candles are in the history")]
-async fn candles_there(world: &mut Pipeline, count: u64) {
-    until("candles in the history", async || {
-        let found = world.value("SELECT count(*) FROM candles_1m").await?;
-        if found.parse::<u64>().unwrap() >= count {
-            Ok(())
-        } else {
-            Err(found)
-        }
-    })
-    .await;
-}
-
-#[then("the replay ends well")]
+#[then("the replay succeeds")]
 async fn replay_ends(world: &mut Pipeline) {
     let running = world.replay.take().expect("a replay");
     let outcome = tokio::time::timeout(2 * PATIENCE, running)
@@ -145,13 +131,13 @@ async fn exactly_once_in_larger(world: &mut Pipeline) {
     }
 }
 
-#[when(expr = "the minutes older than {int} days are dropped")]
+#[when(expr = "the chunks of candles_1m older than {int} days are dropped")]
 async fn minutes_dropped(world: &mut Pipeline, days: i64) {
     let drop = format!("SELECT count(*) FROM drop_chunks('candles_1m', INTERVAL '{days} days')");
     assert_ne!(world.value(&drop).await.unwrap(), "0");
 }
 
-#[then(expr = "candles_1m holds exactly the {int} candles that another program made of them")]
+#[then(expr = "candles_1m holds exactly the {int} candles that another program computed from them")]
 async fn exactly_those(world: &mut Pipeline, count: usize) {
     let expected = oracle::candle_file(&market_data().unwrap().join("xrpeth_candles_1m.csv"), "XRPETH");
     assert_eq!(expected.len(), count);
@@ -176,7 +162,7 @@ async fn ticks_once(world: &mut Pipeline) {
     .await;
 }
 
-#[then("every larger timeframe is the plain grouping of candles_1m")]
+#[then("every larger timeframe is the aggregate of candles_1m")]
 async fn larger_timeframes(world: &mut Pipeline) {
     for (timeframe, width) in LARGER {
         let table = format!("candles_{timeframe}");
@@ -203,32 +189,8 @@ async fn larger_timeframes(world: &mut Pipeline) {
     }
 }
 
-#[then(regex = r"^(candles_\S+) holds:$")]
-async fn table_holds(world: &mut Pipeline, table: String, step: &Step) {
-    let timeframe = table.strip_prefix("candles_").unwrap();
-    let expected = rows(step)
-        .into_iter()
-        .map(|row| {
-            let price = |name: &str| row[name].parse().unwrap();
-            let bar = oracle::Bar {
-                open: price("open"),
-                high: price("high"),
-                low: price("low"),
-                close: price("close"),
-                lots: row["volume"].parse().unwrap(),
-                trades: row["trades"].parse().unwrap(),
-            };
-            ((row["symbol"].clone(), oracle::micros(&row["time"])), bar)
-        })
-        .collect();
-    until(&table, async || {
-        oracle::compare(&expected, &world.history(timeframe).await?)
-    })
-    .await;
-}
-
-#[given(expr = "trades of {int} days ago up to now")]
-async fn recent_trades(world: &mut Pipeline, days: i64) {
+#[given(expr = "400 trades of {word} from the last {int} days")]
+async fn recent_trades(world: &mut Pipeline, symbol: String, days: i64) {
     // Ends in the past: the minute before the current one.
     let minute_us = 60_000_000;
     let now_us = chrono::Utc::now().timestamp_micros() / minute_us * minute_us;
@@ -241,7 +203,7 @@ async fn recent_trades(world: &mut Pipeline, days: i64) {
         let id = Some(number.to_string());
         world
             .send(Trade {
-                symbol: "ETHUSDT".to_owned(),
+                symbol: symbol.clone(),
                 ts_us,
                 price,
                 qty,
@@ -251,7 +213,7 @@ async fn recent_trades(world: &mut Pipeline, days: i64) {
     }
 }
 
-#[then(expr = "the query {string} gives {string}")]
+#[then(expr = "the query {string} returns {string}")]
 async fn query(world: &mut Pipeline, sql: String, expected: String) {
     until_within(2 * PATIENCE, &sql, async || {
         let rows = world.rows(&sql).await?;
@@ -265,14 +227,14 @@ async fn query(world: &mut Pipeline, sql: String, expected: String) {
     .await;
 }
 
-#[then("TimescaleDB's own views say:")]
+#[then("these queries return:")]
 async fn queries(world: &mut Pipeline, step: &Step) {
     for row in rows(step) {
-        query(world, row["query"].clone(), row["answer"].clone()).await;
+        query(world, row["query"].clone(), row["result"].clone()).await;
     }
 }
 
-#[when(expr = "a trade of {word} arrives that is {int} {word} late")]
+#[when(expr = "a trade of {word} arrives {int} {word} late")]
 async fn late_trade(world: &mut Pipeline, symbol: String, number: i64, unit: String) {
     let unit_us = match unit.as_str() {
         "hour" | "hours" => 3_600_000_000,
@@ -301,10 +263,11 @@ fn minute_of(world: &mut Pipeline, days: i64) -> i64 {
     note.or_insert_with(|| start_us.to_string()).parse().unwrap()
 }
 
-#[given(expr = "trades of {word} of {int} days ago arrive:")]
-#[when(expr = "trades of {word} of {int} days ago arrive:")]
-async fn trades_of_a_day(world: &mut Pipeline, symbol: String, days: i64, step: &Step) {
-    let start_us = minute_of(world, days);
+#[given(regex = r"^trades of (\S+) from (this minute|\d+ days ago) arrive:$")]
+#[when(regex = r"^trades of (\S+) from (this minute|\d+ days ago) arrive:$")]
+async fn trades_of_a_day(world: &mut Pipeline, symbol: String, day: String, step: &Step) {
+    let days = day.split(' ').next().and_then(|days| days.parse().ok());
+    let start_us = minute_of(world, days.unwrap_or_default());
     for row in rows(step) {
         let second: i64 = row["second"].parse().unwrap();
         let trade = Trade {
@@ -318,7 +281,7 @@ async fn trades_of_a_day(world: &mut Pipeline, symbol: String, days: i64, step: 
     }
 }
 
-#[then(expr = "the minute of {word} of {int} days ago is:")]
+#[then(expr = "the 1-minute candle of {word} from {int} days ago is:")]
 async fn minute_is(world: &mut Pipeline, symbol: String, days: i64, step: &Step) {
     let start_us = minute_of(world, days);
     let sql = format!(
@@ -338,7 +301,7 @@ async fn minute_is(world: &mut Pipeline, symbol: String, days: i64, step: &Step)
     .await;
 }
 
-#[when(expr = "the minute of {word} of {int} days ago is repaired by hand")]
+#[when(expr = "I repair the minute of {word} from {int} days ago")]
 async fn repaired(world: &mut Pipeline, symbol: String, days: i64) {
     let start_us = minute_of(world, days);
     let [from, to] = [start_us, start_us + 60_000_000].map(storage_core::domain::time::rfc3339);
@@ -348,7 +311,7 @@ async fn repaired(world: &mut Pipeline, symbol: String, days: i64) {
     world.succeeded();
 }
 
-#[then(expr = "a closed minute of {word} waits for the warm-syncer")]
+#[then(expr = "the 1-minute candle of {word} is final in Redis")]
 async fn closed_minute(world: &mut Pipeline, symbol: String) {
     let key = format!("candle:current:1m:{symbol}");
     until("a closed minute", async || {
@@ -367,7 +330,7 @@ async fn drained(world: &mut Pipeline) {
     until("the streams", async || world.drained().await).await;
 }
 
-#[then("`aggregator-admin verify` soon finds nothing wrong")]
+#[then("`aggregator-admin verify` soon exits 0")]
 async fn verified(world: &mut Pipeline) {
     let (admin, environment) = (program("aggregator-admin"), world.environment("aggregator-admin"));
     until("verify", async || {

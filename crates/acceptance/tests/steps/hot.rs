@@ -18,7 +18,6 @@ pub(crate) fn rows(step: &Step) -> Vec<BTreeMap<String, String>> {
     table.rows[1..].iter().map(row).collect()
 }
 
-#[given("these trades arrive:")]
 #[when("these trades arrive:")]
 async fn trades_arrive(world: &mut Pipeline, step: &Step) {
     for row in rows(step) {
@@ -34,7 +33,7 @@ async fn trades_arrive(world: &mut Pipeline, step: &Step) {
     }
 }
 
-#[when(expr = "a trade of {word} arrives at this moment")]
+#[when(expr = "a trade of {word} arrives with the current time")]
 async fn trade_now(world: &mut Pipeline, symbol: String) {
     let ts_us = chrono::Utc::now().timestamp_micros();
     world
@@ -48,8 +47,7 @@ async fn trade_now(world: &mut Pipeline, symbol: String) {
         .await;
 }
 
-#[given(expr = "a signal of {word} for {word} that lives {int} ms")]
-#[when(expr = "a signal of {word} for {word} arrives that lives {int} ms")]
+#[when(expr = "a signal of the strategy {word} for {word} arrives with a TTL of {int} ms")]
 async fn signal(world: &mut Pipeline, strategy: String, symbol: String, ttl_ms: i64) {
     let ts_us = chrono::Utc::now().timestamp_micros().to_string();
     let ttl_ms = ttl_ms.to_string();
@@ -67,7 +65,7 @@ async fn signal(world: &mut Pipeline, strategy: String, symbol: String, ttl_ms: 
     producer::add(&world.redis, "stream:signals", &fields).await.unwrap();
 }
 
-#[then(expr = "the hash {word} shows:")]
+#[then(expr = "the hash {word} contains:")]
 async fn hash_shows(world: &mut Pipeline, key: String, step: &Step) {
     let expected = rows(step).remove(0);
     until(&key, async || {
@@ -85,16 +83,16 @@ fn same(found: &str, expected: &str) -> bool {
     found == expected || matches!((found.parse::<f64>(), expected.parse::<f64>()), (Ok(a), Ok(b)) if a == b)
 }
 
-#[then("the candles in the making of every symbol are the plain grouping of its trades")]
-async fn all_candles_in_the_making(world: &mut Pipeline) {
+#[then("the open candle of every symbol in every timeframe is the aggregate of its trades")]
+async fn all_open_candles(world: &mut Pipeline) {
     let symbols: BTreeSet<String> = world.trades.iter().map(|trade| trade.symbol.clone()).collect();
     for symbol in symbols {
-        candles_in_the_making(world, symbol).await;
+        open_candles(world, symbol).await;
     }
 }
 
-#[then(expr = "the candles in the making of {word} in every timeframe are the plain grouping of its trades")]
-async fn candles_in_the_making(world: &mut Pipeline, symbol: String) {
+#[then(expr = "the open candle of {word} in every timeframe is the aggregate of its trades")]
+async fn open_candles(world: &mut Pipeline, symbol: String) {
     for timeframe in ["1m", "5m", "15m", "1h", "4h", "1d"] {
         let bars = oracle::group(&world.trades, oracle::width_us(timeframe));
         let ((_, start_us), expected) = bars.iter().rfind(|((of, _), _)| *of == symbol).expect("a candle");
@@ -121,7 +119,7 @@ async fn candles_in_the_making(world: &mut Pipeline, symbol: String) {
     }
 }
 
-#[then(expr = "{word} expires in at least {int} and at most {int} seconds")]
+#[then(expr = "the key {word} expires in {int} to {int} seconds")]
 async fn expires(world: &mut Pipeline, key: String, least: i64, most: i64) {
     until(&key, async || {
         let ttl: i64 = world
@@ -138,7 +136,7 @@ async fn expires(world: &mut Pipeline, key: String, least: i64, most: i64) {
     .await;
 }
 
-#[then(expr = "{word} is gone")]
+#[then(expr = "the key {word} expires")]
 async fn is_gone(world: &mut Pipeline, key: String) {
     until(&key, async || {
         let exists: bool = world
@@ -151,7 +149,7 @@ async fn is_gone(world: &mut Pipeline, key: String) {
     .await;
 }
 
-#[then(expr = "Redis holds the key {word}")]
+#[then(expr = "the key {word} exists")]
 async fn is_there(world: &mut Pipeline, key: String) {
     until(&key, async || {
         let exists: bool = world
@@ -170,7 +168,7 @@ async fn keys(world: &Pipeline) -> Vec<String> {
     keys
 }
 
-#[then("every key is one of the documented ones")]
+#[then("every key is documented")]
 async fn documented_keys(world: &mut Pipeline) {
     let documented = |key: &str| {
         let parts: Vec<&str> = key.split(':').collect();
@@ -192,7 +190,7 @@ async fn documented_keys(world: &mut Pipeline) {
     assert_eq!(undocumented, Vec::<String>::new());
 }
 
-#[then("every key but the streams and their bookkeeping has a time to live")]
+#[then("every key has a TTL, except the streams and their bookkeeping")]
 async fn keys_have_ttl(world: &mut Pipeline) {
     for key in keys(world).await {
         let ttl: i64 = world.redis.ask(&["PTTL", &key]).await.unwrap();
@@ -221,7 +219,7 @@ async fn subscriber(world: &mut Pipeline) {
     });
 }
 
-#[then(expr = "the channel {word} carries a message with:")]
+#[then(expr = "the channel {word} publishes a message with:")]
 async fn message(world: &mut Pipeline, channel: String, step: &Step) {
     let expected = rows(step).remove(0);
     until(&channel, async || {
@@ -247,7 +245,7 @@ async fn message(world: &mut Pipeline, channel: String, step: &Step) {
 }
 
 /// The minute with all its trades, final, under a higher revision than any message about it before.
-#[then(expr = "the channel {word} carries the corrected minute of the late trade")]
+#[then(expr = "the channel {word} publishes the correction of the late trade's minute")]
 async fn corrected_minute(world: &mut Pipeline, channel: String) {
     let late = world.trades.last().expect("a trade");
     let bars = oracle::group(&world.trades, oracle::width_us("1m"));
@@ -282,7 +280,7 @@ async fn corrected_minute(world: &mut Pipeline, channel: String) {
     .await;
 }
 
-#[then(expr = "the last message on {word} has a higher revision than the final one before it")]
+#[then(expr = "the correction on {word} has a higher revision than the final candle before it")]
 async fn correction(world: &mut Pipeline, channel: String) {
     let messages = world.messages.lock().unwrap();
     let revisions: Vec<i64> = messages
@@ -296,8 +294,8 @@ async fn correction(world: &mut Pipeline, channel: String) {
     );
 }
 
-#[then(expr = "{int} closed minute(s) of {word} is/are on its way to the history")]
-async fn closed(world: &mut Pipeline, count: usize, symbol: String) {
+#[then(expr = "the stream of closed candles of {word} contains {int} entry/entries")]
+async fn closed(world: &mut Pipeline, symbol: String, count: usize) {
     let stream = format!(
         "stream:candles:{}",
         producer::partition(&symbol, acceptance::pipeline::PARTITIONS)

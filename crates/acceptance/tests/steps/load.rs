@@ -13,13 +13,13 @@ use cucumber::{then, when};
 /// Longer than any feed with its faults.
 const FEED_PATIENCE: Duration = Duration::from_secs(900);
 
-#[when(expr = "{int} trades begin to arrive, {int} a second, from seed {int}")]
+#[when(expr = "a feed starts sending {int} trades at {int} per second, with seed {int}")]
 async fn begin(world: &mut Pipeline, entries: usize, rate: u32, seed: u64) {
     start(world, load(entries, seed), Pace::PerSecond(rate), seed);
 }
 
 /// What is sent again after later trades would change which of one microsecond closes.
-#[when(expr = "{int} trades of different times begin to arrive, {int} a second, from seed {int}")]
+#[when(expr = "a feed starts sending {int} trades of distinct times at {int} per second, with seed {int}")]
 async fn begin_with_different_times(world: &mut Pipeline, entries: usize, rate: u32, seed: u64) {
     let load = Load::new(&Plan {
         bad: 0.0,
@@ -29,13 +29,13 @@ async fn begin_with_different_times(world: &mut Pipeline, entries: usize, rate: 
     start(world, load, Pace::PerSecond(rate), seed);
 }
 
-#[when(expr = "{int} trades begin to arrive, flat out, from seed {int}")]
+#[when(expr = "a feed starts sending {int} trades at full speed, with seed {int}")]
 async fn begin_flat_out(world: &mut Pipeline, entries: usize, seed: u64) {
     start(world, load(entries, seed), Pace::FlatOut, seed);
 }
 
 /// A symbol's first trade opens its candles, and the next look at quiet symbols closes them.
-#[when(expr = "{int} trades begin to arrive, {int} a second, every {int}th of a new symbol, from seed {int}")]
+#[when(expr = "a feed starts sending {int} trades at {int} per second, every {int}th of a new symbol, with seed {int}")]
 async fn begin_with_new_symbols(world: &mut Pipeline, entries: usize, rate: u32, nth: usize, seed: u64) {
     let mut load = load(entries, seed);
     for (number, entry) in load.entries.iter_mut().step_by(nth).enumerate() {

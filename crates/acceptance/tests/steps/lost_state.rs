@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 const SECOND_US: i64 = 1_000_000;
 
-#[when(expr = "{int} trade(s) of {word} arrive(s) from {word} on, one a second")]
+#[when(expr = "{int} trades of {word} arrive, one per second from {word}")]
 async fn trades_arrive(world: &mut Pipeline, count: i64, symbol: String, from: String) {
     for at in 0..count {
         let trade = Trade {
@@ -20,6 +20,11 @@ async fn trades_arrive(world: &mut Pipeline, count: i64, symbol: String, from: S
         };
         world.send(trade).await;
     }
+}
+
+#[when(expr = "a trade of {word} arrives with the event time {word}")]
+async fn trade_arrives(world: &mut Pipeline, symbol: String, time: String) {
+    trades_arrive(world, 1, symbol, time).await;
 }
 
 #[when(regex = r"^every (candle|closed candle) in Redis has expired$")]
@@ -41,7 +46,7 @@ async fn emptied(world: &mut Pipeline) {
     world.redis.ask::<()>(&["FLUSHALL"]).await.unwrap();
 }
 
-#[when("the hot-writer, the warm-syncer and the aggregator-admin are killed and started again")]
+#[when("every worker is killed and started again")]
 async fn all_started_again(world: &mut Pipeline) {
     for name in ["hot-writer", "warm-syncer", "aggregator-admin"] {
         world.worker(name).signal(Signal::SIGKILL);

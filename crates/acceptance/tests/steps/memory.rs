@@ -9,7 +9,7 @@ use storage_core::redis::inspect;
 
 use super::hot::length;
 
-#[given(expr = "Redis has room for {int} MB more")]
+#[given(expr = "Redis has {int} MB of free memory")]
 async fn room(world: &mut Pipeline, megabytes: u64) {
     let masters = inspect::memory(&mut world.redis.connect()).await.unwrap();
     let used = masters.iter().map(|master| master.used_bytes).max().unwrap();
@@ -21,19 +21,19 @@ async fn room(world: &mut Pipeline, megabytes: u64) {
         .unwrap();
 }
 
-#[when("PostgreSQL goes away")]
+#[when("PostgreSQL is killed")]
 async fn database_goes(world: &mut Pipeline) {
     let server = world.other_server.as_mut().expect("a database server of its own");
     server.stop().unwrap();
 }
 
-#[when("PostgreSQL comes back")]
+#[when("PostgreSQL is started again")]
 async fn database_comes_back(world: &mut Pipeline) {
     let server = world.other_server.as_mut().expect("a database server of its own");
     server.resume().await.unwrap();
 }
 
-#[then("the feed has to wait")]
+#[then("Redis refuses further trades")]
 async fn feed_waits(world: &mut Pipeline) {
     let publisher = world.publisher.as_ref().expect("a feed");
     let mut last = (publisher.failures(), publisher.position());
@@ -50,7 +50,7 @@ async fn feed_waits(world: &mut Pipeline) {
     .await;
 }
 
-#[then("the hot-writers have folded all that Redis accepted")]
+#[then("the hot-writer has read every trade that Redis accepted")]
 async fn all_read(world: &mut Pipeline) {
     let port = world.worker("hot-writer").port().await;
     until("the ticks that Redis accepted", async || {
@@ -70,7 +70,7 @@ async fn all_read(world: &mut Pipeline) {
     .await;
 }
 
-#[given(expr = "a group {word} on every tick stream that nobody reads as")]
+#[given(expr = "a consumer group {word} without consumers on every tick stream")]
 async fn foreign_group(world: &mut Pipeline, group: String) {
     for partition in 0..PARTITIONS {
         let stream = format!("stream:ticks:{partition}");
@@ -83,7 +83,7 @@ async fn foreign_group(world: &mut Pipeline, group: String) {
 }
 
 /// As one step of Redis, so that no reader comes in between.
-#[when(expr = "{int} ticks of {word} arrive at once, of which the producer keeps {int}")]
+#[when(expr = "{int} ticks of {word} arrive in one transaction that trims the stream to {int} entries")]
 async fn trimmed_ticks(world: &mut Pipeline, count: usize, symbol: String, kept: usize) {
     let stream = format!("stream:ticks:{}", producer::partition(&symbol, PARTITIONS));
     let ts_us = chrono::Utc::now().timestamp_micros();
@@ -110,7 +110,7 @@ async fn trimmed_ticks(world: &mut Pipeline, count: usize, symbol: String, kept:
     burst.exec_async(&mut world.redis.connect()).await.unwrap();
 }
 
-#[when(expr = "{int} entries are added to {word} and removed")]
+#[when(expr = "{int} entries are added to {word} and trimmed")]
 async fn removed_entries(world: &mut Pipeline, count: usize, stream: String) {
     for _ in 0..count {
         world
@@ -126,7 +126,7 @@ async fn removed_entries(world: &mut Pipeline, count: usize, stream: String) {
         .unwrap();
 }
 
-#[then(expr = "the log of the {word} names the position and the first entry that is left")]
+#[then(expr = "the log of the {word} names the position and the first remaining entry")]
 async fn names_both_ids(world: &mut Pipeline, name: String) {
     let log = world.worker(&name).log();
     let line = log
@@ -141,8 +141,8 @@ async fn names_both_ids(world: &mut Pipeline, name: String) {
     assert!(id("position=") && id("first_left="), "{line}");
 }
 
-#[then(expr = "fewer than {int} entries of {word} are left")]
-async fn few_left(world: &mut Pipeline, most: usize, stream: String) {
+#[then(expr = "{word} contains fewer than {int} entries")]
+async fn few_left(world: &mut Pipeline, stream: String, most: usize) {
     until(&stream, async || {
         let length = length(world, &stream).await?;
         if length < most {

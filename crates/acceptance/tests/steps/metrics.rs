@@ -18,7 +18,7 @@ async fn page(world: &mut Pipeline, worker: &str) -> String {
     until("/metrics", async || http::get(port, "/metrics").await).await.1
 }
 
-#[then("these metrics are there, with help and type:")]
+#[then("these metrics are exported with help and type:")]
 async fn metrics_there(world: &mut Pipeline, step: &Step) {
     for row in rows(step) {
         let (worker, name) = (&row["worker"], &row["metric"]);
@@ -50,7 +50,7 @@ async fn metric_is(world: &mut Pipeline, name: String, worker: String, value: f6
     .await;
 }
 
-#[then(expr = "\\/healthz of the {word} answers {int}")]
+#[then(expr = "\\/healthz of the {word} returns {int}")]
 async fn healthz(world: &mut Pipeline, worker: String, status: u16) {
     let port = world.worker(&worker).port().await;
     assert_eq!(http::get(port, "/healthz").await.unwrap().0, status);
@@ -90,7 +90,7 @@ async fn ask(world: &Pipeline, query: &str) -> Result<Vec<String>, String> {
         .collect())
 }
 
-#[then(expr = "Prometheus says that {int} workers are up")]
+#[then(expr = "Prometheus reports {int} workers as up")]
 async fn workers_up(world: &mut Pipeline, count: usize) {
     until("targets", async || {
         let up = ask(world, "up").await?;
@@ -103,7 +103,7 @@ async fn workers_up(world: &mut Pipeline, count: usize) {
     .await;
 }
 
-#[then(expr = "Prometheus says that {word} is {int}")]
+#[then(expr = "Prometheus reports {word} as {int}")]
 async fn prometheus_value(world: &mut Pipeline, name: String, value: u64) {
     until(&name, async || {
         let found = ask(world, &name).await?;

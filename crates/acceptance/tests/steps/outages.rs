@@ -14,13 +14,13 @@ use tokio::time::timeout;
 
 use super::scaling::holders;
 
-#[given("a database server of its own")]
+#[given("a dedicated database server")]
 async fn own_server(world: &mut Pipeline) {
     let server = NativeServer::start(None, &[]).await.unwrap();
     lend_database(world, server.expect("a native server")).await;
 }
 
-#[given("a database server of its own with synchronous_commit = off")]
+#[given("a dedicated database server with synchronous_commit = off")]
 async fn hasty_server(world: &mut Pipeline) {
     // PostgreSQL writes its log when a commit waits for it, or at this interval.
     let settings = ["synchronous_commit=off", "wal_writer_delay=10s"];
@@ -28,7 +28,7 @@ async fn hasty_server(world: &mut Pipeline) {
     lend_database(world, server.expect("a native server")).await;
 }
 
-#[given(expr = "a database server of its own with a disk of {int} MB")]
+#[given(expr = "a dedicated database server with a disk of {int} MB")]
 async fn small_server(world: &mut Pipeline, megabytes: u32) {
     let server = NativeServer::start_with_small_disk(megabytes).await.unwrap();
     lend_database(world, server.expect("a native server")).await;
@@ -39,22 +39,22 @@ async fn lend_database(world: &mut Pipeline, server: NativeServer) {
     world.other_server = Some(server);
 }
 
-#[given("a Redis whose clock can jump")]
+#[given("a Redis with an adjustable clock")]
 async fn own_clock(world: &mut Pipeline) {
     world.redis.take_clock().await.unwrap();
 }
 
-#[when(expr = "PostgreSQL is down for {int} seconds")]
+#[when(expr = "PostgreSQL is down for {int} second(s)")]
 async fn database_down(world: &mut Pipeline, seconds: u64) {
     world.database_away(Duration::from_secs(seconds)).await.unwrap();
 }
 
-#[when(expr = "Redis is down for {int} seconds")]
+#[when(expr = "Redis is down for {int} second(s)")]
 async fn redis_down(world: &mut Pipeline, seconds: u64) {
     world.redis_away(Duration::from_secs(seconds)).await.unwrap();
 }
 
-#[when(expr = "Redis crashes and has lost what was written in its last {int} ms")]
+#[when(expr = "Redis crashes and loses the writes of its last {int} ms")]
 async fn lost_second(world: &mut Pipeline, ms: u64) {
     world
         .lose_what_is_written_within(Duration::from_millis(ms))
@@ -62,11 +62,11 @@ async fn lost_second(world: &mut Pipeline, ms: u64) {
         .unwrap();
 }
 
-#[when(regex = r"^the network (.+) for (\d+) seconds to Redis, to PostgreSQL and to both$")]
+#[when(regex = r"^the network (.+) for (\d+) seconds to Redis, then to PostgreSQL, then to both$")]
 async fn network_fails(world: &mut Pipeline, weather: String, seconds: u64) {
     let weather = match weather.as_str() {
         "resets connections" => Weather::Resets,
-        "swallows what is sent" => Weather::Silent,
+        "drops all data silently" => Weather::Silent,
         "refuses connections" => Weather::Refusing,
         "is slow" => Weather::Slow,
         "delivers a few bytes at a time" => Weather::Sliced,
@@ -77,25 +77,27 @@ async fn network_fails(world: &mut Pipeline, weather: String, seconds: u64) {
     }
 }
 
-#[when("the disk of the database fills up")]
+#[when("the disk of the database becomes full")]
 async fn disk_full(world: &mut Pipeline) {
     world.ballast = Some(world.fill_disk().await.unwrap());
 }
 
-#[when("the disk of the database has room again")]
+#[when("the disk of the database has free space again")]
 async fn disk_freed(world: &mut Pipeline) {
     world.ballast.take().expect("a full disk").remove().await.unwrap();
 }
 
-#[when(expr = "every session in a transaction is ended, {int} times")]
+#[when(expr = "PostgreSQL terminates every session in a transaction, {int} times")]
 async fn transactions_end(world: &mut Pipeline, times: usize) {
     for _ in 0..times {
         world.end_transactions().await.unwrap();
     }
 }
 
-#[when(expr = "the clock of Redis is {int} seconds off")]
-async fn clock(world: &mut Pipeline, seconds: i64) {
+#[when(regex = r"^the clock of Redis is set (?:to the correct time|(\d+) seconds (ahead|back))$")]
+async fn clock(world: &mut Pipeline, seconds: String, direction: String) {
+    let seconds: i64 = seconds.parse().unwrap_or_default();
+    let seconds = if direction == "back" { -seconds } else { seconds };
     world.redis.step_clock(seconds).unwrap();
     let now_s = chrono::Utc::now().timestamp();
     let time: Vec<String> = world.redis.ask(&["TIME"]).await.unwrap();
@@ -113,11 +115,6 @@ async fn groups_rewound(world: &mut Pipeline) {
     world.rewind_groups().await.unwrap();
 }
 
-#[when("Redis loses every function")]
-async fn functions_lost(world: &mut Pipeline) {
-    world.lose_functions().await.unwrap();
-}
-
 #[when(expr = "{int} more trades have arrived")]
 async fn more_arrived(world: &mut Pipeline, count: usize) {
     let publisher = world.publisher.as_ref().expect("a feed");
@@ -130,7 +127,7 @@ async fn more_arrived(world: &mut Pipeline, count: usize) {
 }
 
 /// It holds a write back, sleeps until others have all that it had, and then finishes that write.
-#[when(expr = "the {word} sleeps in the middle of a write until others serve its partitions")]
+#[when(expr = "the {word} is suspended in the middle of a write until other replicas own its partitions")]
 async fn sleeps(world: &mut Pipeline, name: String) {
     let way = world.network.as_ref().expect("a network").way(&name, Store::Redis);
     let snare = way.trap(Trap {

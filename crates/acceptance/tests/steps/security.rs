@@ -15,7 +15,7 @@ use storage_core::testing::native::NativeServer;
 use super::hot::rows;
 
 /// As it was before the default user got rights: while Redis loads its append-only file, it acts as that user.
-#[given(expr = "Redis with {string} in its file of users")]
+#[given(expr = "a Redis whose ACL file contains {string}")]
 async fn default_line(world: &mut Pipeline, line: String) {
     let rights = fs::read_to_string(project().join("redis/users.acl")).unwrap();
     let lines = rights.lines().filter(|line| !line.starts_with("user default "));
@@ -113,7 +113,7 @@ async fn tls(world: &mut Pipeline) {
     world.redis.restart_with(&options, config).await.unwrap();
 }
 
-#[then("Redis refuses:")]
+#[then("Redis rejects these commands:")]
 async fn refuses(world: &mut Pipeline, step: &Step) {
     for row in rows(step) {
         let (user, command) = (&row["user"], &row["command"]);

@@ -11,7 +11,7 @@ use storage_core::testing::postgres::TestDatabase;
 
 const WORKERS: [&str; 3] = ["hot-writer", "warm-syncer", "aggregator-admin"];
 
-#[given("a hot-writer")]
+#[given("a running hot-writer")]
 async fn hot_writer(world: &mut Pipeline) {
     world.prepare_redis().await;
     world.start_worker("hot-writer").await;
@@ -48,7 +48,7 @@ async fn running_pipeline(world: &mut Pipeline) {
     copies(world, [1; 3]).await;
 }
 
-#[given(expr = "a running pipeline with {int} hot-writers and {int} warm-syncers")]
+#[given(expr = "a running pipeline with {int} hot-writer(s) and {int} warm-syncer(s)")]
 async fn running_copies(world: &mut Pipeline, hot_writers: usize, warm_syncers: usize) {
     copies(world, [hot_writers, warm_syncers, 1]).await;
 }
@@ -96,12 +96,12 @@ async fn started(world: &mut Pipeline, name: String) {
     world.start_worker(&name).await;
 }
 
-#[when(expr = "the {word} is started without waiting for it")]
+#[when(expr = "the {word} is started without waiting for readiness")]
 async fn launched(world: &mut Pipeline, name: String) {
     world.launch(&name);
 }
 
-#[when("every worker is told to stop")]
+#[when("every worker is stopped")]
 async fn all_told_to_stop(world: &mut Pipeline) {
     for worker in &mut world.workers {
         worker.signal(Signal::SIGTERM);
@@ -112,8 +112,8 @@ async fn all_told_to_stop(world: &mut Pipeline) {
     }
 }
 
-#[when(expr = "the {word} is told to stop")]
-#[then(expr = "the {word} is told to stop")]
+#[when(expr = "the {word} receives SIGTERM")]
+#[then(expr = "the {word} receives SIGTERM")]
 async fn told_to_stop(world: &mut Pipeline, name: String) {
     world.worker(&name).signal(Signal::SIGTERM);
 }
