@@ -107,7 +107,7 @@ async fn own(
         };
         tasks.serve(partition)
     };
-    ownership.own(&readiness, &stop, serve).await
+    ownership.run(&readiness, &stop, serve).await
 }
 
 /// The database, with the schema of this version, that Redis belongs to.
