@@ -10,7 +10,7 @@ use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::dead_letters::{self, DeadLetter, Filter};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::stream::{self, Stream};
-use storage_core::terminal::{say, table};
+use storage_core::terminal::{say, table, visible};
 
 use crate::config::Config;
 use crate::stores::{Stores, history, refuse_other_database};
@@ -131,7 +131,7 @@ fn list(letters: &[DeadLetter]) -> anyhow::Result<()> {
         shown.add_row([
             name(letter),
             rfc3339(letter.first_seen.timestamp() * 1_000_000),
-            printable(&reason),
+            reason,
             requeued,
         ]);
     }
@@ -140,7 +140,7 @@ fn list(letters: &[DeadLetter]) -> anyhow::Result<()> {
 
 fn show(letter: &DeadLetter) -> anyhow::Result<()> {
     say(format_args!("id          {}", name(letter)))?;
-    say(format_args!("reason      {}", printable(&letter.reason)))?;
+    say(format_args!("reason      {}", visible(&letter.reason)))?;
     say(format_args!(
         "first seen  {}",
         rfc3339(letter.first_seen.timestamp_micros())
@@ -260,18 +260,7 @@ fn key(stream: &str) -> String {
 }
 
 fn name(letter: &DeadLetter) -> String {
-    printable(&format!(
-        "{}/{}",
-        letter.stream.trim_start_matches("stream:"),
-        letter.entry_id
-    ))
-}
-
-/// What a producer wrote must not steer the terminal.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    format!("{}/{}", letter.stream.trim_start_matches("stream:"), letter.entry_id)
 }
 
 #[cfg(test)]
@@ -310,10 +299,5 @@ mod tests {
         };
         assert!(entry(&cut, 4).is_err());
         assert!(entry(&letter("stream:elsewhere", json!({})), 4).is_err());
-    }
-
-    #[test]
-    fn what_a_producer_wrote_does_not_steer_the_terminal() {
-        assert_eq!(printable("a\x1b[31m\n"), "a\u{fffd}[31m\u{fffd}");
     }
 }
