@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Passwords and certificates of the deployment, as files in deploy/secrets (or DEPLOY_SECRETS_DIR).
+# Creates and rotates the passwords and certificates of the deployment, files in deploy/secrets (or DEPLOY_SECRETS_DIR).
 #
-#   deploy/passwords.sh make                  makes what is missing: passwords, an authority, the stores' certificates
-#   deploy/passwords.sh rotate redis USER     gives a user of Redis a new password; nobody is locked out meanwhile
+#   deploy/passwords.sh make                  creates missing passwords, the authority and the stores' certificates
+#   deploy/passwords.sh rotate redis USER     gives a user of Redis a new password; no client is locked out meanwhile
 #   deploy/passwords.sh rotate postgres ROLE  gives a role of PostgreSQL a new password; connections stay open
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 SECRETS=${DEPLOY_SECRETS_DIR:-$PWD/secrets}
-# One for each `user` of redis/users.acl but `default`, and for each role of postgres/roles.sql and the superuser.
+# One for each `user` of redis/users.acl except `default`, each role of postgres/roles.sql, the superuser and Grafana.
 PASSWORDS=(redis-{hot-writer,warm-syncer,aggregator-admin,backup-runner,feed-handler,strategy,reader,operator}
   postgres-{aggregator-admin,warm-syncer,backup-runner,reader,superuser} grafana-admin)
 DAYS=825
@@ -16,7 +16,7 @@ DAYS=825
 die() { printf '%s\n' "$*" >&2 && exit 1; }
 password() { openssl rand -base64 33 | tr '+/' '-_' | tr -d '\n'; }
 
-# The folder keeps others on this machine out; the files are readable to the users inside the containers.
+# Only the owner may enter the folder on this machine; the users inside the containers may read the files.
 make() {
   local name
   mkdir -p "$SECRETS"
@@ -33,7 +33,7 @@ make() {
   done
 }
 
-# Redis takes its certificate for one of a client too when it is a replica.
+# A Redis that is a replica uses its certificate as a client certificate too, hence clientAuth.
 certificate() {
   local path=$SECRETS/$1
   openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$1" \
@@ -45,12 +45,12 @@ certificate() {
   chmod 644 "$path.key"
 }
 
-# Written in place: the containers hold the file itself, not its name.
+# Writes the file in place, because the containers hold the file itself, not its name.
 replace() { cat >"$SECRETS/$1"; }
 
 rotate() {
   local store=$1 name=$1-$2 new
-  [[ -s $SECRETS/$name ]] || die "there is no $SECRETS/$name"
+  [[ -s $SECRETS/$name ]] || die "$SECRETS/$name does not exist; run: deploy/passwords.sh make"
   new=$(password)
   case $store in
     redis)
@@ -59,7 +59,8 @@ rotate() {
       docker compose exec -T redis redis-users.sh load
       ;;
     postgres)
-      [[ $2 != superuser ]] || die "the superuser's password is set by: docker compose exec -u postgres timescaledb psql -c '\\password'"
+      [[ $2 != superuser ]] ||
+        die "to set the superuser's password, run: docker compose exec -u postgres timescaledb psql -c '\\password'"
       replace "$name" <<<"$new"
       docker compose run --rm roles
       ;;

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Starts PostgreSQL with TLS. The server wants its key to be its own and nobody else's, which no mounted file is.
+# Starts PostgreSQL with TLS. The server refuses a key that another user owns or may read, as is the case for a mounted
+# file, so the key is copied.
 set -eu
 
 keys=/run/postgresql-tls

@@ -1,18 +1,19 @@
 #!/bin/sh
-# The users of Redis inside its container: rights from users.acl, passwords from files, of which Redis gets only SHA-256.
+# Manages the users of Redis inside its container: rights from users.acl, passwords from files. Redis receives only
+# their SHA-256.
 #
 #   redis-users.sh start ARGUMENT...   starts redis-server with the users
-#   redis-users.sh load                after a password file changed: only what is in the files counts from now on
-#   redis-users.sh add USER            lets USER in with the password on standard input too, until `load`
+#   redis-users.sh load                reads the password files again; only these passwords are valid from now on
+#   redis-users.sh add USER            accepts the password on standard input for USER too, until `load`
 #
-# A user without a password file can't log in. No password is ever an argument of a program.
+# A user without a password file cannot log in. No password is ever an argument of a program.
 set -eu
 
 RIGHTS=${REDIS_RIGHTS:-/etc/redis/users.acl}
 SECRETS=${REDIS_SECRETS:-/run/secrets}
 USERS=${REDIS_USERS:-/run/redis/users.acl}
 
-# Of standard input without its line break.
+# Hashes standard input without its line break.
 sha256() { tr -d '\r\n' | sha256sum | cut -d ' ' -f 1; }
 
 render() {
@@ -31,7 +32,7 @@ write() {
   mv "$USERS.new" "$USERS"
 }
 
-# As the operator; $REDIS_CLI says how to reach the server.
+# Runs a command as the operator; $REDIS_CLI holds the options to reach the server.
 ask() {
   REDISCLI_AUTH=$(cat "$SECRETS/redis-operator")
   export REDISCLI_AUTH

@@ -1,9 +1,10 @@
--- What each role may do with the tables, by their owner aggregator-admin and after each migration.
+-- Grants each role its rights on the tables. Run it as their owner aggregator-admin after each migration.
 \set ON_ERROR_STOP on
 \set QUIET on
 BEGIN;
 
--- Adds, and takes the first entry of a trade that came twice; deletes nothing, which is left to the owner's retention.
+-- warm-syncer inserts, and updates `ticks` to keep the first entry of a trade that came twice. It deletes nothing:
+-- retention is the owner's task.
 GRANT SELECT, INSERT ON signals, symbols, dead_letters TO "warm-syncer";
 GRANT SELECT, INSERT, UPDATE ON candles_1m, ticks, positions TO "warm-syncer";
 GRANT SELECT ON __diesel_schema_migrations, database_identity TO "warm-syncer";

@@ -1,5 +1,5 @@
--- The roles of the workers and their passwords, by the superuser and before the first migration. To be run again when a
--- password changed. psql reads the passwords from files, so that none is an argument of a program.
+-- Creates the roles of the workers and sets their passwords. Run it as the superuser before the first migration, and
+-- again after a password changed. psql reads the passwords from files, so that no password is a program's argument.
 \set ON_ERROR_STOP on
 \set QUIET on
 SET log_statement = 'none';
@@ -22,13 +22,13 @@ ALTER ROLE "backup-runner" LOGIN REPLICATION PASSWORD :'password';
 ALTER ROLE reader LOGIN PASSWORD :'password';
 \unset password
 
--- aggregator-admin owns the schema that it migrates, and so the jobs of TimescaleDB that its policies are.
+-- aggregator-admin owns the schema that it migrates, and with it TimescaleDB's jobs, which run its policies.
 SELECT format('ALTER DATABASE %I OWNER TO "aggregator-admin"', current_database()) \gexec
 SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database()) \gexec
 SELECT format('GRANT CONNECT ON DATABASE %I TO "warm-syncer", "backup-runner", reader', current_database()) \gexec
 CREATE EXTENSION IF NOT EXISTS timescaledb;
 
--- A dump reads everything. A restore is done by the superuser, into another database.
+-- A dump reads everything. The superuser restores, into another database.
 GRANT pg_read_all_data TO "backup-runner";
 
 ALTER ROLE reader SET default_transaction_read_only = on;
