@@ -2,8 +2,9 @@
 
     hot_worker.py PORT PARTITIONS BATCH_ENTRIES TICKS
 
-Reads the streams of all partitions in turn, folds ticks into candles of six timeframes, writes and publishes the hashes
-that a batch changed, adds closed minutes to their stream, and acknowledges. Ends after TICKS ticks and prints the seconds.
+Reads the streams of all partitions in turn, folds ticks into candles of six timeframes, writes and publishes the
+hashes that a batch changed, adds closed minutes to their stream, and acknowledges. Ends after TICKS ticks and prints
+its seconds.
 """
 
 import json

@@ -49,7 +49,7 @@ impl<'a> Stores<'a> {
         Ok(stores)
     }
 
-    /// What the workers get: where the stores are.
+    /// Returns the variables with the URLs of the stores.
     fn addresses(&self) -> [(&'static str, &str); 2] {
         [("REDIS_URL", self.redis.url()), ("DATABASE_URL", self.database.url())]
     }
