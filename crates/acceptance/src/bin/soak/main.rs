@@ -1,5 +1,6 @@
-//! The pipeline under fire: three hot-writers, two warm-syncers and two aggregator-admins on stores of their own, a load with late,
-//! duplicate and bad ticks, and random faults from a seed; at the end the history must equal an oracle that was computed apart.
+//! Soak test: three hot-writers, two warm-syncers and two aggregator-admins on dedicated stores, a load with late,
+//! duplicate and invalid ticks, and random faults from a seed. At the end, the history must equal an oracle that is
+//! computed independently.
 //!
 //! `scripts/soak` installs what it needs and runs it.
 #![allow(
@@ -13,7 +14,7 @@
 )]
 
 mod handover;
-mod inflict;
+mod inject;
 mod run;
 mod schedule;
 mod summary;
@@ -29,33 +30,33 @@ use storage_core::postgres::edition::Edition;
 use crate::run::Soak;
 use crate::schedule::Server;
 
-/// Runs the pipeline under random faults and compares what comes of it with an oracle
+/// Runs the pipeline under random faults and compares the history with an oracle
 #[derive(Clone, Debug, Parser)]
 #[command(name = "soak", version)]
 struct Options {
-    /// For how many minutes ticks are sent and faults made
+    /// Minutes of load and faults
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     minutes: u32,
-    /// Seed of the load and of the faults; by the clock where not given
+    /// Seed of the load and of the faults [default: random]
     #[arg(long)]
     seed: Option<u64>,
-    /// How many faults; 10 a minute where not given
+    /// Number of faults [default: 10 per minute]
     #[arg(long)]
     faults: Option<u32>,
-    /// TimescaleDB edition: `apache` is a native server that can be killed, `community` an embedded one
+    /// TimescaleDB edition: `apache` on a native server that can be killed, `community` on an embedded server
     #[arg(long, default_value = "apache")]
     edition: String,
-    /// Ticks a second
+    /// Ticks per second
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
-    /// Keep the workers' logs and Redis's files also when all is right
+    /// Keep the workers' logs and Redis's files also after a success
     #[arg(long)]
     keep: bool,
 }
 
-/// What is run; it all follows from the command line.
+/// Parameters of a soak, from the command line.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Task {
+pub(crate) struct Parameters {
     pub(crate) seed: u64,
     pub(crate) length: Duration,
     pub(crate) faults: u32,
@@ -63,15 +64,15 @@ pub(crate) struct Task {
     pub(crate) edition: Edition,
 }
 
-impl Task {
+impl Parameters {
     fn of(options: &Options) -> Result<Self, String> {
         let edition = match options.edition.as_str() {
             "apache" => Edition::Apache,
             "community" => Edition::Community,
-            other => return Err(format!("--edition is {other}, not apache or community")),
+            other => return Err(format!("--edition is {other}; use apache or community")),
         };
         Ok(Self {
-            seed: options.seed.unwrap_or_else(by_the_clock),
+            seed: options.seed.unwrap_or_else(random_seed),
             length: Duration::from_secs(u64::from(options.minutes) * 60),
             faults: options.faults.unwrap_or(options.minutes * 10),
             rate: options.rate,
@@ -79,7 +80,8 @@ impl Task {
         })
     }
 
-    /// The database server. A disk that can be full is lost when its server is killed, so a seed has one or the other.
+    /// Returns the kind of database server. A small disk is lost when its server is killed, so a seed selects one of
+    /// these faults.
     pub(crate) fn server(&self) -> Server {
         match self.edition {
             Edition::Community => Server::Embedded,
@@ -88,8 +90,8 @@ impl Task {
         }
     }
 
-    /// The arguments that repeat it.
-    fn again(&self) -> String {
+    /// Returns the arguments that repeat this soak.
+    fn arguments(&self) -> String {
         format!(
             "--minutes {} --seed {} --faults {} --rate {} --edition {}",
             self.length.as_secs() / 60,
@@ -101,7 +103,7 @@ impl Task {
     }
 }
 
-fn by_the_clock() -> u64 {
+fn random_seed() -> u64 {
     let now = SystemTime::UNIX_EPOCH.elapsed().expect("a time after 1970");
     u64::from(now.subsec_nanos()) % 1_000_000
 }
@@ -119,20 +121,20 @@ async fn main() -> ExitCode {
             };
         }
     };
-    let task = match Task::of(&options) {
-        Ok(task) => task,
+    let parameters = match Parameters::of(&options) {
+        Ok(parameters) => parameters,
         Err(reason) => {
             eprintln!("soak: {reason}");
             return ExitCode::from(64);
         }
     };
-    // The library that two others would choose between otherwise; an error says that one was chosen already.
+    // Two dependencies would install different providers. An error means that one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    println!("seed {}", task.seed);
+    println!("seed {}", parameters.seed);
 
-    let mut soak = Soak::start(task).await;
+    let mut soak = Soak::start(parameters).await;
     let outcome = AssertUnwindSafe(soak.run()).catch_unwind().await;
-    let outcome = outcome.unwrap_or_else(|_| Err("the soak itself failed, see above".to_owned()));
+    let outcome = outcome.unwrap_or_else(|_| Err("the soak panicked; the message is above".to_owned()));
     let summary = soak.summary().await;
     println!("\n{summary}");
     let code = match outcome {
@@ -140,16 +142,16 @@ async fn main() -> ExitCode {
             if options.keep {
                 println!("logs and Redis's files are in {}", soak.keep_evidence().display());
             }
-            println!("\npassed: every candle, every sum and every dead letter is as it must be");
+            println!("\npassed: every candle, sum and dead letter equals the oracle's");
             ExitCode::SUCCESS
         }
         Err(reason) => {
             let folder = soak.keep_evidence();
             println!("\nFAILED: {reason}");
             println!(
-                "logs and Redis's files are in {}; again: scripts/soak {}",
+                "logs and Redis's files are in {}; repeat with `scripts/soak {}`",
                 folder.display(),
-                task.again()
+                parameters.arguments()
             );
             ExitCode::FAILURE
         }
