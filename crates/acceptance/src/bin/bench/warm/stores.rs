@@ -77,7 +77,7 @@ impl<'a> Stores<'a> {
     /// Starts a replica of warm-syncer with the default configuration. Dropping it ends it.
     pub(super) fn syncer(&self, replica: &str) -> Worker {
         let [redis, database] = self.addresses();
-        let environment = [redis, database, ("STORAGE_SERVICE__INSTANCE", copy)];
+        let environment = [redis, database, ("STORAGE_SERVICE__INSTANCE", replica)];
         self.bench.worker("warm-syncer", &environment)
     }
 
