@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::{fmt, fs};
 
-use acceptance::process::project;
 use acceptance::requirements::tool;
 use anyhow::Context;
 use serde::Serialize;
+use storage_core::testing::process::project;
 use tokio::process::Command;
 
 /// Hardware and versions that figures depend on.
