@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use storage_core::testing::polling::PATIENCE;
 use storage_core::testing::postgres::TestDatabase;
 
-use super::hot::rows;
+use super::table::rows;
 
 const WORKERS: [&str; 3] = ["hot-writer", "warm-syncer", "aggregator-admin"];
 

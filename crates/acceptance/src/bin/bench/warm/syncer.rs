@@ -68,10 +68,10 @@ pub(crate) async fn candles(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     );
     for _ in 0..bench.rounds {
         let limit = limit::insert_candles(&session, &rows).await?;
-        let ours = drain.into_empty_table(1).await?;
+        let ours = drain.rate_into_empty_table(1).await?;
         one.push(ours, limit);
-        again.push(drain.into_table(1).await?, ours);
-        two.push(drain.into_empty_table(2).await?, limit);
+        again.push(drain.rate_into_table(1).await?, ours);
+        two.push(drain.rate_into_empty_table(2).await?, limit);
         drain.empty().await?;
         plain.push(
             ours,
@@ -116,7 +116,7 @@ pub(crate) async fn ticks(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     );
     for _ in 0..bench.rounds {
         let limit = limit::copy_ticks(&session, &rows).await?;
-        let ours = drain.into_empty_table(1).await?;
+        let ours = drain.rate_into_empty_table(1).await?;
         one.push(ours, limit);
         drain.empty().await?;
         plain.push(
@@ -140,13 +140,13 @@ struct Drain<'a> {
 
 impl Drain<'_> {
     /// Returns the rows per second into the empty table.
-    async fn into_empty_table(&self, replicas: usize) -> anyhow::Result<f64> {
+    async fn rate_into_empty_table(&self, replicas: usize) -> anyhow::Result<f64> {
         self.empty().await?;
-        self.into_table(replicas).await
+        self.rate_into_table(replicas).await
     }
 
     /// Returns the rows per second into the table as it is.
-    async fn into_table(&self, replicas: usize) -> anyhow::Result<f64> {
+    async fn rate_into_table(&self, replicas: usize) -> anyhow::Result<f64> {
         let took = drain::drain(self.stores, self.session, self.streams, replicas).await?;
         let found = self
             .session
