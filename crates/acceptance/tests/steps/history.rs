@@ -161,13 +161,15 @@ async fn larger_timeframes(world: &mut Pipeline) {
     for (timeframe, width) in LARGER {
         let table = format!("candles_{timeframe}");
         let grouped = format!(
-            "SELECT date_bin('{width}', time, '1970-01-01 00:00Z'), symbol, (array_agg(open ORDER BY time))[1], max(high), min(low),
-                    (array_agg(close ORDER BY time DESC))[1], sum(volume)::numeric, sum(trades)::bigint
+            "SELECT date_bin('{width}', time, '1970-01-01 00:00Z'), symbol, (array_agg(open ORDER BY time))[1],
+                    max(high), min(low), (array_agg(close ORDER BY time DESC))[1], sum(volume)::numeric,
+                    sum(trades)::bigint
              FROM candles_1m GROUP BY 1, 2"
         );
         let kept = format!("SELECT time, symbol, open, high, low, close, volume::numeric, trades::bigint FROM {table}");
         let differences = format!(
-            "SELECT (SELECT count(*) FROM ({grouped}) g) || ' expected, ' || (SELECT count(*) FROM ({kept}) k) || ' found, '
+            "SELECT (SELECT count(*) FROM ({grouped}) g) || ' expected, '
+                 || (SELECT count(*) FROM ({kept}) k) || ' found, '
                  || (SELECT count(*) FROM (({grouped}) EXCEPT ({kept})) d) || ' differ'"
         );
         until_within(2 * PATIENCE, &table, async || {

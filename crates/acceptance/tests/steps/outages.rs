@@ -129,7 +129,7 @@ async fn more_arrived(world: &mut Pipeline, count: usize) {
     .await;
 }
 
-/// Suspends the worker while a write of it is held back, until other replicas own its partitions; then the write continues.
+/// Suspends the worker in the middle of a write until other replicas own its partitions; then the write continues.
 #[when(expr = "the {word} is suspended in the middle of a write until other replicas own its partitions")]
 async fn suspended(world: &mut Pipeline, name: String) {
     let way = world.network.as_ref().expect("a network").way(&name, Store::Redis);

@@ -23,6 +23,7 @@ mod warm;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use acceptance::command_line::parse;
 use clap::Parser;
 
 use crate::bench::{Bench, Measurement};
@@ -67,12 +68,9 @@ fn measurements() -> impl Iterator<Item = &'static Measurement> {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let options = match Options::try_parse() {
+    let options: Options = match parse() {
         Ok(options) => options,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
-        }
+        Err(code) => return code,
     };
     if options.list {
         measurements().for_each(|measurement| println!("{}", measurement.name));
@@ -91,9 +89,6 @@ async fn main() -> ExitCode {
         );
         return ExitCode::from(64);
     }
-    // Two dependencies would install different providers. An error means that one is installed already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-
     match run(&options, &selected).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

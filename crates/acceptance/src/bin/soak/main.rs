@@ -23,6 +23,7 @@ use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use acceptance::command_line::parse;
 use clap::Parser;
 use futures::FutureExt;
 use storage_core::postgres::edition::Edition;
@@ -110,16 +111,9 @@ fn random_seed() -> u64 {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let options = match Options::try_parse() {
+    let options: Options = match parse() {
         Ok(options) => options,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() {
-                ExitCode::from(64)
-            } else {
-                ExitCode::SUCCESS
-            };
-        }
+        Err(code) => return code,
     };
     let parameters = match Parameters::of(&options) {
         Ok(parameters) => parameters,
@@ -128,8 +122,6 @@ async fn main() -> ExitCode {
             return ExitCode::from(64);
         }
     };
-    // Two dependencies would install different providers. An error means that one is installed already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     println!("seed {}", parameters.seed);
 
     let mut soak = Soak::start(parameters).await;
