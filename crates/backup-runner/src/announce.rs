@@ -1,4 +1,4 @@
-//! Tells the pipeline about a finished backup, on `stream:backups`.
+//! Announces finished backups on `stream:backups`.
 
 use anyhow::Context;
 use storage_core::config::redis::RedisConfig;
@@ -9,12 +9,12 @@ use storage_core::redis::stream::{self, Stream};
 use crate::manifest::Manifest;
 use crate::metrics;
 
-/// Announces it. A Redis that is away makes a backup no worse, so that is only logged.
+/// Announces a backup. The backup is good without its announcement, so a failure is only logged.
 pub(crate) async fn announce(config: &RedisConfig, manifest: &Manifest) {
     if let Err(error) = add(config, manifest).await {
         metrics::UNANNOUNCED.increment(1);
         tracing::warn!(
-            "{}/{} is done, but was not announced: {error:#}",
+            "{}/{} is complete, but announcing it failed, so `aggregator-admin status` does not list it: {error:#}",
             manifest.kind(),
             manifest.name
         );
@@ -34,5 +34,5 @@ async fn add(config: &RedisConfig, manifest: &Manifest) -> anyhow::Result<()> {
     command
         .query_async::<()>(&mut Connection::ordinary(config))
         .await
-        .with_context(|| format!("adding to stream:backups of {}", config.url))
+        .with_context(|| format!("adding to stream:backups at {}", config.url))
 }

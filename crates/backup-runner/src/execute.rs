@@ -1,4 +1,4 @@
-//! Makes one backup, from its beginning to its announcement.
+//! Makes one backup and announces it.
 
 use tokio_util::sync::CancellationToken;
 
@@ -10,10 +10,10 @@ use crate::destination::Destination;
 use crate::manifest::{Kind, Manifest};
 use crate::{metrics, postgres, redis};
 
-/// Makes a backup. When `token` is cancelled, the programs at work are ended and what they wrote is removed.
+/// Makes a backup. A failure, or the cancellation of `token`, removes its files and ends the programs that write them.
 ///
 /// # Errors
-/// When it fails, then nothing is left of it; [`Stopped`] when it was cancelled.
+/// [`Stopped`] if `token` was cancelled.
 pub(crate) async fn make(
     config: &Config,
     destination: &Destination,

@@ -7,7 +7,9 @@ mod announce;
 mod cli;
 mod commands;
 mod config;
+mod content;
 mod destination;
+mod draft;
 mod execute;
 mod manifest;
 mod metrics;
@@ -26,5 +28,6 @@ use std::process::ExitCode;
 use storage_core::service;
 
 fn main() -> ExitCode {
+    destination::restrict_file_permissions();
     service::main(async |cli: cli::Cli| commands::dispatch(cli).await)
 }

@@ -7,31 +7,31 @@ use crate::manifest::{Kind, Manifest};
 storage_core::define_metrics! {
     prefix "backup_runner";
 
-    /// Backups that were tried, by kind and result.
+    /// Total number of attempted backups, by kind and result.
     Counter BACKUPS = "backups_total", kind = Kind::NAMES, result = &["ok", "failed"];
-    /// When the newest backup of each kind was finished, in seconds since 1970; 0 where there is none.
+    /// Unix time at which the newest backup of each kind was finished; 0 without a backup.
     Gauge LAST_SUCCESS = "last_success_timestamp_seconds", kind = Kind::NAMES;
-    /// Size of the newest backup of each kind.
+    /// Size of the newest backup of each kind in bytes.
     Gauge LAST_SIZE = "last_size_bytes", kind = Kind::NAMES;
-    /// Backups that are there, by kind.
+    /// Number of complete backups in the backup folder, by kind.
     Gauge KEPT = "kept_backups", kind = Kind::NAMES;
-    /// Time that a backup took.
+    /// Duration of a backup in seconds, by kind.
     Histogram(LONG_SECONDS) DURATION = "backup_seconds", kind = Kind::NAMES;
-    /// Checks of a backup that found it damaged, by kind.
+    /// Total number of checks that found a damaged backup, by kind.
     Counter VERIFY_FAILURES = "verify_failures_total", kind = Kind::NAMES;
-    /// When all backups were last found whole, in seconds since 1970.
+    /// Unix time at which a check last found all backups intact.
     Gauge LAST_VERIFIED = "last_verified_timestamp_seconds";
-    /// Backups that were removed because newer ones are enough, by kind.
+    /// Total number of backups and leftovers removed by retention, by kind.
     Counter PRUNED = "pruned_total", kind = Kind::NAMES;
-    /// Announcements on stream:backups that Redis did not take.
+    /// Total number of backups whose announcement on stream:backups failed.
     Counter UNANNOUNCED = "unannounced_total";
-    /// WAL that the server wrote and that is not in the archive yet; NaN while that is not known.
+    /// WAL that is not archived yet in bytes; NaN while it is unknown.
     Gauge WAL_LAG = "wal_lag_bytes";
-    /// Times that archiving WAL stopped and was begun again.
+    /// Total number of times that WAL archiving failed and was restarted.
     Counter WAL_FAILURES = "wal_failures_total";
 }
 
-/// Shows what is there of a kind, oldest first.
+/// Sets the gauges of a kind to its complete backups, given oldest first.
 // Sizes and times stay far below 2^53.
 #[allow(clippy::cast_precision_loss)]
 pub(crate) fn show(kind: Kind, backups: &[Manifest]) {

@@ -1,4 +1,4 @@
-//! Removes what need not stay: backups that newer ones are enough for, leftovers, and WAL that no base backup needs.
+//! Removes superseded backups, the remains of interrupted ones, and WAL that no base backup needs.
 
 use std::collections::BTreeSet;
 
@@ -8,9 +8,9 @@ use crate::config::BackupConfig;
 use crate::destination::{Destination, Found, State};
 use crate::manifest::{Kind, Name};
 use crate::postgres::wal;
-use crate::retention::superseded;
+use crate::retention;
 
-/// What was removed, or would be.
+/// Backups and files that were removed, or would be in a dry run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pruned {
     pub(crate) backups: Vec<(Kind, Name)>,
@@ -18,7 +18,7 @@ pub(crate) struct Pruned {
     pub(crate) wal_files: usize,
 }
 
-/// Removes it, unless this is only to say what would go.
+/// Removes what `config` does not keep; with `dry_run` only determines it.
 pub(crate) async fn prune(
     config: &BackupConfig,
     destination: &Destination,
@@ -28,11 +28,11 @@ pub(crate) async fn prune(
     let mut pruned = Pruned::default();
     for kind in Kind::ALL {
         let found = destination.found(kind).await?;
-        let good = good_ones(destination, &found).await?;
-        let too_many = superseded(&good.iter().map(|name| name.time()).collect(), config.keep());
+        let good = with_all_files(destination, &found).await?;
+        let superseded = retention::superseded(&good.iter().map(|name| name.time()).collect(), config.keep());
         pruned.backups.extend(
             good.iter()
-                .filter(|name| too_many.contains(&name.time()))
+                .filter(|name| superseded.contains(&name.time()))
                 .map(|name| (kind, *name)),
         );
         let old = |name: &Name| {
@@ -41,7 +41,7 @@ pub(crate) async fn prune(
                 .is_ok_and(|age| age > config.leftovers_after)
         };
         for Found { name, state, .. } in found.iter().filter(|found| !good.contains(&found.name)) {
-            // Of a damaged backup something may still be saved: it goes only when there is a newer good one.
+            // Parts of a damaged backup may still be usable, so it stays until a newer good one exists.
             let is_useless = matches!(state, State::Incomplete) || good.last().is_some_and(|newest| newest > name);
             if old(name) && is_useless {
                 pruned.leftovers.push((kind, *name));
@@ -58,13 +58,13 @@ pub(crate) async fn prune(
     Ok(pruned)
 }
 
-/// The backups whose files are all there.
-async fn good_ones(destination: &Destination, found: &[Found]) -> anyhow::Result<BTreeSet<Name>> {
+/// Returns the backups whose files all exist.
+async fn with_all_files(destination: &Destination, found: &[Found]) -> anyhow::Result<BTreeSet<Name>> {
     let mut good = BTreeSet::new();
     for Found { kind, name, state } in found {
         if let State::Complete(manifest) = state {
-            let there = destination.files(*kind, *name).await?;
-            if manifest.files.iter().all(|file| there.contains(&file.path)) {
+            let existing = destination.files(*kind, *name).await?;
+            if manifest.files.iter().all(|file| existing.contains(&file.path)) {
                 good.insert(*name);
             }
         }
@@ -77,21 +77,25 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::manifest::{BaseContent, Content, Manifest, tests::example};
+    use crate::content::{BaseContent, Content};
+    use crate::manifest::{Manifest, tests::example};
     use crate::postgres::archive::names;
 
-    /// A backup of which only the manifest is as it would be; without one it was interrupted.
-    fn put(destination: &Destination, hour: i64, finished: bool) -> Name {
-        let started = DateTime::from_timestamp(1_795_000_000 + hour * 3_600, 0).unwrap();
+    fn at(hour: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_795_000_000 + hour * 3_600, 0).unwrap()
+    }
+
+    /// Writes a backup of which only the manifest is real; an interrupted one has none.
+    fn put(destination: &Destination, hour: i64, content: Content, finished: bool) -> Name {
         let manifest = Manifest {
-            name: Name::of(started),
-            started,
-            finished: started,
+            name: Name::of(at(hour)),
+            started: at(hour),
+            finished: at(hour),
             files: vec![],
+            content,
             ..example()
         };
-        assert!(matches!(manifest.content, Content::Postgres(_)));
-        let folder = destination.folder_of(Kind::Postgres, manifest.name);
+        let folder = destination.folder_of(manifest.kind(), manifest.name);
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("database.dump#1"), "half").unwrap();
         if finished {
@@ -101,30 +105,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn wal_stays_that_any_kept_base_backup_needs() {
+    async fn wal_that_any_kept_base_backup_needs_stays() {
         let folder = tempfile::tempdir().unwrap();
         let destination = Destination::open(folder.path()).unwrap();
-        // The newer one is of a server that was restored to a moment before the older one.
+        // The newer one is of a server that was recovered to a time before the older one.
         for (hour, timeline, segment) in [(0, 1, 5), (1, 2, 3)] {
-            let started = DateTime::from_timestamp(1_795_000_000 + hour * 3_600, 0).unwrap();
-            let manifest = Manifest {
-                name: Name::of(started),
-                started,
-                finished: started,
-                files: vec![],
-                content: Content::Base(BaseContent {
-                    server_version: "17.6".into(),
-                    system_identifier: "7".into(),
-                    timeline,
-                    start_lsn: format!("0/{segment}000028"),
-                    end_lsn: format!("0/{segment}000100"),
-                    start_segment: format!("{timeline:08X}00000000{segment:08X}"),
-                }),
-                ..example()
+            let content = BaseContent {
+                server_version: "17.6".into(),
+                system_identifier: "7".into(),
+                timeline,
+                start_lsn: format!("0/{segment}000028"),
+                end_lsn: format!("0/{segment}000100"),
+                start_segment: format!("{timeline:08X}00000000{segment:08X}"),
             };
-            let folder = destination.folder_of(Kind::Base, manifest.name);
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(folder.join("manifest.json"), manifest.to_json().unwrap()).unwrap();
+            put(&destination, hour, Content::Base(content), true);
         }
         let wal = destination.wal_folder("7");
         fs::create_dir_all(&wal).unwrap();
@@ -140,7 +134,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn old_leftovers_and_superseded_backups_go_and_the_newest_good_one_stays() {
+    async fn superseded_backups_and_old_leftovers_are_removed_and_the_newest_good_backup_stays() {
         let folder = tempfile::tempdir().unwrap();
         let destination = Destination::open(folder.path()).unwrap();
         let config = BackupConfig {
@@ -149,9 +143,10 @@ mod tests {
             keep_weekly: 0,
             ..BackupConfig::default()
         };
-        let [superseded, newest] = [0, 1].map(|hour| put(&destination, hour, true));
-        let [old_leftover, at_work] = [2, 40].map(|hour| put(&destination, hour, false));
-        let now = at_work.time() + chrono::Duration::minutes(5);
+        let dump = |hour, finished| put(&destination, hour, example().content, finished);
+        let [superseded, newest] = [0, 1].map(|hour| dump(hour, true));
+        let [old_leftover, unfinished] = [2, 40].map(|hour| dump(hour, false));
+        let now = unfinished.time() + chrono::Duration::minutes(5);
 
         let would = prune(&config, &destination, now, true).await.unwrap();
         assert_eq!(destination.found(Kind::Postgres).await.unwrap().len(), 4);
@@ -166,6 +161,6 @@ mod tests {
             .iter()
             .map(|found| found.name)
             .collect();
-        assert_eq!(left, [newest, at_work]);
+        assert_eq!(left, [newest, unfinished]);
     }
 }

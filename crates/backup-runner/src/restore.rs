@@ -1,34 +1,35 @@
-//! Brings a backup back, after checking that its files are whole.
+//! Restores a backup after a check of its files.
 
 use std::path::Path;
 
 use anyhow::{bail, ensure};
 
 use crate::config::Config;
+use crate::content::{BaseContent, Content, PostgresContent};
 use crate::destination::Destination;
-use crate::manifest::{BaseContent, Content, Kind, Manifest, PostgresContent};
+use crate::manifest::{Kind, Manifest};
 use crate::postgres::archive::{self, Reach};
 use crate::postgres::lsn::Lsn;
-use crate::postgres::recovery::{Target, quoted};
+use crate::postgres::recovery::Target;
 use crate::postgres::{logical, recovery};
 use crate::redis::restore::Restored;
+use crate::tool::shell_quoted;
 use crate::verify::damaged_files;
 use crate::{postgres, redis};
 
-/// The backup `name` (or the newest, for `latest`), with whole files.
+/// Finds the backup `name`, or the newest by `latest`, and checks its files.
 async fn find(destination: &Destination, kind: Kind, name: &str) -> anyhow::Result<Manifest> {
     let manifest = destination.find(kind, name).await?;
     let problems = damaged_files(destination, &manifest).await?;
     ensure!(
         problems.is_empty(),
-        "{kind}/{} is damaged and was not restored: {}",
+        "{kind}/{} is damaged and was not restored: {}; restore another backup, see `backup-runner list`",
         manifest.name,
         problems.join("; ")
     );
     Ok(manifest)
 }
 
-/// Restores Redis.
 pub(crate) async fn redis(
     config: &Config,
     destination: &Destination,
@@ -36,7 +37,7 @@ pub(crate) async fn redis(
 ) -> anyhow::Result<(Manifest, Restored)> {
     let manifest = find(destination, Kind::Redis, name).await?;
     let Content::Redis(content) = &manifest.content else {
-        bail!("{name} is no backup of Redis")
+        bail!("the manifest of redis/{name} describes another kind of backup")
     };
     let folder = destination.folder_of(Kind::Redis, manifest.name);
     let rdbs: Vec<_> = content.rdbs().into_iter().map(|rdb| folder.join(rdb)).collect();
@@ -44,7 +45,6 @@ pub(crate) async fn redis(
     Ok((manifest, restored))
 }
 
-/// Restores the database.
 pub(crate) async fn postgres(
     config: &Config,
     destination: &Destination,
@@ -52,14 +52,14 @@ pub(crate) async fn postgres(
 ) -> anyhow::Result<(Manifest, PostgresContent)> {
     let manifest = find(destination, Kind::Postgres, name).await?;
     let Content::Postgres(content) = manifest.content.clone() else {
-        bail!("{name} is no dump of a database")
+        bail!("the manifest of postgres/{name} describes another kind of backup")
     };
     let dump = destination.folder_of(Kind::Postgres, manifest.name).join(logical::FILE);
     postgres::restore::restore(&config.postgres, config.backup.pg_bin.as_deref(), &dump, &content).await?;
     Ok((manifest, content))
 }
 
-/// Makes a data directory. Says whether the server that starts there will recover from the WAL archive.
+/// Creates a data directory. Returns `true` if the server that starts there recovers from the WAL archive.
 pub(crate) async fn base(
     config: &Config,
     destination: &Destination,
@@ -69,14 +69,14 @@ pub(crate) async fn base(
 ) -> anyhow::Result<(Manifest, bool)> {
     let manifest = find(destination, Kind::Base, name).await?;
     let Content::Base(content) = &manifest.content else {
-        bail!("{name} is no base backup")
+        bail!("the manifest of base/{name} describes another kind of backup")
     };
     let wal = destination.wal_folder(&content.system_identifier);
-    let target = possible(target, &manifest, content, &wal)?;
+    let target = reachable(target, &manifest, content, &wal)?;
     let recovers = wal.exists();
     if recovers {
         let reach = archive::reach(&wal, content).await?;
-        refuse_beyond_damage(&reach, target, &manifest, destination, data)?;
+        refuse_target_behind_damage(&reach, target, &manifest, destination, data)?;
     }
     let folder = destination.folder_of(Kind::Base, manifest.name);
     recovery::unpack(config.backup.pg_bin.as_deref(), &folder, &manifest, data).await?;
@@ -86,8 +86,8 @@ pub(crate) async fn base(
     Ok((manifest, recovers))
 }
 
-/// Refuses a target that no WAL leads to from here.
-fn possible(target: Target, manifest: &Manifest, content: &BaseContent, wal: &Path) -> anyhow::Result<Target> {
+/// Refuses a target that a recovery from this backup can't reach.
+fn reachable(target: Target, manifest: &Manifest, content: &BaseContent, wal: &Path) -> anyhow::Result<Target> {
     let wanted = match target {
         Target::End | Target::Backup => return Ok(target),
         Target::Time(time) => time.to_string(),
@@ -95,7 +95,8 @@ fn possible(target: Target, manifest: &Manifest, content: &BaseContent, wal: &Pa
     };
     ensure!(
         wal.exists(),
-        "there is no WAL archive of server {} in the folder of backups, so nothing leads to {wanted}; set `backup.wal`",
+        "{wanted} can't be reached: the backup folder has no WAL archive of the server with system identifier {}; \
+         restore without a target, and set `backup.wal = true` for later backups",
         content.system_identifier
     );
     let end: Lsn = content.end_lsn.parse()?;
@@ -106,7 +107,8 @@ fn possible(target: Target, manifest: &Manifest, content: &BaseContent, wal: &Pa
     };
     ensure!(
         !is_before,
-        "the backup was finished at {} ({end}), and WAL only leads forward; take an older backup for {wanted}",
+        "{wanted} can't be reached: the backup was finished later, at {} ({end}); restore an older backup, see \
+         `backup-runner list`",
         manifest.finished
     );
     Ok(if target == Target::Lsn(end) {
@@ -116,8 +118,9 @@ fn possible(target: Target, manifest: &Manifest, content: &BaseContent, wal: &Pa
     })
 }
 
-/// Refuses a recovery that would end early without a word, and says how far one can go.
-fn refuse_beyond_damage(
+/// Refuses a target behind damaged WAL, where PostgreSQL would end the recovery early without an error. The error names
+/// the position that can be reached.
+fn refuse_target_behind_damage(
     reach: &Reach,
     target: Target,
     manifest: &Manifest,
@@ -131,18 +134,16 @@ fn refuse_beyond_damage(
         Target::Backup => true,
         Target::End => false,
     };
-    ensure!(damage.needless.is_none(), "{damage}, and restore again");
+    ensure!(damage.redundant.is_none(), "{damage}, then repeat the restore");
     ensure!(
         is_before,
-        "{damage}; the WAL leads from base/{} to {}{}; run `backup-runner --folder {} restore base {} --data-dir {} --target-lsn {}` to \
-         restore that",
-        manifest.name,
-        reach.last,
-        reach.newest.map(|newest| format!(" ({newest})")).unwrap_or_default(),
-        quoted(destination.folder()),
-        manifest.name,
-        quoted(data),
-        reach.last,
+        "{damage}; a recovery from base/{name} ends at {last}{time}; to restore that, run `backup-runner --folder \
+         {folder} restore base {name} --data-dir {data} --target-lsn {last}`",
+        name = manifest.name,
+        last = reach.last,
+        time = reach.newest.map(|newest| format!(" ({newest})")).unwrap_or_default(),
+        folder = shell_quoted(destination.folder()),
+        data = shell_quoted(data),
     );
     Ok(())
 }

@@ -1,21 +1,21 @@
-//! Which backups stay.
+//! Selects the backups that are kept. Pure.
 
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
 
-/// How many backups of a kind stay.
+/// Number of backups of a kind that are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Keep {
-    /// The newest ones.
+    /// Newest backups.
     pub(crate) last: u32,
-    /// The last one of each of the newest days that have some.
+    /// Newest days with a backup, of each of which the last backup is kept.
     pub(crate) daily: u32,
-    /// The last one of each of the newest weeks (Monday to Sunday) that have some.
+    /// Newest weeks (Monday to Sunday) with a backup, of each of which the last backup is kept.
     pub(crate) weekly: u32,
 }
 
-/// Those of `backups` that don't stay; the newest always does.
+/// Returns the backups that are not kept. The newest is always kept.
 pub(crate) fn superseded(backups: &BTreeSet<DateTime<Utc>>, keep: Keep) -> BTreeSet<DateTime<Utc>> {
     let kept: BTreeSet<DateTime<Utc>> = newest(backups, keep.last.max(1), |time| time)
         .chain(newest(backups, keep.daily, day))
@@ -24,7 +24,7 @@ pub(crate) fn superseded(backups: &BTreeSet<DateTime<Utc>>, keep: Keep) -> BTree
     backups - &kept
 }
 
-/// The newest backup of each of the newest `count` periods that have one.
+/// Returns the newest backup of each of the newest `count` periods with a backup.
 fn newest<P: PartialEq>(
     backups: &BTreeSet<DateTime<Utc>>,
     count: u32,
@@ -64,8 +64,8 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_each_day_and_week_stays() {
-        // A Thursday to the Tuesday after next.
+    fn the_last_backup_of_each_day_and_week_is_kept() {
+        // From a Thursday to the Tuesday of the week after next.
         let backups = times(&[
             "2026-11-12T06:00",
             "2026-11-12T18:00",
@@ -107,7 +107,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_newest_stays(backups in any_backups(), keep in any_keep()) {
+        fn the_newest_is_kept(backups in any_backups(), keep in any_keep()) {
             let removed = superseded(&backups, keep);
             prop_assert!(removed.is_subset(&backups));
             if let Some(newest) = backups.last() {
@@ -116,7 +116,7 @@ mod tests {
         }
 
         #[test]
-        fn no_more_stay_than_were_asked_for(backups in any_backups(), keep in any_keep()) {
+        fn no_more_are_kept_than_configured(backups in any_backups(), keep in any_keep()) {
             let stay = backups.len() - superseded(&backups, keep).len();
             let most = keep.last.max(1) + keep.daily + keep.weekly;
             prop_assert!(stay <= most as usize);

@@ -139,7 +139,7 @@ impl Worker {
         if self.until_due(kind, every).await? > Duration::ZERO {
             return self.until_due(kind, every).await;
         }
-        let Some(_turn) = self.destination.take_turn(kind.as_str())? else {
+        let Some(_lock) = self.destination.try_lock(kind.as_str())? else {
             return Ok(TURN_INTERVAL);
         };
         // Another copy may just have made it.

@@ -1,4 +1,4 @@
-//! The programs that come with the stores: run to their end, with their complaints in the error, ended when not waited for.
+//! Runs the programs that come with Redis and PostgreSQL. Their error output becomes part of the error.
 
 use std::ffi::OsStr;
 use std::io;
@@ -8,22 +8,23 @@ use std::process::{ExitStatus, Stdio};
 use anyhow::{Context, anyhow};
 use tokio::process::Command;
 
-/// How much of a program's complaints an error shows.
+/// Number of lines of a program's output that an error contains.
 const TAIL_LINES: usize = 12;
 
-/// A program to run.
+/// Program to run; it is killed when the future that waits for it is dropped.
 pub(crate) struct Tool {
     name: &'static str,
     command: Command,
 }
 
 impl Tool {
-    /// The program `name` in `folder`, or in `PATH`. A folder of Valkey has it under Valkey's name.
+    /// Returns the program `name` in `folder` or, without one, in `PATH`. In a folder of Valkey, `redis-…` is found as
+    /// `valkey-…`.
     pub(crate) fn new(folder: Option<&Path>, name: &'static str) -> Self {
         let mut program = folder.map_or_else(|| name.into(), |folder| folder.join(name));
-        let of_valkey = program.with_file_name(name.replacen("redis-", "valkey-", 1));
-        if folder.is_some() && !program.exists() && of_valkey.exists() {
-            program = of_valkey;
+        let in_valkey = program.with_file_name(name.replacen("redis-", "valkey-", 1));
+        if folder.is_some() && !program.exists() && in_valkey.exists() {
+            program = in_valkey;
         }
         let mut command = Command::new(program);
         command.stdin(Stdio::null()).kill_on_drop(true);
@@ -40,34 +41,24 @@ impl Tool {
         self
     }
 
-    /// A variable of the program's environment: the place for secrets, as everybody sees arguments.
+    /// Sets a variable of the program's environment. Secrets belong here: other users can read a process's arguments.
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
     }
 
-    /// Runs it to its end and returns what it printed.
-    ///
-    /// # Errors
-    /// When it can't be run or fails; then with the end of what it printed.
+    /// Runs the program and returns its standard output.
     pub(crate) async fn run(mut self) -> anyhow::Result<String> {
         let name = self.name;
         let output = self.command.output().await.map_err(|error| missing(name, error))?;
         let stdout = String::from_utf8_lossy(&output.stdout);
-        let complaints = String::from_utf8_lossy(&output.stderr);
-        succeeded(
-            name,
-            output.status,
-            if complaints.trim().is_empty() {
-                &stdout
-            } else {
-                &complaints
-            },
-        )?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let shown = if stderr.trim().is_empty() { &stdout } else { &stderr };
+        succeeded(name, output.status, shown)?;
         Ok(stdout.into_owned())
     }
 
-    /// Starts it, with its output on this process' stderr when it fails.
+    /// Starts the program without waiting. Its error output is piped to the caller.
     pub(crate) fn start(mut self) -> anyhow::Result<tokio::process::Child> {
         let name = self.name;
         self.command
@@ -78,13 +69,13 @@ impl Tool {
     }
 }
 
-/// What `--version` prints, in one line.
+/// Returns the first line that the program prints for `--version`.
 pub(crate) async fn version(folder: Option<&Path>, name: &'static str) -> anyhow::Result<String> {
     let printed = Tool::new(folder, name).arg("--version").run().await?;
     Ok(printed.lines().next().unwrap_or(name).trim().to_owned())
 }
 
-/// An error with the end of `output` unless the program succeeded.
+/// Returns an error with the last lines of `output` unless the program succeeded.
 pub(crate) fn succeeded(name: &str, status: ExitStatus, output: &str) -> anyhow::Result<()> {
     if status.success() {
         return Ok(());
@@ -94,15 +85,23 @@ pub(crate) fn succeeded(name: &str, status: ExitStatus, output: &str) -> anyhow:
     Err(anyhow!("{tail}")).context(format!("{name} failed ({status})"))
 }
 
+/// Quotes a path as one word of a POSIX shell.
+pub(crate) fn shell_quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
 fn missing(name: &str, error: io::Error) -> anyhow::Error {
     let hint = match error.kind() {
-        io::ErrorKind::NotFound if name.starts_with("redis-") => "; install Redis, or set `backup.redis_bin`",
+        io::ErrorKind::NotFound if name.starts_with("redis-") => {
+            "; install Redis, or set `backup.redis_bin` to the folder of its programs"
+        }
         io::ErrorKind::NotFound => {
-            "; install PostgreSQL's client and server programs of the server's major version, or set `backup.pg_bin`"
+            "; install PostgreSQL's client and server programs in the server's major version, or set `backup.pg_bin` \
+             to their folder"
         }
         _ => "",
     };
-    anyhow!("cannot run {name}: {error}{hint}")
+    anyhow!("{name} can't be run: {error}{hint}")
 }
 
 #[cfg(test)]
@@ -110,7 +109,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_missing_program_says_what_to_do() {
+    async fn the_error_for_a_missing_program_names_the_setting() {
         let error = Tool::new(Some(Path::new("/nonexistent")), "pg_dump")
             .run()
             .await
@@ -120,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_shows_the_end_of_the_complaints() {
+    async fn a_failure_contains_the_last_lines_of_output() {
         let script = "seq 100 >&2; exit 3";
         let error = format!(
             "{:#}",

@@ -1,20 +1,18 @@
-//! Checks that a backup is what its manifest says, and that the tools that will read it can.
+//! Checks a backup: its files against the manifest, and each file with the program that restores it.
 
 use std::path::Path;
 
 use anyhow::Context;
 
 use crate::config::Config;
+use crate::content::{BaseContent, Content};
 use crate::destination::{Destination, SCRATCH_PREFIX};
-use crate::manifest::{BaseContent, Content, File, Manifest};
+use crate::manifest::{File, Manifest};
 use crate::postgres::{archive, logical, recovery};
 use crate::redis;
 use crate::tool::Tool;
 
-/// What is wrong with a backup; nothing, if it is whole.
-///
-/// # Errors
-/// When it can't be checked.
+/// Returns the damage that was found in a backup; empty if it is intact.
 pub(crate) async fn problems(
     config: &Config,
     destination: &Destination,
@@ -32,29 +30,29 @@ pub(crate) async fn problems(
     Ok(problems)
 }
 
-/// What ends a recovery from a base backup before the end of the archived WAL.
+/// Returns the damage that would end a recovery from a base backup before the end of the archived WAL.
 async fn damaged_wal(destination: &Destination, content: &BaseContent) -> anyhow::Result<Option<String>> {
     let wal = destination.wal_folder(&content.system_identifier);
     if !wal.exists() {
         return Ok(None);
     }
     let reach = archive::reach(&wal, content).await?;
-    Ok(reach.damage.map(|damage| match damage.needless {
+    Ok(reach.damage.map(|damage| match damage.redundant {
         Some(_) => damage.to_string(),
         None => format!(
-            "{damage}; the WAL leads to {} only, so run `backup-runner backup base`",
+            "{damage}; a recovery ends at {}, so make a new base backup: run `backup-runner backup base`",
             reach.last
         ),
     }))
 }
 
-/// The files that are not as they were written. Enough to know before a restore.
+/// Returns the files that differ from the manifest. A restore checks no more than this.
 pub(crate) async fn damaged_files(destination: &Destination, manifest: &Manifest) -> anyhow::Result<Vec<String>> {
     let (kind, name) = (manifest.kind(), manifest.name);
-    let mut there = destination.files(kind, name).await?;
+    let mut unlisted = destination.files(kind, name).await?;
     let mut problems = Vec::new();
     for wanted in &manifest.files {
-        if !there.remove(&wanted.path) {
+        if !unlisted.remove(&wanted.path) {
             problems.push(format!("{} is missing", wanted.path));
             continue;
         }
@@ -63,7 +61,7 @@ pub(crate) async fn damaged_files(destination: &Destination, manifest: &Manifest
             Err(error) => problems.push(format!("{} can't be read: {error:#}", wanted.path)),
         }
     }
-    problems.extend(there.iter().map(|path| format!("{path} is not in the manifest")));
+    problems.extend(unlisted.iter().map(|path| format!("{path} is not in the manifest")));
     Ok(problems)
 }
 
@@ -82,7 +80,7 @@ fn difference(wanted: &File, found: &File) -> Option<String> {
     })
 }
 
-/// Has the tools read every byte.
+/// Reads every file to its end with the program that restores it.
 async fn read_through(config: &Config, destination: &Destination, manifest: &Manifest) -> anyhow::Result<()> {
     let folder = destination.folder_of(manifest.kind(), manifest.name);
     let programs = config.backup.pg_bin.as_deref();
@@ -105,7 +103,8 @@ async fn read_through(config: &Config, destination: &Destination, manifest: &Man
     Ok(())
 }
 
-/// pg_verifybackup of this version reads no archives, so they are unpacked beside the backups, where there is most room.
+/// Unpacks and checks a base backup: pg_verifybackup can't read archives before PostgreSQL 18. The backup folder is
+/// where most space is expected.
 async fn unpack(
     programs: Option<&Path>,
     destination: &Destination,
@@ -115,6 +114,6 @@ async fn unpack(
     let temporary = tempfile::Builder::new()
         .prefix(SCRATCH_PREFIX)
         .tempdir_in(destination.folder())
-        .context("making a folder to unpack into")?;
+        .context("creating a folder for unpacking the base backup")?;
     recovery::unpack(programs, folder, manifest, &temporary.path().join("data")).await
 }

@@ -23,11 +23,11 @@ async fn metrics_there(world: &mut Pipeline, step: &Step) {
         for line in lines {
             assert!(
                 page.lines().any(|found| found.starts_with(&line)),
-                "{worker}: no `{line}` in\n{page}"
+                "{worker}: expected `{line}`, found\n{page}"
             );
         }
-        let shows = samples(&page).keys().any(|sample| sample.starts_with(name.as_str()));
-        assert!(shows, "{worker}: no sample of {name} in\n{page}");
+        let has_sample = samples(&page).keys().any(|sample| sample.starts_with(name.as_str()));
+        assert!(has_sample, "{worker}: expected a sample of {name}, found\n{page}");
     }
 }
 

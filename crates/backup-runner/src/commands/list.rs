@@ -1,4 +1,4 @@
-//! What is in the folder of backups.
+//! `list`: the backups in the folder.
 
 use std::io::{Write, stdout};
 
@@ -7,11 +7,12 @@ use chrono::{DateTime, Utc};
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::sized;
+use crate::content::Content;
 use crate::destination::{Destination, Found, State};
-use crate::manifest::{Content, Kind, Manifest};
+use crate::manifest::{Kind, Manifest};
 use crate::postgres::archive;
 
-/// Prints it, oldest first: as a table for a person, or the manifests of all backups as JSON.
+/// Prints all backups as a table, oldest first, or the manifests of the complete ones as JSON.
 pub(super) async fn list(destination: &Destination, json: bool) -> anyhow::Result<()> {
     let mut all = Vec::new();
     for kind in Kind::ALL {
@@ -55,7 +56,7 @@ fn table(destination: &Destination, all: &[Found], now: DateTime<Utc>) -> anyhow
             State::Incomplete => (
                 String::new(),
                 String::new(),
-                "incomplete: in the making, or interrupted".to_owned(),
+                "incomplete: being written, or interrupted".to_owned(),
             ),
             State::Damaged(reason) => (String::new(), String::new(), format!("damaged: the manifest {reason}")),
         };
@@ -76,7 +77,7 @@ fn table(destination: &Destination, all: &[Found], now: DateTime<Utc>) -> anyhow
     Ok(table)
 }
 
-/// What a backup holds and, of a base backup, how far the archived WAL leads from it.
+/// Summarizes the contents; for a base backup also the last archived WAL segment.
 fn summary(destination: &Destination, content: &Content) -> anyhow::Result<String> {
     let summary = content.summary();
     let Content::Base(base) = content else {
@@ -89,7 +90,7 @@ fn summary(destination: &Destination, content: &Content) -> anyhow::Result<Strin
     Ok(format!("{summary}, {}", archive::summary(&wal, base)?))
 }
 
-/// The largest unit of it.
+/// Formats an age in its largest unit.
 fn age(time: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let seconds = (now - time).num_seconds().max(0);
     match seconds {

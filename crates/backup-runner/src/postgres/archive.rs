@@ -1,5 +1,8 @@
-//! The WAL archive as a recovery from a base backup sees it: which segments it reads, in which order, and how far they lead. A recovery
-//! that meets a segment that is missing or damaged ends there as if that were the end, and the server takes writes.
+//! The WAL archive as a recovery from a base backup reads it: the segments, their order, and the position that it
+//! reaches.
+//!
+//! PostgreSQL ends a recovery at a missing or damaged segment as it does at the end of the archive, and then accepts
+//! writes. So the archive is checked before a restore.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,31 +14,33 @@ use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 
 use super::lsn::Lsn;
-use super::recovery::{PARTIAL, SEGMENT, TIMELINE, quoted, segment_of};
+use super::segment;
 use super::wal_reader::WalReader;
-use crate::manifest::BaseContent;
+use crate::content::BaseContent;
+use crate::tool::shell_quoted;
 
-/// How long after damage was seen the archive is read again: the last segment may have been written meanwhile.
-const SECOND_LOOK: Duration = Duration::from_millis(500);
+/// Pause before a damaged archive is read again: pg_receivewal may have been writing the last segment.
+const RECHECK_PAUSE: Duration = Duration::from_millis(500);
 
-/// How far an archive leads from a base backup.
+/// Position and time that a recovery from a base backup reaches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reach {
-    /// The last record that a recovery reads; the end of the base backup, where the archive holds none after it.
+    /// Last record that a recovery reads, or the end of the base backup if the archive has no later record.
     pub(crate) last: Lsn,
-    /// The latest time at which a transaction ended until there.
+    /// Latest end of a transaction up to `last`.
     pub(crate) newest: Option<DateTime<Utc>>,
-    /// Why it leads no further, though there is more.
+    /// Damage that ends a recovery before the end of the archive.
     pub(crate) damage: Option<Damage>,
 }
 
-/// What is wrong with a file of the archive.
+/// Missing or damaged file of the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Damage {
     file: String,
     reason: String,
-    /// What to remove where the base backup has the segment, too: a recovery takes the archive's first.
-    pub(crate) needless: Option<PathBuf>,
+    /// The damaged file, if the base backup contains the same segment: a recovery prefers the archive's, so it must be
+    /// removed.
+    pub(crate) redundant: Option<PathBuf>,
 }
 
 impl Damage {
@@ -43,7 +48,7 @@ impl Damage {
         Self {
             file: file.to_owned(),
             reason: reason.to_string(),
-            needless: None,
+            redundant: None,
         }
     }
 }
@@ -51,40 +56,41 @@ impl Damage {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "WAL file {} {}", self.file, self.reason)?;
-        match &self.needless {
-            Some(path) => write!(f, "; the base backup has that segment, too: run `rm {}`", quoted(path)),
+        match &self.redundant {
+            Some(path) => write!(
+                f,
+                "; the base backup contains this segment too, so run `rm {}`",
+                shell_quoted(path)
+            ),
             None => Ok(()),
         }
     }
 }
 
-/// A timeline, and where it begins.
+/// Timeline and the position of its first record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Timeline {
     id: u32,
     begin: Lsn,
 }
 
-/// A segment that a recovery asks for.
+/// Segment that a recovery reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Wanted {
+struct RequiredSegment {
     number: u64,
-    /// Its file, if there is one, and else the file that there should be.
+    /// Name of the file, as an error if it is missing.
     file: Result<String, String>,
-    /// The timelines that its pages may be of.
+    /// Timelines that the segment's pages may belong to.
     timelines: Vec<u32>,
-    /// Whether the base backup holds it, too.
+    /// `true` if the base backup contains the segment too.
     is_in_backup: bool,
 }
 
-/// Reads what a recovery from `base` would read in `folder`.
-///
-/// # Errors
-/// When the folder can't be read.
+/// Reads all WAL in `folder` that a recovery from `base` would read.
 pub(crate) async fn reach(folder: &Path, base: &BaseContent) -> anyhow::Result<Reach> {
     let mut seen = read(folder, base).await?;
     while seen.damage.is_some() {
-        tokio::time::sleep(SECOND_LOOK).await;
+        tokio::time::sleep(RECHECK_PAUSE).await;
         let again = read(folder, base).await?;
         if again.damage == seen.damage {
             break;
@@ -104,25 +110,25 @@ async fn read(folder: &Path, base: &BaseContent) -> anyhow::Result<Reach> {
 fn read_blocking(folder: &Path, base: &BaseContent) -> anyhow::Result<Reach> {
     let segment_bytes = segment_bytes(base)?;
     let end: Lsn = base.end_lsn.parse()?;
-    let mut reader = WalReader::new(base.system_identifier.parse().context("the system identifier")?);
+    let mut reader = WalReader::new(
+        base.system_identifier
+            .parse()
+            .context("reading the system identifier of the base backup")?,
+    );
     let reach = |reader: &WalReader, damage| Reach {
         last: reader.last.map_or(end, |last| last.max(end)),
         newest: reader.newest,
         damage,
     };
-    let wanted = match wanted(
-        &names(folder)?,
-        |file| fs::read_to_string(folder.join(file)),
-        base,
-        segment_bytes,
-    ) {
-        Ok(wanted) => wanted,
+    let history = |file: &str| fs::read_to_string(folder.join(file));
+    let required = match required_segments(&names(folder)?, history, base, segment_bytes) {
+        Ok(required) => required,
         Err(damage) => return Ok(reach(&reader, Some(damage))),
     };
-    for (index, segment) in wanted.iter().enumerate() {
-        let is_last = index + 1 == wanted.len();
+    for (index, segment) in required.iter().enumerate() {
+        let is_last = index + 1 == required.len();
         let damage = |file: &str, reason: anyhow::Error| Damage {
-            needless: segment.is_in_backup.then(|| folder.join(file)),
+            redundant: segment.is_in_backup.then(|| folder.join(file)),
             ..Damage::of(file, format_args!("{reason:#}"))
         };
         let file = match &segment.file {
@@ -138,38 +144,35 @@ fn read_blocking(folder: &Path, base: &BaseContent) -> anyhow::Result<Reach> {
             Err(error) => return Ok(reach(&reader, Some(damage(file, anyhow!("can't be read: {error}"))))),
         };
         let start = Lsn(segment.number * segment_bytes);
-        let whole = match content.len() as u64 == segment_bytes {
+        let checked = match content.len() as u64 == segment_bytes {
             true => reader.read(&content, start, &segment.timelines, is_last),
             false => Err(anyhow!("has {} bytes instead of {segment_bytes}", content.len())),
         };
-        if let Err(error) = whole {
+        if let Err(error) = checked {
             return Ok(reach(&reader, Some(damage(file, error))));
         }
     }
     Ok(reach(&reader, None))
 }
 
-/// How far the archive leads by the names of its files, in a few words for a person.
-///
-/// # Errors
-/// When the folder can't be read.
+/// Returns the last archived segment for the output of `list`, judged by the names of the files only.
 pub(crate) fn summary(folder: &Path, base: &BaseContent) -> anyhow::Result<String> {
     let history = |file: &str| fs::read_to_string(folder.join(file));
-    let wanted = match wanted(&names(folder)?, history, base, segment_bytes(base)?) {
-        Ok(wanted) => wanted,
+    let required = match required_segments(&names(folder)?, history, base, segment_bytes(base)?) {
+        Ok(required) => required,
         Err(damage) => return Ok(damage.to_string()),
     };
-    let missing = wanted
+    let missing = required
         .iter()
         .find(|segment| segment.file.is_err() && !segment.is_in_backup);
-    Ok(match (missing, wanted.last()) {
-        (Some(Wanted { file: Err(file), .. }), _) => format!("WAL file {file} is missing"),
-        (_, Some(Wanted { file: Ok(file), .. })) => format!("archived up to {file}"),
+    Ok(match (missing, required.last()) {
+        (Some(RequiredSegment { file: Err(file), .. }), _) => format!("WAL file {file} is missing"),
+        (_, Some(RequiredSegment { file: Ok(file), .. })) => format!("archived up to {file}"),
         _ => "no WAL archived".to_owned(),
     })
 }
 
-/// The names of the archive's files.
+/// Lists the archive's files; empty if the folder does not exist.
 pub(crate) fn names(folder: &Path) -> anyhow::Result<BTreeSet<String>> {
     if !folder.exists() {
         return Ok(BTreeSet::new());
@@ -180,59 +183,72 @@ pub(crate) fn names(folder: &Path) -> anyhow::Result<BTreeSet<String>> {
         .collect()
 }
 
-/// The size of a segment: the only one with which the base backup's first position is in its first segment.
+/// Derives the size of a segment: with any other size the base backup's start would lie in another segment.
 fn segment_bytes(base: &BaseContent) -> anyhow::Result<u64> {
     (20..=30)
         .map(|bits| 1_u64 << bits)
-        .find(|bytes| segment_of(base.timeline, &base.start_lsn, *bytes).is_ok_and(|name| name == base.start_segment))
-        .with_context(|| format!("{} is not in segment {}", base.start_lsn, base.start_segment))
+        .find(|bytes| {
+            segment::containing(base.timeline, &base.start_lsn, *bytes).is_ok_and(|name| name == base.start_segment)
+        })
+        .with_context(|| {
+            format!(
+                "the base backup's manifest is wrong: position {} is not in segment {}",
+                base.start_lsn, base.start_segment
+            )
+        })
 }
 
-/// The segments from the base backup to the end of the newest timeline, as a recovery asks for them.
-fn wanted(
+/// Returns the segments from the start of the base backup to the end of the newest timeline, in the order of a
+/// recovery.
+fn required_segments(
     files: &BTreeSet<String>,
     history: impl Fn(&str) -> std::io::Result<String>,
     base: &BaseContent,
     segment_bytes: u64,
-) -> Result<Vec<Wanted>, Damage> {
+) -> Result<Vec<RequiredSegment>, Damage> {
     let of_base = |lsn: &str| {
         lsn.parse::<Lsn>()
             .map_err(|error| Damage::of(&base.start_segment, error))
     };
     let (start, end) = (of_base(&base.start_lsn)?, of_base(&base.end_lsn)?);
     let timelines = timelines(files, history, base.timeline)?;
-    let per_log = (1 << 32) / segment_bytes;
-    let name = |timeline: u32, number: u64| format!("{timeline:08X}{:08X}{:08X}", number / per_log, number % per_log);
-    let there: BTreeMap<(u64, u32), &String> = files
+    let archived: BTreeMap<(u64, u32), &String> = files
         .iter()
-        .filter_map(|file| Some((parsed(file, per_log)?, file)))
+        .filter_map(|file| Some((segment::parse(file, segment_bytes)?, file)))
         .filter(|((number, _), _)| *number >= start.0 / segment_bytes)
-        .rev() // of a segment and its beginning, which both may be there for a moment, the segment
+        .rev() // the complete file replaces the partial one where both exist for a moment
         .collect();
     let newest = timelines.last().map_or(base.timeline, |timeline| timeline.id);
-    if let Some(((_, beyond), _)) = there.iter().find(|((_, timeline), _)| *timeline > newest) {
+    if let Some(((_, beyond), _)) = archived.iter().find(|((_, timeline), _)| *timeline > newest) {
         let file = format!("{beyond:08X}.history");
-        return Err(Damage::of(&file, "is missing, and with it the way to that timeline"));
+        return Err(Damage::of(
+            &file,
+            "is missing, so a recovery can't follow that timeline",
+        ));
     }
     let last_in_backup = (end.0.max(1) - 1) / segment_bytes;
-    let of = |number: u64| {
-        let asked = asked_for(&timelines, number, segment_bytes);
-        let found = asked.iter().find_map(|timeline| there.get(&(number, *timeline)));
-        (found, asked)
+    let find = |number: u64| {
+        let candidates = candidate_timelines(&timelines, number, segment_bytes);
+        let found = candidates
+            .iter()
+            .find_map(|timeline| archived.get(&(number, *timeline)));
+        (found, candidates)
     };
-    let last = there
+    let last = archived
         .keys()
         .map(|(number, _)| *number)
-        .filter(|number| of(*number).0.is_some())
+        .filter(|number| find(*number).0.is_some())
         .max();
     let last = last.unwrap_or(last_in_backup);
     let segment = |number| {
-        let (found, asked) = of(number);
-        let newest = asked.first().copied().unwrap_or(base.timeline);
+        let (found, candidates) = find(number);
+        let newest = candidates.first().copied().unwrap_or(base.timeline);
         let begun = timelines.iter().map(|timeline| timeline.id);
-        Wanted {
+        RequiredSegment {
             number,
-            file: found.map(|file| (*file).clone()).ok_or_else(|| name(newest, number)),
+            file: found
+                .map(|file| (*file).clone())
+                .ok_or_else(|| segment::name(newest, number, segment_bytes)),
             timelines: begun.filter(|timeline| *timeline <= newest).collect(),
             is_in_backup: number <= last_in_backup,
         }
@@ -240,23 +256,24 @@ fn wanted(
     Ok((start.0 / segment_bytes..=last).map(segment).collect())
 }
 
-/// The timelines under which a recovery looks for a segment, newest first: the one that it is of and, where that begins in it, the one
-/// before.
-fn asked_for(timelines: &[Timeline], number: u64, segment_bytes: u64) -> Vec<u32> {
-    let mut asked = Vec::new();
+/// Returns the timelines under which a recovery looks for a segment, newest first: the segment's own and, if that
+/// begins within the segment, the one before it.
+fn candidate_timelines(timelines: &[Timeline], number: u64, segment_bytes: u64) -> Vec<u32> {
+    let mut candidates = Vec::new();
     for timeline in timelines.iter().rev() {
         let begins_in = timeline.begin.0 / segment_bytes;
         if begins_in <= number {
-            asked.push(timeline.id);
+            candidates.push(timeline.id);
         }
         if begins_in < number {
             break;
         }
     }
-    asked
+    candidates
 }
 
-/// The timelines that a recovery from `base` follows, oldest first: those of the newest history that there is.
+/// Returns the timelines that a recovery from timeline `base` follows, oldest first, as the newest history file lists
+/// them.
 fn timelines(
     files: &BTreeSet<String>,
     history: impl Fn(&str) -> std::io::Result<String>,
@@ -290,7 +307,7 @@ fn timelines(
     let from = switches.iter().position(|(id, _)| *id == base);
     let Some(from) = from else {
         return Err(damage(format!(
-            "does not lead on from timeline {base}, which the base backup is of"
+            "does not contain timeline {base}, to which the base backup belongs"
         )));
     };
     let ids = switches[from + 1..].iter().map(|(id, _)| *id).chain([newest]);
@@ -299,17 +316,6 @@ fn timelines(
         .zip(ids)
         .map(|((_, end), id)| Timeline { id, begin: *end });
     Ok([origin].into_iter().chain(followed).collect())
-}
-
-/// Number and timeline of the segment that `file` is, or is the beginning of.
-fn parsed(file: &str, per_log: u64) -> Option<(u64, u32)> {
-    let name = file.strip_suffix(PARTIAL).unwrap_or(file);
-    if name.len() != SEGMENT || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    let part = |from: usize| u64::from_str_radix(&name[from..from + TIMELINE], 16).ok();
-    let timeline = u32::try_from(part(0)?).ok()?;
-    Some((part(TIMELINE)? * per_log + part(2 * TIMELINE)?, timeline))
 }
 
 #[cfg(test)]

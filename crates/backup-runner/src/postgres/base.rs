@@ -1,4 +1,4 @@
-//! Base backups: the whole server's files, from which WAL leads to any later moment.
+//! Base backups: all files of the server, from which WAL recovers any later time.
 
 use std::fs;
 
@@ -8,18 +8,19 @@ use serde::Deserialize;
 use storage_core::postgres::edition::Server;
 use storage_core::postgres::queries::backup as queries;
 
-use super::recovery::segment_of;
-use super::{Explained, open, tool};
+use super::{Explained, open, segment, tool};
 use crate::config::Config;
+use crate::content::{BaseContent, Content};
 use crate::destination::Destination;
-use crate::manifest::{BaseContent, Content, Kind, Manifest};
+use crate::draft::Draft;
+use crate::manifest::{Kind, Manifest};
 use crate::tool;
 
-/// The server's files.
+/// Archive of the data directory.
 pub(crate) const FILES: &str = "base.tar.gz";
-/// The WAL without which these files are of no use.
+/// Archive of the WAL that makes the data directory consistent.
 pub(crate) const WAL: &str = "pg_wal.tar.gz";
-/// pg_basebackup's own manifest, for pg_verifybackup.
+/// Manifest written by pg_basebackup and read by pg_verifybackup.
 pub(crate) const OWN_MANIFEST: &str = "backup_manifest";
 
 /// Backs up the server of `postgres.url`.
@@ -28,7 +29,7 @@ pub(crate) async fn backup(config: &Config, destination: &Destination) -> anyhow
     let (mut connection, server) = open(&config.postgres).await?;
     refuse_without_replication(&server)?;
     let segment_bytes = segment_bytes(&mut connection).await?;
-    let draft = destination.begin(Kind::Base)?;
+    let draft = Draft::begin(destination, Kind::Base)?;
     tool(&config.postgres, programs, "pg_basebackup")?
         .args([
             "--format=tar",
@@ -40,7 +41,7 @@ pub(crate) async fn backup(config: &Config, destination: &Destination) -> anyhow
         .arg(draft.folder())
         .run()
         .await
-        .with_context(|| format!("copying the server of {}", config.postgres.url))?;
+        .with_context(|| format!("base backup of the server at {}", config.postgres.url))?;
     let own = fs::read(draft.path(OWN_MANIFEST)).context("reading pg_basebackup's manifest")?;
     let content = content(&own, server.postgres_version, segment_bytes)?;
     let made_by = vec![
@@ -50,11 +51,12 @@ pub(crate) async fn backup(config: &Config, destination: &Destination) -> anyhow
     draft.seal(Content::Base(content), made_by).await
 }
 
-/// The embedded server has no replication protocol, and so neither base backups nor WAL archiving.
+/// Refuses the embedded server: it lacks the replication protocol that base backups and WAL archiving need.
 pub(crate) fn refuse_without_replication(server: &Server) -> anyhow::Result<()> {
     ensure!(
         !server.single_session,
-        "base backups and WAL archiving need replication, which the embedded server doesn't have; use `backup postgres`, or a native server"
+        "base backups and WAL archiving need replication, which the embedded server lacks; run `backup-runner backup \
+         postgres`, or use a native PostgreSQL server"
     );
     Ok(())
 }
@@ -62,11 +64,11 @@ pub(crate) fn refuse_without_replication(server: &Server) -> anyhow::Result<()> 
 async fn segment_bytes(connection: &mut AsyncPgConnection) -> anyhow::Result<u64> {
     let text = queries::wal_segment_bytes(connection)
         .await
-        .explained("asking for the size of WAL segments")?;
-    text.parse().context("the size of WAL segments")
+        .explained("reading the size of WAL segments")?;
+    text.parse().context("reading the size of WAL segments")
 }
 
-/// What of pg_basebackup's manifest matters here.
+/// Part of pg_basebackup's manifest.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct OwnManifest {
@@ -92,8 +94,8 @@ fn content(own: &[u8], server_version: String, segment_bytes: u64) -> anyhow::Re
         .wal_ranges
         .into_iter()
         .next()
-        .ok_or_else(|| anyhow!("pg_basebackup's manifest names no WAL"))?;
-    let start_segment = segment_of(range.timeline, &range.start_lsn, segment_bytes)?;
+        .ok_or_else(|| anyhow!("pg_basebackup's manifest has no WAL range"))?;
+    let start_segment = segment::containing(range.timeline, &range.start_lsn, segment_bytes)?;
     Ok(BaseContent {
         server_version,
         system_identifier: own.system_identifier.to_string(),
@@ -109,9 +111,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_place_in_history_is_read_from_pg_basebackups_manifest() {
+    fn the_wal_range_is_read_from_pg_basebackups_manifest() {
         let own = br#"{ "PostgreSQL-Backup-Manifest-Version": 2, "System-Identifier": 7575757575757575757, "Files": [],
-            "WAL-Ranges": [{ "Timeline": 1, "Start-LSN": "1/A000028", "End-LSN": "1/A000120" }], "Manifest-Checksum": "x" }"#;
+            "WAL-Ranges": [{ "Timeline": 1, "Start-LSN": "1/A000028", "End-LSN": "1/A000120" }],
+            "Manifest-Checksum": "x" }"#;
         let content = content(own, "17.11".into(), 16 << 20).unwrap();
         assert_eq!(content.system_identifier, "7575757575757575757");
         assert_eq!(content.start_segment, "00000001000000010000000A");

@@ -1,4 +1,4 @@
-//! Dumps the database, and counts what is in the dump.
+//! Dumps the database and counts the rows in the dump.
 
 use anyhow::{Context, bail};
 use diesel_async::AsyncPgConnection;
@@ -6,14 +6,16 @@ use storage_core::postgres::queries::backup as queries;
 
 use super::{Explained, open, tool, totals};
 use crate::config::Config;
-use crate::destination::{Destination, Draft};
-use crate::manifest::{Content, Kind, Manifest, PostgresContent, TableTotal};
+use crate::content::{Content, PostgresContent, TableTotal};
+use crate::destination::Destination;
+use crate::draft::Draft;
+use crate::manifest::{Kind, Manifest};
 use crate::tool;
 
-/// The file of a backup.
+/// File name of the dump.
 pub(crate) const FILE: &str = "database.dump";
 
-/// How often a dump is made again because rows were written meanwhile, where that can't be kept apart.
+/// Number of dumps that are tried on a server without snapshots, until no row is written during one.
 const ATTEMPTS: usize = 5;
 
 /// Backs up the database of `postgres.url`.
@@ -21,7 +23,7 @@ pub(crate) async fn backup(config: &Config, destination: &Destination) -> anyhow
     let programs = config.backup.pg_bin.as_deref();
     let (mut connection, server) = open(&config.postgres).await?;
     let roles = queries::named_roles(&mut connection).await.explained("listing roles")?;
-    let draft = destination.begin(Kind::Postgres)?;
+    let draft = Draft::begin(destination, Kind::Postgres)?;
     let tables = if server.single_session {
         dump_between_counts(config, &mut connection, &draft).await?
     } else {
@@ -41,7 +43,7 @@ pub(crate) async fn backup(config: &Config, destination: &Destination) -> anyhow
     draft.seal(Content::Postgres(content), made_by).await
 }
 
-/// pg_dump sees the very snapshot in which the rows are counted.
+/// Dumps the snapshot in which the rows are counted.
 async fn dump_of_snapshot(
     config: &Config,
     connection: &mut AsyncPgConnection,
@@ -58,8 +60,8 @@ async fn dump_of_snapshot(
     Ok(tables)
 }
 
-/// Where all clients share one session, a snapshot held here would keep pg_dump waiting for ever. So the rows are counted
-/// before and after, until nothing was written in between.
+/// Counts the rows before and after the dump until both counts agree. The embedded server runs one session at a time,
+/// so a snapshot held here would block pg_dump forever.
 async fn dump_between_counts(
     config: &Config,
     connection: &mut AsyncPgConnection,
@@ -75,7 +77,8 @@ async fn dump_between_counts(
         before = after;
     }
     bail!(
-        "rows were written during each of {ATTEMPTS} dumps, and the embedded server can't keep a snapshot; stop warm-syncer meanwhile"
+        "rows were written during each of {ATTEMPTS} dumps, and the embedded server has no snapshots; stop \
+         warm-syncer, then repeat the backup"
     );
 }
 
@@ -88,6 +91,6 @@ async fn dump(config: &Config, draft: &Draft, snapshot: Option<&str>) -> anyhow:
     }
     tool.run()
         .await
-        .with_context(|| format!("dumping the database {}", config.postgres.url))?;
+        .with_context(|| format!("dumping the database at {}", config.postgres.url))?;
     Ok(())
 }

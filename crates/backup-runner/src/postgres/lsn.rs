@@ -1,11 +1,11 @@
-//! A position in the WAL.
+//! WAL positions (log sequence numbers).
 
 use std::fmt;
 use std::str::FromStr;
 
 use anyhow::Context;
 
-/// A position in the WAL, in bytes since the server's first.
+/// Position in the WAL, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Lsn(pub(crate) u64);
 
@@ -25,6 +25,6 @@ impl FromStr for Lsn {
         });
         position
             .map(Self)
-            .with_context(|| format!("`{text}` is no position in the WAL, such as 16/B374D848"))
+            .with_context(|| format!("`{text}` is not a WAL position; write it as 16/B374D848"))
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod logical;
 pub(crate) mod lsn;
 pub(crate) mod recovery;
 pub(crate) mod restore;
+pub(crate) mod segment;
 pub(crate) mod wal;
 mod wal_reader;
 
@@ -21,13 +22,13 @@ use storage_core::postgres::error::describe;
 use storage_core::postgres::queries::storage;
 use tokio_postgres::config::Host;
 
-use crate::manifest::TableTotal;
+use crate::content::TableTotal;
 use crate::tool::Tool;
 
-/// The name that connections show.
+/// `application_name` of the connections.
 const APPLICATION: &str = "backup-runner";
 
-/// A failed statement with the database's details and what to do about it.
+/// Adds the database's details and a hint to a failed statement.
 trait Explained<T> {
     fn explained(self, doing: &str) -> anyhow::Result<T>;
 }
@@ -38,22 +39,22 @@ impl<T> Explained<T> for diesel::QueryResult<T> {
     }
 }
 
-/// A connection, and the server at its other end.
+/// Connects, and detects versions and edition of the server.
 async fn open(config: &PostgresConfig) -> anyhow::Result<(AsyncPgConnection, Server)> {
     let mut connection = connect(config, APPLICATION).await?;
     let server = Server::detect(&mut connection)
         .await
-        .explained("asking the server what it is")?;
+        .explained("detecting the versions of PostgreSQL and TimescaleDB")?;
     let server = server.with_context(|| {
         format!(
-            "the database {} has no TimescaleDB; run `aggregator-admin migrate`",
+            "the database at {} has no TimescaleDB; run `aggregator-admin migrate`",
             config.url
         )
     })?;
     Ok((connection, server))
 }
 
-/// Rows and volumes of every table.
+/// Counts rows and sums volumes of every table.
 async fn totals(connection: &mut AsyncPgConnection) -> anyhow::Result<Vec<TableTotal>> {
     let totals = storage::totals(connection).await.explained("counting rows")?;
     Ok(totals
@@ -66,8 +67,8 @@ async fn totals(connection: &mut AsyncPgConnection) -> anyhow::Result<Vec<TableT
         .collect())
 }
 
-/// A program of PostgreSQL that reaches the server as this process does: through its environment, so that the password
-/// shows in no process list.
+/// Returns a PostgreSQL program that connects with this configuration. It gets the settings through its environment:
+/// other users can read a process's arguments, and so a password in them.
 fn tool(config: &PostgresConfig, programs: Option<&Path>, name: &'static str) -> anyhow::Result<Tool> {
     let mut tool = Tool::new(programs, name);
     for (variable, value) in environment(config)? {
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_get_the_url_through_their_environment() {
+    fn programs_get_the_connection_through_their_environment() {
         let environment = environment_of("postgres://u:p%40ss@a:1,b:2/market?sslmode=verify-full");
         assert_eq!(environment["PGHOST"], "a,b");
         assert_eq!(environment["PGPORT"], "1,2");
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_that_is_not_known_here_is_left_to_libpq() {
+    fn without_a_configured_password_libpq_finds_its_own() {
         let environment = environment_of("postgres://u@/market?host=/run/postgresql");
         assert_eq!(environment["PGHOST"], "/run/postgresql");
         assert!(!environment.contains_key("PGPASSWORD"), "{environment:?}");

@@ -1,6 +1,5 @@
-//! Makes a data directory of a base backup, set to recover from the WAL archive; and what of that archive is still needed.
+//! Unpacks a base backup into a data directory and sets it to recover from the WAL archive.
 
-use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -11,27 +10,21 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::base::{FILES, OWN_MANIFEST, WAL};
 use super::lsn::Lsn;
-use crate::destination::make_folder;
+use super::segment::PARTIAL;
+use crate::destination::create_folder;
 use crate::manifest::Manifest;
-use crate::tool::Tool;
+use crate::tool::{Tool, shell_quoted};
 
-/// How many characters of a segment's name are its timeline.
-pub(crate) const TIMELINE: usize = 8;
-/// How long a segment's name is.
-pub(crate) const SEGMENT: usize = 24;
-/// What the name of a segment that is being filled ends with.
-pub(crate) const PARTIAL: &str = ".partial";
-
-/// How far a recovery goes.
+/// End of a recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// To the end of the archive.
+    /// The end of the archive.
     End,
-    /// Up to a moment.
+    /// The last transaction that was committed until this time.
     Time(DateTime<Utc>),
-    /// Through the record at a position.
+    /// The record at this position, inclusive.
     Lsn(Lsn),
-    /// To the end of the base backup.
+    /// The end of the base backup.
     Backup,
 }
 
@@ -45,19 +38,20 @@ pub(crate) async fn unpack(
     let known = [FILES, WAL, OWN_MANIFEST];
     if let Some(file) = manifest.files.iter().find(|file| !known.contains(&file.path.as_str())) {
         bail!(
-            "{} is a tablespace; unpack this backup by hand, as PostgreSQL's documentation says",
+            "{} is a tablespace, which this command does not restore; unpack the archives with tar, as the chapter \
+             \"Recovering Using a Continuous Archive Backup\" of PostgreSQL's documentation describes",
             file.path
         );
     }
-    make_folder(data)?;
+    create_folder(data)?;
     ensure!(
         fs::read_dir(data)?.next().is_none(),
-        "{} is not empty; name a new data directory",
+        "data directory {} is not empty; give `--data-dir` an empty or new one",
         data.display()
     );
     fs::set_permissions(data, fs::Permissions::from_mode(0o700))?;
     for (archive, folder) in [(FILES, data.to_path_buf()), (WAL, data.join("pg_wal"))] {
-        // The files become those of whoever restores, also where that is root, who would take on the owner in the archive.
+        // Without the option, tar run by root would restore the owner that the archive records.
         Tool::new(None, "tar")
             .args(["--no-same-owner", "-xzf"])
             .arg(backup.join(archive))
@@ -76,7 +70,7 @@ pub(crate) async fn unpack(
     Ok(())
 }
 
-/// Has the server that starts on `data` recover from the archive `wal`, up to `target`, and take writes then.
+/// Configures the server that starts on `data` to recover from the archive `wal` up to `target`, then to accept writes.
 pub(crate) fn prepare(data: &Path, wal: &Path, target: Target) -> anyhow::Result<()> {
     let mut settings = OpenOptions::new()
         .append(true)
@@ -100,53 +94,17 @@ fn recovery_settings(wal: &Path, target: Target) -> anyhow::Result<String> {
     Ok(settings)
 }
 
-/// The segment that is being filled has another name in the archive.
+/// The command falls back to the partial segment, the last one that was received.
 fn restore_command(wal: &Path) -> anyhow::Result<String> {
-    ensure!(wal.to_str().is_some(), "{} is not text", wal.display());
-    let quoted = quoted(wal).replace('%', "%%");
+    ensure!(
+        wal.to_str().is_some(),
+        "the WAL archive {} has a name that is not UTF-8; rename the backup folder",
+        wal.display()
+    );
+    let quoted = shell_quoted(wal).replace('%', "%%");
     Ok(format!(
         r#"cp {quoted}/%f "%p" 2>/dev/null || cp {quoted}/%f{PARTIAL} "%p""#
     ))
-}
-
-/// A path as one word of a shell.
-pub(crate) fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
-}
-
-/// The name of the WAL segment that holds `lsn`.
-pub(crate) fn segment_of(timeline: u32, lsn: &str, segment_bytes: u64) -> anyhow::Result<String> {
-    let Lsn(position) = lsn.parse()?;
-    ensure!(
-        segment_bytes.is_power_of_two() && segment_bytes < 1 << 32,
-        "{segment_bytes} is no size of a WAL segment"
-    );
-    let number = position / segment_bytes;
-    let per_log = (1 << 32) / segment_bytes;
-    Ok(format!(
-        "{timeline:08X}{:08X}{:08X}",
-        number / per_log,
-        number % per_log
-    ))
-}
-
-/// Those of an archive's files that no recovery from `oldest_needed` on reads. Timelines' histories always stay.
-pub(crate) fn outdated(files: &BTreeSet<String>, oldest_needed: &str) -> BTreeSet<String> {
-    let Some(oldest) = segment_number(oldest_needed) else {
-        return BTreeSet::new();
-    };
-    files
-        .iter()
-        .filter(|file| segment_number(file).is_some_and(|segment| segment < oldest))
-        .cloned()
-        .collect()
-}
-
-/// A segment's name without its timeline; segments of all timelines count alike, as in pg_archivecleanup.
-pub(crate) fn segment_number(file: &str) -> Option<&str> {
-    let name = file.strip_suffix(PARTIAL).unwrap_or(file);
-    let is_segment = name.len() == SEGMENT && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_segment.then(|| &name[TIMELINE..])
 }
 
 #[cfg(test)]
@@ -154,40 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn segments_are_named_as_postgresql_names_them() {
-        for (timeline, lsn, megabytes, segment) in [
-            (1, "0/2000028", 16, "000000010000000000000002"),
-            (0x1A, "16/B374D848", 16, "0000001A00000016000000B3"),
-            (1, "1/80000000", 64, "000000010000000100000020"),
-        ] {
-            assert_eq!(segment_of(timeline, lsn, megabytes << 20).unwrap(), segment);
-        }
-        assert!(segment_of(1, "x", 16 << 20).is_err());
-        assert!(segment_of(1, "0/1", 0).is_err());
-    }
-
-    #[test]
-    fn the_archive_keeps_what_the_oldest_base_backup_needs() {
-        let files: BTreeSet<String> = [
-            "000000010000000000000001",
-            "000000010000000000000002",
-            "000000010000000000000003.partial",
-            "00000002.history",
-            "000000020000000000000001.partial",
-            "000000020000000000000004",
-            "notes.txt",
-        ]
-        .map(Into::into)
-        .into();
-        let expected = ["000000010000000000000001", "000000020000000000000001.partial"]
-            .map(String::from)
-            .into();
-        assert_eq!(outdated(&files, "000000010000000000000002"), expected);
-        assert!(outdated(&files, "garbage").is_empty());
-    }
-
-    #[test]
-    fn paths_are_quoted_for_the_shell_and_for_the_settings() {
+    fn paths_are_quoted_for_the_shell_and_for_postgresql_conf() {
         let settings = recovery_settings(Path::new("/a b/it's 5%"), Target::End).unwrap();
         assert!(
             settings.contains(r"restore_command = 'cp ''/a b/it''\''''s 5%%''/%f"),
@@ -197,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_target_is_a_moment_in_utc() {
+    fn the_target_is_written_as_postgresql_reads_it() {
         let target = "2026-11-23T05:00:00.123456Z".parse().unwrap();
         let settings = recovery_settings(Path::new("/wal"), Target::Time(target)).unwrap();
         assert!(

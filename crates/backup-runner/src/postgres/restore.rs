@@ -1,4 +1,4 @@
-//! Brings a dump back into a database that is empty, the way TimescaleDB asks for, and compares.
+//! Restores a dump into an empty database with TimescaleDB's pre- and post-restore steps, and compares the result.
 
 use std::path::Path;
 
@@ -8,15 +8,12 @@ use storage_core::postgres::connection::connect;
 use storage_core::postgres::queries::backup as queries;
 
 use super::{APPLICATION, Explained, open, tool, totals};
-use crate::manifest::{PostgresContent, TableTotal};
+use crate::content::{PostgresContent, TableTotal};
 
-/// Tables that a refusal names.
+/// Number of tables that an error names.
 const NAMED: i64 = 3;
 
 /// Restores a dump into the database of `config`.
-///
-/// # Errors
-/// When the target holds anything or is another TimescaleDB, something can't be restored, or the copy is not the same.
 pub(crate) async fn restore(
     config: &PostgresConfig,
     programs: Option<&Path>,
@@ -46,17 +43,17 @@ async fn refuse_unless_empty(config: &PostgresConfig) -> anyhow::Result<()> {
     let mut connection = connect(config, APPLICATION).await?;
     let some = queries::occupants(&mut connection, NAMED)
         .await
-        .explained("asking what the target holds")?;
+        .explained("checking that the target database is empty")?;
     ensure!(
         some.is_empty(),
-        "the database {} is not empty: it holds {} …; restore into a new one",
+        "the database at {} is not empty: it holds {}, …; create a new database and restore into that one",
         config.url,
         some.join(", ")
     );
     Ok(())
 }
 
-/// The target needs TimescaleDB of the same edition and version: the dump holds its catalog.
+/// Requires TimescaleDB of the same edition and version, because the dump contains its catalog.
 async fn prepare_extension(config: &PostgresConfig, content: &PostgresContent) -> anyhow::Result<()> {
     let wanted = &content.timescale_version;
     let mut connection = connect(config, APPLICATION).await?;
@@ -66,7 +63,8 @@ async fn prepare_extension(config: &PostgresConfig, content: &PostgresContent) -
     if let Some(found) = found {
         ensure!(
             found == *wanted,
-            "the backup was made with TimescaleDB {wanted}, the target has {found}; restore with {wanted}, then update the extension"
+            "the backup was made with TimescaleDB {wanted}, the target has {found}; restore into a database with \
+             {wanted}, then update the extension there"
         );
     } else {
         let available = queries::available_extension_versions(&mut connection)
@@ -74,30 +72,31 @@ async fn prepare_extension(config: &PostgresConfig, content: &PostgresContent) -
             .explained("looking for TimescaleDB")?;
         ensure!(
             !available.is_empty(),
-            "the target's server has no TimescaleDB; the backup was made with {wanted}"
+            "the target's server has no TimescaleDB; install version {wanted}, with which the backup was made"
         );
         ensure!(
             available.contains(wanted),
-            "the backup was made with TimescaleDB {wanted}, the target's server has {}; restore with {wanted}, then update the extension",
+            "the backup was made with TimescaleDB {wanted}, the target's server offers {}; restore on a server with \
+             {wanted}, then update the extension there",
             available.join(", ")
         );
-        queries::create_extension(&mut connection, wanted)
-            .await
-            .explained("creating the extension (the embedded server wants a restart after one was dropped)")?;
+        queries::create_extension(&mut connection, wanted).await.explained(
+            "creating the extension (the embedded server must be restarted after an extension was dropped)",
+        )?;
     }
     let (_, server) = open(config).await?;
     let edition = server.edition.to_string();
     ensure!(
         edition == content.edition,
-        "the backup was made with TimescaleDB's {} edition, the target has the {edition} edition: their schemas differ; restore into \
-         a server of the {} edition",
+        "the backup was made with TimescaleDB's {} edition, the target has the {edition} edition: their schemas \
+         differ; restore into a server with the {} edition",
         content.edition,
         content.edition
     );
     let major = |version: &str| version.split('.').next().unwrap_or_default().to_owned();
     if major(&server.postgres_version) != major(&content.server_version) {
         tracing::warn!(
-            "the backup was made with PostgreSQL {}, the target is {}",
+            "the backup was made with PostgreSQL {}, the target server is {}",
             content.server_version,
             server.postgres_version
         );
@@ -116,7 +115,7 @@ async fn missing_roles(config: &PostgresConfig, content: &PostgresContent) -> an
         .collect())
 }
 
-/// All or nothing: the dump is restored in one transaction.
+/// Restores the dump in one transaction.
 async fn fill(
     config: &PostgresConfig,
     programs: Option<&Path>,
@@ -136,7 +135,7 @@ async fn fill(
     ]);
     if !missing_roles.is_empty() {
         tracing::warn!(
-            "owners and privileges aren't restored, as these roles don't exist here: {}",
+            "owners and privileges are not restored, because the target server lacks these roles: {}",
             missing_roles.join(", ")
         );
         tool = tool.args(["--no-owner", "--no-privileges"]);
@@ -144,7 +143,7 @@ async fn fill(
     tool.arg(dump)
         .run()
         .await
-        .with_context(|| format!("restoring into the database {}; nothing was restored", config.url))?;
+        .with_context(|| format!("restoring into the database at {} failed and left it empty", config.url))?;
     Ok(())
 }
 
@@ -154,7 +153,7 @@ fn compare(wanted: &[TableTotal], found: &[TableTotal]) -> anyhow::Result<()> {
         return Ok(());
     }
     bail!(
-        "the restored database is not what was backed up: {}",
+        "the restored database differs from the backup: {}; drop it and do not start the workers on it",
         differences.join("; ")
     );
 }

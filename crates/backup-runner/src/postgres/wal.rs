@@ -1,5 +1,7 @@
-//! Keeps the WAL archive: has pg_receivewal stream from a replication slot, so that nothing is missed while it is down.
+//! Maintains the WAL archive: pg_receivewal streams from a replication slot, so the server keeps the WAL while this
+//! worker is down.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -16,26 +18,27 @@ use tracing::{info, warn};
 
 use super::archive::names;
 use super::base::refuse_without_replication;
-use super::recovery::{outdated, segment_number};
+use super::segment::{outdated, without_timeline};
 use super::{Explained, open, tool};
 use crate::config::Config;
-use crate::destination::{Destination, make_folder};
-use crate::manifest::{Content, Kind};
+use crate::content::Content;
+use crate::destination::{Destination, create_folder};
+use crate::manifest::Kind;
 use crate::metrics;
 use crate::tool::succeeded;
 
-/// What the condition on `/readyz` is called.
+/// Name of the condition on `/readyz`.
 pub(crate) const CONDITION: &str = "wal";
 
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// A stream that held for this long was a good one: the next failure is the first again.
-const HELD: Duration = Duration::from_secs(60);
+/// A stream that lasted this long resets the pause to the shortest.
+const STABLE_AFTER: Duration = Duration::from_secs(60);
 const LAG_INTERVAL: Duration = Duration::from_secs(5);
-/// How long another copy's turn is waited for between two looks.
-const TURN_INTERVAL: Duration = Duration::from_secs(10);
+/// Time between two attempts to acquire the lock that another replica holds.
+const LOCK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Archives WAL until `token` is cancelled. One copy at a time does; the others stand by.
+/// Archives WAL until `token` is cancelled. One replica at a time holds the lock and archives; the others stand by.
 pub(crate) async fn archive(
     config: Config,
     destination: Destination,
@@ -44,13 +47,12 @@ pub(crate) async fn archive(
 ) -> anyhow::Result<()> {
     let mut pause = SHORTEST_PAUSE;
     loop {
-        let Some(_turn) = destination.take_turn("wal")? else {
+        let Some(_lock) = destination.try_lock("wal")? else {
             readiness.ok(CONDITION);
-            if pass(TURN_INTERVAL, &token).await {
+            if pause_or_stop(LOCK_INTERVAL, &token).await {
                 continue;
-            } else {
-                return Ok(());
             }
+            return Ok(());
         };
         let begun = tokio::time::Instant::now();
         match stream(&config, &destination, &readiness, &token).await {
@@ -59,25 +61,25 @@ pub(crate) async fn archive(
                 metrics::WAL_FAILURES.increment(1);
                 metrics::WAL_LAG.set(f64::NAN);
                 readiness.fail(CONDITION, format!("{error:#}"));
-                if begun.elapsed() > HELD {
+                if begun.elapsed() > STABLE_AFTER {
                     pause = SHORTEST_PAUSE;
                 }
-                warn!("archiving WAL stopped, again in {pause:?}: {error:#}");
+                warn!("archiving WAL failed; next attempt in {pause:?}: {error:#}");
             }
         }
-        if !pass(pause, &token).await {
+        if !pause_or_stop(pause, &token).await {
             return Ok(());
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-/// Waits; `false` when a shutdown comes first.
-async fn pass(pause: Duration, token: &CancellationToken) -> bool {
+/// Waits. Returns `false` if `token` is cancelled first.
+async fn pause_or_stop(pause: Duration, token: &CancellationToken) -> bool {
     token.run_until_cancelled(sleep(pause)).await.is_some()
 }
 
-/// Streams until the connection breaks, which is an error, or `token` is cancelled.
+/// Streams until `token` is cancelled; the end of the connection is an error.
 async fn stream(
     config: &Config,
     destination: &Destination,
@@ -88,16 +90,19 @@ async fn stream(
     refuse_without_replication(&server)?;
     let system = queries::system_identifier(&mut connection)
         .await
-        .explained("asking for the system identifier")?;
-    // It is our turn, so whoever streams from the slot was left behind by a copy that was killed.
+        .explained("reading the server's system identifier")?;
+    // This replica holds the lock, so a stream on the slot was left by a replica that was killed.
     if queries::free_slot(&mut connection, &config.backup.wal_slot)
         .await
         .explained("freeing the replication slot")?
     {
-        info!(slot = config.backup.wal_slot, "ended a stream that nobody supervised");
+        info!(
+            slot = config.backup.wal_slot,
+            "ended the stream of a replica that was killed"
+        );
     }
     let folder = destination.wal_folder(&system);
-    make_folder(&folder)?;
+    create_folder(&folder)?;
     let start = |args: &[&str]| -> anyhow::Result<Child> {
         let programs = config.backup.pg_bin.as_deref();
         tool(&config.postgres, programs, "pg_receivewal")?
@@ -110,18 +115,20 @@ async fn stream(
         .context("creating the replication slot")?;
     let folder = folder
         .to_str()
-        .context("the folder of backups has a name that is not text")?;
+        .context("the backup folder has a name that is not UTF-8; rename it")?;
     let mut receiver = start(&["--synchronous", "--no-loop", "--directory", folder])?;
     info!(folder, slot = config.backup.wal_slot, "archiving WAL");
     loop {
         tokio::select! {
             _ = receiver.wait() => {
                 ended(receiver).await?;
-                bail!("the server ended the stream");
+                bail!("the server closed the replication connection");
             }
             () = token.cancelled() => return stop(receiver).await,
             () = sleep(LAG_INTERVAL) => {
-                let slot = queries::slot(&mut connection, &config.backup.wal_slot).await.explained("measuring the lag")?;
+                let slot = queries::slot(&mut connection, &config.backup.wal_slot)
+                    .await
+                    .explained("reading the state of the replication slot")?;
                 let lag_bytes = slot.as_ref().and_then(|slot| slot.lag_bytes);
                 // Bytes of WAL stay far below 2^53.
                 #[allow(clippy::cast_precision_loss)]
@@ -135,14 +142,14 @@ async fn stream(
 }
 
 async fn ended(mut receiver: Child) -> anyhow::Result<()> {
-    let mut complaints = String::new();
+    let mut output = String::new();
     if let Some(mut stderr) = receiver.stderr.take() {
-        stderr.read_to_string(&mut complaints).await?;
+        stderr.read_to_string(&mut output).await?;
     }
-    succeeded("pg_receivewal", receiver.wait().await?, &complaints)
+    succeeded("pg_receivewal", receiver.wait().await?, &output)
 }
 
-/// Lets it write what it has and say so to the server.
+/// Ends pg_receivewal with SIGTERM, so that it writes and confirms the WAL that it received.
 async fn stop(receiver: Child) -> anyhow::Result<()> {
     if let Some(id) = receiver.id().and_then(|id| i32::try_from(id).ok()) {
         kill(Pid::from_raw(id), Signal::SIGTERM).context("ending pg_receivewal")?;
@@ -150,7 +157,7 @@ async fn stop(receiver: Child) -> anyhow::Result<()> {
     ended(receiver).await
 }
 
-/// Removes the WAL that no base backup needs any more; without base backups, none. Says how many files went.
+/// Removes the WAL that no base backup needs, and returns the number of files; without base backups it removes none.
 pub(crate) async fn prune(destination: &Destination, dry_run: bool) -> anyhow::Result<usize> {
     let mut removed = 0;
     let backups = destination.backups(Kind::Base).await?;
@@ -158,12 +165,12 @@ pub(crate) async fn prune(destination: &Destination, dry_run: bool) -> anyhow::R
         Content::Base(base) => Some(base),
         Content::Redis(_) | Content::Postgres(_) => None,
     });
-    // The one that begins first in the WAL, which need not be the oldest: a server that was restored to an earlier moment goes on from
-    // there, on another timeline.
-    let mut first = std::collections::BTreeMap::new();
+    // The base backup with the lowest WAL position need not be the oldest: a server that was recovered to an earlier
+    // time continues from there on another timeline.
+    let mut first = BTreeMap::new();
     for base in contents {
         let first = first.entry(&base.system_identifier).or_insert(&base.start_segment);
-        if segment_number(&base.start_segment) < segment_number(first) {
+        if without_timeline(&base.start_segment) < without_timeline(first) {
             *first = &base.start_segment;
         }
     }

@@ -1,41 +1,43 @@
-//! Reads WAL as a recovery does, page by page and record by record, and says where it ends or is damaged. Pure.
+//! Reads WAL as a recovery does, page by page and record by record, and finds its end or the first damage. Pure.
 //!
-//! The form of pages and records is PostgreSQL's `xlog_internal.h` and `xlogrecord.h`, the same since 9.5.
+//! PostgreSQL's `xlog_internal.h` and `xlogrecord.h` define pages and records; their layout is the same since 9.5.
 
 use anyhow::{Context, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::lsn::Lsn;
 
-/// Flags of a page: it begins with the rest of a record; its header is the long one, of a segment's first page; the record before it
-/// was given up after a crash.
+/// Flag of a page that begins with the rest of a record.
 const CONTINUES: u16 = 0x1;
+/// Flag of a segment's first page.
 const LONG_HEADER: u16 = 0x2;
+/// Flag of a page that replaces an incomplete record after a crash.
 const OVERWRITES: u16 = 0x8;
 const HEADER_BYTES: usize = 24;
 const LONG_HEADER_BYTES: usize = 40;
 const RECORD_HEADER_BYTES: usize = 24;
-/// No record is larger than so many bytes.
+/// PostgreSQL's limit, `XLogRecordMaxSize`.
 const MAX_RECORD_BYTES: usize = 1020 << 20;
-/// Resource managers.
+/// Resource manager of records about the WAL itself.
 const XLOG: u8 = 0;
+/// Resource manager of the ends of transactions.
 const TRANSACTION: u8 = 1;
-/// 2000-01-01, from which PostgreSQL counts, in µs since 1970.
+/// PostgreSQL's epoch, 2000-01-01, in µs since 1970.
 const EPOCH_US: i64 = 946_684_800_000_000;
 
-/// Reads one segment after the other.
+/// State between two segments.
 #[derive(Debug)]
 pub(crate) struct WalReader {
     system_identifier: u64,
-    /// Whether the segments before were read, so that it is known what comes next.
+    /// `true` if the previous segment was read, so the state of its last record is known.
     is_synced: bool,
-    /// The record that goes on in the next page.
+    /// Record that continues in the next page.
     open: Option<OpenRecord>,
-    /// The record before the next one.
+    /// Position of the previous record.
     previous: Option<Lsn>,
-    /// The last whole record.
+    /// Position of the last complete record.
     pub(crate) last: Option<Lsn>,
-    /// The latest time at which a transaction ended.
+    /// Latest end of a transaction.
     pub(crate) newest: Option<DateTime<Utc>>,
 }
 
@@ -46,13 +48,13 @@ struct OpenRecord {
     bytes: Vec<u8>,
 }
 
-/// How reading goes on after a page.
+/// Position to continue at after a page.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
     Page,
     /// The rest of the segment is unused.
     Segment,
-    /// There is no more WAL from this byte of the page on.
+    /// The WAL ends at this byte of the page.
     End(usize),
 }
 
@@ -68,17 +70,18 @@ impl WalReader {
         }
     }
 
-    /// The next segment to come is not the one after the last.
+    /// Notes that a segment is skipped.
     pub(crate) fn skip(&mut self) {
         self.is_synced = false;
         self.open = None;
         self.previous = None;
     }
 
-    /// Reads the segment that begins at `start`, whose pages are of `timelines`. Only the last one may end before its end.
+    /// Reads the segment that begins at `start` and whose pages belong to `timelines`. Only the last segment may be
+    /// incomplete.
     ///
     /// # Errors
-    /// Says what is wrong with the segment.
+    /// The damage, as the end of a sentence that begins with the name of the segment.
     pub(crate) fn read(&mut self, segment: &[u8], start: Lsn, timelines: &[u32], is_last: bool) -> anyhow::Result<()> {
         let page_bytes = self.page_bytes(segment, start)?;
         for (index, page) in segment.chunks(page_bytes).enumerate() {
@@ -87,7 +90,7 @@ impl WalReader {
                 Next::Page => {}
                 Next::Segment => return Ok(()),
                 Next::End(used) => {
-                    ensure!(is_last, "holds no more WAL from {} on", Lsn(at.0 + used as u64));
+                    ensure!(is_last, "has no WAL from {} on", Lsn(at.0 + used as u64));
                     let rest = &segment[index * page_bytes + used..];
                     ensure!(
                         rest.iter().all(|byte| *byte == 0),
@@ -102,7 +105,7 @@ impl WalReader {
         Ok(())
     }
 
-    /// Checks what a segment says of itself, and returns the size of its pages. One that has just been begun is all zeros.
+    /// Checks a segment's header and returns the size of its pages. A new segment is all zeros.
     fn page_bytes(&self, segment: &[u8], start: Lsn) -> anyhow::Result<usize> {
         const DEFAULT: usize = 8_192;
         ensure!(segment.len() >= DEFAULT, "is cut off: it has {} bytes", segment.len());
@@ -114,7 +117,7 @@ impl WalReader {
         let system = number::<8>(segment, 24).unwrap_or_default();
         ensure!(
             system == self.system_identifier,
-            "is WAL of another server, {system} instead of {}",
+            "belongs to the server with system identifier {system}, not {}",
             self.system_identifier
         );
         let bytes = number::<4>(segment, 32).unwrap_or_default();
@@ -139,10 +142,13 @@ impl WalReader {
         let timeline = u32::try_from(field(4, number::<4>(page, 4))?).with_context(damaged)?;
         let address = Lsn(field(8, number::<8>(page, 8))?);
         let remaining = usize::try_from(field(16, number::<4>(page, 16))?).with_context(damaged)?;
-        ensure!(address == at, "holds the WAL of {address} where that of {at} should be");
+        ensure!(
+            address == at,
+            "contains the WAL of {address} where that of {at} should be"
+        );
         ensure!(
             timelines.contains(&timeline),
-            "is damaged at {at}: timeline {timeline} is none of its history's"
+            "is damaged at {at}: timeline {timeline} is not part of its history"
         );
         let is_long = flags & LONG_HEADER != 0;
         let mut used = if is_long { LONG_HEADER_BYTES } else { HEADER_BYTES };
@@ -154,7 +160,7 @@ impl WalReader {
         match &self.open {
             Some(open) => ensure!(
                 continues && remaining == open.length - open.bytes.len(),
-                "is damaged at {at}: the record of {} does not go on there",
+                "is damaged at {at}: the record at {} does not continue there",
                 open.at
             ),
             None if continues && !self.is_synced => {
@@ -163,7 +169,7 @@ impl WalReader {
                 }
                 used = aligned(used + remaining);
             }
-            None => ensure!(!continues, "is damaged at {at}: it begins within a record"),
+            None => ensure!(!continues, "is damaged at {at}: it begins inside a record"),
         }
         self.is_synced = true;
         self.records(page, at, used)
@@ -206,14 +212,15 @@ impl WalReader {
         Ok(Next::Page)
     }
 
-    /// Checks a whole record. Returns `true` if it is the last of its segment by intention.
+    /// Checks a complete record. Returns `true` if it is a segment switch, after which the rest of the segment is
+    /// unused.
     fn record(&mut self, record: &OpenRecord) -> anyhow::Result<bool> {
         let (at, bytes) = (record.at, &record.bytes);
         let wanted = number::<4>(bytes, 20).unwrap_or_default();
         let found = crc32c(&[&bytes[RECORD_HEADER_BYTES..], &bytes[..20]]);
         ensure!(
             wanted == u64::from(found),
-            "is damaged at {at}: the record's checksum is another"
+            "is damaged at {at}: the checksum of the record does not match"
         );
         let previous = Lsn(number::<8>(bytes, 8).unwrap_or_default());
         if let Some(expected) = self.previous {
@@ -226,20 +233,20 @@ impl WalReader {
         self.last = Some(at);
         let (info, manager) = (bytes[16], bytes[17]);
         if manager == TRANSACTION {
-            self.newest = self.newest.max(ended_at(info, bytes));
+            self.newest = self.newest.max(transaction_end(info, bytes));
         }
         Ok(manager == XLOG && info & 0xF0 == 0x40)
     }
 }
 
-/// When the transaction that a record ends was ended: committed or aborted, also as a prepared one.
-fn ended_at(info: u8, record: &[u8]) -> Option<DateTime<Utc>> {
+/// Returns the time at which a record commits or aborts a transaction, prepared ones included.
+fn transaction_end(info: u8, record: &[u8]) -> Option<DateTime<Utc>> {
     if !matches!(info & 0x70, 0x00 | 0x20 | 0x30 | 0x40) {
         return None;
     }
     let mut used = RECORD_HEADER_BYTES;
     let main = loop {
-        // The headers of a record's parts; that of its main part is the last.
+        // Skips the headers of a record's parts; the main part's is the last.
         used += match record.get(used)? {
             255 => break used + 2,
             254 => break used + 5,
@@ -256,14 +263,14 @@ fn aligned(bytes: usize) -> usize {
     bytes.next_multiple_of(8)
 }
 
-/// The number in `N` bytes at `at`.
+/// Reads `N` bytes at `at` as a little-endian number.
 fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<u64> {
     let mut number = [0; 8];
     number[..N].copy_from_slice(bytes.get(at..at + N)?);
     Some(u64::from_le_bytes(number))
 }
 
-/// CRC-32C, by which PostgreSQL checks records.
+/// Computes CRC-32C, the checksum of WAL records.
 fn crc32c(parts: &[&[u8]]) -> u32 {
     let bytes = parts.iter().flat_map(|part| part.iter());
     !bytes.fold(!0, |crc, byte| {

@@ -1,4 +1,4 @@
-//! Takes the RDBs of all masters, and notes what the servers say about their persistence.
+//! Backs up Redis: the RDBs of all masters and the state of their persistence.
 
 use anyhow::{Context, bail};
 use chrono::DateTime;
@@ -9,8 +9,10 @@ use storage_core::redis::{inspect, nodes, partitions};
 
 use super::{FILE, check, snapshot};
 use crate::config::Config;
+use crate::content::{AofState, Content, MasterContent, RedisContent, StreamLength};
 use crate::destination::Destination;
-use crate::manifest::{AofState, Content, Kind, Manifest, MasterContent, RedisContent, StreamLength};
+use crate::draft::Draft;
+use crate::manifest::{Kind, Manifest};
 use crate::tool;
 
 /// Backs up the Redis of `redis.url`.
@@ -28,7 +30,7 @@ pub(crate) async fn backup(config: &Config, destination: &Destination) -> anyhow
         masters.push(state(server, file).await?);
     }
     let mut content = contents(&config.redis, masters).await?;
-    let draft = destination.begin(Kind::Redis)?;
+    let draft = Draft::begin(destination, Kind::Redis)?;
     let files = content.rdbs().into_iter().map(|file| draft.path(file));
     let servers: Vec<_> = servers.into_iter().zip(files).collect();
     snapshot::take(&servers, programs).await?;
@@ -53,13 +55,16 @@ fn made_by() -> String {
     concat!("backup-runner ", env!("CARGO_PKG_VERSION")).to_owned()
 }
 
-/// What a server says about itself; the keys are counted in the RDB.
+/// Reads versions, role and persistence of a server. Keys are counted in the RDB later.
 async fn state(server: &RedisConfig, file: String) -> anyhow::Result<(MasterContent, String)> {
     let mut conn = Connection::ordinary(server);
-    let asking = || format!("asking Redis at {}", server.url);
+    let asking = || format!("reading the state of Redis at {}", server.url);
     let info = inspect::info(&mut conn).await.with_context(asking)?;
     if info.flag("loading") {
-        bail!("Redis at {} still loads its data; back it up when it has", server.url);
+        bail!(
+            "Redis at {} is still loading its data; repeat the backup when it has finished",
+            server.url
+        );
     }
     let text = |field: &str| info.text(field).unwrap_or("unknown").to_owned();
     let client = connection::client(server).await.with_context(asking)?;
@@ -85,10 +90,10 @@ async fn state(server: &RedisConfig, file: String) -> anyhow::Result<(MasterCont
     Ok((master, text("role")))
 }
 
-/// What all of them hold together.
+/// Combines the masters and reads the lengths of the streams.
 async fn contents(redis: &RedisConfig, states: Vec<(MasterContent, String)>) -> anyhow::Result<RedisContent> {
     let mut conn = Connection::ordinary(redis);
-    let asking = || format!("asking Redis at {}", redis.url);
+    let asking = || format!("reading the state of Redis at {}", redis.url);
     let partitions = partitions::stored(&mut conn).await.with_context(asking)?;
     let mut streams = Vec::new();
     for stream in Stream::all(partitions.unwrap_or(0)) {

@@ -1,4 +1,4 @@
-//! Redis: an RDB of each master over the network, and the way back into an empty server or cluster.
+//! Backup of Redis as one RDB of each master, and its restore into an empty server or cluster.
 
 pub(crate) mod backup;
 pub(crate) mod restore;
@@ -11,20 +11,17 @@ use anyhow::{Context, anyhow};
 
 use crate::tool::Tool;
 
-/// The file of a backup of one server.
+/// Name of the RDB of a single server.
 pub(crate) const FILE: &str = "dump.rdb";
 
-/// What redis-check-rdb counted in a whole RDB.
+/// Number of keys that redis-check-rdb counted in an RDB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counted {
     pub(crate) keys: u64,
     pub(crate) with_expiry: u64,
 }
 
-/// Reads an RDB from end to end.
-///
-/// # Errors
-/// When it is not whole.
+/// Checks an RDB with redis-check-rdb and counts its keys.
 pub(crate) async fn check(programs: Option<&Path>, rdb: &Path) -> anyhow::Result<Counted> {
     let printed = Tool::new(programs, "redis-check-rdb")
         .arg(rdb)
@@ -52,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_counts_are_read_from_what_is_printed() {
+    fn the_counts_are_read_from_the_output() {
         let printed = "[offset 0] Checking RDB file x\n[offset 274] \\o/ RDB looks OK! \\o/\n[info] 12 keys read\n[info] 7 expires\n[info] 1 already expired\n";
         assert_eq!(
             counted(printed),

@@ -1,5 +1,5 @@
-//! Brings an RDB back into a running Redis that is empty: key by key, so that neither its files nor its settings need to
-//! be touched. What has expired since stays away.
+//! Restores an RDB into a running, empty Redis. Keys are copied over connections, so the server's files and settings
+//! stay untouched; expired keys are left out.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -15,14 +15,14 @@ use storage_core::redis::{inspect, nodes};
 
 use super::temporary::{RESPONSE_TIMEOUT, Temporary, connect};
 
-/// Keys that are copied together.
+/// Number of keys that are copied together.
 const BATCH: usize = 100;
-/// Keys that a refusal names.
+/// Number of keys that an error names.
 const NAMED: usize = 3;
-/// Two servers may disagree by this much about whether a key has expired.
+/// Tolerated difference between two servers' clocks when a key expires.
 const EXPIRY_SLACK_MS: i64 = 1_000;
 
-/// What was copied.
+/// Number of restored keys, streams and entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Restored {
     pub(crate) keys: u64,
@@ -30,11 +30,8 @@ pub(crate) struct Restored {
     pub(crate) stream_entries: u64,
 }
 
-/// Copies RDBs into the Redis of `config`, and compares. Each may hold what one master had; the target may be a cluster, of
-/// another size, or one server.
-///
-/// # Errors
-/// When the target holds keys, something can't be copied, or the copy is not the same.
+/// Copies RDBs into the Redis of `config` and compares the result. The number of RDBs and of masters may differ; either
+/// side may be a cluster or one server.
 pub(crate) async fn restore(
     config: &RedisConfig,
     programs: Option<&Path>,
@@ -66,7 +63,7 @@ pub(crate) async fn restore(
             .await
             .with_context(|| {
                 format!(
-                    "the Redis at {} may hold a part of the backup now; empty it before the next attempt",
+                    "Redis at {} may hold a part of the backup now; empty it with FLUSHALL before the next attempt",
                     config.url
                 )
             })?;
@@ -74,18 +71,18 @@ pub(crate) async fn restore(
     Ok(restored)
 }
 
-/// What takes the keys.
+/// Destination of the keys.
 enum Target {
-    /// A connection that doesn't reopen itself: it would be in another database then.
+    /// One server, over a connection that does not reconnect: that would select database 0.
     Server(MultiplexedConnection),
-    /// Has one database, and finds the master of each key.
+    /// A cluster, which has one database. The connection finds the master of each key.
     Cluster(Connection),
 }
 
 async fn refuse_unless_empty(config: &RedisConfig, target: &mut MultiplexedConnection) -> anyhow::Result<()> {
     let keyspace = inspect::info(target)
         .await
-        .context("asking what the target holds")?
+        .context("checking that the target Redis is empty")?
         .keyspace();
     let Some((database, _)) = keyspace.first_key_value() else {
         return Ok(());
@@ -101,8 +98,8 @@ async fn refuse_unless_empty(config: &RedisConfig, target: &mut MultiplexedConne
         .map(|key| String::from_utf8_lossy(key))
         .collect();
     bail!(
-        "the Redis at {} is not empty: it holds {total} keys, among them {}; restore into an empty one, or stop the workers and \
-         empty it with FLUSHALL",
+        "Redis at {} is not empty: it holds {total} keys, among them {}; restore into an empty one, or stop the \
+         workers and run FLUSHALL there",
         config.url,
         names.join(", ")
     );
@@ -129,13 +126,14 @@ async fn copy(
             Target::Server(server) => {
                 transfer::select(server, database)
                     .await
-                    .with_context(|| format!("the backup has keys in database {database}"))?;
+                    .with_context(|| format!("selecting database {database}, in which the backup has keys"))?;
                 copy_database(source, server, restored).await?;
             }
             Target::Cluster(cluster) => {
                 ensure!(
                     database == 0,
-                    "the backup has keys in database {database}, and a cluster has only database 0"
+                    "the backup has keys in database {database}, but a cluster has only database 0; restore into a \
+                     single server"
                 );
                 copy_database(source, cluster, restored).await?;
             }
@@ -166,10 +164,10 @@ async fn copy_keys(
         for batch in keys.chunks(BATCH) {
             let dumped = transfer::dump(source, batch)
                 .await
-                .context("reading keys of the backup")?;
+                .context("reading keys from the backup")?;
             transfer::restore(target, &dumped)
                 .await
-                .context("writing keys; nothing else may write there meanwhile")?;
+                .context("writing keys; stop every other client of the target Redis")?;
         }
         cursor = next;
         if cursor == 0 {
@@ -178,7 +176,7 @@ async fn copy_keys(
     }
 }
 
-/// Every key must be there with the same expiry, every stream with the same entries and groups.
+/// Requires the same expiry for every key, and the same entries and groups for every stream.
 async fn compare(
     source: &mut MultiplexedConnection,
     target: &mut impl ConnectionLike,
@@ -191,7 +189,7 @@ async fn compare(
         for ((key, wanted), found) in batch.iter().zip(wanted).zip(found) {
             let named = || {
                 format!(
-                    "{} was not restored: {found:?} instead of {wanted:?}",
+                    "key {} was not restored: its expiry is {found:?} instead of {wanted:?}",
                     String::from_utf8_lossy(key)
                 )
             };
@@ -203,7 +201,7 @@ async fn compare(
             let found = transfer::stream_state(target, &stream).await?;
             ensure!(
                 wanted == found,
-                "{} is another stream than in the backup: {found:?} instead of {wanted:?}",
+                "stream {} differs from the backup: {found:?} instead of {wanted:?}",
                 String::from_utf8_lossy(&stream)
             );
             restored.streams += 1;
@@ -213,7 +211,7 @@ async fn compare(
     Ok(())
 }
 
-/// Whether a key is there as it should be; one that expires about now may be gone in either place.
+/// Returns `true` if a key was restored. A key that expires about now may be missing on either side.
 fn is_copied(wanted: Expiry, found: Expiry, now_ms: i64) -> bool {
     match (wanted, found) {
         (Expiry::At(at_ms), Expiry::Gone) => at_ms <= now_ms + EXPIRY_SLACK_MS,
@@ -227,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_may_only_be_missing_when_its_time_has_come() {
+    fn a_key_may_only_be_missing_after_it_expired() {
         assert!(is_copied(Expiry::Never, Expiry::Never, 0));
         assert!(!is_copied(Expiry::Never, Expiry::Gone, 0));
         assert!(is_copied(Expiry::At(50_000), Expiry::At(50_000), 0));

@@ -1,8 +1,9 @@
-//! Fetches RDBs over the network, as replicas would: of a cluster those of one moment.
+//! Fetches RDBs over the network as a replica does; those of a cluster are of the same time.
 //!
-//! A hash, the stream that its final state goes to and the position of the stream that it was folded from may be with different
-//! masters. Copies of different moments could hold a position without its effects, and those ticks would be counted in no
-//! candle. So all masters hold writes back (CLIENT PAUSE) until each has forked for its RDB, which takes milliseconds; reads go on.
+//! A candle's hash, the stream of its final state and the position of the ticks' stream may be on different masters.
+//! Snapshots of different times could contain a position without its effects, and the ticks in between would be in no
+//! candle. So CLIENT PAUSE blocks writes on all masters until each has forked for its RDB, which takes milliseconds.
+//! Reads continue.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,47 +20,44 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::tool::{Tool, succeeded};
 
-/// For how long writes may be held back. The servers themselves let them go on then, whatever happens here.
-const MOST_PAUSE: Duration = Duration::from_secs(3);
-/// How long to wait for the end of a snapshot or a rewrite of the AOF that a server is busy with: it makes one at a time.
-const BUSY_PATIENCE: Duration = Duration::from_secs(600);
+/// Timeout of CLIENT PAUSE: the masters resume writes after it even if this process is killed.
+const MAX_PAUSE: Duration = Duration::from_secs(3);
+/// Time to wait for a snapshot or AOF rewrite that is already running: a server runs one at a time.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(200);
 
-/// Fetches the RDB of each server into the file beside it.
-///
-/// # Errors
-/// When a server gives none, or, of several, they can't be of one moment.
+/// Fetches the RDB of each server into its file.
 pub(super) async fn take(servers: &[(RedisConfig, PathBuf)], programs: Option<&Path>) -> anyhow::Result<()> {
     let start = || try_join_all(servers.iter().map(|(server, rdb)| Fetch::start(server, programs, rdb)));
     let fetches = if let [_] = servers {
         start().await?
     } else {
         let mut writes = Writes::of(servers);
-        writes.can_be_held().await?;
-        let held = async {
-            let until = writes.hold().await?;
+        writes.await_idle_masters().await?;
+        let paused = async {
+            let until = writes.pause().await?;
             let mut fetches = start().await?;
             timeout_at(until, try_join_all(fetches.iter_mut().map(Fetch::begun)))
                 .await
                 .with_context(|| {
                     format!(
-                        "the masters did not all begin a snapshot within {MOST_PAUSE:?}, for which writes were held back; \
-                         is `repl-diskless-sync` on?"
+                        "not all masters began a snapshot within {MAX_PAUSE:?}, while writes were paused; run \
+                         `redis-cli CONFIG SET repl-diskless-sync yes` on each, then repeat the backup"
                     )
                 })??;
             anyhow::Ok(fetches)
         }
         .await;
-        writes.release().await;
-        held?
+        writes.resume().await;
+        paused?
     };
     for (mut fetch, (server, _)) in fetches.into_iter().zip(servers) {
-        fetch.ended().await.with_context(|| fetching(server))?;
+        fetch.finished().await.with_context(|| fetching(server))?;
     }
     Ok(())
 }
 
-/// The writes of the masters of a cluster.
+/// Writes to the masters of a cluster.
 struct Writes<'a> {
     masters: Vec<(&'a RedisConfig, Connection)>,
 }
@@ -72,15 +70,15 @@ impl<'a> Writes<'a> {
         }
     }
 
-    /// Waits until every master would fork at once when asked for a snapshot.
-    async fn can_be_held(&mut self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + BUSY_PATIENCE;
+    /// Waits until every master can fork immediately.
+    async fn await_idle_masters(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + BUSY_TIMEOUT;
         for (server, conn) in &mut self.masters {
             let delay = inspect::setting(conn, "repl-diskless-sync-delay").await?;
             ensure!(
                 delay.is_none_or(|delay| delay == "0"),
-                "the Redis at {} waits before it makes a snapshot, and writes would have to wait as long: \
-                 set `repl-diskless-sync-delay 0` there",
+                "Redis at {} delays a snapshot, and writes would be paused as long; run `redis-cli CONFIG SET \
+                 repl-diskless-sync-delay 0` there, then repeat the backup",
                 server.url
             );
             loop {
@@ -90,7 +88,8 @@ impl<'a> Writes<'a> {
                 }
                 ensure!(
                     Instant::now() < deadline,
-                    "the Redis at {} is busy with a snapshot or a rewrite of its AOF",
+                    "Redis at {} has been writing a snapshot or rewriting its AOF for {BUSY_TIMEOUT:?}; repeat the \
+                     backup later",
                     server.url
                 );
                 sleep(POLL).await;
@@ -99,34 +98,37 @@ impl<'a> Writes<'a> {
         Ok(())
     }
 
-    /// Holds them back, and says until when.
-    async fn hold(&mut self) -> anyhow::Result<Instant> {
-        let until = Instant::now() + MOST_PAUSE;
+    /// Pauses writes, and returns the time until which they stay paused.
+    async fn pause(&mut self) -> anyhow::Result<Instant> {
+        let until = Instant::now() + MAX_PAUSE;
         try_join_all(self.masters.iter_mut().map(async |(server, conn)| {
-            let asked = transfer::hold_writes(conn, MOST_PAUSE).await;
-            asked.map_err(|error| connection::explained(error, server))
+            let paused = transfer::hold_writes(conn, MAX_PAUSE).await;
+            paused.map_err(|error| connection::explained(error, server))
         }))
         .await
-        .context("holding writes back for a snapshot")?;
+        .context("pausing writes for a snapshot")?;
         Ok(until)
     }
 
-    /// Lets them go on. A master that can't be asked does so by itself.
-    async fn release(&mut self) {
+    /// Resumes writes. A master that can't be reached resumes them after [`MAX_PAUSE`].
+    async fn resume(&mut self) {
         join_all(self.masters.iter_mut().map(async |(server, conn)| {
             if let Err(error) = transfer::release_writes(conn).await {
-                tracing::warn!("letting the writes of {} go on: {error}", server.url);
+                tracing::warn!(
+                    "resuming writes at {} failed, they resume within {MAX_PAUSE:?}: {error}",
+                    server.url
+                );
             }
         }))
         .await;
     }
 }
 
-/// A redis-cli that fetches an RDB.
+/// Running redis-cli that fetches an RDB.
 struct Fetch {
     program: Child,
     output: Lines<BufReader<ChildStderr>>,
-    said: Vec<String>,
+    printed: Vec<String>,
 }
 
 impl Fetch {
@@ -136,30 +138,30 @@ impl Fetch {
         Ok(Self {
             program,
             output: BufReader::new(output).lines(),
-            said: Vec::new(),
+            printed: Vec::new(),
         })
     }
 
-    /// Until the server sends the snapshot: what it writes from now on is not in there.
+    /// Waits until the server sends the snapshot, which contains no later write.
     async fn begun(&mut self) -> anyhow::Result<()> {
         while let Some(line) = self.output.next_line().await? {
-            // `SYNC sent to master, writing … to …`; Valkey says primary.
+            // Redis prints `SYNC sent to master, writing … to …`, Valkey `primary` instead of `master`.
             let begun = line.contains(", writing ");
-            self.said.push(line);
+            self.printed.push(line);
             if begun {
                 return Ok(());
             }
         }
-        self.ended().await?;
-        bail!("redis-cli fetched nothing: {}", self.said.join("\n"))
+        self.finished().await?;
+        bail!("redis-cli fetched nothing: {}", self.printed.join("\n"))
     }
 
-    async fn ended(&mut self) -> anyhow::Result<()> {
+    async fn finished(&mut self) -> anyhow::Result<()> {
         while let Some(line) = self.output.next_line().await? {
-            self.said.push(line);
+            self.printed.push(line);
         }
         let status = self.program.wait().await?;
-        succeeded("redis-cli", status, &self.said.join("\n"))
+        succeeded("redis-cli", status, &self.printed.join("\n"))
     }
 }
 
@@ -167,7 +169,7 @@ fn fetching(server: &RedisConfig) -> String {
     format!("fetching an RDB from Redis at {}", server.url)
 }
 
-/// redis-cli, for this server.
+/// Returns redis-cli with the options that connect it to this server.
 async fn command(server: &RedisConfig, programs: Option<&Path>) -> anyhow::Result<Tool> {
     let client = connection::client(server).await?;
     let info = client.get_connection_info();
@@ -192,7 +194,7 @@ async fn command(server: &RedisConfig, programs: Option<&Path>) -> anyhow::Resul
                 }
             }
         }
-        _ => bail!("redis-cli knows no way to {}", server.url),
+        _ => bail!("redis-cli can't connect to {}", server.url),
     }
     if let Some(user) = info.redis_settings().username() {
         tool = tool.args(["--user", user]);

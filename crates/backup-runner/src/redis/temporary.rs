@@ -1,4 +1,4 @@
-//! A Redis that serves an RDB for a while: nobody but this user can reach it, and it writes nothing.
+//! A temporary redis-server that serves an RDB on a unix socket of this user and writes nothing.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -15,21 +15,21 @@ use tokio::time::sleep;
 
 use crate::tool::{Tool, succeeded};
 
-/// A big value takes its time.
+/// Time limit of a command: a large value takes long to copy.
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(300);
 const POLL: Duration = Duration::from_millis(20);
 
-/// The server. It ends when this is dropped.
+/// Running server. Dropping it ends the process.
 pub(crate) struct Temporary {
     server: Child,
     folder: TempDir,
 }
 
 impl Temporary {
-    /// Starts a server on a copy-free view of `rdb` and waits until it has loaded it. Keys whose time has passed are left out.
+    /// Starts a server on a symbolic link to `rdb` and waits until it is loaded. Expired keys are left out.
     pub(crate) async fn serve(programs: Option<&Path>, rdb: &Path) -> anyhow::Result<Self> {
-        let folder = TempDir::with_prefix("backup-runner-").context("making a temporary folder")?;
-        symlink(rdb, folder.path().join("dump.rdb")).context("showing the RDB to a temporary server")?;
+        let folder = TempDir::with_prefix("backup-runner-").context("creating a temporary folder")?;
+        symlink(rdb, folder.path().join("dump.rdb")).context("linking the RDB into a temporary folder")?;
         let server = Tool::new(programs, "redis-server")
             .args([
                 "--port",
@@ -57,12 +57,15 @@ impl Temporary {
     async fn loaded(&mut self) -> anyhow::Result<()> {
         loop {
             if let Some(status) = self.server.try_wait()? {
-                let mut complaints = String::new();
+                let mut output = String::new();
                 if let Some(stderr) = &mut self.server.stderr {
-                    stderr.read_to_string(&mut complaints).await?;
+                    stderr.read_to_string(&mut output).await?;
                 }
-                succeeded("redis-server", status, &complaints)?;
-                bail!("redis-server ended by itself; is the RDB of a newer version?");
+                succeeded("redis-server", status, &output)?;
+                bail!(
+                    "redis-server ended while it loaded the RDB; a newer Redis may have written it: set \
+                     `backup.redis_bin` to its programs"
+                );
             }
             if let Ok(mut conn) = self.connect().await
                 && inspect::info(&mut conn).await.is_ok_and(|info| !info.flag("loading"))
@@ -73,7 +76,6 @@ impl Temporary {
         }
     }
 
-    /// A connection of its own.
     pub(crate) async fn connect(&self) -> anyhow::Result<MultiplexedConnection> {
         let client = Client::open(format!("unix://{}", socket(&self.folder)))?;
         connect(&client).await
@@ -84,7 +86,7 @@ fn socket(folder: &TempDir) -> String {
     folder.path().join("redis.sock").display().to_string()
 }
 
-/// A connection that doesn't reopen itself, for what must not land in another database.
+/// Opens a connection that does not reconnect: that would select database 0.
 pub(crate) async fn connect(client: &Client) -> anyhow::Result<MultiplexedConnection> {
     let options = AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_TIMEOUT));
     Ok(client.get_multiplexed_async_connection_with_config(&options).await?)

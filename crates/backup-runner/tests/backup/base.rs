@@ -171,7 +171,7 @@ async fn a_server_comes_back_as_it_was_at_a_moment() {
         "--target-time",
         "2020-01-01T00:00:00Z",
     ];
-    assert!(runner.failed(&early).contains("WAL only leads forward"));
+    assert!(runner.failed(&early).contains("the backup was finished later"));
     let printed = runner.done(&[
         "restore",
         "base",
@@ -237,17 +237,17 @@ const HARMS: [Harm; 7] = [
     (
         "a segment is empty",
         |wal| change(&wal[2], |bytes| bytes.fill(0)),
-        "holds no more WAL from",
+        "has no WAL from",
     ),
     (
         "a segment is another one",
         |wal| _ = fs::copy(&wal[1], &wal[2]).unwrap(),
-        "holds the WAL of",
+        "contains the WAL of",
     ),
     (
         "a segment is of another server",
         |wal| change(&wal[2], |bytes| bytes[24] ^= 1),
-        "is WAL of another server",
+        "belongs to the server with system identifier",
     ),
 ];
 

@@ -4,7 +4,7 @@ use super::*;
 
 const SEGMENT_BYTES: u64 = 16 << 20;
 
-/// A base backup of the segments 2 and 3 of timeline 1.
+/// Returns a base backup of segments 2 and 3 of timeline 1.
 fn base() -> BaseContent {
     BaseContent {
         server_version: "17.6".into(),
@@ -24,21 +24,21 @@ fn segment(timeline: u32, number: u32) -> String {
     format!("{timeline:08X}00000000{number:08X}")
 }
 
-/// The first missing or unusable file, and the files that are read.
+/// Returns the files that a recovery reads; the first missing or damaged file as an error.
 fn plan(names: &BTreeSet<String>, histories: &[(&str, &str)]) -> Result<Vec<String>, String> {
     let history = |file: &str| {
         let text = histories.iter().find(|(name, _)| *name == file);
-        Ok(text.expect("a history that is there").1.to_owned())
+        Ok(text.expect("a history file of this name").1.to_owned())
     };
-    let wanted = wanted(names, history, &base(), SEGMENT_BYTES).map_err(|damage| damage.to_string())?;
-    let needed = wanted
+    let required = required_segments(names, history, &base(), SEGMENT_BYTES).map_err(|damage| damage.to_string())?;
+    let needed = required
         .into_iter()
         .filter(|segment| segment.file.is_ok() || !segment.is_in_backup);
     needed.map(|segment| segment.file).collect()
 }
 
 #[test]
-fn a_gap_is_named_wherever_it_is() {
+fn a_missing_segment_is_named() {
     let all: Vec<String> = (1..=7).map(|number| segment(1, number)).collect();
     let without = |gone: &[u32]| {
         let kept = all
@@ -47,18 +47,18 @@ fn a_gap_is_named_wherever_it_is() {
         plan(&kept.cloned().collect(), &[])
     };
     assert_eq!(without(&[]), Ok(all[1..].to_vec()));
-    // What the base backup has itself, and what is older.
+    // The segments of the base backup and older ones are not needed.
     assert_eq!(without(&[1, 2, 3]), Ok(all[3..].to_vec()));
     assert_eq!(without(&[4]), Err(segment(1, 4)));
     assert_eq!(without(&[5, 6]), Err(segment(1, 5)));
     assert_eq!(without(&[7]), Ok(all[1..6].to_vec()));
     assert_eq!(plan(&files(&[]), &[]), Ok(vec![]));
-    // An archive that was begun too late.
+    // An archive that begins after the base backup.
     assert_eq!(plan(&files(&[&segment(1, 9)]), &[]), Err(segment(1, 4)));
 }
 
 #[test]
-fn the_segment_that_is_being_filled_counts_and_others_files_dont() {
+fn the_partial_segment_counts_and_unrelated_files_do_not() {
     let partial = format!("{}.partial", segment(1, 5));
     let names = files(&[&segment(1, 4), &partial, "notes.txt", "000000010000000000000007.gz"]);
     assert_eq!(plan(&names, &[]), Ok(vec![segment(1, 4), partial.clone()]));
@@ -67,7 +67,7 @@ fn the_segment_that_is_being_filled_counts_and_others_files_dont() {
 }
 
 #[test]
-fn the_newest_timeline_is_followed_from_where_it_begins() {
+fn the_newest_timeline_is_followed_from_its_first_position() {
     let second = ("00000002.history", "1\t0/5000200\tno recovery target specified\n");
     let third = (
         "00000003.history",
@@ -83,7 +83,7 @@ fn the_newest_timeline_is_followed_from_where_it_begins() {
         .map(|(timeline, number)| segment(timeline, number))
         .into();
     assert_eq!(plan(&names(&all), &histories), Ok(expected));
-    // Where a timeline begins, the segment of the one before has what was before; later ones have not.
+    // The segment in which a timeline begins may exist under the previous timeline only.
     let begun = [(1, 4), (1, 5), (2, 6), (3, 7)];
     let expected: Vec<String> = begun.map(|(timeline, number)| segment(timeline, number)).into();
     assert_eq!(plan(&names(&begun), &histories), Ok(expected));
@@ -100,13 +100,13 @@ fn the_newest_timeline_is_followed_from_where_it_begins() {
         ("00000003.history", "2\t0/6000300\tx\n"),
     ];
     let error = plan(&names(&all), &foreign).unwrap_err();
-    assert!(error.contains("does not lead on from timeline 1"), "{error}");
+    assert!(error.contains("does not contain timeline 1"), "{error}");
     let error = plan(&names(&all), &[second, ("00000003.history", "nonsense")]).unwrap_err();
     assert!(error.contains("is damaged"), "{error}");
 }
 
 #[test]
-fn the_size_of_segments_is_known_from_the_base_backup() {
+fn the_size_of_segments_is_derived_from_the_base_backup() {
     assert_eq!(segment_bytes(&base()).unwrap(), SEGMENT_BYTES);
     let large = BaseContent {
         start_lsn: "1/80000028".into(),
@@ -118,7 +118,7 @@ fn the_size_of_segments_is_known_from_the_base_backup() {
 
 proptest! {
     #[test]
-    fn nothing_is_missing_exactly_if_all_after_the_backup_is_there(there in prop::collection::btree_set(1_u32..20, 0..20)) {
+    fn nothing_is_missing_exactly_if_all_segments_after_the_backup_exist(there in prop::collection::btree_set(1_u32..20, 0..20)) {
         let names = there.iter().map(|number| segment(1, *number)).collect();
         let last = there.last().copied().unwrap_or(0);
         let missing = (4..=last).find(|number| !there.contains(number));

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 const PAGE: usize = 8_192;
-/// Four pages; a real one has at least 128.
+/// Size of a segment: four pages, to keep the tests short.
 const SEGMENT: usize = 4 * PAGE;
 const SYSTEM: u64 = 7_575_757_575_757_575_757;
 const START: Lsn = Lsn(0x3000000);
@@ -101,7 +101,7 @@ fn read(wal: &[u8]) -> (WalReader, anyhow::Result<()>) {
     (reader, result)
 }
 
-/// Records of these sizes, in whole segments.
+/// Returns complete segments with records of these sizes.
 fn wal(sizes: &[usize]) -> Writer {
     let mut writer = Writer::new();
     for (index, size) in sizes.iter().enumerate() {
@@ -115,12 +115,12 @@ fn wal(sizes: &[usize]) -> Writer {
 }
 
 #[test]
-fn the_checksum_is_that_of_postgresql() {
+fn the_checksum_is_crc_32c() {
     assert_eq!(crc32c(&[b"1234", b"56789"]), 0xE306_9283);
 }
 
 #[test]
-fn whole_wal_is_read_to_its_last_record_and_commit() {
+fn undamaged_wal_is_read_to_its_last_record_and_commit() {
     let written = wal(&[100, 9_000, 30_000, 5, 8, 40_000]);
     let (reader, result) = read(&written.bytes);
     result.unwrap();
@@ -138,15 +138,15 @@ fn a_switch_leaves_the_rest_of_its_segment_unused() {
     let (reader, result) = read(&written.bytes);
     result.unwrap();
     assert_eq!(reader.last, written.records.last().copied());
-    // Without it the segment ends too early.
+    // Without the switch the segment is incomplete.
     let mut short = wal(&[50]).bytes;
     short.extend_from_within(..);
     let error = read(&short).1.unwrap_err().to_string();
-    assert!(error.contains("holds no more WAL from"), "{error}");
+    assert!(error.contains("has no WAL from"), "{error}");
 }
 
 #[test]
-fn what_the_archive_has_of_a_record_that_is_still_being_written_is_no_damage() {
+fn an_incomplete_record_at_the_end_of_the_archive_is_not_damage() {
     let written = wal(&[100, 20_000]);
     let mut torn = written.bytes.clone();
     torn[2 * PAGE..].fill(0);
@@ -156,18 +156,18 @@ fn what_the_archive_has_of_a_record_that_is_still_being_written_is_no_damage() {
 }
 
 #[test]
-fn segments_that_are_not_what_their_name_says_are_named() {
+fn segments_that_do_not_match_their_name_are_refused() {
     let whole = wal(&[30_000, 30_000, 30_000]).bytes;
     let error = |wal: &[u8]| read(wal).1.unwrap_err().to_string();
     let mut renamed = whole.clone();
     renamed.copy_within(0..SEGMENT, SEGMENT);
-    assert!(error(&renamed).contains("holds the WAL of 0/3000000 where that of 0/3008000 should be"));
+    assert!(error(&renamed).contains("contains the WAL of 0/3000000 where that of 0/3008000 should be"));
     let mut foreign = whole.clone();
     foreign[SEGMENT + 24..SEGMENT + 32].copy_from_slice(&8_u64.to_le_bytes());
-    assert!(error(&foreign).contains("is WAL of another server, 8 instead of"));
+    assert!(error(&foreign).contains("belongs to the server with system identifier 8, not"));
     let mut of_another_timeline = whole.clone();
     of_another_timeline[SEGMENT + 4] = 9;
-    assert!(error(&of_another_timeline).contains("timeline 9 is none of its history's"));
+    assert!(error(&of_another_timeline).contains("timeline 9 is not part of its history"));
     let mut reader = WalReader::new(SYSTEM);
     let cut = reader
         .read(&whole[..SEGMENT - PAGE], START, &[1], true)
@@ -177,7 +177,7 @@ fn segments_that_are_not_what_their_name_says_are_named() {
 }
 
 #[test]
-fn reading_may_begin_within_a_record() {
+fn reading_may_begin_inside_a_record() {
     let written = wal(&[30_000, 70_000, 100]);
     let mut reader = WalReader::new(SYSTEM);
     for index in 1..written.bytes.len() / SEGMENT {
@@ -192,7 +192,7 @@ fn reading_may_begin_within_a_record() {
 
 proptest! {
     #[test]
-    fn a_changed_byte_of_a_record_is_found_before_that_record_counts(
+    fn a_changed_byte_of_a_record_is_found_before_the_record_counts(
         sizes in prop::collection::vec(0_usize..20_000, 1..12), at in any::<prop::sample::Index>(), by in 1_u8..
     ) {
         let mut written = wal(&sizes);
