@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use acceptance::network::{Network, Store};
 use acceptance::pipeline::Pipeline;
-use acceptance::proxy::{Cut, Trap};
+use acceptance::proxy::{Breakpoint, Delivered};
 use acceptance::publisher::Publisher;
 use cucumber::gherkin::Step;
 use cucumber::{given, then, when};
@@ -22,7 +22,7 @@ use super::table::rows;
 struct Point {
     store: Store,
     message: String,
-    passes: Cut,
+    delivered: Delivered,
 }
 
 #[given("a proxy between each worker and each of its stores")]
@@ -100,9 +100,9 @@ fn point(row: &BTreeMap<String, String>) -> Point {
         other => panic!("{other} is not a store; use Redis or PostgreSQL"),
     };
     let passes = match row["delivered"].as_str() {
-        "nothing" => Cut::Before,
-        "a part" => Cut::Within,
-        "all" => Cut::After,
+        "nothing" => Delivered::Nothing,
+        "a part" => Delivered::Part,
+        "all" => Delivered::All,
         other => panic!("{other} is not a part of a message; use nothing, a part or all"),
     };
     Point {
@@ -113,17 +113,17 @@ fn point(row: &BTreeMap<String, String>) -> Point {
 }
 
 impl Point {
-    fn trap(&self) -> Trap {
+    fn breakpoint(&self) -> Breakpoint {
         // The protocol of Redis separates the words of a command by their lengths.
         let mut words = self.message.split(' ');
         let mut pattern = words.next().unwrap_or_default().to_owned();
         for word in words {
             pattern.push_str(&format!("\r\n${}\r\n{word}", word.len()));
         }
-        Trap {
+        Breakpoint {
             pattern: pattern.into_bytes(),
             occurrence: 1,
-            cut: self.passes,
+            delivered: self.delivered,
         }
     }
 }
@@ -140,13 +140,16 @@ impl Kills<'_> {
         let name = worker.name().to_owned();
         let begun = Instant::now();
         for point in std::iter::repeat_n(&points, rounds).flatten() {
-            let snare = self.network.way(&name, point.store).trap(point.trap());
-            let caught = timeout(PATIENCE, snare.caught()).await;
-            let Ok(held) = caught else {
+            let pending = self
+                .network
+                .proxy(&name, point.store)
+                .set_breakpoint(point.breakpoint());
+            let reached = timeout(PATIENCE, pending.reached()).await;
+            let Ok(suspended) = reached else {
                 panic!("{name} never sent {}:\n{}", point.message, worker.log());
             };
             worker.kill().await;
-            drop(held);
+            drop(suspended);
             self.kills.fetch_add(1, Ordering::SeqCst);
             worker = program.start_in(self.folder, &name);
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use acceptance::load::{Fate, Load, Plan};
+use acceptance::load::{Disposition, Load, Plan};
 use acceptance::pipeline::{PARTITIONS, Pipeline};
 use acceptance::producer;
 use acceptance::publisher::{Pace, Publisher};
@@ -39,7 +39,7 @@ async fn begin_flat_out(world: &mut Pipeline, entries: usize, seed: u64) {
 async fn begin_with_new_symbols(world: &mut Pipeline, entries: usize, rate: u32, nth: usize, seed: u64) {
     let mut load = load(entries, seed);
     for (number, entry) in load.entries.iter_mut().step_by(nth).enumerate() {
-        if entry.fate == Fate::Counted {
+        if entry.disposition == Disposition::Counted {
             entry.trade.symbol = format!("NEW{number}");
             entry.partition = producer::partition(&entry.trade.symbol, PARTITIONS);
         }

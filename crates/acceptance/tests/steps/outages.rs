@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use acceptance::faults::Weather;
+use acceptance::faults::NetworkFault;
 use acceptance::network::Store;
 use acceptance::pipeline::Pipeline;
-use acceptance::proxy::{Cut, Trap};
+use acceptance::proxy::{Breakpoint, Delivered};
 use cucumber::{given, when};
 use storage_core::testing::native::NativeServer;
 use storage_core::testing::polling::{PATIENCE, until};
@@ -63,28 +63,28 @@ async fn lost_second(world: &mut Pipeline, ms: u64) {
 }
 
 #[when(regex = r"^the network (.+) for (\d+) seconds to Redis, then to PostgreSQL, then to both$")]
-async fn network_fails(world: &mut Pipeline, weather: String, seconds: u64) {
-    let weather = match weather.as_str() {
-        "resets connections" => Weather::Resets,
-        "drops all data silently" => Weather::Silent,
-        "refuses connections" => Weather::Refusing,
-        "is slow" => Weather::Slow,
-        "delivers a few bytes at a time" => Weather::Sliced,
+async fn network_fails(world: &mut Pipeline, fault: String, seconds: u64) {
+    let fault = match fault.as_str() {
+        "resets connections" => NetworkFault::Resets,
+        "drops all data silently" => NetworkFault::Blackhole,
+        "refuses connections" => NetworkFault::Refusing,
+        "is slow" => NetworkFault::Slow,
+        "delivers a few bytes at a time" => NetworkFault::Fragmented,
         other => panic!("{other} is not a fault of the network"),
     };
     for store in [Some(Store::Redis), Some(Store::Database), None] {
-        world.weather(weather, store, Duration::from_secs(seconds)).await;
+        world.fail_network(fault, store, Duration::from_secs(seconds)).await;
     }
 }
 
 #[when("the disk of the database becomes full")]
 async fn disk_full(world: &mut Pipeline) {
-    world.ballast = Some(world.fill_disk().await.unwrap());
+    world.disk_filler = Some(world.fill_disk().await.unwrap());
 }
 
 #[when("the disk of the database has free space again")]
 async fn disk_freed(world: &mut Pipeline) {
-    world.ballast.take().expect("a full disk").remove().await.unwrap();
+    world.disk_filler.take().expect("a full disk").remove().await.unwrap();
 }
 
 #[when(expr = "PostgreSQL terminates every session in a transaction, {int} times")]
@@ -132,15 +132,15 @@ async fn more_arrived(world: &mut Pipeline, count: usize) {
 /// Suspends the worker in the middle of a write until other replicas own its partitions; then the write continues.
 #[when(expr = "the {word} is suspended in the middle of a write until other replicas own its partitions")]
 async fn suspended(world: &mut Pipeline, name: String) {
-    let way = world.network.as_ref().expect("a network").way(&name, Store::Redis);
-    let snare = way.trap(Trap {
+    let proxy = world.network.as_ref().expect("a network").proxy(&name, Store::Redis);
+    let pending = proxy.set_breakpoint(Breakpoint {
         pattern: b"tick:latest:".to_vec(),
         occurrence: 3,
-        cut: Cut::Before,
+        delivered: Delivered::Nothing,
     });
-    let held = timeout(PATIENCE, snare.caught()).await.expect("a write").unwrap();
-    world.freeze(&name);
+    let suspended = timeout(PATIENCE, pending.reached()).await.expect("a write").unwrap();
+    world.suspend(&name);
     handed_over(world, "hot-writer", &name).await;
-    held.go_on();
-    world.thaw(&name);
+    suspended.resume();
+    world.resume(&name);
 }

@@ -28,7 +28,7 @@ impl Soak {
             }
             Fault::Suspend(worker) => {
                 self.must_run(*worker)?;
-                self.pipeline.freeze(WORKERS[*worker]);
+                self.pipeline.suspend(WORKERS[*worker]);
             }
             Fault::Terminate(worker) => {
                 self.must_run(*worker)?;
@@ -63,7 +63,7 @@ impl Soak {
             }
             Fault::DiskFull => {
                 let filled = self.pipeline.fill_disk().await;
-                self.pipeline.ballast = Some(filled.map_err(|error| format!("{error:#}"))?);
+                self.pipeline.disk_filler = Some(filled.map_err(|error| format!("{error:#}"))?);
             }
             Fault::SessionsTerminated => {
                 let ends = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -78,7 +78,7 @@ impl Soak {
     pub(crate) async fn recover(&mut self, fault: &Fault) -> Result<(), String> {
         match fault {
             Fault::Kill(worker) => self.launch(*worker),
-            Fault::Suspend(worker) => self.pipeline.thaw(WORKERS[*worker]),
+            Fault::Suspend(worker) => self.pipeline.resume(WORKERS[*worker]),
             Fault::Terminate(worker) => {
                 let status = self.pipeline.worker(WORKERS[*worker]).ended().await;
                 if !status.success() {
@@ -104,8 +104,8 @@ impl Soak {
                 server.resume().await.map_err(|error| format!("{error:#}"))?;
             }
             Fault::DiskFull => {
-                if let Some(ballast) = self.pipeline.ballast.take() {
-                    ballast.remove().await.map_err(|error| format!("{error:#}"))?;
+                if let Some(disk_filler) = self.pipeline.disk_filler.take() {
+                    disk_filler.remove().await.map_err(|error| format!("{error:#}"))?;
                 }
             }
             Fault::FunctionsFlushed
@@ -166,9 +166,9 @@ impl Soak {
     fn proxies(&self, store: Store, clients: Clients) -> Vec<Arc<Proxy>> {
         let network = self.pipeline.network.as_ref().expect("a network that can fail");
         match clients {
-            Clients::All => network.ways_to(store),
-            Clients::One(PRODUCER) => vec![network.way(PRODUCER_NAME, store)],
-            Clients::One(worker) => vec![network.way(WORKERS[worker], store)],
+            Clients::All => network.proxies_to(store),
+            Clients::One(PRODUCER) => vec![network.proxy(PRODUCER_NAME, store)],
+            Clients::One(worker) => vec![network.proxy(WORKERS[worker], store)],
         }
     }
 }
@@ -181,9 +181,9 @@ impl NetworkFault {
                 proxy.refuse();
                 proxy.reset();
             }
-            Self::Blackhole => proxy.silence(),
+            Self::Blackhole => proxy.blackhole(),
             Self::Slow(delay) => proxy.slow(delay),
-            Self::Fragment(bytes) => proxy.slice(bytes),
+            Self::Fragment(bytes) => proxy.fragment(bytes),
         }
     }
 }

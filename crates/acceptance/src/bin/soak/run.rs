@@ -20,8 +20,8 @@ use storage_core::testing::program::Worker;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::Parameters;
 use crate::handover::Handover;
+use crate::parameters::Parameters;
 use crate::schedule::{Event, Server, WORKERS, schedule};
 
 /// Name of the producer in the network.
