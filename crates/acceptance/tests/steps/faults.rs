@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use acceptance::http;
 use acceptance::pipeline::Pipeline;
 use cucumber::{given, then, when};
 use storage_core::testing::polling::until;

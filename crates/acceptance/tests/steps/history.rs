@@ -6,7 +6,7 @@ use acceptance::oracle;
 use acceptance::pipeline::Pipeline;
 use acceptance::requirements::market_data;
 use cucumber::gherkin::Step;
-use cucumber::{given, then, when};
+use cucumber::{then, when};
 use storage_core::testing::polling::{PATIENCE, until, until_within};
 use storage_core::testing::process::project;
 use storage_core::testing::program::Outcome;

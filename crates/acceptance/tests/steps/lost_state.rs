@@ -1,10 +1,7 @@
 //! Loss of hot state: expired candles, all data, or all writes since a backup.
 
-use acceptance::oracle::{Trade, micros};
 use acceptance::pipeline::Pipeline;
 use cucumber::when;
-use nix::sys::signal::Signal;
-use storage_core::testing::polling::PATIENCE;
 
 #[when(regex = r"^every (candle|closed candle) in Redis has expired$")]
 async fn candles_expired(world: &mut Pipeline, which: String) {

@@ -7,7 +7,7 @@ use cucumber::{then, when};
 use nix::sys::signal::Signal;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
-use storage_core::testing::polling::{PATIENCE, until};
+use storage_core::testing::polling::until;
 
 use super::check::check;
 
@@ -98,7 +98,7 @@ async fn remove(world: &mut Pipeline, kind: &str, name: &str, signal: Signal) {
         signal == Signal::SIGKILL || status.code() == Some(0),
         "{name}: {status}"
     );
-    world.workers.retain(|worker| worker.name != name);
+    world.workers.retain(|worker| worker.name() != name);
 }
 
 fn note(world: &mut Pipeline, signal: Signal, took: Duration) {

@@ -6,7 +6,6 @@ use acceptance::pipeline::Pipeline;
 use cucumber::gherkin::Step;
 use cucumber::{given, then, when};
 use nix::sys::signal::Signal;
-use storage_core::testing::polling::PATIENCE;
 use storage_core::testing::postgres::TestDatabase;
 
 use super::table::rows;
@@ -62,9 +61,8 @@ async fn copies(world: &mut Pipeline, copies: [usize; 3]) {
             world.launch(&numbered(name, copy));
         }
     }
-    let names: Vec<String> = world.workers.iter().map(|worker| worker.name.clone()).collect();
-    for name in names {
-        world.worker(&name).ready().await;
+    for worker in &world.workers {
+        worker.ready().await;
     }
 }
 
