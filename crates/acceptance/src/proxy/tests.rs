@@ -63,7 +63,7 @@ fn breakpoint(pattern: &str, occurrence: usize, delivered: Delivered) -> Breakpo
     Breakpoint {
         pattern,
         occurrence,
-        cut,
+        delivered,
     }
 }
 
