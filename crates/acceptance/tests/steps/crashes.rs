@@ -99,7 +99,7 @@ fn point(row: &BTreeMap<String, String>) -> Point {
         "PostgreSQL" => Store::Database,
         other => panic!("{other} is not a store; use Redis or PostgreSQL"),
     };
-    let passes = match row["delivered"].as_str() {
+    let delivered = match row["delivered"].as_str() {
         "nothing" => Delivered::Nothing,
         "a part" => Delivered::Part,
         "all" => Delivered::All,
@@ -108,7 +108,7 @@ fn point(row: &BTreeMap<String, String>) -> Point {
     Point {
         store,
         message: row["message"].clone(),
-        passes,
+        delivered,
     }
 }
 
