@@ -26,7 +26,7 @@ use storage_core::redis::codec::ticks::entry_fields as entry_fields_of_tick;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::redis::hot;
-use storage_core::redis::position::{floor, position_of};
+use storage_core::redis::position::{first_unfinished, position_of};
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
 
 use crate::bases::Bases;
@@ -86,7 +86,7 @@ pub(crate) async fn recompute(
     let partition = partition_of(symbol, partitions);
     connection
         .transaction(async |connection| {
-            symbols::keep_decimals(connection).await?;
+            symbols::lock_decimals(connection).await?;
             candles::lock_partition(connection, partition).await?;
             let known = symbols::decimals(connection, &[symbol]).await?;
             let decimals = known.get(symbol).copied().unwrap_or(DEFAULT_VOLUME_DECIMALS);
@@ -331,7 +331,7 @@ impl Finished {
                     ms: u64::MAX,
                     seq: u64::MAX,
                 },
-                false => floor(redis, ticks, &position).await.context(doing)?,
+                false => first_unfinished(redis, ticks, &position).await.context(doing)?,
             };
             before.insert(partition, id);
         }

@@ -146,8 +146,7 @@ fn spawn<F>(
 async fn check_redis(config: &Config) -> anyhow::Result<()> {
     preflight::check(&config.redis).await?;
     let mut redis = Connection::ordinary(&config.redis);
-    let stored = partitions::stored(&mut redis).await?;
-    partitions::check(stored, config.stream.partitions)?;
+    partitions::ensure(&mut redis, config.stream.partitions).await?;
     functions::check(&mut redis).await.map_err(|error| match error {
         FunctionsError::Redis(error) => error.into(),
         outdated => Misconfigured::new(outdated.to_string()).into(),

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use diesel_async::AsyncPgConnection;
 use redis::RedisError;
-use storage_core::config::Misconfigured;
 use storage_core::config::redis::RedisConfig;
 use storage_core::postgres::connection::ConnectError;
 use storage_core::postgres::edition::Server;
@@ -14,7 +13,7 @@ use storage_core::postgres::migrations::{self, MigrationError};
 use storage_core::postgres::pool::{Pool, PooledConnection};
 use storage_core::postgres::queries::identity::identity;
 use storage_core::redis::connection::{Connection, is_transient};
-use storage_core::redis::{database, functions, partitions, trim};
+use storage_core::redis::{clock, database, functions, partitions};
 
 use crate::config::Config;
 
@@ -43,12 +42,7 @@ impl Stores {
 
     /// The number of partitions that Redis holds.
     pub(crate) async fn partitions(&mut self) -> anyhow::Result<u16> {
-        let stored = partitions::stored(&mut self.redis)
-            .await
-            .context("reading the number of partitions from Redis")?;
-        stored.ok_or_else(|| {
-            Misconfigured::new("Redis holds no number of partitions; run `aggregator-admin migrate`").into()
-        })
+        partitions::required(&mut self.redis).await
     }
 }
 
@@ -94,7 +88,7 @@ pub(crate) async fn patiently<T>(
 pub(crate) async fn await_redis(config: &RedisConfig, wait: Duration) -> anyhow::Result<()> {
     let mut redis = Connection::ordinary(config);
     patiently(wait, "Redis", async || {
-        trim::now_ms(&mut redis)
+        clock::now_ms(&mut redis)
             .await
             .with_context(|| format!("asking Redis at {}", config.url))?;
         Ok(())

@@ -10,7 +10,7 @@ use storage_core::telemetry::readiness::Readiness;
 use tracing::level_filters::LevelFilter;
 
 use crate::config::Config;
-use crate::{metrics, ownership, signals, trim};
+use crate::{metrics, ownership, signals};
 
 /// Runs until SIGTERM.
 ///
@@ -43,10 +43,6 @@ pub async fn run(config: Config) -> Result<()> {
         "partitions",
         ownership::own(config.clone(), readiness.clone(), losses.clone(), token.clone()),
     );
-    service.spawn(
-        "signals",
-        signals::activate(config.clone(), readiness, losses, token.clone()),
-    );
-    service.spawn("trim", trim::trim(config, token));
+    service.spawn("signals", signals::activate(config, readiness, losses, token));
     service.run().await
 }

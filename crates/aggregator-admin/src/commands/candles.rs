@@ -2,12 +2,12 @@
 
 use anyhow::Context;
 use serde::Serialize;
+use storage_core::domain::candle::CandleState;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::{TimeRange, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::queries::candles;
 use storage_core::postgres::queries::rollups::ALWAYS;
-use storage_core::redis::codec::candles::CandleState;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::{hot, keys};
 

@@ -215,7 +215,8 @@ async fn requeue(
             if let Some(as_id) = current.requeued_as {
                 bail!("it was requeued already, as {as_id}");
             }
-            let new_id = stream::add_again(redis, stream, &fields)
+            let new_id: String = stream::add(stream, &fields)
+                .query_async(redis)
                 .await
                 .context("writing the entry")?;
             dead_letters::mark_requeued(connection, &letter.stream, &letter.entry_id, &new_id).await?;

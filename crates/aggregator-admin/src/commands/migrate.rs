@@ -72,7 +72,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     // Where the history is empty too, the Redis is new, and not one that was emptied.
     if known.is_empty() {
         for partition in 0..partitions {
-            let note = hot::nothing_lost(partition);
+            let note = hot::complete_from_start(partition);
             note.exec_async(&mut stores.redis)
                 .await
                 .context("noting that no candle was lost")?;
@@ -97,7 +97,9 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
 /// Sets the borders of a history from before there were borders.
 async fn note_what_was_dropped(connection: &mut AsyncPgConnection, edition: Edition) -> anyhow::Result<()> {
     let doing = "noting what was dropped";
-    completeness::notice(connection, edition).await.explained(doing)?;
+    completeness::update_borders(connection, edition)
+        .await
+        .explained(doing)?;
     completeness::advance_to_chunks(connection, edition, "ticks")
         .await
         .explained(doing)

@@ -46,7 +46,7 @@ async fn run(config: &Config, apply: bool) -> anyhow::Result<()> {
     connection
         .transaction(async |connection| {
             // What a retention dropped stays dropped when its policy is changed or removed.
-            completeness::notice(connection, server.edition)
+            completeness::update_borders(connection, server.edition)
                 .await
                 .explained("noting what was dropped")?;
             for change in &changes {
