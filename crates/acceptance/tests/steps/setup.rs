@@ -4,11 +4,13 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use acceptance::pipeline::Pipeline;
+use cucumber::gherkin::Step;
 use cucumber::{given, then, when};
 use nix::sys::signal::Signal;
 use storage_core::testing::native::NativeServer;
-use storage_core::testing::polling::PATIENCE;
 use storage_core::testing::postgres::TestDatabase;
+
+use super::table::rows;
 
 const WORKERS: [&str; 3] = ["hot-writer", "warm-syncer", "aggregator-admin"];
 
@@ -61,9 +63,8 @@ async fn start_replicas(world: &mut Pipeline, replicas: [usize; 3]) {
             world.launch(&numbered(name, replica));
         }
     }
-    let names: Vec<String> = world.workers.iter().map(|worker| worker.name.clone()).collect();
-    for name in names {
-        world.worker(&name).ready().await;
+    for worker in &world.workers {
+        worker.ready().await;
     }
 }
 
@@ -131,11 +132,24 @@ async fn exits(world: &mut Pipeline, name: String, code: i32) {
     assert_eq!(status.code(), Some(code), "{}", worker.log());
 }
 
-#[given(regex = r"^I run `(\S+) (.+)`$")]
 #[when(regex = r"^I run `(\S+) (.+)`$")]
 async fn command(world: &mut Pipeline, name: String, arguments: String) {
     let arguments = arguments.replace("<folder>", &world.folder.path().display().to_string());
     let arguments: Vec<&str> = arguments.split_whitespace().collect();
+    world.command(&name, &arguments).await;
+}
+
+#[when(regex = r"^I run `(\S+) (\S+)` with these options:$")]
+async fn command_with_options(world: &mut Pipeline, name: String, subcommand: String, step: &Step) {
+    let options = rows(step).remove(0);
+    let options: Vec<String> = options
+        .iter()
+        .map(|(option, value)| format!("--{option}={value}"))
+        .collect();
+    let arguments: Vec<&str> = [subcommand.as_str()]
+        .into_iter()
+        .chain(options.iter().map(String::as_str))
+        .collect();
     world.command(&name, &arguments).await;
 }
 
@@ -146,7 +160,7 @@ async fn each_started(world: &mut Pipeline, names: String, arguments: String) {
     run_each(world, &commands, &arguments).await;
 }
 
-/// Commands that read the configuration, those that open a connection to Redis, and those that open one to PostgreSQL.
+/// A command of each program that connects to Redis.
 const COMMANDS: [&str; 5] = [
     "hot-writer run",
     "warm-syncer run",
@@ -154,6 +168,7 @@ const COMMANDS: [&str; 5] = [
     "backup-runner backup redis",
     "tick-replayer generate --ticks 1",
 ];
+/// A command of each program that connects to PostgreSQL.
 const COMMANDS_OF_POSTGRES: [&str; 3] = [
     "warm-syncer run",
     "aggregator-admin run",
