@@ -4,15 +4,13 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use nix::sys::signal::Signal;
 use redis::RedisResult;
 use storage_core::redis::stream::Stream;
-use tokio::task::JoinHandle;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
-use crate::database;
+use crate::disk_filler::DiskFiller;
 use crate::network::Store;
 use crate::pipeline::Pipeline;
 use crate::proxy::Proxy;
@@ -59,9 +57,6 @@ impl NetworkFault {
 
 /// Between two resets.
 const RESET_INTERVAL: Duration = Duration::from_millis(300);
-
-/// Between two looks whether a full disk has room.
-const FILL_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Pipeline {
     /// Kills a worker (SIGKILL) and waits until it is gone.
@@ -170,7 +165,7 @@ impl Pipeline {
     }
 
     async fn each_group(&self, change: impl AsyncFn(&str, &str) -> RedisResult<()>) -> RedisResult<()> {
-        for stream in Stream::all(crate::pipeline::PARTITIONS) {
+        for stream in Stream::all(crate::producer::PARTITIONS) {
             for group in stream.groups() {
                 change(&stream.key().to_string(), group).await?;
             }
@@ -202,80 +197,6 @@ impl Pipeline {
     pub async fn fill_disk(&self) -> anyhow::Result<DiskFiller> {
         let server = self.other_server.as_ref();
         let disk = server.and_then(|server| server.small_disk()).context("a small disk")?;
-        let filler = DiskFiller {
-            url: self.database_url().to_owned(),
-            disk: disk.display().to_string(),
-            removed: CancellationToken::new(),
-            filling: None,
-        };
-        filler.fill(0).await?;
-        Ok(filler.keep_filling())
-    }
-}
-
-/// Files that keep a disk full.
-#[derive(Debug)]
-pub struct DiskFiller {
-    url: String,
-    disk: String,
-    removed: CancellationToken,
-    /// Ends with how many files there are.
-    filling: Option<JoinHandle<u32>>,
-}
-
-impl DiskFiller {
-    /// A file that takes what there is. The server's own write, so that it lands where the server sees it.
-    async fn fill(&self, number: u32) -> anyhow::Result<()> {
-        let rows = "SELECT repeat('x', 8000) FROM generate_series(1, 1000000)";
-        let refused = self.write(number, rows).await.err();
-        let refused = refused.context("the disk is larger than the file that fills it")?;
-        ensure!(refused.contains("No space left on device"), refused);
-        Ok(())
-    }
-
-    async fn write(&self, number: u32, rows: &str) -> Result<(), String> {
-        let copy = format!("COPY ({rows}) TO '{}/filler.{number}'", self.disk);
-        database::rows(&self.url, &copy).await.map(drop)
-    }
-
-    /// Transactions that fail give back what they had: it is taken too.
-    fn keep_filling(mut self) -> Self {
-        let filler = Self {
-            filling: None,
-            url: self.url.clone(),
-            disk: self.disk.clone(),
-            removed: self.removed.clone(),
-        };
-        self.filling = Some(tokio::spawn(async move {
-            let mut files = 1;
-            while !filler.removed.is_cancelled() {
-                sleep(FILL_INTERVAL).await;
-                // The server may be busy failing.
-                let _ = filler.fill(files).await;
-                files += 1;
-            }
-            files
-        }));
-        self
-    }
-
-    /// Makes room again.
-    ///
-    /// # Errors
-    /// What the server says.
-    pub async fn remove(mut self) -> anyhow::Result<()> {
-        self.removed.cancel();
-        let filling = self.filling.take().context("a disk that is kept full")?;
-        for number in 0..filling.await? {
-            let nothing = self.write(number, "SELECT 1 WHERE false").await;
-            nothing.map_err(anyhow::Error::msg)?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for DiskFiller {
-    fn drop(&mut self) {
-        self.removed.cancel();
+        DiskFiller::start(self.database_url(), disk).await
     }
 }

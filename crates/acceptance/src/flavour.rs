@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::requirements::tool;
+use crate::tools::tool;
 
 /// A kind of Redis that the pipeline runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

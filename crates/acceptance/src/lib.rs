@@ -12,6 +12,7 @@
 
 pub mod command_line;
 pub mod database;
+pub mod disk_filler;
 pub mod expected;
 pub mod faults;
 pub mod flavour;
@@ -25,3 +26,4 @@ pub mod publisher;
 pub mod redis_server;
 pub mod replicated;
 pub mod requirements;
+pub mod tools;

@@ -56,7 +56,7 @@ impl Plan {
             seed,
             entries,
             symbols: 8,
-            partitions: crate::pipeline::PARTITIONS,
+            partitions: crate::producer::PARTITIONS,
             start: "2024-03-01T00:00:00Z",
             span: Duration::from_secs(6 * 60 * 60),
             duplicates: 0.05,

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use cucumber::World;
 use serde_json::Value;
@@ -20,18 +21,15 @@ use storage_core::testing::redis;
 use tempfile::TempDir;
 
 use crate::database;
-use crate::faults::DiskFiller;
+use crate::disk_filler::DiskFiller;
 use crate::flavour::Flavour;
 use crate::network::Network;
 use crate::oracle::{Bar, Bars, Trade};
-use crate::producer::{self, Fields};
+use crate::producer::{self, Fields, PARTITIONS};
 use crate::publisher::Publisher;
 use crate::redis_server::{OPERATOR, RedisServer, Written};
 use crate::replicated::Replicated;
-use crate::requirements::tool;
-
-/// Partitions of the streams, as by default.
-pub const PARTITIONS: u16 = 4;
+use crate::tools::tool;
 
 /// Settings that make waiting short, with which every worker starts.
 const SETTINGS: [(&str, &str); 12] = [
@@ -49,9 +47,6 @@ const SETTINGS: [(&str, &str); 12] = [
     ("STORAGE_REDIS__RESPONSE_TIMEOUT", "10s"),
 ];
 
-/// The edition that the suite runs on now.
-pub static EDITION: RwLock<Edition> = RwLock::new(Edition::Community);
-
 /// What was published, by channel.
 pub type Messages = Arc<Mutex<Vec<(String, Value)>>>;
 
@@ -61,8 +56,7 @@ pub type Messages = Arc<Mutex<Vec<(String, Value)>>>;
 pub struct Pipeline {
     /// The workers that run or ran. Fields are dropped in order: workers, then stores, then files.
     pub workers: Vec<Worker>,
-    /// The edition that it runs on.
-    pub edition: Edition,
+    edition: Edition,
     /// Its Redis.
     pub redis: RedisServer,
     /// Its database, once a step asked for one.
@@ -99,15 +93,16 @@ pub struct Pipeline {
     pub notes: HashMap<String, String>,
     /// The replay that runs beside the steps.
     pub replay: Option<tokio::task::JoinHandle<std::io::Result<Outcome>>>,
+    started: Instant,
     stopped_logs: Vec<String>,
 }
 
 impl Pipeline {
     async fn start() -> anyhow::Result<Self> {
-        let edition = *EDITION.read().unwrap_or_else(PoisonError::into_inner);
         Ok(Self {
+            started: Instant::now(),
             folder: TempDir::new()?,
-            edition,
+            edition: Edition::Community,
             redis: RedisServer::start().await?,
             database: None,
             settings: BTreeMap::new(),
@@ -128,6 +123,21 @@ impl Pipeline {
             replay: None,
             stopped_logs: Vec::new(),
         })
+    }
+
+    /// Sets the edition of the database that [`Pipeline::migrate`] creates; the Community edition by default.
+    pub fn set_edition(&mut self, edition: Edition) {
+        self.edition = edition;
+    }
+
+    /// The edition of its database.
+    pub fn edition(&self) -> Edition {
+        self.edition
+    }
+
+    /// The time since it was started.
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Makes Redis ready for hot-writer, as `aggregator-admin migrate` does, without a database.

@@ -5,6 +5,9 @@ use redis::RedisResult;
 use crate::oracle::Trade;
 use crate::redis_server::RedisServer;
 
+/// Number of partitions of the streams, as by default.
+pub const PARTITIONS: u16 = 4;
+
 /// Fields of an entry, in order.
 pub type Fields = Vec<(String, String)>;
 

@@ -7,6 +7,7 @@ use storage_core::postgres::edition::Edition;
 
 use crate::flavour::Flavour;
 use crate::redis_server;
+use crate::tools::tool;
 use storage_core::testing::process::project;
 
 /// Why a scenario with these tags can't run here on `edition`, if so.
@@ -66,13 +67,6 @@ fn missing_server(edition: Edition) -> Option<String> {
         Edition::Apache => env::var_os("TEST_NATIVE_DATABASE_URL").is_some() || tool("initdb").exists(),
     };
     (!there).then(|| format!("no server of the {edition} edition; run `scripts/services tools`"))
-}
-
-/// A program that `scripts/services tools` installed.
-pub fn tool(name: &str) -> PathBuf {
-    env::var_os("PG_BIN")
-        .map_or_else(|| project().join(".dev/bin"), PathBuf::from)
-        .join(name)
 }
 
 /// The folder with the real trades and the candles made from them by another program.

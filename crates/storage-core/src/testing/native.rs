@@ -101,7 +101,7 @@ impl NativeServer {
         }
         let login = password.map(|password| format!(":{password}")).unwrap_or_default();
         let mut server = Self {
-            config: super::postgres::patient(&format!("postgres://postgres{login}@127.0.0.1:{port}/postgres"))?,
+            config: patient(&format!("postgres://postgres{login}@127.0.0.1:{port}/postgres"))?,
             command,
             small_disk,
             process: None,
@@ -143,6 +143,14 @@ impl NativeServer {
         self.process = Some(process);
         Ok(())
     }
+}
+
+/// The configuration for a server at `url`, with a timeout for a machine that is busy with other tests.
+pub(super) fn patient(url: &str) -> anyhow::Result<PostgresConfig> {
+    Ok(PostgresConfig {
+        connect_timeout: PATIENCE,
+        ..PostgresConfig::at(url)?
+    })
 }
 
 fn or_skip(server: &Option<NativeServer>) {
