@@ -47,8 +47,8 @@ apt_install() {
   ((status == 0)) || die "could not install $*"
 }
 
-# unpack_trixie FOLDER PACKAGE,…: a root folder with packages of Debian 13, which Debian 12 doesn't have, from the mirror
-# that this machine uses. All of it or nothing.
+# unpack_trixie FOLDER PACKAGE,…: a root folder with packages of Debian 13, which Debian 12 doesn't have, from the
+# mirror that this machine uses. All of it or nothing.
 unpack_trixie() {
   local folder=$1 packages=$2 mirror unfinished=$1.$$
   need mmdebstrap mmdebstrap
@@ -61,8 +61,8 @@ unpack_trixie() {
   mv "$unfinished" "$folder"
 }
 
-# need_toolchain: Rust as new as Cargo.toml says, and what it links with: a C compiler and the C library's files. Debian 12's
-# Rust is too old, and there is no package of a newer one, so it has to be there.
+# need_toolchain: Rust as new as Cargo.toml says, and what it links with: a C compiler and the C library's files. Debian
+# 12's Rust is too old, and there is no package of a newer one, so it has to be there.
 need_toolchain() {
   echo '#include <stdlib.h>' | cc -E - >/dev/null 2>&1 || apt_install gcc libc6-dev
   local wanted found

@@ -36,7 +36,8 @@ impl DiskFiller {
         Ok(filler.keep_filling())
     }
 
-    /// Writes a file that takes all free space. The server writes it, as the disk exists only in the server's mount namespace.
+    /// Writes a file that takes all free space. The server writes it, as the disk exists only in the server's mount
+    /// namespace.
     async fn fill(&self, number: u32) -> anyhow::Result<()> {
         let rows = "SELECT repeat('x', 8000) FROM generate_series(1, 1000000)";
         let refused = self.write(number, rows).await.err();

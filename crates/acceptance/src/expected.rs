@@ -1,5 +1,5 @@
-//! What a load must come to in the history, and how the history is compared with it: every candle of every timeframe, every sum,
-//! every dead letter.
+//! What a load must come to in the history, and how the history is compared with it: every candle of every timeframe,
+//! every sum, every dead letter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -119,8 +119,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Whether every bad entry is a dead letter that says why, and nothing else is one. A bad entry that was sent again may be
-    /// several.
+    /// Whether every bad entry is a dead letter that says why, and nothing else is one. A bad entry that was sent again
+    /// may be several.
     ///
     /// # Errors
     /// With the first differences.

@@ -116,8 +116,8 @@ impl Pipeline {
         server.resume().await
     }
 
-    /// Has Redis lose all that was written within so long from now, as when its machine crashes before the append-only file
-    /// reached the disk. The producer goes back to what it had sent by now.
+    /// Has Redis lose all that was written within so long from now, as when its machine crashes before the append-only
+    /// file reached the disk. The producer goes back to what it had sent by now.
     ///
     /// # Errors
     /// When Redis rewrote the file meanwhile, or does not start.

@@ -1,5 +1,5 @@
-//! What the feature suite stands on: stores of a scenario's own, the workers as real processes, a producer, and an oracle
-//! that knows the pipeline's rules only from their description.
+//! What the feature suite stands on: stores of a scenario's own, the workers as real processes, a producer, and an
+//! oracle that knows the pipeline's rules only from their description.
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,

@@ -1,5 +1,5 @@
-//! A load that a seed makes: ticks in, out of and far behind order, duplicates, and entries that nobody can use, each with what
-//! must become of it. Pure: the same plan gives the same entries.
+//! A load that a seed makes: ticks in, out of and far behind order, duplicates, and entries that nobody can use, each
+//! with what must become of it. Pure: the same plan gives the same entries.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,7 +45,8 @@ pub struct Plan {
     pub late: f64,
     /// Share of entries that nobody can use.
     pub bad: f64,
-    /// Share of ticks with the very event time of their symbol's one before: only the order of arrival tells which closes.
+    /// Share of ticks with the very event time of their symbol's one before: only the order of arrival tells which
+    /// closes.
     pub equal_times: f64,
 }
 

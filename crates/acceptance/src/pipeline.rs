@@ -154,8 +154,8 @@ impl Pipeline {
         self.succeeded();
     }
 
-    /// Lets go of the workers and the database. Not left to dropping: that waits for the server, and the server may wait for
-    /// another scenario's connection, which on the same thread would wait for this.
+    /// Lets go of the workers and the database. Not left to dropping: that waits for the server, and the server may
+    /// wait for another scenario's connection, which on the same thread would wait for this.
     pub async fn close(&mut self) {
         self.publisher = None;
         self.disk_filler = None;

@@ -1,9 +1,9 @@
-//! A network that fails on demand: a TCP proxy of this process in front of a server, because nothing that is kept up does
-//! this inside a test's own process.
+//! A network that fails on demand: a TCP proxy of this process in front of a server, because nothing that is kept up
+//! does this inside a test's own process.
 //!
 //! It can reset connections, drop data, refuse, delay and fragment; and it can suspend a client at a chosen message
-//! ([`Breakpoint`]). All that a worker does to the world is a message to Redis or PostgreSQL, so a kill at a message is a kill
-//! between two effects, of the very program that is released.
+//! ([`Breakpoint`]). All that a worker does to the world is a message to Redis or PostgreSQL, so a kill at a message is
+//! a kill between two effects, of the very program that is released.
 
 mod breakpoint;
 mod link;

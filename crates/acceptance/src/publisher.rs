@@ -1,5 +1,5 @@
-//! A feed handler that knows where it is: it sends a load in the background, repeats what may not have arrived, and can be set back
-//! to an earlier position, as a producer does after Redis has lost its last second.
+//! A feed handler that knows where it is: it sends a load in the background, repeats what may not have arrived, and can
+//! be set back to an earlier position, as a producer does after Redis has lost its last second.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -199,7 +199,8 @@ async fn publish(load: Arc<Load>, config: RedisConfig, pace: Pace, state: Arc<Mu
             let sent = send(&load, batch.clone(), &mut connection).await;
             locked(&state).answered(epoch, &batch, sent.is_ok());
             flat_out = sent.is_ok() && batch.len() == BATCH;
-            // The driver does not look into an aborted transaction, and would never learn there that a cluster's slots have moved.
+            // The driver does not look into an aborted transaction, and would never learn there that a cluster's slots
+            // have moved.
             if sent.is_err() {
                 connection = Connection::ordinary(&config);
             }
@@ -210,7 +211,8 @@ async fn publish(load: Arc<Load>, config: RedisConfig, pace: Pace, state: Arc<Mu
     }
 }
 
-/// To each stream all of its part or nothing, in order: at the memory limit Redis may refuse one entry and accept the next.
+/// To each stream all of its part or nothing, in order: at the memory limit Redis may refuse one entry and accept the
+/// next.
 async fn send(load: &Load, batch: std::ops::Range<usize>, connection: &mut Connection) -> RedisResult<()> {
     let mut parts: BTreeMap<u16, Pipeline> = BTreeMap::new();
     for entry in &load.entries[batch] {

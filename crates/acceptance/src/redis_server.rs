@@ -1,5 +1,5 @@
-//! A Redis with the project's own configuration and users for each scenario, of the kind that `REDIS_FLAVOUR` names; or the one
-//! that `REDIS_URL` names, emptied.
+//! A Redis with the project's own configuration and users for each scenario, of the kind that `REDIS_FLAVOUR` names; or
+//! the one that `REDIS_URL` names, emptied.
 
 mod faults;
 
@@ -132,7 +132,8 @@ impl RedisServer {
         self.resume().await
     }
 
-    /// Starts it again with further options, as `redis-server --option value` takes them; [`PORT`] is each server's port.
+    /// Starts it again with further options, as `redis-server --option value` takes them; [`PORT`] is each server's
+    /// port.
     ///
     /// # Errors
     /// When it does not start.

@@ -1,8 +1,8 @@
 //! Runs `features/*.feature` on both TimescaleDB editions, or on the one that `EDITION` names.
 //!
-//! `cargo test --workspace --test cucumber -- --name REGEX` runs some of them, `-- --concurrency N` several side by side.
-//! A scenario that can't run on this machine is printed as `skipped: REASON (FEATURE: SCENARIO)`. The last lines are the
-//! seconds of the slowest scenarios and `N passed, N failed, N skipped`, in scenarios.
+//! `cargo test --workspace --test cucumber -- --name REGEX` runs some of them, `-- --concurrency N` several side by
+//! side. A scenario that can't run on this machine is printed as `skipped: REASON (FEATURE: SCENARIO)`. The last lines
+//! are the seconds of the slowest scenarios and `N passed, N failed, N skipped`, in scenarios.
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,

@@ -62,7 +62,8 @@ impl RedisServer {
             return Vec::new();
         };
         vec![
-            // The C library's memory functions too, before jemalloc's: those ask for the time before the library is ready for it.
+            // The C library's memory functions too, before jemalloc's: those ask for the time before the library is
+            // ready for it.
             format!("LD_PRELOAD={} libc.so.6", clock.library.display()),
             format!("FAKETIME_TIMESTAMP_FILE={}", clock.file.display()),
             "FAKETIME_NO_CACHE=1".to_owned(),
@@ -84,8 +85,8 @@ impl RedisServer {
         Ok(Written(measured.collect::<anyhow::Result<_>>()?))
     }
 
-    /// Kills it and has its files be as they were at `written`, and a torn entry behind that: what a crash of the machine leaves
-    /// with `appendfsync everysec`.
+    /// Kills it and has its files be as they were at `written`, and a torn entry behind that: what a crash of the
+    /// machine leaves with `appendfsync everysec`.
     ///
     /// # Errors
     /// When the append-only file was rewritten meanwhile.

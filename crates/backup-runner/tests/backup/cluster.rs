@@ -159,8 +159,8 @@ async fn a_cluster_comes_back_as_a_cluster_of_another_size_and_as_one_server() {
     assert!(complaint.contains("dump-1.rdb was changed"), "{complaint}");
 }
 
-/// A worker writes what follows from an entry before it moves its position over it; so a copy with the position alone would
-/// have lost the effect.
+/// A worker writes what follows from an entry before it moves its position over it; so a copy with the position alone
+/// would have lost the effect.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_of_a_cluster_is_of_one_moment_while_keys_are_written() {
     let from = Cluster::start(3).await;

@@ -42,16 +42,16 @@ pub struct NativeServer {
 }
 
 impl NativeServer {
-    /// Starts a server whose user `postgres` has `password`, or needs none, with `settings` (`name=value`) that override the usual
-    /// ones. If PostgreSQL is not installed, it skips the test and returns `None`.
+    /// Starts a server whose user `postgres` has `password`, or needs none, with `settings` (`name=value`) that
+    /// override the usual ones. If PostgreSQL is not installed, it skips the test and returns `None`.
     pub async fn start(password: Option<&str>, settings: &[&str]) -> anyhow::Result<Option<Self>> {
         Self::start_if_installed(password, settings, None)
             .await
             .inspect(or_skip)
     }
 
-    /// Starts a server that has a second disk of `megabytes` at [`NativeServer::small_disk`]. Its content is lost when the server
-    /// stops.
+    /// Starts a server that has a second disk of `megabytes` at [`NativeServer::small_disk`]. Its content is lost when
+    /// the server stops.
     pub async fn start_with_small_disk(megabytes: u32) -> anyhow::Result<Option<Self>> {
         Self::start_if_installed(None, &[], Some(megabytes))
             .await

@@ -4,9 +4,9 @@
 //! 2. Apache: the server that `TEST_NATIVE_DATABASE_URL` names (`scripts/test` starts it), else one for this process;
 //!    Community: an embedded server for this test.
 //!
-//! A test's database on a shared server is a copy of a template, which was migrated once by the owner and with the rights of
-//! `deploy/postgres`; [`TestDatabase::login`] returns a worker's configuration. Without a server, [`TestDatabase::start`] skips
-//! the test ([`skip`]) and returns `None`.
+//! A test's database on a shared server is a copy of a template, which was migrated once by the owner and with the
+//! rights of `deploy/postgres`; [`TestDatabase::login`] returns a worker's configuration. Without a server,
+//! [`TestDatabase::start`] skips the test ([`skip`]) and returns `None`.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -151,7 +151,8 @@ impl TestDatabase {
         self.config.clone()
     }
 
-    /// The configuration of the worker or reader `name`, with its role of `deploy/postgres`; the superuser's if there is no such role.
+    /// The configuration of the worker or reader `name`, with its role of `deploy/postgres`; the superuser's if there
+    /// is no such role.
     pub fn login(&self, name: &str) -> PostgresConfig {
         if self.has_roles && ROLES.contains(&name) {
             roles::login(&self.config, name).expect("a URL with a host")
@@ -256,7 +257,8 @@ async fn embedded_server(command: &[&str]) -> anyhow::Result<(ServerProcess, Pos
     Ok((server, config))
 }
 
-/// Returns the file from which an embedded server starts with this version's schema: migrating takes it longer than starting.
+/// Returns the file from which an embedded server starts with this version's schema: migrating takes it longer than
+/// starting.
 async fn embedded_template(command: &[&str]) -> anyhow::Result<&'static Path> {
     static TEMPLATE: OnceCell<PathBuf> = OnceCell::const_new();
     let template = TEMPLATE

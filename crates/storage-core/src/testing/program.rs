@@ -104,7 +104,8 @@ impl Program {
         }
     }
 
-    /// The command line, for a caller that wants the pipes. The kernel kills the process if the thread that started it ends first.
+    /// The command line, for a caller that wants the pipes. The kernel kills the process if the thread that started it
+    /// ends first.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("setpriv");
         command

@@ -158,7 +158,8 @@ async fn the_size_of_lots_is_the_symbols() {
     let repair = format!("symbol=HUGE time=2019-10-11T00:00:00Z revision={}", 10_i64 << 22);
     assert_eq!(stores.redis.entries(Stream::Repairs).await, [repair]);
 
-    // Requeued after that, it brings the minute, also where one that lacks some of its trades was made up to the same entry.
+    // Requeued after that, it brings the minute, also where one that lacks some of its trades was made up to the same
+    // entry.
     stores
         .database
         .execute(&format!(
