@@ -1,10 +1,10 @@
-//! What the replayer can be configured to.
+//! Configuration of tick-replayer.
 
 use serde::{Deserialize, Serialize};
 use storage_core::config::redis::RedisConfig;
 use storage_core::config::service::ServiceConfig;
 
-/// The sections that the replayer reads; those of the workers may stand in the same file.
+/// Sections that tick-replayer reads. The same file may have the sections of the workers.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {

@@ -1,9 +1,9 @@
-//! Publishing: ticks into `stream:ticks:<P>`, in batches, and again until Redis has them.
+//! Publishes ticks to `stream:ticks:<P>` in batches, and retries until Redis has accepted them.
 //!
-//! What a batch has for a partition goes in as one transaction, in order: all of it or nothing. So after a refusal,
-//! such as a full memory, it is simply sent again. After a broken connection nobody knows whether Redis had taken it;
-//! it is sent again as well, as losing ticks is worse. Then a tick with a trade id is counted once all the same, and
-//! one without an id twice.
+//! The ticks of a batch for one partition are added in one transaction, in order. After a refusal, for instance because
+//! the memory is full, the transaction is repeated. After a broken connection its outcome is unknown, and it is
+//! repeated as well, because a lost tick is worse than a repeated one: a repeated tick with a trade ID is counted once,
+//! one without is counted twice.
 
 use anyhow::Context;
 use redis::RedisError;
@@ -17,9 +17,9 @@ use storage_core::retry::Retry;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::outgoing::Outgoing;
+use crate::outgoing::OutgoingTick;
 
-/// The way into the streams.
+/// Publisher of ticks.
 pub(crate) struct Publisher {
     connection: Mutex<Connection>,
     partitions: u16,
@@ -27,17 +27,17 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    /// Waits for Redis and asks it for the number of partitions.
+    /// Waits for Redis and reads the number of partitions.
     ///
     /// # Errors
-    /// When Redis refuses, holds no number of partitions, or `token` was cancelled.
+    /// [`Misconfigured`] if Redis holds no number of partitions.
     pub(crate) async fn open(config: &RedisConfig, token: &CancellationToken) -> anyhow::Result<Self> {
         let connection = Mutex::new(Connection::ordinary(config));
-        let stored = Retry::new("asking Redis for the number of partitions", token)
+        let stored = Retry::new("reading the number of partitions from Redis", token)
             .permanent_if(is_permanent)
             .run(async || partitions::stored(&mut *connection.lock().await).await)
             .await
-            .context("asking Redis for the number of partitions")?;
+            .context("reading the number of partitions from Redis")?;
         let missing = || Misconfigured::new("Redis holds no number of partitions; run `aggregator-admin migrate`");
         let partitions = stored.filter(|partitions| *partitions > 0).ok_or_else(missing)?;
         Ok(Self {
@@ -47,11 +47,8 @@ impl Publisher {
         })
     }
 
-    /// Adds `ticks` to the streams of their partitions, each stream's in this order.
-    ///
-    /// # Errors
-    /// When Redis refuses for good, or while it was waited for a shutdown was asked for.
-    pub(crate) async fn publish(&self, ticks: impl IntoIterator<Item = Outgoing>) -> anyhow::Result<()> {
+    /// Adds `ticks` to the streams of their partitions. Each stream gets its ticks in this order.
+    pub(crate) async fn publish(&self, ticks: impl IntoIterator<Item = OutgoingTick>) -> anyhow::Result<()> {
         let mut by_partition: Vec<Vec<Fields>> = vec![Vec::new(); self.partitions.into()];
         for tick in ticks {
             by_partition[usize::from(partition_of(&tick.symbol, self.partitions))].push(tick.fields);
@@ -64,7 +61,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// The first attempt is made even when a shutdown was asked for, so that a batch that was begun is finished.
+    /// Adds entries to a stream. The first attempt is made even after the shutdown has begun, so that the batch is
+    /// completed.
     async fn add(&self, stream: Stream, entries: &[Fields]) -> anyhow::Result<()> {
         let attempt = async || stream::add_all(&mut *self.connection.lock().await, stream, entries).await;
         match attempt().await {

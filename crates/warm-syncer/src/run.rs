@@ -5,6 +5,7 @@ use diesel_async::AsyncPgConnection;
 use storage_core::config::Misconfigured;
 use storage_core::config::redis::RedisConfig;
 use storage_core::domain::database_identity::DatabaseIdentity;
+use storage_core::domain::tick_rules::TickRules;
 use storage_core::postgres::connection::ConnectError;
 use storage_core::postgres::error::Fault;
 use storage_core::postgres::migrations::{self, MigrationError};
@@ -156,11 +157,11 @@ impl PartitionTasks {
             partition,
             refresh_window: self.config.warm.refresh_window,
         };
-        let ticks = Ticks {
+        let ticks = Ticks(TickRules {
             partition,
             partitions: self.config.stream.partitions,
             max_future: self.config.stream.max_future,
-        };
+        });
         let mut pipelines = JoinSet::new();
         self.start_pipeline(&mut pipelines, Stream::Candles(partition), candles, rows);
         self.start_pipeline(

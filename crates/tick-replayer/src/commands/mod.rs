@@ -1,4 +1,4 @@
-//! What the replayer can be told to do.
+//! Commands of tick-replayer.
 
 pub(crate) mod generate;
 pub(crate) mod replay;
