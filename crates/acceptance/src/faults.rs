@@ -1,4 +1,4 @@
-//! Faults that can be made on one machine, each as one call on a [`Pipeline`]: what features and a soak test share.
+//! Faults that features and the soak inject, each as one method of [`Pipeline`].
 //!
 //! A fault that lasts has its own end: a suspended worker resumes, a server starts again, the network heals.
 
@@ -19,15 +19,15 @@ use storage_core::testing::polling::PATIENCE;
 /// A fault of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkFault {
-    /// Every connection is reset, and then again and again.
+    /// Every connection is reset repeatedly.
     Resets,
-    /// Nothing that is sent arrives and nothing is closed.
+    /// All data is dropped, and no connection is closed.
     Blackhole,
-    /// New connections are dropped, and the open ones are reset.
+    /// New connections are dropped, and open ones are reset.
     Refusing,
-    /// Each piece takes some milliseconds.
+    /// Each chunk is delayed by some milliseconds.
     Slow,
-    /// What is sent arrives in pieces of a few bytes.
+    /// Data arrives in chunks of a few bytes.
     Fragmented,
 }
 
@@ -55,7 +55,7 @@ impl NetworkFault {
     }
 }
 
-/// Between two resets.
+/// Time between two resets.
 const RESET_INTERVAL: Duration = Duration::from_millis(300);
 
 impl Pipeline {
@@ -95,20 +95,14 @@ impl Pipeline {
         proxies.iter().for_each(|proxy| proxy.heal());
     }
 
-    /// Kills Redis and starts it again after so long.
-    ///
-    /// # Errors
-    /// When it does not start.
+    /// Kills Redis and starts it again after `lasts`.
     pub async fn redis_away(&mut self, lasts: Duration) -> anyhow::Result<()> {
         self.redis.stop();
         sleep(lasts).await;
         self.redis.resume().await
     }
 
-    /// Stops the scenario's own database server in mid-flow and starts it again after so long.
-    ///
-    /// # Errors
-    /// When there is none, or it does not start.
+    /// Stops the scenario's own database server without a checkpoint and starts it again after `lasts`.
     pub async fn database_away(&mut self, lasts: Duration) -> anyhow::Result<()> {
         let server = self.other_server.as_mut().context("a database server of its own")?;
         server.stop()?;
@@ -116,13 +110,10 @@ impl Pipeline {
         server.resume().await
     }
 
-    /// Has Redis lose all that was written within so long from now, as when its machine crashes before the append-only
-    /// file reached the disk. The producer goes back to what it had sent by now.
-    ///
-    /// # Errors
-    /// When Redis rewrote the file meanwhile, or does not start.
+    /// Makes Redis lose everything that is written during `lasts`, as in a crash of the machine before the append-only
+    /// file reaches the disk. The producer then goes back to its present position.
     pub async fn lose_what_is_written_within(&mut self, lasts: Duration) -> anyhow::Result<()> {
-        // In this order: what was accepted at this position was in the file before it was answered.
+        // In this order: every entry before this position was in the file before its reply.
         let position = self.publisher.as_ref().map(|publisher| publisher.position());
         let written = self.redis.written()?;
         sleep(lasts).await;
@@ -130,7 +121,7 @@ impl Pipeline {
         let Some((publisher, position)) = self.publisher.as_ref().zip(position) else {
             return self.redis.resume().await;
         };
-        // Before Redis is there again: what comes later must not arrive before what is sent again.
+        // Before Redis starts again: later entries must not arrive before the repeated ones.
         publisher.pause().await;
         publisher.rewind_to(position);
         self.redis.resume().await?;
@@ -139,26 +130,17 @@ impl Pipeline {
     }
 
     /// Removes every function from Redis.
-    ///
-    /// # Errors
-    /// What Redis says.
     pub async fn lose_functions(&self) -> RedisResult<()> {
         self.redis.ask(&["FUNCTION", "FLUSH"]).await
     }
 
     /// Destroys every consumer group of every stream.
-    ///
-    /// # Errors
-    /// What Redis says.
     pub async fn lose_groups(&self) -> RedisResult<()> {
         self.each_group(async |stream, group| self.redis.ask::<()>(&["XGROUP", "DESTROY", stream, group]).await)
             .await
     }
 
     /// Sets every consumer group of every stream back to the oldest entry.
-    ///
-    /// # Errors
-    /// What Redis says.
     pub async fn rewind_groups(&self) -> RedisResult<()> {
         self.each_group(async |stream, group| self.redis.ask::<()>(&["XGROUP", "SETID", stream, group, "0"]).await)
             .await
@@ -173,10 +155,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Ends every session of the database that is in a transaction, until one was. Returns how many.
-    ///
-    /// # Errors
-    /// What the server says, or that there never was one.
+    /// Terminates every session of the database that is in a transaction; waits for at least one. Returns their number.
     pub async fn end_transactions(&self) -> Result<u64, String> {
         let ends = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xid IS NOT NULL";
@@ -187,13 +166,10 @@ impl Pipeline {
                 return Ok(ended);
             }
         }
-        Err("nobody was in a transaction".to_owned())
+        Err("no session was in a transaction".to_owned())
     }
 
-    /// Fills the small disk on which the database lies, and keeps it full until [`DiskFiller::remove`].
-    ///
-    /// # Errors
-    /// When it has none, or it does not become full.
+    /// Fills the small disk of the database, and keeps it full until [`DiskFiller::remove`].
     pub async fn fill_disk(&self) -> anyhow::Result<DiskFiller> {
         let server = self.other_server.as_ref();
         let disk = server.and_then(|server| server.small_disk()).context("a small disk")?;

@@ -19,6 +19,7 @@ use storage_core::retry::{Retry, keep_running};
 use storage_core::service::Service;
 use storage_core::telemetry;
 use storage_core::telemetry::readiness::Readiness;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
@@ -138,7 +139,16 @@ fn spawn<F>(
 {
     let worker = worker.clone();
     service.spawn(name, async move {
-        keep_running(name, &worker.readiness, &worker.token, || work(worker.clone())).await;
+        // A statement may take longer than the grace period, on the embedded server above all. Every task can end at any
+        // statement, as it is repeated until it is acknowledged, so a slow one is abandoned while there is time to end.
+        let deadline = async {
+            worker.token.cancelled().await;
+            sleep(worker.config.service.shutdown_grace / 2).await;
+        };
+        tokio::select! {
+            () = keep_running(name, &worker.readiness, &worker.token, || work(worker.clone())) => {}
+            () = deadline => tracing::info!(task = name, "abandoned a slow statement; it is repeated after the next start"),
+        }
         Ok(())
     });
 }
