@@ -130,6 +130,14 @@ await() {
   done
 }
 
+# build_programs: builds all programs; together with the tests if those were built before, as cargo would otherwise build
+# the dependencies again with the features that the programs alone need.
+build_programs() {
+  local tests=()
+  ! compgen -G "$PROJECT/target/debug/deps/cucumber-*" >/dev/null || tests=(--tests)
+  cargo build --quiet --locked --workspace --bins "${tests[@]}"
+}
+
 # prepare_backups: builds backup-runner, and sets PATH and the variables of the tools and stores.
 prepare_backups() {
   local edition flavour
