@@ -1,5 +1,7 @@
 //! Effects of ticks and signals in Redis.
 
+use std::time::UNIX_EPOCH;
+
 use storage_core::domain::candle::Candle;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::codec::candles::decode_entry;
@@ -152,6 +154,7 @@ async fn a_bad_entry_becomes_a_dead_letter_with_its_reason() {
 async fn a_signal_becomes_active_and_a_bad_one_a_dead_letter() {
     let redis = TestRedis::prepared(1).await;
     let _worker = worker(&redis).start("one");
+    let ts_us = UNIX_EPOCH.elapsed().unwrap().as_micros().to_string();
     let signal = |strength: &str| {
         let fields = [
             ("signal_id", "1"),
@@ -160,9 +163,8 @@ async fn a_signal_becomes_active_and_a_bad_one_a_dead_letter() {
             ("side", "buy"),
             ("strength", strength),
             ("price", "10"),
-            // Not expired for decades.
-            ("ts_us", "1570752000000000"),
-            ("ttl_ms", "2000000000000"),
+            ("ts_us", &ts_us),
+            ("ttl_ms", "3600000"),
         ];
         fields.map(|(name, value)| (name, value.to_owned())).to_vec()
     };

@@ -24,8 +24,8 @@ const SYMBOL: &str = "BTCUSDT";
 const TICKS: Stream = Stream::Ticks(0);
 const CANDLES: Stream = Stream::Candles(0);
 
-/// Returns a worker of one partition. It waits for an hour of event time before it closes a candle, so that no candle closes by
-/// the clock during a test.
+/// Returns a worker of one partition. It closes a candle an hour of event time after its end, so that no candle is
+/// closed by the clock during a test.
 fn worker(redis: &TestRedis) -> Program {
     Program::new("hot-writer")
         .redis(&redis.config())
