@@ -5,12 +5,12 @@ mod flow;
 mod restart;
 mod start;
 
-use storage_core::domain::entry::Entry;
+use storage_core::domain::candle::CandleState;
+use storage_core::domain::entry::{Entry, Fields};
 use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::timeframe::Timeframe;
-use storage_core::redis::codec::candles::CandleState;
-use storage_core::redis::stream::{Fields, HOT_WRITER, Stream, range};
+use storage_core::redis::stream::{HOT_WRITER, Stream, range};
 use storage_core::redis::{hot, keys};
 use storage_core::testing::program::Program;
 use storage_core::testing::redis::TestRedis;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use storage_core::domain::entry::Fields;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::codec::candles::decode_entry;
-use storage_core::redis::stream::Fields;
 use storage_core::testing::polling::until_true;
 use storage_core::testing::redis::TestRedis;
 
