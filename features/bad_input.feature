@@ -1,3 +1,4 @@
+@any-redis
 Feature: Bad input
   Producers send floats, unusual number formats and sometimes garbage. Usable trades are counted exactly. All
   others become dead letters with a reason, and do not delay the trades behind them.
