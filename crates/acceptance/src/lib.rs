@@ -1,5 +1,5 @@
-//! The base of the feature suite and the soak: stores of each scenario, the workers as real processes, a producer, and an
-//! oracle that is independent of the workers' code.
+//! The base of the feature suite and the soak: stores of each scenario, the workers as real processes, a producer, and
+//! an oracle that is independent of the workers' code.
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,

@@ -350,6 +350,7 @@ pub fn config(url: &str) -> anyhow::Result<RedisConfig> {
         .map(PathBuf::from)
         .filter(|_| given().is_some());
     Ok(RedisConfig {
+        connect_timeout: Duration::from_secs(30),
         response_timeout: Duration::from_secs(30),
         password_file,
         ..RedisConfig::at(url)?

@@ -18,7 +18,7 @@ use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::AcceptedTick;
 use storage_core::domain::time::{TimeRange, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
-use storage_core::postgres::error::Fault;
+use storage_core::postgres::error::{Fault, StatementError};
 use storage_core::postgres::queries::{candles, completeness, dead_letters, symbols, ticks};
 use storage_core::redis::codec::repairs::{Repair, Task, decode_task, entry_fields};
 use storage_core::redis::codec::rollups;
@@ -26,7 +26,7 @@ use storage_core::redis::codec::ticks::entry_fields as entry_fields_of_tick;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::redis::hot;
-use storage_core::redis::position::{floor, position_of};
+use storage_core::redis::position::{first_unfinished, position_of};
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
 
 use crate::bases::Bases;
@@ -34,7 +34,7 @@ use crate::commands::dead_letters::REQUEUED;
 use crate::dead_letter;
 use crate::metrics::{REPAIRS, REPAIRS_WAITING};
 use crate::minute::{Computed, LeftOut, minute};
-use crate::run::Worker;
+use crate::worker::Worker;
 
 /// What became of a minute.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,7 +86,7 @@ pub(crate) async fn recompute(
     let partition = partition_of(symbol, partitions);
     connection
         .transaction(async |connection| {
-            symbols::keep_decimals(connection).await?;
+            symbols::lock_decimals(connection).await?;
             candles::lock_partition(connection, partition).await?;
             let known = symbols::decimals(connection, &[symbol]).await?;
             let decimals = known.get(symbol).copied().unwrap_or(DEFAULT_VOLUME_DECIMALS);
@@ -290,8 +290,8 @@ pub(crate) fn more_trades(symbol: &Symbol, candle: &Candle, ticks: usize) -> Str
 
 fn refuses_row(error: &anyhow::Error) -> bool {
     error
-        .downcast_ref::<diesel::result::Error>()
-        .is_some_and(|error| Fault::of(error) == Fault::BadRow)
+        .downcast_ref()
+        .is_some_and(|StatementError(error)| Fault::of(error) == Fault::BadRow)
 }
 
 async fn put_aside(
@@ -331,7 +331,7 @@ impl Finished {
                     ms: u64::MAX,
                     seq: u64::MAX,
                 },
-                false => floor(redis, ticks, &position).await.context(doing)?,
+                false => first_unfinished(redis, ticks, &position).await.context(doing)?,
             };
             before.insert(partition, id);
         }

@@ -6,13 +6,13 @@
 //! one without is counted twice.
 
 use anyhow::Context;
-use redis::RedisError;
 use storage_core::config::Misconfigured;
 use storage_core::config::redis::RedisConfig;
+use storage_core::domain::entry::Fields;
 use storage_core::domain::partition::partition_of;
-use storage_core::redis::connection::{Connection, is_transient};
+use storage_core::redis::connection::{Connection, explained};
 use storage_core::redis::partitions;
-use storage_core::redis::stream::{self, Fields, Stream};
+use storage_core::redis::stream::{self, Stream};
 use storage_core::retry::Retry;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use crate::outgoing::OutgoingTick;
 
 /// Publisher of ticks.
 pub(crate) struct Publisher {
+    redis: RedisConfig,
     connection: Mutex<Connection>,
     partitions: u16,
     token: CancellationToken,
@@ -34,13 +35,15 @@ impl Publisher {
     pub(crate) async fn open(config: &RedisConfig, token: &CancellationToken) -> anyhow::Result<Self> {
         let connection = Mutex::new(Connection::ordinary(config));
         let stored = Retry::new("reading the number of partitions from Redis", token)
-            .permanent_if(is_permanent)
-            .run(async || partitions::stored(&mut *connection.lock().await).await)
-            .await
-            .context("reading the number of partitions from Redis")?;
+            .run(async || {
+                let stored = partitions::stored(&mut *connection.lock().await).await;
+                stored.map_err(|error| explained(error, config))
+            })
+            .await?;
         let missing = || Misconfigured::new("Redis holds no number of partitions; run `aggregator-admin migrate`");
         let partitions = stored.filter(|partitions| *partitions > 0).ok_or_else(missing)?;
         Ok(Self {
+            redis: config.clone(),
             connection,
             partitions,
             token: token.clone(),
@@ -64,22 +67,14 @@ impl Publisher {
     /// Adds entries to a stream. The first attempt is made even after the shutdown has begun, so that the batch is
     /// completed.
     async fn add(&self, stream: Stream, entries: &[Fields]) -> anyhow::Result<()> {
-        let attempt = async || stream::add_all(&mut *self.connection.lock().await, stream, entries).await;
-        match attempt().await {
-            Ok(()) => Ok(()),
-            Err(error) if is_transient(&error) => {
-                let what = format!("adding ticks to {}", stream.key());
-                Retry::new(what, &self.token)
-                    .permanent_if(is_permanent)
-                    .run(attempt)
-                    .await
-            }
-            Err(error) => Err(error.into()),
-        }
-        .with_context(|| format!("adding ticks to {}", stream.key()))
+        let what = format!("adding ticks to {}", stream.key());
+        Retry::new(what.clone(), &self.token)
+            .start_anyway()
+            .run(async || {
+                let added = stream::add_all(&mut *self.connection.lock().await, stream, entries).await;
+                added.map_err(|error| explained(error, &self.redis))
+            })
+            .await
+            .context(what)
     }
-}
-
-fn is_permanent(error: &anyhow::Error) -> bool {
-    !error.downcast_ref::<RedisError>().is_some_and(is_transient)
 }

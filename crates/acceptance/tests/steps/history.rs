@@ -209,10 +209,10 @@ async fn minute_is(world: &mut Pipeline, symbol: String, days: i64, step: &Step)
          WHERE timeframe = '1m' AND symbol = '{symbol}' AND time = to_timestamp({start_us} / 1000000)"
     );
     let columns = ["open", "high", "low", "close", "volume", "trades"];
-    let expected: Vec<String> = columns.map(|column| rows(step)[0][column].clone()).into();
+    let expected = [columns.map(|column| rows(step)[0][column].clone()).to_vec()];
     until_within(2 * PATIENCE, "the minute", async || {
         let found = world.rows(&sql).await?;
-        equal(&found, &[expected.clone()])
+        equal(&found, &expected)
     })
     .await;
 }

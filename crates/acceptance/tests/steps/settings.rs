@@ -24,9 +24,9 @@ async fn zero_everywhere(world: &mut Pipeline) {
     world.said.clear();
     for (name, command) in PROGRAMS {
         let program = world.program(name);
-        let shown = program.run(&["check-config"]).await;
-        assert_eq!(shown.code, Some(0), "{shown:?}");
-        for (key, zero) in zeros(&shown) {
+        let printed = program.run(&["check-config"]).await;
+        assert_eq!(printed.code, Some(0), "{printed:?}");
+        for (key, zero) in zeros(&printed) {
             let setting = format!("{key}={zero}");
             for command in ["check-config", command] {
                 // A worker that accepted the setting would not exit.
@@ -59,8 +59,8 @@ async fn zero_refused(world: &mut Pipeline, step: &Step) {
 }
 
 /// Returns the settings that are a number or a duration, with their value of zero.
-fn zeros(shown: &Outcome) -> Vec<(String, &'static str)> {
-    let config: toml::Table = shown.stdout.parse().expect("a configuration");
+fn zeros(printed: &Outcome) -> Vec<(String, &'static str)> {
+    let config: toml::Table = printed.stdout.parse().expect("a configuration");
     let mut zeros = Vec::new();
     for (section, values) in &config {
         let values = values.as_table().expect("a section");
@@ -76,6 +76,6 @@ fn zeros(shown: &Outcome) -> Vec<(String, &'static str)> {
             zeros.extend(UNSET.map(|key| (format!("admin.{key}"), "0s")));
         }
     }
-    assert!(!zeros.is_empty(), "{shown:?}");
+    assert!(!zeros.is_empty(), "{printed:?}");
     zeros
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use storage_core::domain::candle::CandleState;
 use storage_core::domain::decimal::Decimal;
 use storage_core::postgres::queries::candles::HistoryCandle;
-use storage_core::redis::codec::candles::CandleState;
 
 /// Where a candle of a series comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

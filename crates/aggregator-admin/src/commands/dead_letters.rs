@@ -6,13 +6,14 @@ use serde_json::Value;
 use storage_core::domain::partition::partition_of;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::rfc3339;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::dead_letters::{self, DeadLetter, Filter};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::stream::{self, Stream};
+use storage_core::terminal::{say, table};
 
 use crate::config::Config;
-use crate::stores::{Explained, Stores, history, refuse_other_database};
-use crate::terminal::{say, table};
+use crate::stores::{Stores, history, refuse_other_database};
 
 /// Names the ID that the entry had at first, so that it still counts once.
 pub(crate) const REQUEUED: &str = "requeued";
@@ -215,7 +216,8 @@ async fn requeue(
             if let Some(as_id) = current.requeued_as {
                 bail!("it was requeued already, as {as_id}");
             }
-            let new_id = stream::add_again(redis, stream, &fields)
+            let new_id: String = stream::add(stream, &fields)
+                .query_async(redis)
                 .await
                 .context("writing the entry")?;
             dead_letters::mark_requeued(connection, &letter.stream, &letter.entry_id, &new_id).await?;

@@ -9,6 +9,7 @@ use storage_core::domain::database_identity::DatabaseIdentity;
 use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::postgres::connection::connect;
 use storage_core::postgres::edition::Edition;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::{self, completeness, identity};
 use storage_core::postgres::{known_versions, migrations};
 use storage_core::redis::connection::Connection;
@@ -16,12 +17,12 @@ use storage_core::redis::hot;
 use storage_core::redis::stream::{HOT_WRITER, WARM_SYNCER};
 use storage_core::redis::symbols::{self, VolumeDecimals};
 use storage_core::redis::{database, lease, partitions, preflight};
+use storage_core::terminal::say;
 
 use crate::cli::duration;
 use crate::config::Config;
 use crate::setup;
-use crate::stores::{Explained, PAUSE, Stores, await_redis, history, patiently};
-use crate::terminal::say;
+use crate::stores::{PAUSE, Stores, await_redis, history, patiently};
 
 /// What the migration's connection shows.
 const APPLICATION: &str = "aggregator-admin migrate";
@@ -72,7 +73,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     // Where the history is empty too, the Redis is new, and not one that was emptied.
     if known.is_empty() {
         for partition in 0..partitions {
-            let note = hot::nothing_lost(partition);
+            let note = hot::complete_from_start(partition);
             note.exec_async(&mut stores.redis)
                 .await
                 .context("noting that no candle was lost")?;
@@ -97,7 +98,9 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
 /// Sets the borders of a history from before there were borders.
 async fn note_what_was_dropped(connection: &mut AsyncPgConnection, edition: Edition) -> anyhow::Result<()> {
     let doing = "noting what was dropped";
-    completeness::notice(connection, edition).await.explained(doing)?;
+    completeness::update_borders(connection, edition)
+        .await
+        .explained(doing)?;
     completeness::advance_to_chunks(connection, edition, "ticks")
         .await
         .explained(doing)

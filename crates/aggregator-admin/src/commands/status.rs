@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::{Context, bail};
 use serde::Serialize;
 use storage_core::domain::database_identity::DatabaseIdentity;
-use storage_core::domain::time::rfc3339;
+use storage_core::domain::time::{ms_to_us, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::{Edition, Server};
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::pool::Pool;
 use storage_core::postgres::queries::policies::JobKind;
 use storage_core::postgres::queries::{dead_letters, identity, policies, rollups, storage};
@@ -15,12 +16,12 @@ use storage_core::postgres::{known_versions, migrations};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::redis::stream::{HOT_WRITER, Stream, WARM_SYNCER};
-use storage_core::redis::{backups, database, lease, lost, partitions, position, preflight, stream, trim};
+use storage_core::redis::{backups, clock, database, lease, lost, partitions, position, preflight, stream};
+use storage_core::terminal::{say, size, span, table, thousands};
 
 use crate::config::Config;
 use crate::rollups::ranges::LARGER;
-use crate::stores::{Explained, Stores};
-use crate::terminal::{say, size, span, table, thousands};
+use crate::stores::Stores;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -313,7 +314,7 @@ fn job(job: policies::Job) -> Job {
 }
 
 async fn hot(redis: &mut Connection) -> anyhow::Result<Hot> {
-    let now_ms = trim::now_ms(redis).await.context("asking for the time")?;
+    let now_ms = clock::now_ms(redis).await.context("asking for the time")?;
     let partitions = partitions::stored(redis)
         .await
         .context("reading the number of partitions")?;
@@ -338,7 +339,7 @@ async fn hot(redis: &mut Connection) -> anyhow::Result<Hot> {
     let (hot_writers, leases) = copies(redis, HOT_WRITER, partitions, now_ms).await?;
     let (warm_syncers, warm_syncer_leases) = copies(redis, WARM_SYNCER, partitions, now_ms).await?;
     let last = backups::last(redis).await.context("reading the last backups")?;
-    let now_us = i64::try_from(now_ms)?.saturating_mul(1_000);
+    let now_us = ms_to_us(now_ms);
     #[allow(clippy::cast_precision_loss)] // for a person
     let backup = |backup: storage_core::redis::codec::backups::BackupAnnouncement| Backup {
         kind: backup.kind,
@@ -352,7 +353,7 @@ async fn hot(redis: &mut Connection) -> anyhow::Result<Hot> {
         stream: record.stream,
         group: record.group,
         entries: record.entries,
-        last: rfc3339(i64::try_from(record.last_ms.saturating_mul(1_000)).unwrap_or(i64::MAX)),
+        last: rfc3339(ms_to_us(record.last_ms)),
     };
     let records = lost::records(redis)
         .await

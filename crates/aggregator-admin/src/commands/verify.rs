@@ -6,18 +6,20 @@ use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::candles::{self, CandleRow};
+use storage_core::postgres::queries::hypertables::chunk_ranges;
 use storage_core::postgres::queries::rollups::ALWAYS;
-use storage_core::postgres::queries::verify::{Difference, chunk_ranges, compare};
+use storage_core::postgres::queries::verify::{Difference, compare};
 use storage_core::postgres::queries::{completeness, ticks};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::{hot, keys};
+use storage_core::terminal::{say, table, thousands};
 
 use crate::cli::time;
 use crate::config::Config;
 use crate::minute::Computed;
-use crate::stores::{Explained, Stores, history};
-use crate::terminal::{say, table, thousands};
+use crate::stores::{Stores, history};
 
 /// Differences that are shown, of each timeframe.
 const SHOWN: usize = 10;
@@ -97,7 +99,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
 
 async fn note_what_was_dropped(stores: &Stores) -> anyhow::Result<()> {
     let (mut connection, server) = history(&stores.pool).await?;
-    completeness::notice(&mut connection, server.edition)
+    completeness::update_borders(&mut connection, server.edition)
         .await
         .explained("looking for dropped chunks")
 }

@@ -7,20 +7,20 @@ use storage_core::domain::entry::Entry;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::completeness;
+use storage_core::redis::clock::now_ms;
 use storage_core::redis::codec::rollups::decode_entry;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::group_reader::GroupReader;
 use storage_core::redis::stream::Stream;
-use storage_core::redis::trim::now_ms;
 use tokio::time::{Instant, sleep};
 
 use super::refresh;
 use crate::dead_letter;
 use crate::metrics::{REFRESH, ROLLUPS};
 use crate::repairs::Finished;
-use crate::run::{BLOCK, Worker};
-use crate::stores::Explained;
+use crate::worker::{BLOCK, Worker};
 
 /// The most ranges that are refreshed together.
 const MOST: usize = 10_000;

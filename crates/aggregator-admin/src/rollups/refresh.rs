@@ -6,11 +6,11 @@ use diesel_async::AsyncPgConnection;
 use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::Edition;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::completeness;
-use storage_core::postgres::queries::rollups::{self, Purpose};
+use storage_core::postgres::queries::rollups::{self, Scope};
 
 use super::ranges::{LARGER, touched};
-use crate::stores::Explained;
 
 /// Brings the buckets that `ranges` touch up to date, and tells `done` about each timeframe.
 pub(crate) async fn buckets(
@@ -19,7 +19,7 @@ pub(crate) async fn buckets(
     ranges: &[TimeRange],
     done: impl FnMut(Timeframe, Duration) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    run(connection, edition, ranges, Purpose::Update, done).await
+    run(connection, edition, ranges, Scope::Changed, done).await
 }
 
 /// Computes the buckets that `range` touches again, whether or not their source changed, and tells `done` about each timeframe.
@@ -29,21 +29,21 @@ pub(crate) async fn mend(
     range: TimeRange,
     done: impl FnMut(Timeframe, Duration) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    run(connection, edition, &[range], Purpose::Mend, done).await
+    run(connection, edition, &[range], Scope::All, done).await
 }
 
 async fn run(
     connection: &mut AsyncPgConnection,
     edition: Edition,
     ranges: &[TimeRange],
-    purpose: Purpose,
+    scope: Scope,
     mut done: impl FnMut(Timeframe, Duration) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut border = note_border(connection, edition).await?;
     loop {
         for timeframe in LARGER {
             let begin = Instant::now();
-            rollups::refresh(connection, edition, timeframe, &touched(ranges, timeframe), purpose)
+            rollups::refresh(connection, edition, timeframe, &touched(ranges, timeframe), scope)
                 .await
                 .explained(&format!("refreshing {timeframe} candles"))?;
             done(timeframe, begin.elapsed())?;
@@ -59,7 +59,9 @@ async fn run(
 /// Notes what was dropped, and returns from when on minutes are complete.
 async fn note_border(connection: &mut AsyncPgConnection, edition: Edition) -> anyhow::Result<Option<i64>> {
     let doing = "looking for dropped chunks";
-    completeness::notice(connection, edition).await.explained(doing)?;
+    completeness::update_borders(connection, edition)
+        .await
+        .explained(doing)?;
     completeness::since(connection, Timeframe::M1.table())
         .await
         .explained(doing)

@@ -5,9 +5,10 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 use storage_core::config::postgres::PostgresConfig;
 use storage_core::postgres::connection::connect;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::backup as queries;
 
-use super::{APPLICATION, Explained, open, tool, totals};
+use super::{APPLICATION, open, tool, totals};
 use crate::content::{PostgresContent, TableTotal};
 
 /// Number of tables that an error names.
@@ -41,7 +42,7 @@ pub(crate) async fn restore(
 
 async fn refuse_unless_empty(config: &PostgresConfig) -> anyhow::Result<()> {
     let mut connection = connect(config, APPLICATION).await?;
-    let some = queries::occupants(&mut connection, NAMED)
+    let some = queries::user_relations(&mut connection, NAMED)
         .await
         .explained("checking that the target database is empty")?;
     ensure!(

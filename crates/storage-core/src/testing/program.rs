@@ -179,9 +179,9 @@ impl Program {
 pub struct Outcome {
     /// The exit code; `None` if a signal ended the program.
     pub code: Option<i32>,
-    /// What it wrote to stdout.
+    /// Its output on stdout.
     pub stdout: String,
-    /// What it wrote to stderr.
+    /// Its output on stderr.
     pub stderr: String,
 }
 

@@ -92,7 +92,7 @@ impl Soak {
             Fault::RedisRestart | Fault::RedisLosesWrites { .. } => {
                 let resumed = self.pipeline.redis.resume().await;
                 resumed.map_err(|error| format!("{error:#}"))?;
-                let lost_since = self.lost_since.take().expect("a fault that was begun");
+                let lost_since = self.lost_since.take().expect("an injected fault");
                 let publisher = self.pipeline.publisher.as_ref().expect("a publisher");
                 publisher.rewind_to_time(lost_since.checked_sub(RESEND_BEFORE).unwrap_or(self.begun));
                 publisher.resume();

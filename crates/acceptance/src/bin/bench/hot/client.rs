@@ -14,9 +14,9 @@ const CHUNK_BYTES: usize = 256 * 1024;
 pub(crate) struct Client {
     stream: TcpStream,
     out: Vec<u8>,
-    /// Bytes read from the connection. Those from `taken` to `filled` are not parsed yet.
+    /// Bytes read from the connection. Those from `parsed` to `filled` are still to be parsed.
     read: Vec<u8>,
-    taken: usize,
+    parsed: usize,
     filled: usize,
 }
 
@@ -29,7 +29,7 @@ impl Client {
             stream,
             out: Vec::new(),
             read: vec![0; CHUNK_BYTES],
-            taken: 0,
+            parsed: 0,
             filled: 0,
         })
     }
@@ -53,7 +53,7 @@ impl Client {
 
     /// Reads one reply to its end. It is valid until the next reply is read.
     pub(crate) fn reply(&mut self) -> anyhow::Result<Reply<'_>> {
-        let (mut at, mut items, mut entry_header, mut last_id) = (self.taken, 1_usize, false, 0..0_usize);
+        let (mut at, mut items, mut entry_header, mut last_id) = (self.parsed, 1_usize, false, 0..0_usize);
         while items > 0 {
             let Some(end) = self.line_end(at) else {
                 let moved = self.fill()?;
@@ -91,7 +91,7 @@ impl Client {
             }
             items -= 1;
         }
-        let begin = std::mem::replace(&mut self.taken, at);
+        let begin = std::mem::replace(&mut self.parsed, at);
         Ok(Reply {
             bytes: &self.read[begin..at],
             last_id: &self.read[last_id],
@@ -128,11 +128,11 @@ impl Client {
 
     /// Reads more bytes. Returns by how many bytes it moved the earlier ones towards the front.
     fn fill(&mut self) -> anyhow::Result<usize> {
-        let moved = self.taken;
+        let moved = self.parsed;
         if moved > 0 {
             self.read.copy_within(moved..self.filled, 0);
             self.filled -= moved;
-            self.taken = 0;
+            self.parsed = 0;
         }
         if self.read.len() - self.filled < CHUNK_BYTES {
             self.read.resize(self.read.len() * 2, 0);
