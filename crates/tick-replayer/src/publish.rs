@@ -7,7 +7,6 @@
 
 use anyhow::Context;
 use redis::RedisError;
-use storage_core::config::Misconfigured;
 use storage_core::config::redis::RedisConfig;
 use storage_core::domain::entry::Fields;
 use storage_core::domain::partition::partition_of;
@@ -29,18 +28,12 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     /// Waits for Redis and reads the number of partitions.
-    ///
-    /// # Errors
-    /// [`Misconfigured`] if Redis holds no number of partitions.
     pub(crate) async fn open(config: &RedisConfig, token: &CancellationToken) -> anyhow::Result<Self> {
         let connection = Mutex::new(Connection::ordinary(config));
-        let stored = Retry::new("reading the number of partitions from Redis", token)
+        let partitions = Retry::new("reading the number of partitions", token)
             .permanent_if(is_permanent)
-            .run(async || partitions::stored(&mut *connection.lock().await).await)
-            .await
-            .context("reading the number of partitions from Redis")?;
-        let missing = || Misconfigured::new("Redis holds no number of partitions; run `aggregator-admin migrate`");
-        let partitions = stored.filter(|partitions| *partitions > 0).ok_or_else(missing)?;
+            .run(async || partitions::required(&mut *connection.lock().await).await)
+            .await?;
         Ok(Self {
             connection,
             partitions,

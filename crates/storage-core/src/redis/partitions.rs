@@ -18,7 +18,8 @@ pub async fn stored(conn: &mut impl ConnectionLike) -> RedisResult<Option<u16>> 
 
 /// Reads the number of partitions, or fails with [`Misconfigured`] if Redis holds none.
 pub async fn required(conn: &mut impl ConnectionLike) -> anyhow::Result<u16> {
-    Ok(stored(conn).await.context(READING)?.ok_or_else(missing)?)
+    let stored = stored(conn).await.context(READING)?.filter(|stored| *stored > 0);
+    Ok(stored.ok_or_else(missing)?)
 }
 
 /// Fails with [`Misconfigured`] if Redis holds another number of partitions than `configured`, or none.
@@ -90,8 +91,8 @@ pub fn check(stored: Option<u16>, configured: u16) -> Result<(), Misconfigured> 
     match stored {
         Some(stored) if stored == configured => Ok(()),
         Some(stored) => Err(Misconfigured::new(format!(
-            "partitions is {stored} in Redis but {configured} in the configuration; use {stored}, or drain the streams and run \
-             `aggregator-admin migrate --partitions {configured}`"
+            "partitions is {stored} in Redis but {configured} in the configuration; use {stored}, or drain the streams and \
+             run `aggregator-admin migrate --partitions {configured}`"
         ))),
         None => Err(missing()),
     }
