@@ -10,7 +10,7 @@ use crate::pipeline::Pipeline;
 /// The timeframes that the history has.
 pub const TIMEFRAMES: [&str; 6] = ["1m", "5m", "15m", "1h", "4h", "1d"];
 
-/// How many differences are told.
+/// Number of differences in a report.
 const SHOWN: usize = 3;
 
 /// Number and summed lots of the ticks of each symbol.
@@ -104,7 +104,7 @@ impl Pipeline {
                     found.get(symbol)
                 )
             });
-        told(differences.collect())
+        report(differences.collect())
     }
 
     /// Whether every candle of every timeframe is right.
@@ -139,11 +139,11 @@ impl Pipeline {
         }
         let missing = expected.dead_letters.iter().filter(|(mark, _)| !found.contains(*mark));
         differences.extend(missing.map(|(mark, part)| format!("no dead letter {mark}: {part}")));
-        told(differences)
+        report(differences)
     }
 }
 
-fn told(differences: Vec<String>) -> Result<(), String> {
+fn report(differences: Vec<String>) -> Result<(), String> {
     if differences.is_empty() {
         return Ok(());
     }

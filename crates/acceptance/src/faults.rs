@@ -1,6 +1,6 @@
 //! Faults that can be made on one machine, each as one call on a [`Pipeline`]: what features and a soak test share.
 //!
-//! A fault that lasts has an end of its own kind: frozen workers wake up, servers come back, the network heals.
+//! A fault that lasts has its own end: a suspended worker resumes, a server starts again, the network heals.
 
 use std::time::{Duration, Instant};
 
@@ -18,35 +18,41 @@ use crate::pipeline::Pipeline;
 use crate::proxy::Proxy;
 use storage_core::testing::polling::PATIENCE;
 
-/// What the network does for a while.
+/// A fault of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weather {
+pub enum NetworkFault {
     /// Every connection is reset, and then again and again.
     Resets,
     /// Nothing that is sent arrives and nothing is closed.
-    Silent,
+    Blackhole,
     /// New connections are dropped, and the open ones are reset.
     Refusing,
     /// Each piece takes some milliseconds.
     Slow,
     /// What is sent arrives in pieces of a few bytes.
-    Sliced,
+    Fragmented,
 }
 
-impl Weather {
+impl NetworkFault {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Resets, Self::Silent, Self::Refusing, Self::Slow, Self::Sliced];
+    pub const ALL: [Self; 5] = [
+        Self::Resets,
+        Self::Blackhole,
+        Self::Refusing,
+        Self::Slow,
+        Self::Fragmented,
+    ];
 
-    fn begin(self, way: &Proxy) {
+    fn inject(self, proxy: &Proxy) {
         match self {
-            Self::Resets => way.reset(),
-            Self::Silent => way.silence(),
+            Self::Resets => proxy.reset(),
+            Self::Blackhole => proxy.blackhole(),
             Self::Refusing => {
-                way.refuse();
-                way.reset();
+                proxy.refuse();
+                proxy.reset();
             }
-            Self::Slow => way.slow(Duration::from_millis(20)),
-            Self::Sliced => way.slice(7),
+            Self::Slow => proxy.slow(Duration::from_millis(20)),
+            Self::Fragmented => proxy.fragment(7),
         }
     }
 }
@@ -63,38 +69,35 @@ impl Pipeline {
         self.worker(name).kill().await;
     }
 
-    /// Stops a worker in its tracks (SIGSTOP); [`Pipeline::thaw`] lets it go on as if no time had passed.
-    pub fn freeze(&mut self, name: &str) {
+    /// Suspends a worker (SIGSTOP) until [`Pipeline::resume`].
+    pub fn suspend(&mut self, name: &str) {
         self.worker(name).signal(Signal::SIGSTOP);
     }
 
-    /// Lets a frozen worker go on (SIGCONT).
-    pub fn thaw(&mut self, name: &str) {
+    /// Resumes a suspended worker (SIGCONT).
+    pub fn resume(&mut self, name: &str) {
         self.worker(name).signal(Signal::SIGCONT);
     }
 
-    /// Lets the ways to `store`, or to both, have this weather for so long.
-    ///
-    /// # Panics
-    /// When the scenario has no network that can fail.
-    pub async fn weather(&self, weather: Weather, store: Option<Store>, lasts: Duration) {
+    /// Injects a fault into the network to `store`, or to both stores, and removes it after `lasts`.
+    pub async fn fail_network(&self, fault: NetworkFault, store: Option<Store>, lasts: Duration) {
         let network = self.network.as_ref().expect("a network that can fail");
-        let ways = store.map_or_else(|| network.ways(), |store| network.ways_to(store));
+        let proxies = store.map_or_else(|| network.proxies(), |store| network.proxies_to(store));
         let end = Instant::now() + lasts;
         loop {
-            ways.iter().for_each(|way| weather.begin(way));
+            proxies.iter().for_each(|proxy| fault.inject(proxy));
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
-            sleep(if weather == Weather::Resets {
+            sleep(if fault == NetworkFault::Resets {
                 left.min(RESET_INTERVAL)
             } else {
                 left
             })
             .await;
         }
-        ways.iter().for_each(|way| way.heal());
+        proxies.iter().for_each(|proxy| proxy.heal());
     }
 
     /// Kills Redis and starts it again after so long.
@@ -192,27 +195,27 @@ impl Pipeline {
         Err("nobody was in a transaction".to_owned())
     }
 
-    /// Fills the small disk on which the database lies, and keeps it full until [`Ballast::remove`].
+    /// Fills the small disk on which the database lies, and keeps it full until [`DiskFiller::remove`].
     ///
     /// # Errors
     /// When it has none, or it does not become full.
-    pub async fn fill_disk(&self) -> anyhow::Result<Ballast> {
+    pub async fn fill_disk(&self) -> anyhow::Result<DiskFiller> {
         let server = self.other_server.as_ref();
         let disk = server.and_then(|server| server.small_disk()).context("a small disk")?;
-        let ballast = Ballast {
+        let filler = DiskFiller {
             url: self.database_url().to_owned(),
             disk: disk.display().to_string(),
             removed: CancellationToken::new(),
             filling: None,
         };
-        ballast.fill(0).await?;
-        Ok(ballast.keep_filling())
+        filler.fill(0).await?;
+        Ok(filler.keep_filling())
     }
 }
 
-/// What fills a disk, in numbered files.
+/// Files that keep a disk full.
 #[derive(Debug)]
-pub struct Ballast {
+pub struct DiskFiller {
     url: String,
     disk: String,
     removed: CancellationToken,
@@ -220,18 +223,18 @@ pub struct Ballast {
     filling: Option<JoinHandle<u32>>,
 }
 
-impl Ballast {
+impl DiskFiller {
     /// A file that takes what there is. The server's own write, so that it lands where the server sees it.
     async fn fill(&self, number: u32) -> anyhow::Result<()> {
         let rows = "SELECT repeat('x', 8000) FROM generate_series(1, 1000000)";
         let refused = self.write(number, rows).await.err();
-        let refused = refused.context("the disk is larger than the ballast")?;
+        let refused = refused.context("the disk is larger than the file that fills it")?;
         ensure!(refused.contains("No space left on device"), refused);
         Ok(())
     }
 
     async fn write(&self, number: u32, rows: &str) -> Result<(), String> {
-        let copy = format!("COPY ({rows}) TO '{}/ballast.{number}'", self.disk);
+        let copy = format!("COPY ({rows}) TO '{}/filler.{number}'", self.disk);
         database::rows(&self.url, &copy).await.map(drop)
     }
 
@@ -271,7 +274,7 @@ impl Ballast {
     }
 }
 
-impl Drop for Ballast {
+impl Drop for DiskFiller {
     fn drop(&mut self) {
         self.removed.cancel();
     }

@@ -10,6 +10,7 @@
     reason = "a step that can't go on has failed, and the suite's output is its result"
 )]
 
+pub mod command_line;
 pub mod database;
 pub mod expected;
 pub mod faults;

@@ -70,7 +70,7 @@ impl Plan {
 
 /// What must become of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Disposition {
     /// It is in its candles.
     Counted,
     /// It changes nothing, as an earlier entry was the same trade.
@@ -147,7 +147,7 @@ impl Flaw {
         }
     }
 
-    fn spoil(self, fields: &mut Fields) {
+    fn apply(self, fields: &mut Fields) {
         let (field, value) = match self {
             Self::NoPrice => ("price", None),
             Self::NaNPrice => ("price", Some("NaN".to_owned())),
@@ -173,18 +173,18 @@ impl Flaw {
 pub struct Entry {
     /// The partition whose stream it is sent to.
     pub partition: u16,
-    /// The trade; of a bad entry, what it was before it was spoilt.
+    /// The trade; of a bad entry, the valid trade that it was made from.
     pub trade: Trade,
     /// What must become of it.
-    pub fate: Fate,
+    pub disposition: Disposition,
 }
 
 impl Entry {
     /// The fields that the producer sends.
     pub fn fields(&self) -> Fields {
         let mut fields = producer::fields(&self.trade);
-        if let Fate::Dead(flaw) = self.fate {
-            flaw.spoil(&mut fields);
+        if let Disposition::Dead(flaw) = self.disposition {
+            flaw.apply(&mut fields);
             fields.push((MARK.to_owned(), self.mark()));
         }
         fields
@@ -217,14 +217,17 @@ impl Load {
 
     /// The trades that must be counted, in order of arrival.
     pub fn trades(&self) -> Vec<Trade> {
-        let counted = self.entries.iter().filter(|entry| entry.fate == Fate::Counted);
+        let counted = self
+            .entries
+            .iter()
+            .filter(|entry| entry.disposition == Disposition::Counted);
         counted.map(|entry| entry.trade.clone()).collect()
     }
 
     /// The marks of what must be dead letters, and a part of each one's reason.
     pub fn dead_letters(&self) -> BTreeMap<String, &'static str> {
-        let dead = self.entries.iter().filter_map(|entry| match entry.fate {
-            Fate::Dead(flaw) => Some((entry.mark(), flaw.reason())),
+        let dead = self.entries.iter().filter_map(|entry| match entry.disposition {
+            Disposition::Dead(flaw) => Some((entry.mark(), flaw.reason())),
             _ => None,
         });
         dead.collect()
@@ -234,7 +237,7 @@ impl Load {
     pub fn duplicates(&self) -> usize {
         self.entries
             .iter()
-            .filter(|entry| entry.fate == Fate::Duplicate)
+            .filter(|entry| entry.disposition == Disposition::Duplicate)
             .count()
     }
 }
@@ -300,14 +303,14 @@ impl<'a> Maker<'a> {
             return Entry {
                 partition: (partition + elsewhere) % self.plan.partitions,
                 trade,
-                fate: Fate::Dead(flaw),
+                disposition: Disposition::Dead(flaw),
             };
         }
         self.made.push(trade.clone());
         Entry {
             partition,
             trade,
-            fate: Fate::Counted,
+            disposition: Disposition::Counted,
         }
     }
 
@@ -319,7 +322,7 @@ impl<'a> Maker<'a> {
         Entry {
             partition: producer::partition(&trade.symbol, self.plan.partitions),
             trade,
-            fate: Fate::Duplicate,
+            disposition: Disposition::Duplicate,
         }
     }
 

@@ -20,7 +20,7 @@ use storage_core::testing::redis;
 use tempfile::TempDir;
 
 use crate::database;
-use crate::faults::Ballast;
+use crate::faults::DiskFiller;
 use crate::flavour::Flavour;
 use crate::network::Network;
 use crate::oracle::{Bar, Bars, Trade};
@@ -78,7 +78,7 @@ pub struct Pipeline {
     /// A database server of this scenario alone.
     pub other_server: Option<NativeServer>,
     /// What fills the disk of that server.
-    pub ballast: Option<Ballast>,
+    pub disk_filler: Option<DiskFiller>,
     /// The network between the workers and their stores, where it can fail.
     pub network: Option<Network>,
     /// The feed handler that sends beside the steps.
@@ -115,7 +115,7 @@ impl Pipeline {
             outcome: None,
             said: BTreeMap::new(),
             other_server: None,
-            ballast: None,
+            disk_filler: None,
             network: None,
             publisher: None,
             prometheus: None,
@@ -148,7 +148,7 @@ impl Pipeline {
     /// another scenario's connection, which on the same thread would wait for this.
     pub async fn close(&mut self) {
         self.publisher = None;
-        self.ballast = None;
+        self.disk_filler = None;
         self.workers.clear();
         let servers = (self.database.take(), self.other_server.take());
         tokio::task::spawn_blocking(move || drop(servers))

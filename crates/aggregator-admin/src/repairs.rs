@@ -18,7 +18,7 @@ use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::AcceptedTick;
 use storage_core::domain::time::{TimeRange, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
-use storage_core::postgres::error::Fault;
+use storage_core::postgres::error::{Fault, StatementError};
 use storage_core::postgres::queries::{candles, completeness, dead_letters, symbols, ticks};
 use storage_core::redis::codec::repairs::{Repair, Task, decode_task, entry_fields};
 use storage_core::redis::codec::rollups;
@@ -34,7 +34,7 @@ use crate::commands::dead_letters::REQUEUED;
 use crate::dead_letter;
 use crate::metrics::{REPAIRS, REPAIRS_WAITING};
 use crate::minute::{Computed, LeftOut, minute};
-use crate::run::Worker;
+use crate::worker::Worker;
 
 /// What became of a minute.
 #[derive(Clone, Debug, PartialEq)]
@@ -290,8 +290,8 @@ pub(crate) fn more_trades(symbol: &Symbol, candle: &Candle, ticks: usize) -> Str
 
 fn refuses_row(error: &anyhow::Error) -> bool {
     error
-        .downcast_ref::<diesel::result::Error>()
-        .is_some_and(|error| Fault::of(error) == Fault::BadRow)
+        .downcast_ref()
+        .is_some_and(|StatementError(error)| Fault::of(error) == Fault::BadRow)
 }
 
 async fn put_aside(

@@ -11,7 +11,7 @@ use storage_core::redis::position::position_of;
 use storage_core::redis::stream::Stream;
 use tokio::time::sleep;
 
-use crate::run::Worker;
+use crate::worker::Worker;
 
 /// How often to look.
 const INTERVAL: Duration = Duration::from_secs(2);

@@ -1,6 +1,7 @@
 //! Configuration of tick-replayer.
 
 use serde::{Deserialize, Serialize};
+use storage_core::config::Configuration;
 use storage_core::config::redis::RedisConfig;
 use storage_core::config::service::ServiceConfig;
 
@@ -10,4 +11,8 @@ use storage_core::config::service::ServiceConfig;
 pub(crate) struct Config {
     pub(crate) redis: RedisConfig,
     pub(crate) service: ServiceConfig,
+}
+
+impl Configuration for Config {
+    const FOREIGN_SECTIONS: &'static [&'static str] = &["hot", "warm", "admin", "backup"];
 }

@@ -6,11 +6,10 @@
 //! one without is counted twice.
 
 use anyhow::Context;
-use redis::RedisError;
 use storage_core::config::redis::RedisConfig;
 use storage_core::domain::entry::Fields;
 use storage_core::domain::partition::partition_of;
-use storage_core::redis::connection::{Connection, is_transient};
+use storage_core::redis::connection::{Connection, explained};
 use storage_core::redis::partitions;
 use storage_core::redis::stream::{self, Stream};
 use storage_core::retry::Retry;
@@ -21,6 +20,7 @@ use crate::outgoing::OutgoingTick;
 
 /// Publisher of ticks.
 pub(crate) struct Publisher {
+    redis: RedisConfig,
     connection: Mutex<Connection>,
     partitions: u16,
     token: CancellationToken,
@@ -30,13 +30,16 @@ impl Publisher {
     /// Waits for Redis and reads the number of partitions.
     pub(crate) async fn open(config: &RedisConfig, token: &CancellationToken) -> anyhow::Result<Self> {
         let connection = Mutex::new(Connection::ordinary(config));
-        let partitions = Retry::new("reading the number of partitions", token)
-            .permanent_if(is_permanent)
-            .run(async || partitions::required(&mut *connection.lock().await).await)
+        let stored = Retry::new("reading the number of partitions from Redis", token)
+            .run(async || {
+                let stored = partitions::stored(&mut *connection.lock().await).await;
+                stored.map_err(|error| explained(error, config))
+            })
             .await?;
         Ok(Self {
+            redis: config.clone(),
             connection,
-            partitions,
+            partitions: partitions::required(stored)?,
             token: token.clone(),
         })
     }
@@ -58,22 +61,14 @@ impl Publisher {
     /// Adds entries to a stream. The first attempt is made even after the shutdown has begun, so that the batch is
     /// completed.
     async fn add(&self, stream: Stream, entries: &[Fields]) -> anyhow::Result<()> {
-        let attempt = async || stream::add_all(&mut *self.connection.lock().await, stream, entries).await;
-        match attempt().await {
-            Ok(()) => Ok(()),
-            Err(error) if is_transient(&error) => {
-                let what = format!("adding ticks to {}", stream.key());
-                Retry::new(what, &self.token)
-                    .permanent_if(is_permanent)
-                    .run(attempt)
-                    .await
-            }
-            Err(error) => Err(error.into()),
-        }
-        .with_context(|| format!("adding ticks to {}", stream.key()))
+        let what = format!("adding ticks to {}", stream.key());
+        Retry::new(what.clone(), &self.token)
+            .start_anyway()
+            .run(async || {
+                let added = stream::add_all(&mut *self.connection.lock().await, stream, entries).await;
+                added.map_err(|error| explained(error, &self.redis))
+            })
+            .await
+            .context(what)
     }
-}
-
-fn is_permanent(error: &anyhow::Error) -> bool {
-    !error.downcast_ref::<RedisError>().is_some_and(is_transient)
 }

@@ -1,4 +1,4 @@
-//! Losing stores and finding damage.
+//! Loss of stores and damage of backups.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use acceptance::pipeline::Pipeline;
+use cucumber::gherkin::Step;
 use cucumber::{given, then, when};
 use nix::sys::signal::Signal;
-use storage_core::testing::polling::PATIENCE;
 use storage_core::testing::postgres::TestDatabase;
+
+use super::table::rows;
 
 const WORKERS: [&str; 3] = ["hot-writer", "warm-syncer", "aggregator-admin"];
 
@@ -59,9 +61,8 @@ async fn copies(world: &mut Pipeline, copies: [usize; 3]) {
             world.launch(&numbered(name, copy));
         }
     }
-    let names: Vec<String> = world.workers.iter().map(|worker| worker.name.clone()).collect();
-    for name in names {
-        world.worker(&name).ready().await;
+    for worker in &world.workers {
+        worker.ready().await;
     }
 }
 
@@ -129,11 +130,24 @@ async fn exits(world: &mut Pipeline, name: String, code: i32) {
     assert_eq!(status.code(), Some(code), "{}", worker.log());
 }
 
-#[given(regex = r"^I run `(\S+) (.+)`$")]
 #[when(regex = r"^I run `(\S+) (.+)`$")]
 async fn command(world: &mut Pipeline, name: String, arguments: String) {
     let arguments = arguments.replace("<folder>", &world.folder.path().display().to_string());
     let arguments: Vec<&str> = arguments.split_whitespace().collect();
+    world.command(&name, &arguments).await;
+}
+
+#[when(regex = r"^I run `(\S+) (\S+)` with these options:$")]
+async fn command_with_options(world: &mut Pipeline, name: String, subcommand: String, step: &Step) {
+    let options = rows(step).remove(0);
+    let options: Vec<String> = options
+        .iter()
+        .map(|(option, value)| format!("--{option}={value}"))
+        .collect();
+    let arguments: Vec<&str> = [subcommand.as_str()]
+        .into_iter()
+        .chain(options.iter().map(String::as_str))
+        .collect();
     world.command(&name, &arguments).await;
 }
 

@@ -6,17 +6,18 @@ use storage_core::domain::candle::CandleState;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::{TimeRange, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::candles;
 use storage_core::postgres::queries::rollups::ALWAYS;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::{hot, keys};
+use storage_core::terminal::{has_colour, say, table, thousands, write};
 
 use crate::candles::chart;
 use crate::candles::series::{Point, merge};
 use crate::cli::time;
 use crate::config::Config;
-use crate::stores::{Explained, Stores, history};
-use crate::terminal::{has_colour, say, table, thousands, write};
+use crate::stores::{Stores, history};
 
 /// So many buckets before the newest may still be amended; see `hot.amend_window`.
 const AMENDABLE_BUCKETS: i64 = 60;

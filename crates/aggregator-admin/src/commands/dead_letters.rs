@@ -6,13 +6,14 @@ use serde_json::Value;
 use storage_core::domain::partition::partition_of;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::rfc3339;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::dead_letters::{self, DeadLetter, Filter};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::stream::{self, Stream};
+use storage_core::terminal::{say, table};
 
 use crate::config::Config;
-use crate::stores::{Explained, Stores, history, refuse_other_database};
-use crate::terminal::{say, table};
+use crate::stores::{Stores, history, refuse_other_database};
 
 /// Names the ID that the entry had at first, so that it still counts once.
 pub(crate) const REQUEUED: &str = "requeued";

@@ -8,6 +8,7 @@ use storage_core::domain::database_identity::DatabaseIdentity;
 use storage_core::domain::time::{ms_to_us, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::{Edition, Server};
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::pool::Pool;
 use storage_core::postgres::queries::policies::JobKind;
 use storage_core::postgres::queries::{dead_letters, identity, policies, rollups, storage};
@@ -16,11 +17,11 @@ use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::redis::stream::{HOT_WRITER, Stream, WARM_SYNCER};
 use storage_core::redis::{backups, clock, database, lease, lost, partitions, position, preflight, stream};
+use storage_core::terminal::{say, size, span, table, thousands};
 
 use crate::config::Config;
 use crate::rollups::ranges::LARGER;
-use crate::stores::{Explained, Stores};
-use crate::terminal::{say, size, span, table, thousands};
+use crate::stores::Stores;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

@@ -6,6 +6,7 @@ use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::candles::{self, CandleRow};
 use storage_core::postgres::queries::hypertables::chunk_ranges;
 use storage_core::postgres::queries::rollups::ALWAYS;
@@ -13,12 +14,12 @@ use storage_core::postgres::queries::verify::{Difference, compare};
 use storage_core::postgres::queries::{completeness, ticks};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::{hot, keys};
+use storage_core::terminal::{say, table, thousands};
 
 use crate::cli::time;
 use crate::config::Config;
 use crate::minute::Computed;
-use crate::stores::{Explained, Stores, history};
-use crate::terminal::{say, table, thousands};
+use crate::stores::{Stores, history};
 
 /// Differences that are shown, of each timeframe.
 const SHOWN: usize = 10;

@@ -7,6 +7,7 @@ use storage_core::domain::entry::Entry;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::completeness;
 use storage_core::redis::clock::now_ms;
 use storage_core::redis::codec::rollups::decode_entry;
@@ -19,8 +20,7 @@ use super::refresh;
 use crate::dead_letter;
 use crate::metrics::{REFRESH, ROLLUPS};
 use crate::repairs::Finished;
-use crate::run::{BLOCK, Worker};
-use crate::stores::Explained;
+use crate::worker::{BLOCK, Worker};
 
 /// The most ranges that are refreshed together.
 const MOST: usize = 10_000;

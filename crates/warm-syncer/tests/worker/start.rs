@@ -36,7 +36,7 @@ async fn missing_functions_name_the_command() {
     let redis = TestRedis::start().await;
     partitions::store_once(&mut redis.connect(), PARTITIONS).await.unwrap();
     let (code, log) = ended(&redis.config(), &no_database()).await;
-    assert_eq!(code, Some(1), "{log}");
+    assert_eq!(code, Some(64), "{log}");
     assert!(log.contains("run `aggregator-admin migrate`"), "{log}");
 }
 
@@ -99,7 +99,7 @@ async fn a_wrong_password_of_redis_is_said_and_ends_it() {
     let redis = redis_with(PARTITIONS).await;
     let url = redis.url().replace("redis://", "redis://somebody:secret-word@");
     let (code, log) = ended(&RedisConfig::at(&url).unwrap(), &no_database()).await;
-    assert_eq!(code, Some(1), "{log}");
+    assert_eq!(code, Some(64), "{log}");
     assert!(
         log.contains("WRONGPASS") || log.to_lowercase().contains("password"),
         "{log}"
@@ -116,7 +116,7 @@ async fn a_database_that_does_not_exist_is_said_and_ends_it() {
     let (before, _) = database.url().rsplit_once('/').unwrap();
     let nowhere = PostgresConfig::at(&format!("{before}/nowhere?sslmode=disable")).unwrap();
     let (code, log) = ended(&redis.config(), &nowhere).await;
-    assert_eq!(code, Some(1), "{log}");
+    assert_eq!(code, Some(64), "{log}");
     assert!(log.contains("create the database"), "{log}");
 }
 

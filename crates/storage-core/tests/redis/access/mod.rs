@@ -11,7 +11,8 @@ use storage_core::config::redis::RedisConfig;
 use storage_core::domain::entry::Fields;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::symbol::Symbol;
-use storage_core::redis::connection::{Connection, is_permanent};
+use storage_core::error_class::ErrorClass;
+use storage_core::redis::connection::Connection;
 use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
 use storage_core::redis::lost::Losses;
 use storage_core::redis::stream::{self, Stream};
@@ -63,7 +64,7 @@ impl Server {
         for command in commands {
             let error = self.run(name, command).await.unwrap_err();
             assert_eq!(error.code(), Some("NOPERM"), "{name}: {command}: {error}");
-            assert!(is_permanent(&error.into()));
+            assert_eq!(ErrorClass::of(&error.into()), ErrorClass::Misconfigured);
         }
     }
 
