@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use diesel_async::AsyncPgConnection;
 use storage_core::config::redis::RedisConfig;
 use storage_core::error_class::ErrorClass;
