@@ -1,3 +1,4 @@
+@any-redis
 Feature: Larger timeframes
   Every larger timeframe is a materialized table that equals the aggregate of the 1-minute candles.
 

@@ -1,9 +1,9 @@
-//! A network that fails on demand: a TCP proxy of this process in front of a server, because nothing that is kept up does
-//! this inside a test's own process.
+//! A network that fails on demand: a TCP proxy in front of a server, in the test's process. No maintained crate offers
+//! this.
 //!
 //! It can reset connections, drop data, refuse, delay and fragment; and it can suspend a client at a chosen message
-//! ([`Breakpoint`]). All that a worker does to the world is a message to Redis or PostgreSQL, so a kill at a message is a kill
-//! between two effects, of the very program that is released.
+//! ([`Breakpoint`]). Every effect of a worker is a message to Redis or PostgreSQL, so a kill at a message is
+//! a kill between two effects of the released program.
 
 mod breakpoint;
 mod link;
@@ -57,9 +57,6 @@ struct Conditions {
 
 impl Proxy {
     /// Listens on a free port of 127.0.0.1 and forwards to `target`.
-    ///
-    /// # Errors
-    /// When there is no free port.
     pub fn start(target: SocketAddr) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;

@@ -18,8 +18,8 @@ pub struct Breakpoint {
 pub enum Delivered {
     /// The bytes before the pattern: the server does not receive the message.
     Nothing,
-    /// Half of the bytes read after the pattern: the message is truncated, or is the last of a pipeline that is executed
-    /// in part.
+    /// Half of the bytes read after the pattern: the message is truncated, or is the last of a pipeline that is
+    /// executed in part.
     Part,
     /// The whole message: the server executes it and replies, and the reply is held back.
     All,

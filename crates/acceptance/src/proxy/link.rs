@@ -1,4 +1,4 @@
-//! One connection through the proxy: a pump in each direction.
+//! One connection through the proxy: a task in each direction.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,17 +18,17 @@ use super::Shared;
 use super::breakpoint::{self, Delivered, Hit, SuspendedConnection};
 
 const BUFFER_BYTES: usize = 64 * 1024;
-/// How much of what was sent is remembered, for a pattern that comes in two pieces.
+/// Number of sent bytes that are remembered, for a pattern that arrives in two chunks.
 const EARLIER_BYTES: usize = 1024;
-/// An answer is whole when nothing more came for so long.
+/// A reply is complete if no further data arrives for this time.
 const QUIET: Duration = Duration::from_millis(25);
 
-/// What the two pumps of a connection share.
+/// State that the two directions of a connection share.
 #[derive(Debug, Default)]
 pub(super) struct Link {
     ended: CancellationToken,
     lost: AtomicBool,
-    /// The server's answers are kept back.
+    /// `true` while the server's replies are held back.
     keeps: AtomicBool,
     kept_bytes: AtomicUsize,
     released: Notify,
@@ -39,15 +39,15 @@ impl Link {
         self.ended.cancel();
     }
 
-    /// Whether bytes were swallowed, so that nothing sensible can follow.
+    /// `true` if bytes were dropped, so that the protocol can't continue.
     pub(super) fn has_lost(&self) -> bool {
         self.lost.load(Ordering::SeqCst)
     }
 }
 
-/// Has `stream` end with RST instead of FIN when it is closed.
+/// Makes `stream` send RST instead of FIN when it is closed.
 pub(super) fn reset(stream: &TcpStream) {
-    // A socket that the peer has reset already can't be set any more.
+    // An error means that the peer has reset the socket already.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
@@ -55,7 +55,7 @@ pub(super) fn reset(stream: &TcpStream) {
 pub(super) async fn run(link: Arc<Link>, client: TcpStream, target: SocketAddr, shared: Arc<Shared>) {
     let ended = link.ended.clone();
     if shared.conditions().is_blackhole {
-        // Nobody answers; not even the server knows of this client.
+        // The connection is open, but the server does not know of this client.
         link.lost.store(true, Ordering::SeqCst);
         ended.cancelled().await;
         reset(&client);
@@ -77,12 +77,12 @@ pub(super) async fn run(link: Arc<Link>, client: TcpStream, target: SocketAddr, 
     if !sound {
         for to in [up.to, down.to] {
             reset(to.as_ref());
-            to.forget(); // else it would say an orderly good-bye first
+            to.forget(); // a dropped half would send FIN first
         }
     }
 }
 
-/// One direction.
+/// One direction of a connection.
 struct Pump<'a> {
     link: &'a Link,
     shared: &'a Shared,
@@ -140,7 +140,7 @@ impl<'a> Pump<'a> {
         self.forward(rest).await
     }
 
-    /// Forwards what else the client sends before it waits for the answer, until that has come.
+    /// Forwards the rest of the client's requests until the reply has arrived.
     async fn answered(&mut self, from: &mut OwnedReadHalf) -> io::Result<()> {
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut kept = 0;
@@ -185,7 +185,7 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Passes on that a side has ended, unless that is swallowed too.
+    /// Closes the other side too, unless data is dropped.
     async fn end(&mut self) -> io::Result<()> {
         if self.shared.conditions().is_blackhole {
             self.link.lost.store(true, Ordering::SeqCst);

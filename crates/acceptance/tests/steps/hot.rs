@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use acceptance::oracle::{self, lots, micros};
-use acceptance::pipeline::{PARTITIONS, Pipeline};
-use acceptance::producer;
+use acceptance::pipeline::Pipeline;
+use acceptance::producer::{self, PARTITIONS};
 use cucumber::gherkin::Step;
 use cucumber::then;
 use redis::FromRedisValue;

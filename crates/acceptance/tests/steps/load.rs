@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use acceptance::load::{Disposition, Load, Plan};
-use acceptance::pipeline::{PARTITIONS, Pipeline};
-use acceptance::producer;
+use acceptance::pipeline::Pipeline;
+use acceptance::producer::{self, PARTITIONS};
 use acceptance::publisher::{Pace, Publisher};
 use cucumber::{then, when};
 use storage_core::testing::polling::until_within;

@@ -1,7 +1,7 @@
 //! Memory limit and trimming of Redis.
 
-use acceptance::pipeline::{PARTITIONS, Pipeline};
-use acceptance::producer;
+use acceptance::pipeline::Pipeline;
+use acceptance::producer::{self, PARTITIONS};
 use cucumber::{given, then, when};
 use storage_core::redis::inspect;
 use storage_core::testing::polling::until;

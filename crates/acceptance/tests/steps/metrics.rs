@@ -2,7 +2,7 @@
 
 use acceptance::pipeline::Pipeline;
 use acceptance::redis_server::free_port;
-use acceptance::requirements::tool;
+use acceptance::tools::tool;
 use cucumber::gherkin::Step;
 use cucumber::{then, when};
 use storage_core::testing::http::{self, samples};

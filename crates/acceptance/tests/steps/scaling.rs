@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use acceptance::pipeline::{PARTITIONS, Pipeline};
+use acceptance::pipeline::Pipeline;
+use acceptance::producer::PARTITIONS;
 use cucumber::{then, when};
 use nix::sys::signal::Signal;
 use rand::rngs::Xoshiro256PlusPlus;

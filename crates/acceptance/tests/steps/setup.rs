@@ -30,13 +30,13 @@ async fn migrated(world: &mut Pipeline) {
 
 #[given("an empty database")]
 async fn empty_database(world: &mut Pipeline) {
-    world.database = TestDatabase::start_empty(world.edition).await;
+    world.database = TestDatabase::start_empty(world.edition()).await;
 }
 
 #[given("another database that was set up for another Redis")]
 async fn other_database(world: &mut Pipeline) {
     world.close().await;
-    world.database = TestDatabase::start(world.edition).await;
+    world.database = TestDatabase::start(world.edition()).await;
 }
 
 #[given("Redis says no longer which database it belongs to")]

@@ -1,4 +1,4 @@
-//! Redis, there and back.
+//! Backup and restore of Redis.
 
 use std::fs;
 

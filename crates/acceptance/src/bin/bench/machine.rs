@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::{fmt, fs};
 
-use acceptance::requirements::tool;
+use acceptance::tools::tool;
 use anyhow::Context;
 use serde::Serialize;
 use storage_core::testing::process::project;

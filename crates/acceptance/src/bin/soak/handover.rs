@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use acceptance::pipeline::PARTITIONS;
+use acceptance::producer::PARTITIONS;
 use redis::RedisResult;
 use storage_core::redis::connection::Connection;
 use tokio::task::JoinHandle;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use acceptance::expected::Expected;
 use acceptance::load::{Load, Plan};
 use acceptance::network::Network;
-use acceptance::pipeline::{EDITION, Pipeline};
+use acceptance::pipeline::Pipeline;
 use acceptance::publisher::{Pace, Publisher};
 use acceptance::redis_server;
 use cucumber::World;
@@ -71,8 +71,8 @@ impl Soak {
             span: parameters.length * ACCELERATION,
             ..Plan::new(parameters.seed, entries)
         }));
-        *EDITION.write().expect("the edition") = parameters.edition;
         let mut pipeline = Pipeline::new().await.expect("a Redis");
+        pipeline.set_edition(parameters.edition);
         pipeline.redis.take_clock().await.expect("a Redis whose clock jumps");
         pipeline.database = database(&parameters, &mut pipeline.other_server).await;
         pipeline.migrate().await;

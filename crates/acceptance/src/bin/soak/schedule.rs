@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use acceptance::network::Store;
-use acceptance::pipeline::PARTITIONS;
+use acceptance::producer::PARTITIONS;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use storage_core::redis::stream::Stream;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use acceptance::pipeline::PARTITIONS;
+use acceptance::producer::PARTITIONS;
 use acceptance::redis_server::RedisServer;
 use anyhow::{Context, ensure};
 use storage_core::redis::position::position_of;

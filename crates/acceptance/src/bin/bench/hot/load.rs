@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use acceptance::pipeline::PARTITIONS;
+use acceptance::producer::PARTITIONS;
 use acceptance::producer::partition;
 use acceptance::redis_server::RedisServer;
 use anyhow::Context;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use acceptance::pipeline::PARTITIONS;
+use acceptance::producer::PARTITIONS;
 use acceptance::redis_server::RedisServer;
 use anyhow::Context;
 use storage_core::domain::timeframe::Timeframe;

@@ -1,6 +1,6 @@
 //! The job of hot-writer in plain Python: `python/hot_worker.py`.
 
-use acceptance::pipeline::PARTITIONS;
+use acceptance::producer::PARTITIONS;
 use anyhow::{Context, ensure};
 
 use super::drain::BATCH_ENTRIES;

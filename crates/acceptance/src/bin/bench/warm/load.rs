@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use acceptance::pipeline::PARTITIONS;
+use acceptance::producer::PARTITIONS;
 use acceptance::redis_server::RedisServer;
 use anyhow::Context;
 use rand::rngs::Xoshiro256PlusPlus;

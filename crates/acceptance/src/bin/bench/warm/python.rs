@@ -1,6 +1,6 @@
 //! The job of warm-syncer in plain Python: `python/warm_worker.py`.
 
-use acceptance::pipeline::PARTITIONS;
+use acceptance::producer::PARTITIONS;
 use anyhow::{Context, ensure};
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use acceptance::pipeline::PARTITIONS;
+use acceptance::producer::PARTITIONS;
 use acceptance::redis_server::RedisServer;
 use anyhow::{Context, ensure};
 use storage_core::postgres::edition::Edition;
