@@ -7,7 +7,7 @@ use storage_core::redis::stream::Stream;
 
 use crate::dead_letter;
 use crate::metrics::{LAST_BACKUP, LAST_BACKUP_DURATION, LAST_BACKUP_SIZE};
-use crate::run::Worker;
+use crate::worker::Worker;
 
 /// Works until a shutdown is asked for or something fails.
 pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {

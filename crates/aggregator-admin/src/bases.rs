@@ -10,14 +10,14 @@ use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::{bases, symbols};
 use storage_core::redis::codec::repairs::Base;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::hot;
 
 use crate::metrics::BASES;
-use crate::run::Worker;
-use crate::stores::Explained;
+use crate::worker::Worker;
 
 /// Number of bases that are computed in one transaction.
 const BATCH: usize = 200;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use storage_core::config::Configuration;
 use storage_core::config::postgres::PostgresConfig;
 use storage_core::config::redis::RedisConfig;
 use storage_core::config::service::ServiceConfig;
@@ -22,6 +23,11 @@ pub(crate) struct Config {
     pub(crate) stream: StreamConfig,
     pub(crate) service: ServiceConfig,
     pub(crate) admin: AdminConfig,
+}
+
+impl Configuration for Config {
+    const FOREIGN_SECTIONS: &'static [&'static str] = &["hot", "warm", "backup"];
+    const ZERO_ALLOWED: &'static [&'static str] = &["admin.rollup_collect"];
 }
 
 impl Default for Config {

@@ -1,5 +1,5 @@
-//! Keeps the history in order: schema, larger timeframes, repairs, compression and retention, and shows an operator
-//! what is where.
+//! aggregator-admin: the schema, larger timeframes, repairs, compression and retention of the history, and the operator's
+//! commands.
 
 mod backups;
 mod bases;
@@ -20,12 +20,12 @@ mod rollups;
 mod run;
 mod setup;
 mod stores;
-mod terminal;
+mod worker;
 
 use std::process::ExitCode;
 
-use storage_core::service;
+use storage_core::program;
 
 fn main() -> ExitCode {
-    service::main(async |cli: cli::Cli| commands::dispatch(cli).await)
+    storage_core::cli::main(program!(), commands::dispatch)
 }

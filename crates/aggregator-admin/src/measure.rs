@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::Context;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::Edition;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::{dead_letters, rollups, storage};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::inspect::{self, Memory};
@@ -19,8 +20,7 @@ use crate::metrics::{
     REDIS_FAULTS, REDIS_MEMORY_LIMIT, REDIS_MEMORY_USED, ROLLUP_LAG, TABLE_SIZE,
 };
 use crate::rollups::ranges::LARGER;
-use crate::run::Worker;
-use crate::stores::Explained;
+use crate::worker::Worker;
 
 /// Measures until a shutdown is asked for or something fails.
 pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {

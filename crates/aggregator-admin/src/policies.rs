@@ -7,7 +7,7 @@ use anyhow::Context;
 use diesel_async::AsyncPgConnection;
 use storage_core::domain::time::TimeRange;
 use storage_core::postgres::edition::Edition;
-use storage_core::postgres::error::describe;
+use storage_core::postgres::error::{Explained, describe};
 use storage_core::postgres::queries::completeness;
 use storage_core::postgres::queries::policies::{self, JobKind};
 use storage_core::postgres::queries::rollups;
@@ -20,8 +20,7 @@ use crate::metrics::{LEADER, POLICY_FAILURES, POLICY_RUNS};
 use crate::plan::{RETAINABLE, retention};
 use crate::rollups::ranges::LARGER;
 use crate::rollups::refresh;
-use crate::run::Worker;
-use crate::stores::Explained;
+use crate::worker::Worker;
 
 /// Time after which another replica replaces one that died.
 const LEASE_TTL: Duration = Duration::from_secs(30);

@@ -12,6 +12,7 @@ use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::AcceptedTick;
 use storage_core::domain::time::{TimeRange, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::{candles, completeness, dead_letters, symbols, ticks};
 use storage_core::redis::codec::ticks::entry_fields;
 use storage_core::redis::connection::Connection;
@@ -89,7 +90,9 @@ pub(crate) async fn recompute(
             }
             let row = computed.row(symbol);
             if stored.as_ref() != Some(&row) {
-                candles::replace_1m(connection, &row).await?;
+                candles::replace_1m(connection, &row)
+                    .await
+                    .explained("writing a recomputed candle")?;
             }
             Ok(Some(Repaired {
                 candle: computed.candle,

@@ -13,7 +13,7 @@ use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::rfc3339;
 use storage_core::domain::timeframe::Timeframe;
-use storage_core::postgres::error::Fault;
+use storage_core::postgres::error::{Fault, StatementError};
 use storage_core::redis::codec::repairs::{Repair, Task, decode_task, entry_fields};
 use storage_core::redis::codec::rollups;
 use storage_core::redis::connection::Connection;
@@ -27,7 +27,7 @@ use crate::metrics::{REPAIRS, REPAIRS_WAITING};
 use crate::minute::minute;
 use crate::progress::HistoryProgress;
 use crate::recompute::{Outcome, Repaired, more_trades, publish, recompute};
-use crate::run::Worker;
+use crate::worker::Worker;
 
 /// Requested minutes, each once.
 #[derive(Default)]
@@ -154,8 +154,8 @@ async fn repair(
 
 fn refuses_row(error: &anyhow::Error) -> bool {
     error
-        .downcast_ref::<diesel::result::Error>()
-        .is_some_and(|error| Fault::of(error) == Fault::BadRow)
+        .downcast_ref()
+        .is_some_and(|StatementError(error)| Fault::of(error) == Fault::BadRow)
 }
 
 async fn send_to_dead_letters(

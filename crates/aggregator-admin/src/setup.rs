@@ -10,7 +10,7 @@ use storage_core::redis::position::position_of;
 use storage_core::redis::stream::{Stream, create_group};
 use tokio::time::sleep;
 
-use crate::run::Worker;
+use crate::worker::Worker;
 
 /// How often to look.
 const INTERVAL: Duration = Duration::from_secs(2);

@@ -1,20 +1,21 @@
 //! Both stores, as a command uses them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use diesel_async::AsyncPgConnection;
-use redis::RedisError;
 use storage_core::config::Misconfigured;
 use storage_core::config::redis::RedisConfig;
-use storage_core::postgres::connection::ConnectError;
+use storage_core::error_class::ErrorClass;
 use storage_core::postgres::edition::Server;
-use storage_core::postgres::error::{Fault, describe};
-use storage_core::postgres::migrations::{self, MigrationError};
+use storage_core::postgres::error::Explained;
+use storage_core::postgres::migrations;
 use storage_core::postgres::pool::{Pool, PooledConnection};
 use storage_core::postgres::queries::identity::identity;
-use storage_core::redis::connection::{Connection, is_transient};
-use storage_core::redis::{database, functions, partitions, trim};
+use storage_core::redis::connection::{Connection, explained};
+use storage_core::redis::{database, partitions, trim};
+use storage_core::retry::Retry;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 
@@ -68,76 +69,25 @@ pub(crate) async fn refuse_other_database(
     database::ensure(redis, &found).await
 }
 
-/// Repeats `attempt` while what it meets may pass, for as long as `wait`.
-pub(crate) async fn patiently<T>(
-    wait: Duration,
-    what: &str,
-    mut attempt: impl AsyncFnMut() -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    let begin = Instant::now();
-    let mut said = false;
-    loop {
-        match attempt().await {
-            Err(error) if passes(&error) && begin.elapsed() < wait => {
-                if !std::mem::replace(&mut said, true) {
-                    tracing::warn!("waiting up to {wait:?} for {what}: {error:#}");
-                }
-                tokio::time::sleep(PAUSE).await;
-            }
-            Err(error) if passes(&error) => return Err(error.context(format!("{what} did not answer within {wait:?}"))),
-            result => return result,
-        }
-    }
+/// Repeats `attempt` for as long as `wait` while its error is transient.
+pub(crate) async fn patiently<T, F>(wait: Duration, what: &str, attempt: impl FnMut() -> F) -> anyhow::Result<T>
+where
+    F: Future<Output = anyhow::Result<T>>,
+{
+    let token = CancellationToken::new();
+    let retry = Retry::new(format!("waiting up to {wait:?} for {what}"), &token).within(wait);
+    retry.run(attempt).await.map_err(|error| match ErrorClass::of(&error) {
+        ErrorClass::Transient => error.context(format!("{what} did not answer within {wait:?}")),
+        _ => error,
+    })
 }
 
-/// Answers once Redis does.
+/// Waits until Redis answers.
 pub(crate) async fn await_redis(config: &RedisConfig, wait: Duration) -> anyhow::Result<()> {
-    let mut redis = Connection::ordinary(config);
     patiently(wait, "Redis", async || {
-        trim::now_ms(&mut redis)
-            .await
-            .with_context(|| format!("asking Redis at {}", config.url))?;
-        Ok(())
+        let answered = trim::now_ms(&mut Connection::ordinary(config)).await;
+        answered.map_err(|error| explained(error, config))
     })
-    .await
-}
-
-/// Whether the same may succeed later without anybody doing anything.
-pub(crate) fn passes(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        let of_redis = || cause.downcast_ref::<RedisError>().is_some_and(is_transient);
-        let of_functions =
-            || matches!(cause.downcast_ref(), Some(functions::FunctionsError::Redis(error)) if is_transient(error));
-        let of_connection = || {
-            cause
-                .downcast_ref::<ConnectError>()
-                .is_some_and(|error| error.fault() == Fault::Transient)
-        };
-        let of_schema = || {
-            cause
-                .downcast_ref::<MigrationError>()
-                .is_some_and(|error| error.fault() == Fault::Transient)
-        };
-        let of_statement = || {
-            cause
-                .downcast_ref::<diesel::result::Error>()
-                .is_some_and(|error| Fault::of(error) == Fault::Transient)
-        };
-        of_redis() || of_functions() || of_connection() || of_schema() || of_statement()
-    })
-}
-
-/// A failed statement with the database's details and what to do about it.
-pub(crate) trait Explained<T> {
-    /// Adds what was being done.
-    fn explained(self, doing: &str) -> anyhow::Result<T>;
-}
-
-impl<T> Explained<T> for diesel::QueryResult<T> {
-    fn explained(self, doing: &str) -> anyhow::Result<T> {
-        self.map_err(|error| {
-            let described = describe(&error);
-            anyhow::Error::from(error).context(format!("{doing}: {described}"))
-        })
-    }
+    .await?;
+    Ok(())
 }

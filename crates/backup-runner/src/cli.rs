@@ -3,24 +3,10 @@
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
-use clap::{Parser, Subcommand, ValueEnum};
-use storage_core::config::layers::CommonArgs;
+use clap::{Subcommand, ValueEnum};
 
 use crate::manifest::Kind;
 use crate::postgres::lsn::Lsn;
-
-/// Backs up Redis and PostgreSQL to a folder, verifies backups and restores them.
-#[derive(Parser)]
-#[command(version, about)]
-pub(crate) struct Cli {
-    #[command(flatten)]
-    pub(crate) common: CommonArgs,
-    /// Folder that holds the backups; goes before `backup.folder`.
-    #[arg(long, global = true, value_name = "DIR")]
-    pub(crate) folder: Option<PathBuf>,
-    #[command(subcommand)]
-    pub(crate) command: Command,
-}
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -58,8 +44,6 @@ pub(crate) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Prints the effective configuration, secrets masked.
-    CheckConfig,
 }
 
 /// What to back up.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use storage_core::config::Configuration;
+use storage_core::config::flags::KeyFlag;
 use storage_core::config::postgres::PostgresConfig;
 use storage_core::config::redis::RedisConfig;
 use storage_core::config::service::ServiceConfig;
@@ -23,6 +25,25 @@ pub(crate) struct Config {
     pub(crate) telemetry: TelemetryConfig,
     pub(crate) service: ServiceConfig,
     pub(crate) backup: BackupConfig,
+}
+
+impl Configuration for Config {
+    const FOREIGN_SECTIONS: &'static [&'static str] = &["hot", "warm", "admin"];
+    const ZERO_ALLOWED: &'static [&'static str] = &[
+        "backup.redis_every",
+        "backup.postgres_every",
+        "backup.base_every",
+        "backup.verify_every",
+        "backup.keep_daily",
+        "backup.keep_weekly",
+        "backup.leftovers_after",
+    ];
+    const FLAGS: &'static [KeyFlag] = &[KeyFlag {
+        name: "folder",
+        key: "backup.folder",
+        value_name: "DIR",
+        help: "Folder that holds the backups; overrides `backup.folder`",
+    }];
 }
 
 impl Default for Config {

@@ -1,4 +1,4 @@
-//! Backs up both stores to a folder, on a schedule or when asked to, and brings them back.
+//! backup-runner: backs up both stores to a folder, on a schedule or on demand, and restores them.
 //!
 //! Redis comes as an RDB over the network, PostgreSQL as a `pg_dump` that TimescaleDB can restore, and the whole server as
 //! a base backup with a WAL archive for point-in-time recovery. Nothing counts as a backup before its manifest is there.
@@ -25,9 +25,9 @@ mod verify;
 
 use std::process::ExitCode;
 
-use storage_core::service;
+use storage_core::program;
 
 fn main() -> ExitCode {
     destination::restrict_file_permissions();
-    service::main(async |cli: cli::Cli| commands::dispatch(cli).await)
+    storage_core::cli::main(program!(), commands::dispatch)
 }

@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use storage_core::config::Misconfigured;
+use storage_core::program;
 use storage_core::redis::preflight;
-use storage_core::service::{Service, Stopped};
-use storage_core::telemetry;
+use storage_core::retry::Backoff;
+use storage_core::service::Stopped;
+use storage_core::startup::Startup;
 use storage_core::telemetry::readiness::Readiness;
+use storage_core::terminal::size;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::level_filters::LevelFilter;
 use tracing::{error, info, warn};
 
-use crate::commands::sized;
 use crate::config::Config;
 use crate::destination::Destination;
 use crate::execute::make;
@@ -23,13 +24,16 @@ use crate::manifest::{Kind, Manifest};
 use crate::metrics;
 use crate::postgres::wal;
 use crate::prune::prune;
-use crate::schedule::{retry_pause, until_due};
+use crate::schedule::until_due;
 use crate::verify::problems;
 
 /// How long to wait before looking whether another copy has finished.
 const TURN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What every task of the worker needs.
+/// Shortest and longest pause after a failed backup, which is heavy work.
+const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+
+/// The context that all tasks share.
 #[derive(Clone)]
 struct Worker {
     config: Config,
@@ -42,7 +46,6 @@ struct Worker {
 
 /// Runs until a shutdown is asked for.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
-    telemetry::tracing::init(config.telemetry.log_format, LevelFilter::INFO)?;
     let scheduled = Kind::ALL.map(|kind| (kind, config.backup.every(kind)));
     let scheduled: Vec<(Kind, Duration)> = scheduled
         .into_iter()
@@ -54,22 +57,13 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         );
     }
     let destination = Destination::open(&config.backup.folder)?;
-    let mut service = Service::new(&config.service)?;
     let conditions = scheduled
         .iter()
         .map(|(kind, _)| kind.as_str())
         .chain(config.backup.wal.then_some(wal::CONDITION));
-    let readiness = Readiness::waiting_for(conditions);
-    let version = env!("CARGO_PKG_VERSION");
-    telemetry::serve(
-        &mut service,
-        &config.telemetry,
-        "backup_runner",
-        version,
-        &[metrics::DEFINITIONS],
-        &readiness,
-    )
-    .await?;
+    let metrics = [metrics::DEFINITIONS];
+    let startup = Startup::begin(&program!(), &config.service, &config.telemetry, &metrics, conditions).await?;
+    let Startup { mut service, readiness } = startup;
     metrics::WAL_LAG.set(f64::NAN);
     for kind in Kind::ALL {
         metrics::show(kind, &destination.backups(kind).await?);
@@ -113,19 +107,19 @@ async fn check_redis(config: &Config) {
 
 impl Worker {
     async fn keep_schedule(self, kind: Kind, every: Duration) -> anyhow::Result<()> {
-        let mut failures = 0;
+        let (shortest, longest) = RETRY;
+        let mut backoff = Backoff::between(shortest, longest.min(every));
         loop {
             let pause = match self.backup_if_due(kind, every).await {
                 Ok(pause) => {
-                    failures = 0;
+                    backoff.reset();
                     self.readiness.ok(kind.as_str());
                     pause
                 }
-                Err(error) if error.is::<Stopped>() => return Ok(()),
+                Err(error) if Stopped::caused(&error) => return Ok(()),
                 Err(error) => {
-                    failures += 1;
-                    let pause = retry_pause(failures, every);
-                    error!("{error:#}; again in {pause:?}");
+                    let pause = backoff.pause();
+                    error!("{error:#}; next attempt in {pause:.0?}");
                     self.readiness.fail(kind.as_str(), format!("{error:#}"));
                     pause
                 }
@@ -146,7 +140,7 @@ impl Worker {
         if self.until_due(kind, every).await? == Duration::ZERO {
             let _at_work = self.at_work.lock().await;
             let manifest = make(&self.config, &self.destination, kind, &self.token).await?;
-            info!(name = %manifest.name, "backup of {kind}: {}, {}", manifest.content.summary(), sized(manifest.size_bytes()));
+            info!(name = %manifest.name, "backup of {kind}: {}, {}", manifest.content.summary(), size(manifest.size_bytes()));
             self.prune().await;
         }
         self.until_due(kind, every).await

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use storage_core::config::Configuration;
 use storage_core::config::redis::RedisConfig;
 use storage_core::config::service::ServiceConfig;
 use storage_core::config::stream::StreamConfig;
@@ -17,6 +18,11 @@ pub struct Config {
     pub(crate) service: ServiceConfig,
     pub(crate) stream: StreamConfig,
     pub(crate) hot: HotConfig,
+}
+
+impl Configuration for Config {
+    const FOREIGN_SECTIONS: &'static [&'static str] = &["warm", "admin", "backup"];
+    const ZERO_ALLOWED: &'static [&'static str] = &["hot.close_grace"];
 }
 
 impl Default for Config {

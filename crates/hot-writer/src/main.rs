@@ -2,33 +2,16 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
 use hot_writer::config::Config;
 use hot_writer::run;
-use storage_core::config::layers::{self, CommonArgs};
-use storage_core::service;
+use storage_core::{cli, program};
 
-/// Folds ticks into the hot view in Redis: latest ticks, candles in the making, active signals
-#[derive(Parser)]
-#[command(version, about)]
-struct Cli {
-    #[command(flatten)]
-    common: CommonArgs,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
+#[derive(clap::Subcommand)]
 enum Command {
     /// Runs the worker until SIGTERM
     Run,
-    /// Prints the effective configuration, secrets masked
-    CheckConfig,
 }
 
 fn main() -> ExitCode {
-    service::main(async |cli: Cli| match cli.command {
-        Command::Run => run::run(layers::load(&cli.common)?).await,
-        Command::CheckConfig => layers::check::<Config>(&cli.common),
-    })
+    cli::main(program!(), async |Command::Run, config: Config| run::run(config).await)
 }

@@ -1,43 +1,24 @@
-//! The worker: what must be true before it starts, and the tasks that it is made of.
+//! The start of the worker and its tasks.
 
 use anyhow::Result;
+use storage_core::program;
 use storage_core::redis::lost::Losses;
-use storage_core::redis::startup;
-use storage_core::retry::Retry;
-use storage_core::service::Service;
-use storage_core::telemetry;
-use storage_core::telemetry::readiness::Readiness;
-use tracing::level_filters::LevelFilter;
+use storage_core::startup::{REDIS, Startup};
 
 use crate::config::Config;
 use crate::{metrics, ownership, signals, trim};
 
-/// Runs until SIGTERM.
+/// Runs the worker until SIGTERM.
 ///
 /// # Errors
-/// When the configuration does not fit what Redis holds, or a task fails.
+/// If the configuration does not fit Redis, or a task fails.
 pub async fn run(config: Config) -> Result<()> {
-    telemetry::tracing::init(config.telemetry.log_format, LevelFilter::INFO)?;
-    let mut service = Service::new(&config.service)?;
+    let metrics = [metrics::DEFINITIONS];
+    let startup = Startup::begin(&program!(), &config.service, &config.telemetry, &metrics, [REDIS]).await?;
+    startup.check_redis(&config.redis, config.stream.partitions).await?;
+
+    let Startup { mut service, readiness } = startup;
     let token = service.token();
-    let readiness = Readiness::waiting_for(["redis"]);
-    telemetry::serve(
-        &mut service,
-        &config.telemetry,
-        "hot_writer",
-        env!("CARGO_PKG_VERSION"),
-        &[metrics::DEFINITIONS],
-        &readiness,
-    )
-    .await?;
-
-    let retry = Retry::new("checking what Redis holds", &token)
-        .readiness(&readiness, "redis")
-        .permanent_if(startup::is_permanent);
-    retry
-        .run(|| startup::check(&config.redis, config.stream.partitions))
-        .await?;
-
     let losses = Losses::new(&metrics::LOST_ENTRIES, &readiness);
     service.spawn(
         "partitions",

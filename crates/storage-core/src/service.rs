@@ -1,100 +1,49 @@
-//! A process: [`main`] turns a command's result into an exit code, and [`Service`] owns every task
-//! of a worker, from start to drain.
+//! A worker's tasks: [`Service`] owns each of them, from its start to its end after SIGTERM or SIGINT.
 
 use std::any::Any;
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::fmt;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use clap::Parser;
+use futures::stream::{Stream, StreamExt, poll_fn};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::config::Misconfigured;
 use crate::config::service::ServiceConfig;
 
-/// Exit code of a command that did what it was asked.
-const DONE: u8 = 0;
-/// Exit code of a command that failed.
-const FAILED: u8 = 1;
-/// Exit code of wrong usage or configuration (`EX_USAGE` of sysexits.h).
-const MISUSED: u8 = 64;
+/// Exit code of a process that was still running some time after it was aborted.
+const ABORTED: i32 = 1;
+/// How long an aborted process may take to report it.
+pub(crate) const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A signal this soon after another is the same request: process managers send it to the group and to the process.
+const SAME_REQUEST: Duration = Duration::from_millis(500);
 
-/// How long an aborted process may still take to say so.
-const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Work ended early because a shutdown was asked for. It is no failure: a command that ends with it
-/// exits 0.
+/// Work that ended early because of a shutdown. It is no failure: a command that ends with it exits 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopped;
 
+impl Stopped {
+    /// Returns `true` if `error` or one of its causes is [`Stopped`].
+    pub fn caused(error: &anyhow::Error) -> bool {
+        error.chain().any(|cause| cause.is::<Self>())
+    }
+}
+
 impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("stopped, as a shutdown was asked for")
+        f.write_str("stopped by a shutdown")
     }
 }
 
 impl std::error::Error for Stopped {}
 
-/// Parses the command line, runs the command, and says on stderr what went wrong. Exit codes: 0 done
-/// (also `--help`, `--version` and [`Stopped`]), 64 wrong usage or configuration ([`Misconfigured`]
-/// anywhere in the error's chain), 1 everything else.
-pub fn main<C: Parser>(command: impl AsyncFnOnce(C) -> anyhow::Result<()>) -> ExitCode {
-    dispatch(std::env::args_os(), command).into()
-}
-
-fn dispatch<C: Parser>(
-    args: impl IntoIterator<Item = OsString>,
-    command: impl AsyncFnOnce(C) -> anyhow::Result<()>,
-) -> u8 {
-    match C::try_parse_from(args) {
-        Ok(cli) => exit_code(run(cli, command)),
-        Err(error) => {
-            // A closed stdout or stderr is no reason for another exit code.
-            let _ = error.print();
-            if error.use_stderr() { MISUSED } else { DONE }
-        }
-    }
-}
-
-fn run<C>(cli: C, command: impl AsyncFnOnce(C) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    // Fails only if there is one already, which serves as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("starting the async runtime")?;
-    let result = runtime.block_on(command(cli));
-    // A thread that blocks must not keep an aborted process.
-    runtime.shutdown_timeout(ABORT_TIMEOUT);
-    result
-}
-
-#[allow(clippy::print_stderr)] // the one place that tells a person why the process ended
-fn exit_code(result: anyhow::Result<()>) -> u8 {
-    match result {
-        Err(error) if !is_stop(&error) => {
-            eprintln!("error: {error:#}");
-            if Misconfigured::caused(&error) { MISUSED } else { FAILED }
-        }
-        _ => DONE,
-    }
-}
-
-fn is_stop(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.is::<Stopped>())
-}
-
-/// The tasks of a worker. On SIGTERM or SIGINT its token is cancelled, and every task may finish what
-/// it began within the grace period; a second signal aborts at once. A task that fails or panics
-/// shuts the others down, too.
+/// The tasks of a worker. SIGTERM or SIGINT cancels the token, and every task may finish its current work within the grace
+/// period; a second signal, more than half a second later, aborts the tasks. A task that fails or panics shuts the others down, too.
 #[derive(Debug)]
 pub struct Service {
     tasks: JoinSet<anyhow::Result<()>>,
@@ -111,14 +60,11 @@ struct Task {
 }
 
 impl Service {
-    /// A service without tasks, which listens to signals from now on: what a worker does before
-    /// [`Self::run`], such as connecting, should watch [`Self::token`].
-    ///
-    /// # Errors
-    /// If signals can't be listened to.
+    /// Creates a service without tasks, which listens to signals from now on. Work before [`Self::run`], such as connecting, should
+    /// watch [`Self::token`].
     pub fn new(config: &ServiceConfig) -> anyhow::Result<Self> {
         let service = Self::without_signals(config.shutdown_grace);
-        abort_on_second_signal(service.shutdown.clone(), service.abort.clone())
+        listen_to_signals(service.shutdown.clone(), service.abort.clone())
             .context("listening to SIGTERM and SIGINT")?;
         Ok(service)
     }
@@ -133,13 +79,13 @@ impl Service {
         }
     }
 
-    /// Cancelled when the worker is to shut down; cancelling it shuts the worker down.
+    /// Returns the token that a shutdown cancels; cancelling it shuts the worker down.
     pub fn token(&self) -> CancellationToken {
         self.shutdown.clone()
     }
 
-    /// Starts a task. It should watch [`Self::token`], and finish what it began once that is
-    /// cancelled; ending with [`Stopped`] is as good as `Ok`.
+    /// Starts a task. It should watch [`Self::token`], and finish its current work once that is cancelled. [`Stopped`] counts
+    /// as success.
     pub fn spawn(
         &mut self,
         name: impl Into<Cow<'static, str>>,
@@ -148,7 +94,7 @@ impl Service {
         self.start(name.into(), false, task);
     }
 
-    /// Starts a task that serves the others: it is aborted when all of them have ended.
+    /// Starts a task that is aborted when all others have ended.
     pub fn spawn_background(
         &mut self,
         name: impl Into<Cow<'static, str>>,
@@ -167,10 +113,10 @@ impl Service {
         self.running.insert(id, Task { name, background });
     }
 
-    /// Waits until every task has ended, background tasks aside.
+    /// Waits until every task but the background tasks has ended.
     ///
     /// # Errors
-    /// The first failure of a task, or the names of the tasks that had to be aborted.
+    /// The first failure of a task, or the names of the tasks that were aborted.
     pub async fn run(mut self) -> anyhow::Result<()> {
         let (shutdown, abort, grace) = (self.shutdown.clone(), self.abort.clone(), self.grace);
         let grace_over = async move {
@@ -207,7 +153,7 @@ impl Service {
         }
     }
 
-    /// What became of the task that ended.
+    /// Returns the result of a task that ended, with its name.
     fn ended(&mut self, ended: Result<(Id, anyhow::Result<()>), JoinError>) -> anyhow::Result<()> {
         let (id, result) = match ended {
             Ok((id, result)) => (id, result),
@@ -215,7 +161,7 @@ impl Service {
         };
         let name = self.running.remove(&id).map_or("unknown".into(), |task| task.name);
         match result {
-            Err(error) if !is_stop(&error) => Err(error.context(format!("task `{name}` failed"))),
+            Err(error) if !Stopped::caused(&error) => Err(error.context(format!("task `{name}` failed"))),
             _ => {
                 info!(task = %name, "task has ended");
                 Ok(())
@@ -236,7 +182,7 @@ impl Service {
     }
 }
 
-/// Keeps the first failure, which the service ends with; of those that follow only the log tells.
+/// Keeps the first failure, which the service ends with, and logs each.
 fn note(first_failure: &mut Option<anyhow::Error>, failure: anyhow::Error) {
     if first_failure.is_some() {
         error!("{failure:#}");
@@ -259,28 +205,42 @@ fn panic_message(payload: &(dyn Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
-/// The first signal cancels `shutdown`, the second `abort`. A process that has not ended shortly
-/// after the second is ended, whatever it does.
-fn abort_on_second_signal(shutdown: CancellationToken, abort: CancellationToken) -> std::io::Result<()> {
+/// Ends the process shortly after it was aborted, even if a task blocks its thread.
+fn listen_to_signals(shutdown: CancellationToken, abort: CancellationToken) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let signals = poll_fn(move |context| {
+        let terminate = terminate.poll_recv(context).map(|_| Some("SIGTERM"));
+        if terminate.is_ready() {
+            terminate
+        } else {
+            interrupt.poll_recv(context).map(|_| Some("SIGINT"))
+        }
+    });
     tokio::spawn(async move {
-        let mut next = async || {
-            tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            }
-        };
-        let name = next().await;
-        info!("{name}: finishing what was begun; a second signal aborts");
-        shutdown.cancel();
-        let name = next().await;
-        warn!("{name}: aborting");
-        abort.cancel();
+        obey(signals, &shutdown, &abort).await;
         sleep(2 * ABORT_TIMEOUT).await;
-        std::process::exit(FAILED.into());
+        std::process::exit(ABORTED);
     });
     Ok(())
+}
+
+/// Cancels `shutdown` at the first signal, and `abort` at the next one that is not the same request.
+async fn obey(
+    mut signals: impl Stream<Item = &'static str> + Unpin,
+    shutdown: &CancellationToken,
+    abort: &CancellationToken,
+) {
+    let Some(name) = signals.next().await else { return };
+    let begin = Instant::now();
+    info!("{name}: finishing the current work; a second signal aborts it");
+    shutdown.cancel();
+    while let Some(name) = signals.next().await {
+        if begin.elapsed() > SAME_REQUEST {
+            warn!("{name}: aborting");
+            return abort.cancel();
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,18 @@
-//! What the replayer can be configured to.
+//! Configuration of tick-replayer.
 
 use serde::{Deserialize, Serialize};
+use storage_core::config::Configuration;
 use storage_core::config::redis::RedisConfig;
 use storage_core::config::service::ServiceConfig;
 
-/// The sections that the replayer reads; those of the workers may stand in the same file.
+/// All sections of the configuration.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) redis: RedisConfig,
     pub(crate) service: ServiceConfig,
+}
+
+impl Configuration for Config {
+    const FOREIGN_SECTIONS: &'static [&'static str] = &["hot", "warm", "admin", "backup"];
 }

@@ -6,11 +6,10 @@
 //! one without an id twice.
 
 use anyhow::Context;
-use redis::RedisError;
 use storage_core::config::Misconfigured;
 use storage_core::config::redis::RedisConfig;
 use storage_core::domain::partition::partition_of;
-use storage_core::redis::connection::{Connection, is_transient};
+use storage_core::redis::connection::{Connection, explained};
 use storage_core::redis::partitions;
 use storage_core::redis::stream::{self, Fields, Stream};
 use storage_core::retry::Retry;
@@ -21,6 +20,7 @@ use crate::outgoing::Outgoing;
 
 /// The way into the streams.
 pub(crate) struct Publisher {
+    redis: RedisConfig,
     connection: Mutex<Connection>,
     partitions: u16,
     token: CancellationToken,
@@ -33,14 +33,16 @@ impl Publisher {
     /// When Redis refuses, holds no number of partitions, or `token` was cancelled.
     pub(crate) async fn open(config: &RedisConfig, token: &CancellationToken) -> anyhow::Result<Self> {
         let connection = Mutex::new(Connection::ordinary(config));
-        let stored = Retry::new("asking Redis for the number of partitions", token)
-            .permanent_if(is_permanent)
-            .run(async || partitions::stored(&mut *connection.lock().await).await)
-            .await
-            .context("asking Redis for the number of partitions")?;
+        let stored = Retry::new("reading the number of partitions from Redis", token)
+            .run(async || {
+                let stored = partitions::stored(&mut *connection.lock().await).await;
+                stored.map_err(|error| explained(error, config))
+            })
+            .await?;
         let missing = || Misconfigured::new("Redis holds no number of partitions; run `aggregator-admin migrate`");
         let partitions = stored.filter(|partitions| *partitions > 0).ok_or_else(missing)?;
         Ok(Self {
+            redis: config.clone(),
             connection,
             partitions,
             token: token.clone(),
@@ -64,24 +66,15 @@ impl Publisher {
         Ok(())
     }
 
-    /// The first attempt is made even when a shutdown was asked for, so that a batch that was begun is finished.
     async fn add(&self, stream: Stream, entries: &[Fields]) -> anyhow::Result<()> {
-        let attempt = async || stream::add_all(&mut *self.connection.lock().await, stream, entries).await;
-        match attempt().await {
-            Ok(()) => Ok(()),
-            Err(error) if is_transient(&error) => {
-                let what = format!("adding ticks to {}", stream.key());
-                Retry::new(what, &self.token)
-                    .permanent_if(is_permanent)
-                    .run(attempt)
-                    .await
-            }
-            Err(error) => Err(error.into()),
-        }
-        .with_context(|| format!("adding ticks to {}", stream.key()))
+        let what = format!("adding ticks to {}", stream.key());
+        Retry::new(what.clone(), &self.token)
+            .start_anyway()
+            .run(async || {
+                let added = stream::add_all(&mut *self.connection.lock().await, stream, entries).await;
+                added.map_err(|error| explained(error, &self.redis))
+            })
+            .await
+            .context(what)
     }
-}
-
-fn is_permanent(error: &anyhow::Error) -> bool {
-    !error.downcast_ref::<RedisError>().is_some_and(is_transient)
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use storage_core::config::Configuration;
 use storage_core::config::postgres::PostgresConfig;
 use storage_core::config::redis::RedisConfig;
 use storage_core::config::service::ServiceConfig;
@@ -18,6 +19,11 @@ pub(crate) struct Config {
     pub(crate) stream: StreamConfig,
     pub(crate) service: ServiceConfig,
     pub(crate) warm: WarmConfig,
+}
+
+impl Configuration for Config {
+    const FOREIGN_SECTIONS: &'static [&'static str] = &["hot", "admin", "backup"];
+    const ZERO_ALLOWED: &'static [&'static str] = &["warm.batch_wait"];
 }
 
 impl Default for Config {

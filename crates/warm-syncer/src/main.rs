@@ -6,9 +6,9 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use storage_core::config::layers::{self, CommonArgs};
-use storage_core::service;
+use storage_core::{cli, program};
+
+use self::config::Config;
 
 mod acknowledge;
 mod backlog;
@@ -25,26 +25,12 @@ mod read;
 mod reconcile;
 mod run;
 
-#[derive(Parser)]
-#[command(version, about)]
-struct Cli {
-    #[command(flatten)]
-    common: CommonArgs,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
+#[derive(clap::Subcommand)]
 enum Command {
-    /// Writes what the streams hold into TimescaleDB until it is told to stop
+    /// Runs the worker until SIGTERM
     Run,
-    /// Prints the effective configuration, secrets masked
-    CheckConfig,
 }
 
 fn main() -> ExitCode {
-    service::main(async |cli: Cli| match cli.command {
-        Command::Run => run::run(layers::load(&cli.common)?).await,
-        Command::CheckConfig => layers::check::<config::Config>(&cli.common),
-    })
+    cli::main(program!(), async |Command::Run, config: Config| run::run(config).await)
 }

@@ -177,6 +177,6 @@ impl<K: Kind> StreamPipeline<K> {
     fn retry<'a>(&'a self, what: &str, token: &'a CancellationToken) -> Retry<'a> {
         Retry::new(format!("{what} {}", self.stream), token)
             .readiness(&self.readiness, self.stream.to_string())
-            .permanent_if(|_| false)
+            .every_error()
     }
 }

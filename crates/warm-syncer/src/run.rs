@@ -1,30 +1,18 @@
-//! Runs the worker: waits for both stores, checks that they are meant for this version and configuration, and serves the partitions
-//! that this copy owns, with a pipeline for each stream.
+//! The start of the worker, and the partitions that this replica serves, with a pipeline for each stream.
 
-use diesel_async::AsyncPgConnection;
-use storage_core::config::Misconfigured;
-use storage_core::config::redis::RedisConfig;
 use storage_core::domain::database_identity::DatabaseIdentity;
-use storage_core::postgres::connection::ConnectError;
-use storage_core::postgres::error::Fault;
-use storage_core::postgres::migrations::{self, MigrationError};
 use storage_core::postgres::pool::Pool;
-use storage_core::postgres::queries::identity::identity;
+use storage_core::program;
 use storage_core::redis::connection::Connection;
-use storage_core::redis::database;
 use storage_core::redis::lost::Losses;
 use storage_core::redis::ownership::Ownership;
-use storage_core::redis::startup;
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
-use storage_core::retry::Retry;
-use storage_core::service::Service;
-use storage_core::telemetry;
+use storage_core::startup::{POSTGRES, REDIS, Startup};
 use storage_core::telemetry::readiness::Readiness;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::level_filters::LevelFilter;
 
 use crate::config::Config;
 use crate::kinds::Kind;
@@ -36,35 +24,17 @@ use crate::pipeline::{Shutdown, StreamPipeline};
 use crate::read::{BatchLimits, Reader};
 use crate::{backlog, metrics};
 
-/// Works until the process is told to stop.
+/// Runs the worker until SIGTERM.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
-    telemetry::tracing::init(config.telemetry.log_format, LevelFilter::INFO)?;
-    let mut service = Service::new(&config.service)?;
-    let readiness = Readiness::waiting_for(["redis", "postgres"]);
-    telemetry::serve(
-        &mut service,
-        &config.telemetry,
-        "warm_syncer",
-        env!("CARGO_PKG_VERSION"),
-        &[metrics::DEFINITIONS],
-        &readiness,
-    )
-    .await?;
-
-    let stop = service.token();
-    Retry::new("checking what Redis holds", &stop)
-        .readiness(&readiness, "redis")
-        .permanent_if(startup::is_permanent)
-        .run(async || startup::check(&config.redis, config.stream.partitions).await)
-        .await?;
+    let metrics = [metrics::DEFINITIONS];
+    let conditions = [REDIS, POSTGRES];
+    let startup = Startup::begin(&program!(), &config.service, &config.telemetry, &metrics, conditions).await?;
+    startup.check_redis(&config.redis, config.stream.partitions).await?;
     let pool = Pool::new(&config.postgres, WARM_SYNCER);
-    let database = Retry::new("checking the database", &stop)
-        .readiness(&readiness, "postgres")
-        .permanent_if(|error| is_permanent_in_postgres(error) || startup::is_permanent(error))
-        .run(async || check_database(&pool, &config.redis).await)
-        .await?;
-    pool.keep_to(database.clone());
+    let (_, database) = startup.check_postgres(&pool, &config.redis).await?;
 
+    let Startup { mut service, readiness } = startup;
+    let stop = service.token();
     let redis = Connection::ordinary(&config.redis);
     let streams = Stream::all(config.stream.partitions).into_iter();
     let streams = streams
@@ -107,36 +77,6 @@ async fn own(
         tasks.serve(partition)
     };
     ownership.own(&readiness, &stop, serve).await
-}
-
-/// The database, with the schema of this version, that Redis belongs to.
-async fn check_database(pool: &Pool, redis: &RedisConfig) -> anyhow::Result<DatabaseIdentity> {
-    let mut connection = pool.get().await?;
-    check_schema(&mut connection).await?;
-    let found = identity(&mut connection).await?;
-    database::ensure(&mut Connection::ordinary(redis), &found).await?;
-    Ok(found)
-}
-
-async fn check_schema(connection: &mut AsyncPgConnection) -> anyhow::Result<()> {
-    match migrations::ensure_current(connection).await {
-        Ok(_) => Ok(()),
-        Err(
-            error @ (MigrationError::Behind { .. }
-            | MigrationError::Unknown { .. }
-            | MigrationError::NoTimescale { .. }),
-        ) => Err(Misconfigured::new(error.to_string()).into()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// A wrong password, a database that does not exist, a schema of another version: no waiting helps.
-fn is_permanent_in_postgres(error: &anyhow::Error) -> bool {
-    let fault = error
-        .downcast_ref::<ConnectError>()
-        .map(ConnectError::fault)
-        .or_else(|| error.downcast_ref::<MigrationError>().map(MigrationError::fault));
-    Misconfigured::caused(error) || fault == Some(Fault::Permanent)
 }
 
 /// Creates the pipelines of a partition and runs them.

@@ -5,15 +5,16 @@ use serde::Serialize;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::{TimeRange, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::candles;
 use storage_core::postgres::queries::rollups::ALWAYS;
+use storage_core::terminal::{has_colour, say, table, thousands, write};
 
 use crate::candles::series::{Point, State, merge};
 use crate::candles::{chart, hot};
 use crate::cli::time;
 use crate::config::Config;
-use crate::stores::{Explained, Stores, history};
-use crate::terminal::{has_colour, say, table, thousands, write};
+use crate::stores::{Stores, history};
 
 /// Rows of the chart.
 const CHART_HEIGHT: usize = 14;

@@ -6,14 +6,15 @@ use serde_json::Value;
 use storage_core::domain::partition::partition_of;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::rfc3339;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::dead_letters::{self, DeadLetter, Filter};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::stream::{self, Stream};
+use storage_core::terminal::{say, table};
 
 use crate::config::Config;
 use crate::dead_letter::REQUEUED;
-use crate::stores::{Explained, Stores, history, refuse_other_database};
-use crate::terminal::{say, table};
+use crate::stores::{Stores, history, refuse_other_database};
 
 /// Length at which the list cuts a reason; `show` prints all of it.
 const REASON_WIDTH: usize = 80;

@@ -6,18 +6,19 @@ use storage_core::domain::stream_id::Revision;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::{TimeRange, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::candles::{HistoryCandle, range};
 use storage_core::postgres::queries::verify::compare;
 use storage_core::postgres::queries::{rollups, ticks};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::position::position_of;
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
+use storage_core::terminal::say;
 
 use crate::candles::{hot, series};
 use crate::cli::time;
 use crate::config::Config;
-use crate::stores::{Explained, Stores, history};
-use crate::terminal::say;
+use crate::stores::{Stores, history};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

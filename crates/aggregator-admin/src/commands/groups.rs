@@ -9,9 +9,9 @@ use storage_core::redis::connection::Connection;
 use storage_core::redis::groups::{Group, destroy, groups};
 use storage_core::redis::partitions;
 use storage_core::redis::stream::Stream;
+use storage_core::terminal::{say, span, table, thousands};
 
 use crate::config::Config;
-use crate::terminal::{say, span, table, thousands};
 
 /// A group that was active within this time is in use.
 const IN_USE: Duration = Duration::from_secs(60);

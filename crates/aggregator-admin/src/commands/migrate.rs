@@ -9,6 +9,7 @@ use storage_core::domain::database_identity::DatabaseIdentity;
 use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::postgres::connection::connect;
 use storage_core::postgres::edition::Edition;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::{self, completeness, identity};
 use storage_core::postgres::{known_versions, migrations};
 use storage_core::redis::connection::Connection;
@@ -16,12 +17,12 @@ use storage_core::redis::hot;
 use storage_core::redis::stream::{HOT_WRITER, WARM_SYNCER};
 use storage_core::redis::symbols::{self, VolumeDecimals};
 use storage_core::redis::{database, lease, partitions, preflight};
+use storage_core::terminal::say;
 
 use crate::cli::duration;
 use crate::config::Config;
 use crate::setup;
-use crate::stores::{Explained, PAUSE, Stores, await_redis, history, patiently};
-use crate::terminal::say;
+use crate::stores::{PAUSE, Stores, await_redis, history, patiently};
 
 /// `application_name` of the migration's connection.
 const APPLICATION: &str = "aggregator-admin migrate";

@@ -4,13 +4,14 @@ use anyhow::Context;
 use diesel_async::{AsyncConnection, AsyncPgConnection};
 use storage_core::config::Misconfigured;
 use storage_core::postgres::edition::Edition;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::completeness;
 use storage_core::postgres::queries::policies::{self, Job, JobKind};
+use storage_core::terminal::{say, table};
 
 use crate::config::Config;
 use crate::plan::{Change, RETAINABLE, changes, days, objections, retention};
-use crate::stores::{Explained, Stores, history};
-use crate::terminal::{say, table};
+use crate::stores::{Stores, history};
 
 /// `plan`: shows the changes.
 pub(crate) async fn plan(config: &Config) -> anyhow::Result<()> {

@@ -3,12 +3,12 @@
 use storage_core::config::Misconfigured;
 use storage_core::domain::time::TimeRange;
 use storage_core::postgres::queries::rollups::ALWAYS;
+use storage_core::terminal::say;
 
 use crate::cli::time;
 use crate::config::Config;
 use crate::rollups::refresh;
 use crate::stores::{Stores, history};
-use crate::terminal::say;
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["all", "from"]))]

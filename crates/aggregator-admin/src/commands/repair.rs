@@ -4,15 +4,16 @@ use anyhow::{Context, bail};
 use storage_core::config::Misconfigured;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::{TimeRange, rfc3339};
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::verify::minutes_with_ticks;
+use storage_core::terminal::{say, thousands};
 
 use crate::cli::time;
 use crate::config::Config;
 use crate::minute::minute;
 use crate::recompute::{Outcome, more_trades, publish, recompute};
 use crate::rollups::refresh;
-use crate::stores::{Explained, Stores, history, refuse_other_database};
-use crate::terminal::{say, thousands};
+use crate::stores::{Stores, history, refuse_other_database};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

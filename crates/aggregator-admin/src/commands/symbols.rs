@@ -5,13 +5,14 @@ use storage_core::config::Misconfigured;
 use storage_core::domain::lots::MAX_VOLUME_DECIMALS;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::rfc3339;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::symbols::{self, SetDecimalsError};
 use storage_core::redis;
+use storage_core::terminal::{say, table, thousands};
 
 use crate::config::Config;
 use crate::rollups::refresh;
-use crate::stores::{Explained, Stores, history, refuse_other_database};
-use crate::terminal::{say, table, thousands};
+use crate::stores::{Stores, history, refuse_other_database};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

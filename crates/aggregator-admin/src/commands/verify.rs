@@ -6,18 +6,19 @@ use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::candles::{self, CandleRow};
 use storage_core::postgres::queries::rollups::ALWAYS;
 use storage_core::postgres::queries::verify::{Difference, chunk_ranges, compare};
 use storage_core::postgres::queries::{completeness, ticks};
 use storage_core::redis::connection::Connection;
+use storage_core::terminal::{say, table, thousands};
 
 use crate::candles::hot;
 use crate::cli::time;
 use crate::config::Config;
 use crate::minute::ComputedMinute;
-use crate::stores::{Explained, Stores, history};
-use crate::terminal::{say, table, thousands};
+use crate::stores::{Stores, history};
 
 /// Maximum number of differences that are shown per timeframe.
 const MAX_SHOWN: usize = 10;

@@ -8,6 +8,7 @@ use storage_core::domain::entry::Entry;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::completeness;
 use storage_core::redis::codec::rollups::decode_entry;
 use storage_core::redis::connection::Connection;
@@ -20,8 +21,7 @@ use super::refresh;
 use crate::dead_letter;
 use crate::metrics::{REFRESH, ROLLUPS};
 use crate::progress::HistoryProgress;
-use crate::run::{BLOCK, Worker};
-use crate::stores::Explained;
+use crate::worker::{BLOCK, Worker};
 
 /// Maximum number of ranges in a batch.
 const MAX_RANGES: usize = 10_000;

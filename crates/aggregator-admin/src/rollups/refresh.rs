@@ -6,11 +6,11 @@ use diesel_async::AsyncPgConnection;
 use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::Edition;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::completeness;
 use storage_core::postgres::queries::rollups::{self, Purpose};
 
 use super::ranges::{LARGER, touched};
-use crate::stores::Explained;
 
 /// Refreshes the buckets that `ranges` touch, and calls `done` after each timeframe.
 pub(crate) async fn buckets(

@@ -1,12 +1,9 @@
 //! `list`: the backups in the folder.
 
-use std::io::{Write, stdout};
-
 use anyhow::Context;
 use chrono::{DateTime, Utc};
-use comfy_table::{CellAlignment, Table, presets};
+use storage_core::terminal::{self, Table, say, size, span, table};
 
-use super::sized;
 use crate::content::Content;
 use crate::destination::{Destination, Found, State};
 use crate::manifest::{Kind, Manifest};
@@ -22,13 +19,12 @@ pub(super) async fn list(destination: &Destination, json: bool) -> anyhow::Resul
     if json {
         let complete: Vec<&Manifest> = all.iter().filter_map(complete).collect();
         let text = serde_json::to_string_pretty(&complete).context("writing JSON")?;
-        writeln!(stdout(), "{text}")?;
+        terminal::write(text + "\n")
     } else if all.is_empty() {
-        writeln!(stdout(), "no backups in {}", destination.folder().display())?;
+        say(format_args!("no backups in {}", destination.folder().display()))
     } else {
-        writeln!(stdout(), "{}", table(destination, &all, Utc::now())?)?;
+        say(shown(destination, &all, Utc::now())?)
     }
-    Ok(())
 }
 
 fn complete(found: &Found) -> Option<&Manifest> {
@@ -38,18 +34,15 @@ fn complete(found: &Found) -> Option<&Manifest> {
     }
 }
 
-fn table(destination: &Destination, all: &[Found], now: DateTime<Utc>) -> anyhow::Result<Table> {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_header(["KIND", "NAME", "AGE", "TOOK", "SIZE", "CONTENT"]);
+fn shown(destination: &Destination, all: &[Found], now: DateTime<Utc>) -> anyhow::Result<Table> {
+    let mut shown = table(&["kind", "name", ">age", ">took", ">size", "content"]);
     for found in all {
-        let (took, size, content) = match &found.state {
+        let (took, size_shown, content) = match &found.state {
             State::Complete(manifest) => {
                 let took = (manifest.finished - manifest.started).as_seconds_f64();
                 (
                     format!("{took:.1} s"),
-                    sized(manifest.size_bytes()),
+                    size(manifest.size_bytes()),
                     summary(destination, &manifest.content)?,
                 )
             }
@@ -60,21 +53,16 @@ fn table(destination: &Destination, all: &[Found], now: DateTime<Utc>) -> anyhow
             ),
             State::Damaged(reason) => (String::new(), String::new(), format!("damaged: the manifest {reason}")),
         };
-        table.add_row([
+        shown.add_row([
             found.kind.to_string(),
             found.name.to_string(),
-            age(found.name.time(), now),
+            span((now - found.name.time()).num_seconds().max(0)),
             took,
-            size,
+            size_shown,
             content,
         ]);
     }
-    for column in 2..5 {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    Ok(table)
+    Ok(shown)
 }
 
 /// Summarizes the contents; for a base backup also the last archived WAL segment.
@@ -88,15 +76,4 @@ fn summary(destination: &Destination, content: &Content) -> anyhow::Result<Strin
         return Ok(summary);
     }
     Ok(format!("{summary}, {}", archive::summary(&wal, base)?))
-}
-
-/// Formats an age in its largest unit.
-fn age(time: DateTime<Utc>, now: DateTime<Utc>) -> String {
-    let seconds = (now - time).num_seconds().max(0);
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} d", seconds / 86_400),
-    }
 }

@@ -1,18 +1,16 @@
-//! The commands, and what they print.
+//! The commands and their output.
 
 mod list;
 
-use std::io::{Write, stdout};
-
 use anyhow::{anyhow, bail};
 use chrono::Utc;
-use storage_core::config::layers;
 use storage_core::service::{Service, Stopped};
 use storage_core::telemetry;
+use storage_core::terminal::{say, size};
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
-use crate::cli::{Cli, Command, Restore, What};
+use crate::cli::{Command, Restore, What};
 use crate::config::Config;
 use crate::destination::{Destination, State};
 use crate::execute::make;
@@ -21,30 +19,18 @@ use crate::postgres::recovery::Target;
 use crate::prune::prune;
 use crate::{metrics, restore, run, verify};
 
-/// Runs the command that was given.
-pub(crate) async fn dispatch(cli: Cli) -> anyhow::Result<()> {
-    if let Command::CheckConfig = cli.command {
-        return layers::check::<Config>(&cli.common);
-    }
-    let mut config: Config = layers::load(&cli.common)?;
-    if let Some(folder) = cli.folder {
-        config.backup.folder = folder;
-    }
-    if let Command::Run = cli.command {
+/// Runs the command.
+pub(crate) async fn dispatch(command: Command, config: Config) -> anyhow::Result<()> {
+    if let Command::Run = command {
         return run::run(config).await;
     }
     telemetry::tracing::init(config.telemetry.log_format, LevelFilter::WARN)?;
     let service = Service::new(&config.service)?;
-    // A signal drops the command: programs at work are ended, drafts are removed.
     let token = service.token();
-    match token
-        .clone()
-        .run_until_cancelled(once(config, cli.command, &token))
-        .await
-    {
-        Some(Err(error)) if error.is::<Stopped>() => Err(anyhow!("interrupted")),
-        Some(result) => result,
-        None => Err(anyhow!("interrupted")),
+    // A signal drops the command: programs at work are ended, drafts are removed.
+    match token.run_until_cancelled(once(config, command, &token)).await {
+        Some(result) if !result.as_ref().is_err_and(Stopped::caused) => result,
+        _ => Err(anyhow!("interrupted")),
     }
 }
 
@@ -56,8 +42,7 @@ async fn once(config: Config, command: Command, token: &CancellationToken) -> an
         Command::Verify { names, all } => verify(&config, &destination, &names, all).await,
         Command::Restore { what } => restore(&config, &destination, what).await,
         Command::Prune { dry_run } => remove(&config, &destination, dry_run).await,
-        // Dispatched before.
-        Command::Run | Command::CheckConfig => Ok(()),
+        Command::Run => Ok(()),
     }
 }
 
@@ -70,13 +55,12 @@ async fn backup(
     for kind in what.kinds() {
         let manifest = make(config, destination, *kind, token).await?;
         let took = (manifest.finished - manifest.started).as_seconds_f64();
-        writeln!(
-            stdout(),
+        say(format_args!(
             "{kind}/{}: {}, {} in {took:.1} s",
             manifest.name,
             manifest.content.summary(),
-            sized(manifest.size_bytes())
-        )?;
+            size(manifest.size_bytes())
+        ))?;
     }
     Ok(())
 }
@@ -87,12 +71,11 @@ async fn verify(config: &Config, destination: &Destination, names: &[String], al
         let (kind, name) = (manifest.kind(), manifest.name);
         let problems = verify::problems(config, destination, &manifest).await?;
         if problems.is_empty() {
-            writeln!(
-                stdout(),
+            say(format_args!(
                 "{kind}/{name}: whole ({}, {})",
                 manifest.content.summary(),
-                sized(manifest.size_bytes())
-            )?;
+                size(manifest.size_bytes())
+            ))?;
         } else {
             metrics::VERIFY_FAILURES.increment(kind.as_str(), 1);
             damaged.extend(problems.into_iter().map(|problem| format!("{kind}/{name}: {problem}")));
@@ -159,24 +142,19 @@ async fn restore(config: &Config, destination: &Destination, what: Restore) -> a
     match what {
         Restore::Redis { name } => {
             let (manifest, restored) = restore::redis(config, destination, &name).await?;
-            writeln!(
-                stdout(),
+            say(format_args!(
                 "redis/{}: {} keys are back, {} streams with {} entries, and the functions",
-                manifest.name,
-                restored.keys,
-                restored.streams,
-                restored.stream_entries
-            )?;
+                manifest.name, restored.keys, restored.streams, restored.stream_entries
+            ))?;
         }
         Restore::Postgres { name } => {
             let (manifest, content) = restore::postgres(config, destination, &name).await?;
-            writeln!(
-                stdout(),
+            say(format_args!(
                 "postgres/{}: the database is back, rows and volumes of {} tables as in the backup; before the workers start, run \
                  `aggregator-admin migrate --adopt-database`",
                 manifest.name,
                 content.tables.len()
-            )?;
+            ))?;
         }
         Restore::Base {
             name,
@@ -193,12 +171,11 @@ async fn restore(config: &Config, destination: &Destination, what: Restore) -> a
                 (true, Target::Time(time)) => format!("it will recover up to {time}"),
                 (true, Target::Lsn(lsn)) => format!("it will recover up to {lsn}"),
             };
-            writeln!(
-                stdout(),
+            say(format_args!(
                 "base/{}: {} is ready; start PostgreSQL there, {then}",
                 manifest.name,
                 data_dir.display()
-            )?;
+            ))?;
         }
     }
     Ok(())
@@ -208,47 +185,16 @@ async fn remove(config: &Config, destination: &Destination, dry_run: bool) -> an
     let pruned = prune(&config.backup, destination, Utc::now(), dry_run).await?;
     let verb = if dry_run { "would remove" } else { "removed" };
     for (kind, name) in &pruned.backups {
-        writeln!(stdout(), "{verb} {kind}/{name}")?;
+        say(format_args!("{verb} {kind}/{name}"))?;
     }
     for (kind, name) in &pruned.leftovers {
-        writeln!(stdout(), "{verb} what is left of {kind}/{name}")?;
+        say(format_args!("{verb} what is left of {kind}/{name}"))?;
     }
-    writeln!(
-        stdout(),
+    say(format_args!(
         "{verb} {} backups, {} leftovers, {} WAL files",
         pruned.backups.len(),
         pruned.leftovers.len(),
         pruned.wal_files
-    )?;
+    ))?;
     Ok(())
-}
-
-/// A size for a person.
-// A digit after the point is all that is shown.
-#[allow(clippy::cast_precision_loss)]
-pub(crate) fn sized(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let (mut size, mut unit) = (bytes as f64, 0);
-    while size >= 1024.0 && unit + 1 < UNITS.len() {
-        size /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 {
-        format!("{bytes} B")
-    } else {
-        format!("{size:.1} {}", UNITS[unit])
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::sized;
-
-    #[test]
-    fn sizes_are_short() {
-        assert_eq!(sized(0), "0 B");
-        assert_eq!(sized(1_023), "1023 B");
-        assert_eq!(sized(1_536), "1.5 KiB");
-        assert_eq!(sized(5 << 40), "5.0 TiB");
-    }
 }

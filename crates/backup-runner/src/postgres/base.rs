@@ -6,9 +6,10 @@ use anyhow::{Context, anyhow, ensure};
 use diesel_async::AsyncPgConnection;
 use serde::Deserialize;
 use storage_core::postgres::edition::Server;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::backup as queries;
 
-use super::{Explained, open, segment, tool};
+use super::{open, segment, tool};
 use crate::config::Config;
 use crate::content::{BaseContent, Content};
 use crate::destination::Destination;

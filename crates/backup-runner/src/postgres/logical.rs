@@ -2,9 +2,10 @@
 
 use anyhow::{Context, bail};
 use diesel_async::AsyncPgConnection;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::backup as queries;
 
-use super::{Explained, open, tool, totals};
+use super::{open, tool, totals};
 use crate::config::Config;
 use crate::content::{Content, PostgresContent, TableTotal};
 use crate::destination::Destination;

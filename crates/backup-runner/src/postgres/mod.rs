@@ -12,13 +12,13 @@ mod wal_reader;
 
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
 use diesel_async::AsyncPgConnection;
 use secrecy::ExposeSecret;
+use storage_core::config::Misconfigured;
 use storage_core::config::postgres::{PostgresConfig, SslMode};
 use storage_core::postgres::connection::connect;
 use storage_core::postgres::edition::Server;
-use storage_core::postgres::error::describe;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::storage;
 use tokio_postgres::config::Host;
 
@@ -28,28 +28,17 @@ use crate::tool::Tool;
 /// `application_name` of the connections.
 const APPLICATION: &str = "backup-runner";
 
-/// Adds the database's details and a hint to a failed statement.
-trait Explained<T> {
-    fn explained(self, doing: &str) -> anyhow::Result<T>;
-}
-
-impl<T> Explained<T> for diesel::QueryResult<T> {
-    fn explained(self, doing: &str) -> anyhow::Result<T> {
-        self.map_err(|error| anyhow!("{doing}: {}", describe(&error)))
-    }
-}
-
 /// Connects, and detects versions and edition of the server.
 async fn open(config: &PostgresConfig) -> anyhow::Result<(AsyncPgConnection, Server)> {
     let mut connection = connect(config, APPLICATION).await?;
     let server = Server::detect(&mut connection)
         .await
         .explained("detecting the versions of PostgreSQL and TimescaleDB")?;
-    let server = server.with_context(|| {
-        format!(
+    let server = server.ok_or_else(|| {
+        Misconfigured::new(format!(
             "the database at {} has no TimescaleDB; run `aggregator-admin migrate`",
             config.url
-        )
+        ))
     })?;
     Ok((connection, server))
 }

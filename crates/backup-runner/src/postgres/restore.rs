@@ -5,9 +5,10 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 use storage_core::config::postgres::PostgresConfig;
 use storage_core::postgres::connection::connect;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::backup as queries;
 
-use super::{APPLICATION, Explained, open, tool, totals};
+use super::{APPLICATION, open, tool, totals};
 use crate::content::{PostgresContent, TableTotal};
 
 /// Number of tables that an error names.

@@ -8,18 +8,20 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::backup as queries;
+use storage_core::retry::keep_running;
 use storage_core::telemetry::readiness::Readiness;
 use tokio::io::AsyncReadExt;
 use tokio::process::Child;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::archive::names;
 use super::base::refuse_without_replication;
 use super::segment::{outdated, without_timeline};
-use super::{Explained, open, tool};
+use super::{open, tool};
 use crate::config::Config;
 use crate::content::Content;
 use crate::destination::{Destination, create_folder};
@@ -30,10 +32,6 @@ use crate::tool::succeeded;
 /// Name of the condition on `/readyz`.
 pub(crate) const CONDITION: &str = "wal";
 
-const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// A stream that lasted this long resets the pause to the shortest.
-const STABLE_AFTER: Duration = Duration::from_secs(60);
 const LAG_INTERVAL: Duration = Duration::from_secs(5);
 /// Time between two attempts to acquire the lock that another replica holds.
 const LOCK_INTERVAL: Duration = Duration::from_secs(10);
@@ -45,38 +43,21 @@ pub(crate) async fn archive(
     readiness: Readiness,
     token: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut pause = SHORTEST_PAUSE;
-    loop {
+    keep_running(CONDITION, &readiness, &token, async || {
         let Some(_lock) = destination.try_lock("wal")? else {
             readiness.ok(CONDITION);
-            if pause_or_stop(LOCK_INTERVAL, &token).await {
-                continue;
-            }
+            let _ = token.run_until_cancelled(sleep(LOCK_INTERVAL)).await;
             return Ok(());
         };
-        let begun = tokio::time::Instant::now();
-        match stream(&config, &destination, &readiness, &token).await {
-            Ok(()) => return Ok(()),
-            Err(error) => {
+        stream(&config, &destination, &readiness, &token)
+            .await
+            .inspect_err(|_| {
                 metrics::WAL_FAILURES.increment(1);
                 metrics::WAL_LAG.set(f64::NAN);
-                readiness.fail(CONDITION, format!("{error:#}"));
-                if begun.elapsed() > STABLE_AFTER {
-                    pause = SHORTEST_PAUSE;
-                }
-                warn!("archiving WAL failed; next attempt in {pause:?}: {error:#}");
-            }
-        }
-        if !pause_or_stop(pause, &token).await {
-            return Ok(());
-        }
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-/// Waits. Returns `false` if `token` is cancelled first.
-async fn pause_or_stop(pause: Duration, token: &CancellationToken) -> bool {
-    token.run_until_cancelled(sleep(pause)).await.is_some()
+            })
+    })
+    .await;
+    Ok(())
 }
 
 /// Streams until `token` is cancelled; the end of the connection is an error.

@@ -1,10 +1,12 @@
 //! Configuration: one file per section, and [`layers`], which merges defaults, file, environment
-//! and flags in this order and refuses what it doesn't know.
-//!
-//! A worker's configuration is a struct of sections. It derives `Serialize` and `Deserialize` with
-//! `#[serde(deny_unknown_fields)]`, and its `Default` is the complete set of keys that exist: every
-//! field is serialized (no `skip_serializing_if`), and no default holds a secret.
+//! and flags in this order and refuses unknown keys.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use self::flags::KeyFlag;
+
+pub mod flags;
 pub mod layers;
 pub mod postgres;
 pub mod redis;
@@ -13,9 +15,22 @@ pub mod secret_url;
 pub mod service;
 pub mod stream;
 pub mod telemetry;
-pub mod zero;
 
 mod error;
 mod password_file;
+mod zero;
 
 pub use error::Misconfigured;
+
+/// The configuration of a program: a struct of sections, with `#[serde(deny_unknown_fields)]`.
+///
+/// Its `Default` holds every key that exists, so every field is serialized (no `skip_serializing_if`), and no default is a
+/// secret.
+pub trait Configuration: DeserializeOwned + Serialize + Default {
+    /// Sections of other programs, which the same file may hold.
+    const FOREIGN_SECTIONS: &'static [&'static str] = &[];
+    /// Keys of the program's own section that may be zero; the field's comment says what zero means.
+    const ZERO_ALLOWED: &'static [&'static str] = &[];
+    /// Flags of this program that set a key, in addition to those of the shared sections.
+    const FLAGS: &'static [KeyFlag] = &[];
+}

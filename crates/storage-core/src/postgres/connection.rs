@@ -30,8 +30,8 @@ pub struct ConnectError {
 }
 
 impl ConnectError {
-    /// [`Fault::Transient`] where waiting helps (the server is down, or starts), [`Fault::Permanent`] where it does
-    /// not (a wrong password, no such database).
+    /// Returns [`Fault::Transient`] if a retry helps (the server is down, or starts), [`Fault::Permanent`] if it does not (a wrong
+    /// password, no such database).
     pub fn fault(&self) -> Fault {
         self.fault
     }
@@ -113,20 +113,20 @@ impl Failed {
         }
     }
 
-    fn permanent(reason: impl Into<String>) -> Self {
-        Self {
-            fault: Fault::Permanent,
-            reason: reason.into(),
-        }
-    }
-
     fn of_driver(error: &tokio_postgres::Error) -> Self {
         let Some(db) = error.as_db_error() else {
-            // The driver's own text says only at which step; the cause says why.
-            let cause = error
-                .source()
-                .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
-            return Self::transient(cause);
+            // The driver's own text names only the step; the cause gives the reason.
+            let cause = error.source();
+            return Self {
+                fault: match cause.and_then(|cause| cause.downcast_ref::<io::Error>()) {
+                    // The TLS handshake failed, or the host's name can't be in a certificate.
+                    Some(cause) if matches!(cause.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => {
+                        Fault::Permanent
+                    }
+                    _ => Fault::Transient,
+                },
+                reason: cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")),
+            };
         };
         let code = db.code().code();
         let reason = match remedy(code) {
@@ -169,8 +169,7 @@ async fn open(options: &Config, host: &Host, port: u16, tls: Option<&MakeRustlsC
             let Some(tls) = tls else {
                 return start_plain(options, dial().await?).await;
             };
-            let connector = MakeTlsConnect::<TcpStream>::make_tls_connect(&mut tls.clone(), name)
-                .map_err(|_| Failed::permanent(format!("{name} can't be the name in a certificate")))?;
+            let Ok(connector) = MakeTlsConnect::<TcpStream>::make_tls_connect(&mut tls.clone(), name);
             match start_tls(options, dial().await?, connector).await {
                 // As in libpq: a server without TLS, or with one that fails, is asked again without.
                 Err(error) if options.get_ssl_mode() == SslMode::Prefer && error.code().is_none() => {

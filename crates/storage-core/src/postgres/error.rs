@@ -1,23 +1,23 @@
-//! What an error of the database means for the caller: try again, put a row aside, or call somebody.
+//! Errors of the database: whether to try again, to reject a row, or to report it.
 
+use diesel::QueryResult;
 use diesel::result::Error;
 
 use super::sqlstate;
 
-/// What to do about a failed statement.
+/// Consequence of a failed statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Will pass: the server is down, busy, full, or another transaction was in the way. Try again, with backoff,
-    /// for as long as it takes.
+    /// The server is down, busy or full, or another transaction was in the way. Try again with a back-off.
     Transient,
-    /// The data are to blame and always will be. Of a batch, find the row that stands alone with it.
+    /// A row is invalid and always will be. Of a batch, find the row that fails alone.
     BadRow,
-    /// The schema, the rights or the configuration are to blame: nothing passes until somebody acts.
+    /// The schema, the rights or the configuration are wrong: no retry helps until an operator changes them.
     Permanent,
 }
 
 impl Fault {
-    /// Judges an error by its SQLSTATE; where it has none, by its kind.
+    /// Classifies an error by its SQLSTATE; where it has none, by its kind.
     pub fn of(error: &Error) -> Self {
         match error {
             Error::DatabaseError(_, info) => {
@@ -30,12 +30,12 @@ impl Fault {
         }
     }
 
-    /// Judges a SQLSTATE, mostly by its class.
+    /// Classifies a SQLSTATE, mostly by its class.
     pub fn of_sqlstate(code: &str) -> Self {
         match code {
-            // The server speaks of a limit of its own (decompression, a message too long), not of its load.
+            // A limit of the server's configuration (decompression, a message too long), not its load.
             "53400" => Self::Permanent,
-            // Read-only: a standby, or a server that protects itself from a full disk.
+            // Read-only: a standby, or a server whose disk is full.
             "25006" | "55006" | "55P03" | "25P02" | "25P03" | "25P04" => Self::Transient,
             _ => match code.get(..2) {
                 // connection · transaction rollback · resources · operator intervention · system error · internal error,
@@ -49,7 +49,7 @@ impl Fault {
     }
 }
 
-/// The SQLSTATE of an error that the server reported.
+/// Returns the SQLSTATE of an error that the server reported.
 pub fn sqlstate(error: &Error) -> Option<&str> {
     match error {
         Error::DatabaseError(_, info) => sqlstate::of_message(info.message()),
@@ -58,7 +58,15 @@ pub fn sqlstate(error: &Error) -> Option<&str> {
     }
 }
 
-/// What an operator can do about a SQLSTATE, where there is something to say.
+/// Returns `true` if the code means that the schema, the login, the database or the rights are not set up for this version.
+pub(crate) fn is_set_up(code: &str) -> bool {
+    matches!(
+        code,
+        "42P01" | "42703" | "42883" | "42P10" | "3F000" | "28P01" | "28000" | "3D000" | "42501"
+    )
+}
+
+/// Returns what an operator can do about a SQLSTATE.
 pub fn remedy(code: &str) -> Option<&'static str> {
     Some(match code {
         "42P01" | "42703" | "42883" | "42P10" | "3F000" => {
@@ -76,7 +84,24 @@ pub fn remedy(code: &str) -> Option<&'static str> {
     })
 }
 
-/// The error, its details, and what to do about it, as one line.
+/// A failed statement, shown with its details and the remedy.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", describe(.0))]
+pub struct StatementError(pub Error);
+
+/// Adds the failed action to the error of a statement.
+pub trait Explained<T> {
+    /// Converts the error to a [`StatementError`] in the context of `doing`.
+    fn explained(self, doing: &str) -> anyhow::Result<T>;
+}
+
+impl<T> Explained<T> for QueryResult<T> {
+    fn explained(self, doing: &str) -> anyhow::Result<T> {
+        self.map_err(|error| anyhow::Error::from(StatementError(error)).context(doing.to_owned()))
+    }
+}
+
+/// Formats the error, its details and the remedy as one line.
 pub fn describe(error: &Error) -> String {
     let mut text = error.to_string();
     if let Error::DatabaseError(_, info) = error {
@@ -100,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_are_told_apart_by_what_to_do() {
+    fn a_code_has_one_consequence() {
         for code in [
             "08006", "40001", "40P01", "53100", "53200", "53300", "57P01", "57P03", "57014", "55P03", "25006", "58030",
             "XX000",

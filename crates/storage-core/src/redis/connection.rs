@@ -343,24 +343,20 @@ fn certificates(config: &RedisConfig) -> RedisResult<Option<TlsCertificates>> {
         }),
         (None, None) => None,
         _ => {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "`cert_file` and `key_file` need each other",
-            )
-            .into());
+            return Err(unusable("`cert_file` and `key_file` need each other".to_owned()));
         }
     };
     let any = root_cert.is_some() || client_tls.is_some();
     Ok(any.then_some(TlsCertificates { client_tls, root_cert }))
 }
 
-/// Not an input or output error, as no waiting mends it.
+/// Creates an error of the configuration: an I/O error would be retried.
 fn unusable(reason: String) -> RedisError {
     (ErrorKind::InvalidClientConfig, "cannot be used", reason).into()
 }
 
-/// Whether the two sides do not agree on TLS: a certificate that is not trusted or for another name, or a server without TLS.
-fn is_of_tls(error: &RedisError) -> bool {
+/// Returns `true` if the TLS handshake failed: the certificate is not trusted or for another name, or the server has no TLS.
+pub(crate) fn is_tls_failure(error: &RedisError) -> bool {
     // The driver keeps the cause in an `Arc`, which is what its `source` shows.
     let shared = error
         .source()
@@ -375,50 +371,10 @@ pub fn explained(error: RedisError, config: &RedisConfig) -> anyhow::Error {
         Some("WRONGPASS" | "NOAUTH") => "; check user and password in the URL or in `password_file`",
         Some("NOPERM") => "; grant the user what it needs, `redis/users.acl` shows the rights of each worker",
         Some("OOM") => "; raise `maxmemory`, or wait until the streams are drained",
-        None if is_of_tls(&error) => "; check `ca_file`, and that its certificate is for this host",
+        None if is_tls_failure(&error) => "; check `ca_file`, and that its certificate is for this host",
         None if error.is_io_error() || error.is_timeout() => "; is it running, and is this its port?",
         _ => "",
     };
     let target = config.url.masked();
     anyhow::Error::new(error).context(format!("cannot use Redis at {target}{remedy}"))
-}
-
-/// Whether an error was caused by Redis in a way that no waiting mends, such as a wrong password; for
-/// [`Retry::permanent_if`](crate::retry::Retry::permanent_if) when a worker starts. While it runs it goes on trying: passwords are rotated.
-pub fn is_permanent(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<RedisError>())
-        .any(|error| !is_transient(error))
-}
-
-/// Whether repeating the command later may succeed: the server is away, loading, full, failing over or out of memory.
-/// A wrong password or a command that the user may not run is not of this kind.
-pub fn is_transient(error: &RedisError) -> bool {
-    match error.code() {
-        Some(code) => matches!(
-            code,
-            "LOADING"
-                | "BUSY"
-                | "OOM"
-                | "EXECABORT"
-                | "MISCONF"
-                | "TRYAGAIN"
-                | "CLUSTERDOWN"
-                | "MOVED"
-                | "ASK"
-                | "MASTERDOWN"
-                | "READONLY"
-                | "NOREPLICAS"
-                | "NOGROUP"
-        ),
-        None if is_of_tls(error) => false,
-        None => {
-            error.is_io_error()
-                || error.is_timeout()
-                || error.is_connection_dropped()
-                || error.is_connection_refusal()
-                || error.kind() == ErrorKind::ClusterConnectionNotFound
-        }
-    }
 }

@@ -1,16 +1,15 @@
-//! What must be true of Redis before a worker starts.
+//! The checks of Redis before a worker starts.
 
-use super::connection::{self, Connection, explained};
+use super::connection::{Connection, explained};
 use super::functions::{self, FunctionsError};
 use super::{partitions, preflight};
-use crate::config::Misconfigured;
 use crate::config::redis::RedisConfig;
 
-/// Checks that Redis loses nothing as it is set up, and holds the configured number of partitions and functions that this build can
-/// use.
+/// Checks that the settings of Redis lose no data, that it holds the configured number of partitions, and that it has the functions
+/// of this build.
 ///
 /// # Errors
-/// Says what is wrong and what to do.
+/// [`Misconfigured`](crate::config::Misconfigured) or [`FunctionsError`] with what to do, or an error of Redis.
 pub async fn check(config: &RedisConfig, partitions: u16) -> anyhow::Result<()> {
     preflight::check(config).await?;
     let mut conn = Connection::ordinary(config);
@@ -22,9 +21,4 @@ pub async fn check(config: &RedisConfig, partitions: u16) -> anyhow::Result<()> 
         FunctionsError::Redis(error) => explained(error, config),
         unusable => unusable.into(),
     })
-}
-
-/// What waiting does not mend: a wrong configuration, a wrong password, missing or old functions.
-pub fn is_permanent(error: &anyhow::Error) -> bool {
-    Misconfigured::caused(error) || error.is::<FunctionsError>() || connection::is_permanent(error)
 }

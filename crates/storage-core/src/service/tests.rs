@@ -1,49 +1,16 @@
 use std::future::pending;
 use std::io::{BufRead, BufReader, Read};
+use std::pin::pin;
 use std::process::{Child, Command, Stdio};
 
+use super::*;
+use crate::config::Misconfigured;
+use crate::error_class::{MISUSED, exit_code};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::time::Instant;
-
-use super::*;
-
-#[derive(Parser)]
-#[command(name = "worker", version = "1.2.3")]
-struct Cli {
-    #[arg(long)]
-    number: Option<u32>,
-}
-
-fn code_of(args: &[&str], result: impl FnOnce() -> anyhow::Result<()>) -> u8 {
-    let args = ["worker"].iter().chain(args).map(OsString::from);
-    dispatch(args, async |_: Cli| result())
-}
-
-#[test]
-fn usage_errors_exit_64_and_help_and_version_0() {
-    let never = || panic!("the command must not run");
-    assert_eq!(code_of(&["--nonsense"], never), 64);
-    assert_eq!(code_of(&["--number", "x"], never), 64);
-    assert_eq!(code_of(&["--help"], never), 0);
-    assert_eq!(code_of(&["--version"], never), 0);
-}
-
-#[test]
-fn the_result_of_the_command_is_the_exit_code() {
-    let misconfigured = || anyhow::Error::from(Misconfigured::new("wrong partitions"));
-    assert_eq!(code_of(&[], || Ok(())), 0);
-    assert_eq!(code_of(&[], || Err(anyhow!("failed"))), 1);
-    assert_eq!(code_of(&[], || Err(misconfigured())), 64);
-    assert_eq!(code_of(&[], || Err(misconfigured().context("starting"))), 64);
-    assert_eq!(
-        code_of(&[], || Err(anyhow::Error::from(Stopped).context("starting"))),
-        0
-    );
-}
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_waits_for_what_tasks_have_begun() {
+async fn a_shutdown_waits_for_the_current_work_of_tasks() {
     let mut service = Service::without_signals(Duration::from_secs(10));
     let token = service.token();
     service.spawn("commit", async move {
@@ -89,7 +56,7 @@ async fn a_task_that_fails_shuts_the_others_down() {
     service.spawn("commit", async { Err(Misconfigured::new("wrong partitions").into()) });
     let error = service.run().await.unwrap_err();
     assert_eq!(format!("{error:#}"), "task `commit` failed: wrong partitions");
-    assert_eq!(exit_code(Err(error)), 64);
+    assert_eq!(exit_code(&Err(error)), MISUSED);
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,16 +82,17 @@ async fn a_service_ends_when_its_tasks_have_ended() {
     assert!(token.is_cancelled());
 }
 
-/// Which task the process of [`process_under_signals`] runs.
+/// Environment variable with the task that the process of [`process_under_signals`] runs.
 const CHILD: &str = "SERVICE_TEST_CHILD";
 
-/// Not a test by itself: the process that the tests below send signals to.
+/// Not a test: the process that the tests below send signals to.
 #[test]
 fn process_under_signals() {
     let Ok(task) = std::env::var(CHILD) else {
         return;
     };
-    let code = dispatch([OsString::from("worker")], async |_: Cli| {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let result = runtime.block_on(async {
         let grace = ServiceConfig {
             shutdown_grace: Duration::from_secs(60),
             ..ServiceConfig::default()
@@ -142,7 +110,10 @@ fn process_under_signals() {
         });
         service.run().await
     });
-    std::process::exit(code.into());
+    if let Err(error) = &result {
+        eprintln!("error: {error:#}");
+    }
+    std::process::exit(exit_code(&result).into());
 }
 
 struct Process {
@@ -184,6 +155,31 @@ impl Process {
     }
 }
 
+/// Feeds signals at these times, in ms, to [`obey`], and returns the times of shutdown and abort.
+async fn obeyed(signals_ms: &[u64]) -> [Option<u128>; 2] {
+    let (shutdown, abort) = (CancellationToken::new(), CancellationToken::new());
+    let begin = Instant::now();
+    let signals = futures::stream::iter(signals_ms).then(async |at| {
+        tokio::time::sleep_until(begin + Duration::from_millis(*at)).await;
+        "SIGTERM"
+    });
+    let at = async |token: &CancellationToken| {
+        let cancelled = tokio::time::timeout(Duration::from_secs(60), token.cancelled()).await;
+        cancelled.is_ok().then(|| begin.elapsed().as_millis())
+    };
+    let signals = pin!(signals);
+    let (_, shutdown, abort) = tokio::join!(obey(signals, &shutdown, &abort), at(&shutdown), at(&abort));
+    [shutdown, abort]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_signal_within_half_a_second_is_the_same_request() {
+    assert_eq!(obeyed(&[0]).await, [Some(0), None]);
+    assert_eq!(obeyed(&[0, 1, 500]).await, [Some(0), None]);
+    assert_eq!(obeyed(&[0, 501]).await, [Some(0), Some(501)]);
+    assert_eq!(obeyed(&[10, 200, 700]).await, [Some(10), Some(700)]);
+}
+
 #[test]
 fn a_signal_drains_and_exits_0() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
@@ -199,6 +195,7 @@ fn a_second_signal_aborts_and_exits_1() {
     let mut process = Process::running("never ends");
     process.signal(Signal::SIGTERM);
     process.wait_for("draining");
+    std::thread::sleep(2 * SAME_REQUEST);
     process.signal(Signal::SIGTERM);
     let (code, said) = process.end();
     assert_eq!(code, Some(1));
@@ -212,7 +209,7 @@ fn a_second_signal_aborts_and_exits_1() {
 fn a_second_signal_ends_a_process_that_is_stuck_before_its_tasks_run() {
     let process = Process::running("stuck at start");
     process.signal(Signal::SIGTERM);
-    // Two signals of a kind that are pending at once are one.
+    std::thread::sleep(2 * SAME_REQUEST);
     process.signal(Signal::SIGINT);
     assert_eq!(process.end().0, Some(1));
 }

@@ -1,5 +1,4 @@
-//! What a worker tells about itself: log lines on stderr, metrics, and the HTTP surface that shows
-//! them together with its health.
+//! Telemetry of a worker: log lines on stderr, metrics, and the HTTP server of metrics and health.
 
 pub mod http;
 pub mod metrics;
@@ -11,29 +10,28 @@ use std::time::Duration;
 
 use self::metrics::Metric;
 use self::readiness::Readiness;
+use crate::cli::Program;
 use crate::config::telemetry::TelemetryConfig;
 use crate::service::Service;
 
-/// How often samples of histograms are folded into their buckets.
+/// Interval at which samples of histograms are folded into their buckets.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Installs the metrics, all at zero, and serves them with `/healthz` and `/readyz` until every
-/// other task of `service` has ended. Returns the address that is served.
-///
-/// `worker` is the metrics' prefix (`hot_writer`), `version` the crate's, `groups` the `DEFINITIONS` of
-/// each module that defines metrics.
+/// Installs the metrics, all at zero, and serves them with `/healthz` and `/readyz` until every other task of `service` has ended.
+/// Returns the address that is served. `groups` are the `DEFINITIONS` of each module that defines metrics.
 ///
 /// # Errors
-/// If the address can't be bound, or metrics were installed before.
+/// [`Misconfigured`](crate::config::Misconfigured) if the address can't be bound.
 pub async fn serve(
     service: &mut Service,
     config: &TelemetryConfig,
-    worker: &str,
-    version: &'static str,
+    program: &Program,
     groups: &[&[&dyn Metric]],
     readiness: &Readiness,
 ) -> anyhow::Result<SocketAddr> {
-    let handle = metrics::install(worker, version, groups)?;
+    // The metrics' prefix.
+    let worker = program.name.replace('-', "_");
+    let handle = metrics::install(&worker, program.version, groups)?;
     let listener = http::bind(config.metrics_listen).await?;
     let address = listener.local_addr()?;
     let router = http::router(handle.clone(), readiness.clone(), service.token());
@@ -77,7 +75,12 @@ mod tests {
         let mut service = Service::new(&ServiceConfig::default()).unwrap();
         let readiness = Readiness::waiting_for(["redis"]);
         let config = TelemetryConfig::listening_on(0);
-        let address = serve(&mut service, &config, "test", "1.2.3", &[DEFINITIONS], &readiness)
+        let program = Program {
+            name: "test",
+            version: "1.2.3",
+            about: "",
+        };
+        let address = serve(&mut service, &config, &program, &[DEFINITIONS], &readiness)
             .await
             .unwrap();
         let token = service.token();

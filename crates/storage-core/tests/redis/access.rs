@@ -9,8 +9,9 @@ use storage_core::domain::decimal::Decimal;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::error_class::ErrorClass;
 use storage_core::redis::codec::repairs::Base;
-use storage_core::redis::connection::{Connection, is_permanent};
+use storage_core::redis::connection::Connection;
 use storage_core::redis::functions::{self, Expiry};
 use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
 use storage_core::redis::lease::{self, Membership};
@@ -66,7 +67,7 @@ impl Server {
         for command in commands {
             let error = self.run(name, command).await.unwrap_err();
             assert_eq!(error.code(), Some("NOPERM"), "{name}: {command}: {error}");
-            assert!(is_permanent(&error.into()));
+            assert_eq!(ErrorClass::of(&error.into()), ErrorClass::Misconfigured);
         }
     }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use redis::{RedisError, RedisResult, cmd};
 use storage_core::config::redis::RedisConfig;
 use storage_core::domain::stream_id::StreamId;
-use storage_core::redis::connection::{Connection, is_permanent, is_transient};
+use storage_core::error_class::ErrorClass;
+use storage_core::redis::connection::Connection;
 use storage_core::redis::stream::{Stream, StreamReader};
 use storage_core::testing::certificates::Certificates;
 use storage_core::testing::redis::TestRedis;
@@ -37,11 +38,8 @@ async fn ping(config: &RedisConfig) -> RedisResult<String> {
         .next(1, wait)
         .await;
     let answer = cmd("PING").query_async(&mut Connection::ordinary(config)).await;
-    let seen = |error: &RedisError| (error.to_string(), is_transient(error));
-    assert_eq!(
-        read.map_err(|error| seen(&error)).err(),
-        answer.as_ref().map_err(seen).err()
-    );
+    let seen = |error: RedisError| (error.to_string(), ErrorClass::of(&error.into()));
+    assert_eq!(read.map_err(seen).err(), answer.clone().map_err(seen).err());
     answer
 }
 
@@ -74,7 +72,11 @@ async fn the_server_must_show_a_certificate_of_the_authority_for_its_name() {
             text.contains("certificate") || text.contains("/nowhere/ca.pem"),
             "{why}: {text}"
         );
-        assert!(!is_transient(&error) && is_permanent(&error.into()), "{why}: {text}");
+        assert_eq!(
+            ErrorClass::of(&error.into()),
+            ErrorClass::Misconfigured,
+            "{why}: {text}"
+        );
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ::tracing::level_filters::LevelFilter;
 use anyhow::Context;
 use humantime_serde::re::humantime;
+use indicatif::ProgressBar;
 use storage_core::config::Misconfigured;
 use storage_core::config::telemetry::LogFormat;
 use storage_core::domain::time::parse_rfc3339;
@@ -216,6 +217,21 @@ fn write(
         Box::new(File::create(path).with_context(|| format!("creating {}", path.display()))?)
     };
     let bar = progress_bar(total)?;
+    let written = write_all(ticks, out, &bar, token, report);
+    bar.finish_and_clear();
+    match written {
+        Err(error) if output == "-" && is_broken_pipe(&error) => Ok(()),
+        written => written,
+    }
+}
+
+fn write_all(
+    ticks: impl Iterator<Item = Outgoing>,
+    out: impl Write,
+    bar: &ProgressBar,
+    token: &CancellationToken,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let mut writer = Writer::new(BufWriter::new(out))?;
     for tick in ticks {
         if token.is_cancelled() {
@@ -226,8 +242,19 @@ fn write(
         report.count(tick.at_us);
         bar.set_position(report.ticks);
     }
-    bar.finish_and_clear();
     writer.finish()
+}
+
+/// Returns `true` if the reader of stdout went away, as `head` does.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let of_csv = cause.downcast_ref::<csv::Error>().map(csv::Error::kind);
+        let io = match of_csv {
+            Some(csv::ErrorKind::Io(error)) => Some(error),
+            _ => cause.downcast_ref::<io::Error>(),
+        };
+        io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ async fn missing_functions_name_the_command() {
     let redis = TestRedis::start().await;
     partitions::store_once(&mut redis.connect(), PARTITIONS).await.unwrap();
     let (status, log) = Worker::start(redis.url(), NOWHERE, &[]).ended().await;
-    assert_eq!(status.code(), Some(1), "{log}");
+    assert_eq!(status.code(), Some(64), "{log}");
     assert!(log.contains("run `aggregator-admin migrate`"), "{log}");
 }
 
@@ -87,7 +87,7 @@ async fn a_wrong_password_of_redis_is_said_and_ends_it() {
     let redis = redis_with(PARTITIONS).await;
     let url = redis.url().replace("redis://", "redis://somebody:secret-word@");
     let (status, log) = Worker::start(&url, NOWHERE, &[]).ended().await;
-    assert_eq!(status.code(), Some(1), "{log}");
+    assert_eq!(status.code(), Some(64), "{log}");
     assert!(
         log.contains("WRONGPASS") || log.to_lowercase().contains("password"),
         "{log}"
@@ -105,7 +105,7 @@ async fn a_database_that_does_not_exist_is_said_and_ends_it() {
     let (status, log) = Worker::start(redis.url(), &format!("{before}/nowhere?sslmode=disable"), &[])
         .ended()
         .await;
-    assert_eq!(status.code(), Some(1), "{log}");
+    assert_eq!(status.code(), Some(64), "{log}");
     assert!(log.contains("create the database"), "{log}");
 }
 

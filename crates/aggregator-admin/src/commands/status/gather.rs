@@ -1,9 +1,9 @@
 //! Reads both stores for the status report.
 
-use crate::stores::Explained;
 use anyhow::{Context, bail};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::Server;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::pool::Pool;
 use storage_core::postgres::queries::{dead_letters, identity, policies, rollups, storage};
 use storage_core::postgres::{known_versions, migrations};

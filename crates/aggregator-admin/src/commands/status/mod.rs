@@ -5,11 +5,11 @@ mod gather;
 mod report;
 mod text;
 
-use crate::terminal::say;
 use anyhow::bail;
 use storage_core::config::redis::RedisConfig;
 use storage_core::domain::database_identity::DatabaseIdentity;
 use storage_core::redis::{database, preflight};
+use storage_core::terminal::say;
 
 use self::report::Report;
 use crate::config::Config;

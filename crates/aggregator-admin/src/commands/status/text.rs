@@ -1,6 +1,6 @@
 //! The status report as text of 80 columns and more. Pure.
 
-use crate::terminal::{size, span, table, thousands};
+use storage_core::terminal::{size, span, table, thousands};
 
 use super::report::{Backup, Compressed, Compression, History, Hot, Leases, Lost, Replica, Report, Rollup};
 
@@ -190,7 +190,7 @@ fn backup(backup: &Backup) -> String {
         backup.kind,
         backup.name,
         span(backup.age_seconds),
-        size(i64::try_from(backup.size_bytes).unwrap_or(i64::MAX)),
+        size(backup.size_bytes),
         backup.took_seconds
     )
 }
