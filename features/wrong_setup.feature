@@ -50,13 +50,13 @@ Feature: Wrong set-up
     Given Redis prepared for a hot-writer
     And every function is removed from Redis
     When hot-writer are started
-    Then each exits 1 and says "run `aggregator-admin migrate`"
+    Then each exits 64 and says "run `aggregator-admin migrate`"
 
   Scenario: Old functions
     Given migrated stores
     And the functions in Redis are of version 0
     When hot-writer are started
-    Then each exits 1 and says "the functions in Redis are version 0"
+    Then each exits 64 and says "the functions in Redis are version 0"
     When I run `aggregator-admin migrate`
     Then it exits 0
     And it says "functions: loaded version"
@@ -98,7 +98,7 @@ Feature: Wrong set-up
     Given Redis prepared for a hot-writer
     And workers with the password "wrong-password" for Redis
     When hot-writer are started
-    Then each exits 1 and says "Password authentication failed"
+    Then each exits 64 and says "Password authentication failed"
     And nothing they say holds "wrong-password"
 
   @apache
@@ -106,7 +106,7 @@ Feature: Wrong set-up
     Given migrated stores
     And a database server that wants a password, and workers with the password "wrong-password"
     When warm-syncer, aggregator-admin are started
-    Then each exits 1 and says "password authentication failed"
+    Then each exits 64 and says "password authentication failed"
     And nothing they say holds "wrong-password"
 
   @own-redis

@@ -16,7 +16,7 @@ use crate::database;
 use crate::network::Store;
 use crate::pipeline::Pipeline;
 use crate::proxy::Proxy;
-use crate::wait::PATIENCE;
+use storage_core::testing::polling::PATIENCE;
 
 /// What the network does for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +60,7 @@ const FILL_INTERVAL: Duration = Duration::from_millis(100);
 impl Pipeline {
     /// Kills a worker (SIGKILL) and waits until it is gone.
     pub async fn kill_worker(&mut self, name: &str) {
-        self.worker(name).signal(Signal::SIGKILL);
-        self.worker(name).ended(PATIENCE).await;
+        self.worker(name).kill().await;
     }
 
     /// Stops a worker in its tracks (SIGSTOP); [`Pipeline::thaw`] lets it go on as if no time had passed.

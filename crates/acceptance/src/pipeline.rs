@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use cucumber::World;
 use serde_json::Value;
 use storage_core::postgres::edition::Edition;
-use storage_core::redis::functions;
-use storage_core::redis::hot;
-use storage_core::redis::partitions;
 use storage_core::redis::position::positions;
-use storage_core::redis::stream::{Stream, create_group};
+use storage_core::redis::stream::Stream;
+use storage_core::testing::certificates::Certificates;
 use storage_core::testing::native::NativeServer;
 use storage_core::testing::postgres::TestDatabase;
 use storage_core::testing::process::ServerProcess;
+use storage_core::testing::program::{Outcome, Program, Worker};
+use storage_core::testing::redis;
 use tempfile::TempDir;
 
 use crate::database;
@@ -24,7 +24,6 @@ use crate::faults::Ballast;
 use crate::flavour::Flavour;
 use crate::network::Network;
 use crate::oracle::{Bar, Bars, Trade};
-use crate::process::{Outcome, Worker, program, run};
 use crate::producer::{self, Fields};
 use crate::publisher::Publisher;
 use crate::redis_server::{OPERATOR, RedisServer, Written};
@@ -88,6 +87,8 @@ pub struct Pipeline {
     pub prometheus: Option<(ServerProcess, u16)>,
     /// The replica of its Redis.
     pub replicated: Option<Replicated>,
+    /// The certificates of its Redis.
+    pub certificates: Option<Certificates>,
     /// Files of its Redis as they were when a step copied them.
     pub backup: Option<Written>,
     /// The trades that were sent and must be counted, in order.
@@ -119,6 +120,7 @@ impl Pipeline {
             publisher: None,
             prometheus: None,
             replicated: None,
+            certificates: None,
             backup: None,
             trades: Vec::new(),
             messages: Messages::default(),
@@ -128,9 +130,9 @@ impl Pipeline {
         })
     }
 
-    /// What a hot-writer finds after `aggregator-admin migrate`, without a database.
+    /// Makes Redis ready for hot-writer, as `aggregator-admin migrate` does, without a database.
     pub async fn prepare_redis(&self) {
-        prepare_redis(&self.redis).await;
+        redis::prepare(&mut self.redis.connect(), PARTITIONS).await;
     }
 
     /// Makes both stores ready, as an operator does.
@@ -182,18 +184,20 @@ impl Pipeline {
             .ok_or_else(|| format!("no row from {sql}"))
     }
 
-    /// The environment of a process of this scenario, which has its own user in Redis.
-    pub fn environment(&self, instance: &str) -> Vec<(String, String)> {
-        let program = instance.split(' ').next().unwrap_or(instance);
-        let user = if program == "tick-replayer" {
-            "feed-handler"
-        } else {
-            program
+    /// A program of this scenario, such as `hot-writer 2`, with its own user in Redis.
+    pub fn program(&self, instance: &str) -> Program {
+        let user = match program_name(instance) {
+            "tick-replayer" => "feed-handler",
+            name => name,
         };
-        self.environment_as(user, instance)
+        self.program_as(user, instance)
     }
 
-    fn environment_as(&self, user: &str, instance: &str) -> Vec<(String, String)> {
+    fn program_as(&self, user: &str, instance: &str) -> Program {
+        Program::new(program_name(instance)).envs(self.environment(user, instance))
+    }
+
+    fn environment(&self, user: &str, instance: &str) -> BTreeMap<String, String> {
         let mut environment: BTreeMap<String, String> = SETTINGS
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -204,7 +208,7 @@ impl Pipeline {
             environment.insert("REDIS_PASSWORD_FILE".to_owned(), file.display().to_string());
         }
         if let Some(database) = &self.database {
-            let login = database.login(instance.split(' ').next().unwrap_or(instance));
+            let login = database.login(program_name(instance));
             environment.insert("DATABASE_URL".to_owned(), login.url.expose().to_owned());
             if let Some(file) = login.password_file {
                 environment.insert("DATABASE_PASSWORD_FILE".to_owned(), file.display().to_string());
@@ -222,7 +226,7 @@ impl Pipeline {
         if let Some(network) = self.network.as_ref().filter(|_| instance != "tick-replayer") {
             network.route(instance, &mut environment);
         }
-        environment.into_iter().collect()
+        environment
     }
 
     /// Whether every group of every stream has finished everything.
@@ -243,11 +247,11 @@ impl Pipeline {
 
     /// Runs a command of one of the programs to its end: restores as the operator, all else as the worker's user.
     pub async fn command(&mut self, name: &str, arguments: &[&str]) {
-        let environment = match arguments.first() {
-            Some(&"restore") => self.environment_as(OPERATOR, name),
-            _ => self.environment(name),
+        let program = match arguments.first() {
+            Some(&"restore") => self.program_as(OPERATOR, name),
+            _ => self.program(name),
         };
-        self.outcome = Some(run(&program(name), arguments, &environment).await);
+        self.outcome = Some(program.run(arguments).await);
     }
 
     /// The last command.
@@ -269,7 +273,7 @@ impl Pipeline {
     /// Starts a worker without waiting for it.
     pub fn launch(&mut self, name: &str) {
         self.forget(name);
-        let worker = Worker::start(name, &["run"], &self.environment(name), self.folder.path());
+        let worker = self.program(name).start_in(self.folder.path(), name);
         self.workers.push(worker);
     }
 
@@ -283,16 +287,16 @@ impl Pipeline {
     ///
     /// # Panics
     /// When there is none of that name.
-    pub fn worker(&mut self, name: &str) -> &mut Worker {
-        let worker = self.workers.iter_mut().find(|worker| worker.name == name);
+    pub fn worker(&self, name: &str) -> &Worker {
+        let worker = self.workers.iter().find(|worker| worker.name() == name);
         worker.unwrap_or_else(|| panic!("no {name} was started"))
     }
 
     fn forget(&mut self, name: &str) {
-        if let Some(at) = self.workers.iter().position(|worker| worker.name == name) {
+        if let Some(at) = self.workers.iter().position(|worker| worker.name() == name) {
             let worker = self.workers.remove(at);
             self.stopped_logs
-                .push(format!("--- {} (before)\n{}", worker.name, tail(&worker.log())));
+                .push(format!("--- {} (before)\n{}", worker.name(), tail(&worker.log())));
         }
     }
 
@@ -360,29 +364,14 @@ impl Pipeline {
     pub fn logs(&self) -> String {
         let mut logs = self.stopped_logs.join("\n");
         for worker in &self.workers {
-            let _ = writeln!(logs, "--- {}\n{}", worker.name, tail(&worker.log()));
+            let _ = writeln!(logs, "--- {}\n{}", worker.name(), tail(&worker.log()));
         }
         logs
     }
 }
 
-/// Makes a Redis as a hot-writer finds it after `aggregator-admin migrate`.
-///
-/// # Panics
-/// When Redis can't be asked.
-pub async fn prepare_redis(redis: &RedisServer) {
-    let mut conn = redis.connect();
-    partitions::store_once(&mut conn, PARTITIONS).await.expect("partitions");
-    functions::load(&mut conn).await.expect("functions");
-    for partition in 0..PARTITIONS {
-        let note = hot::nothing_lost(partition);
-        note.exec_async(&mut conn).await.expect("a new Redis");
-    }
-    for stream in Stream::all(PARTITIONS) {
-        for group in stream.groups() {
-            create_group(&mut conn, stream, group).await.expect("a group");
-        }
-    }
+fn program_name(instance: &str) -> &str {
+    instance.split(' ').next().unwrap_or(instance)
 }
 
 fn tail(log: &str) -> String {

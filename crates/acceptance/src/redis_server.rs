@@ -11,11 +11,11 @@ use anyhow::Context;
 use redis::{Cmd, FromRedisValue, RedisResult};
 use storage_core::config::redis::RedisConfig;
 use storage_core::redis::connection::Connection;
-use storage_core::testing::process::{PATIENCE, ServerProcess};
+use storage_core::testing::polling::PATIENCE;
+use storage_core::testing::process::{ServerProcess, project};
 use tempfile::TempDir;
 
 use crate::flavour::Flavour;
-use crate::process::project;
 use faults::Clock;
 pub use faults::{Written, libfaketime};
 

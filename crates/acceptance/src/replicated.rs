@@ -6,12 +6,13 @@ use std::time::Duration;
 use anyhow::Context;
 use redis::Cmd;
 use storage_core::redis::connection::Connection;
-use storage_core::testing::process::{PATIENCE, ServerProcess};
+use storage_core::testing::polling::PATIENCE;
+use storage_core::testing::process::ServerProcess;
 use tempfile::TempDir;
 
 use crate::flavour::Flavour;
 use crate::redis_server::{OPERATOR, RedisServer, config, free_port};
-use crate::wait::until;
+use storage_core::testing::polling::until;
 
 /// The master's name.
 const NAME: &str = "market";

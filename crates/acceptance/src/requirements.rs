@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use storage_core::postgres::edition::Edition;
 
 use crate::flavour::Flavour;
-use crate::process::project;
 use crate::redis_server;
+use storage_core::testing::process::project;
 
 /// Why a scenario with these tags can't run here on `edition`, if so.
 pub fn unmet(tags: &[String], edition: Edition) -> Option<String> {

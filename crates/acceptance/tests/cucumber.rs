@@ -17,13 +17,13 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use acceptance::pipeline::{EDITION, Pipeline};
-use acceptance::process::project;
 use acceptance::{redis_server, requirements};
 use cucumber::event::ScenarioFinished;
 use cucumber::tag::Ext;
 use cucumber::writer::Stats as _;
 use cucumber::{World, cli, gherkin};
 use storage_core::postgres::edition::Edition;
+use storage_core::testing::process::project;
 
 static PASSED: AtomicUsize = AtomicUsize::new(0);
 static FAILED: AtomicUsize = AtomicUsize::new(0);

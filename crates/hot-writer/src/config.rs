@@ -1,4 +1,4 @@
-//! Configuration of hot-writer.
+//! Configuration of hot-writer; its own part is the section `[hot]`.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use storage_core::config::service::ServiceConfig;
 use storage_core::config::stream::StreamConfig;
 use storage_core::config::telemetry::TelemetryConfig;
 
-/// Everything that can be configured.
+/// Configuration of hot-writer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -41,27 +41,27 @@ impl Default for Config {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct HotConfig {
-    /// How long `tick:latest:*` stays after the last tick.
+    /// TTL of `tick:latest:*`.
     #[serde(with = "humantime_serde")]
     pub(crate) tick_ttl: Duration,
-    /// How long a minute waits for late ticks before it is closed; `0s`: it is closed as soon as it has ended.
+    /// Time for which a candle waits for late ticks after its end before it is closed; `0s` closes it at its end.
     #[serde(with = "humantime_serde")]
     pub(crate) close_grace: Duration,
-    /// How far behind the newest event a tick may be and still amend its minute at once; an older one has it computed again.
+    /// Time after the close for which a late tick amends its candle. A later tick has its minute computed again.
     #[serde(with = "humantime_serde")]
     pub(crate) amend_window: Duration,
-    /// For how long a trade ID is remembered, in the time of the stream.
+    /// Minimum time for which a trade ID is remembered, in stream time.
     #[serde(with = "humantime_serde")]
     pub(crate) dedup_window: Duration,
-    /// The most entries in a batch.
+    /// Maximum number of entries per read.
     pub(crate) batch_entries: usize,
-    /// How long a copy that gave no sign of life keeps its partitions.
+    /// Time after which the lease of a replica that does not renew it expires.
     #[serde(with = "humantime_serde")]
     pub(crate) lease_ttl: Duration,
-    /// How often finished entries are trimmed.
+    /// Interval at which finished entries are trimmed.
     #[serde(with = "humantime_serde")]
     pub(crate) trim_interval: Duration,
-    /// After how long another copy's unfinished signals are taken over.
+    /// Time after which the unfinished signals of another replica are claimed.
     #[serde(with = "humantime_serde")]
     pub(crate) claim_after: Duration,
 }

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use redis::RedisResult;
 use storage_core::domain::decimal::Decimal;
 use storage_core::domain::entry::Entry;
-use storage_core::domain::partition::partition_of;
 use storage_core::domain::rejection::Rejection;
 use storage_core::domain::tick::AcceptedTick;
+use storage_core::domain::tick_rules::TickRules;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::symbols::VolumeDecimals;
 
@@ -25,14 +25,6 @@ pub struct DecodedTick {
     pub decimals: u8,
     /// `true` if the quantity was rounded.
     pub rounded: bool,
-}
-
-/// Requirements that every tick of a partition meets.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TickRules {
-    pub(crate) partition: u16,
-    pub(crate) partitions: u16,
-    pub(crate) max_future: Duration,
 }
 
 /// Decodes the entries of a partition with the volume decimals that Redis holds.
@@ -56,16 +48,8 @@ impl Decoder {
     /// # Errors
     /// The reason for which the entry becomes a dead letter.
     pub(crate) fn decode(&self, entry: &Entry) -> Result<DecodedTick, Rejection> {
-        let accepted = AcceptedTick::from_entry(entry, self.rules.max_future)?;
-        let symbol = &accepted.tick.symbol;
-        let expected = partition_of(symbol, self.rules.partitions);
-        if expected != self.rules.partition {
-            return Err(Rejection::WrongPartition {
-                expected,
-                found: self.rules.partition,
-            });
-        }
-        let decimals = self.decimals.of(symbol);
+        let accepted = self.rules.decode(entry)?;
+        let decimals = self.decimals.of(&accepted.tick.symbol);
         let lots = accepted.tick.lots(decimals)?;
         Ok(DecodedTick {
             qty: Decimal::from_lots(lots.count.into(), decimals),

@@ -17,6 +17,7 @@ use storage_core::domain::rejection::Rejection;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::AcceptedTick;
+use storage_core::domain::tick_rules::TickRules;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::connection::{Connection, present_master};
 use storage_core::redis::hot::{self, Term};
@@ -28,7 +29,7 @@ use storage_core::redis::trim::now_ms;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::decode::{DecodedTick, Decoder, TickRules, does_not_fit};
+use crate::decode::{DecodedTick, Decoder, does_not_fit};
 use crate::dedup::{Dedup, TradeId};
 use crate::fold::{Folded, Rules, SymbolState};
 use crate::metrics::{self, Counts};
@@ -338,7 +339,7 @@ impl Partition {
             partition = self.decoder.rules.partition,
             candles = bases.len(),
             symbols = symbols[..symbols.len().min(MAX_LOGGED_SYMBOLS)].join(" "),
-            "Redis may have lost the first ticks of candles; they are published once aggregator-admin has restored the ticks"
+            "Redis may have lost the first ticks of candles; they are published once aggregator-admin has restored them"
         );
         metrics::CANDLES_INCOMPLETE.increment(u64::try_from(bases.len()).unwrap_or(u64::MAX));
         self.awaited.extend(bases);

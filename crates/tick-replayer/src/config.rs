@@ -5,7 +5,7 @@ use storage_core::config::Configuration;
 use storage_core::config::redis::RedisConfig;
 use storage_core::config::service::ServiceConfig;
 
-/// All sections of the configuration.
+/// Sections that tick-replayer reads. The same file may have the sections of the workers.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {

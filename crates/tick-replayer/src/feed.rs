@@ -1,4 +1,5 @@
-//! Feeding: a thread reads or makes ticks, a task waits until they are due and publishes all that are, as one batch.
+//! Publishes ticks when they are due: a thread reads or generates them, and a task publishes all that are due as one
+//! batch.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,38 +14,37 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::outgoing::Outgoing;
+use crate::outgoing::OutgoingTick;
 use crate::pace::Pace;
 use crate::publish::Publisher;
 
-/// Most ticks of a batch.
+/// Maximum number of ticks in a batch.
 const BATCH: usize = 2_000;
-/// Ticks that wait between the two; they are read while the batch before is published.
+/// Number of ticks that may wait in the channel between thread and task.
 const BUFFER: usize = 4 * BATCH;
 
-/// How far a feed came.
+/// Progress of a feed.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) ticks: u64,
     pub(crate) took: Duration,
-    /// Latest time of a tick, in µs since 1970.
+    /// Latest time of a published tick, in µs since 1970.
     pub(crate) reached_us: Option<i64>,
-    /// Bad lines that were left out.
+    /// Number of bad lines that were skipped.
     pub(crate) skipped: u64,
-    /// Whether it was told to stop before it was done.
+    /// `true` if a signal stopped the feed before its end.
     pub(crate) stopped: bool,
 }
 
 impl Report {
-    /// Counts a tick.
     pub(crate) fn count(&mut self, at_us: i64) {
         self.ticks += 1;
         self.reached_us = self.reached_us.max(Some(at_us));
     }
 
-    /// The last line, for a person. It goes to stderr: stdout may carry ticks.
+    /// Prints the report to stderr, as stdout may carry ticks.
     pub(crate) fn print(&self) {
-        // A closed stderr is no failure.
+        // A closed stderr is not an error.
         let _ = writeln!(io::stderr(), "{self}");
     }
 }
@@ -59,7 +59,7 @@ impl fmt::Display for Report {
             write!(f, ", up to {}", rfc3339(reached_us))?;
         }
         if self.skipped > 0 {
-            write!(f, "; {} bad lines left out", self.skipped)?;
+            write!(f, "; {} bad lines skipped", self.skipped)?;
         }
         if self.stopped {
             f.write_str("; stopped by a signal")?;
@@ -68,7 +68,8 @@ impl fmt::Display for Report {
     }
 }
 
-/// A bar on a terminal, and nothing elsewhere; `total` in the unit of the positions, 0 where it isn't known.
+/// Creates a progress bar, which is visible on a terminal only. `total` is in the unit of the positions, or 0 if
+/// unknown.
 pub(crate) fn progress_bar(total: u64) -> anyhow::Result<ProgressBar> {
     let bar = if total > 0 {
         ProgressBar::new(total)
@@ -80,12 +81,11 @@ pub(crate) fn progress_bar(total: u64) -> anyhow::Result<ProgressBar> {
     } else {
         "{spinner} {msg}"
     };
-    Ok(bar.with_style(ProgressStyle::with_template(template).context("the progress bar's template")?))
+    Ok(bar.with_style(ProgressStyle::with_template(template).context("creating the progress bar")?))
 }
 
-/// Publishes the ticks of `source`, each with its position for `bar`, as they become due; until the end, or until
-/// `token` is cancelled: then the batch that was begun is finished. The report tells how far it came, also after a
-/// failure.
+/// Publishes the ticks of `source` when they are due, until its end or until `token` is cancelled; the current batch is
+/// completed. Each tick has its position for `bar`. `report` is valid after an error, too.
 pub(crate) async fn feed<S>(
     source: S,
     mut pace: Pace,
@@ -95,10 +95,10 @@ pub(crate) async fn feed<S>(
     report: &mut Report,
 ) -> anyhow::Result<()>
 where
-    S: Iterator<Item = anyhow::Result<(Outgoing, u64)>> + Send + 'static,
+    S: Iterator<Item = anyhow::Result<(OutgoingTick, u64)>> + Send + 'static,
 {
     let (sender, mut receiver) = mpsc::channel(BUFFER);
-    // Not joined: a thread that waits for a line on stdin can't be told to stop.
+    // Not joined: a thread that waits for a line on stdin can't be stopped.
     tokio::task::spawn_blocking(move || {
         for tick in source {
             if sender.blocking_send(tick).is_err() {
@@ -106,7 +106,7 @@ where
             }
         }
     });
-    let mut begin = None;
+    let mut start = None;
     let mut received = Vec::with_capacity(BATCH);
     let mut waiting = VecDeque::with_capacity(BATCH);
     let mut failure = None;
@@ -120,10 +120,10 @@ where
                 Some(0) => return failure.map_or(Ok(()), Err),
                 Some(_) => {}
             }
-            let begin = *begin.get_or_insert_with(Instant::now);
+            let start = *start.get_or_insert_with(Instant::now);
             for tick in received.drain(..) {
                 match tick {
-                    Ok((tick, position)) => waiting.push_back((begin + pace.due(tick.at_us), tick, position)),
+                    Ok((tick, position)) => waiting.push_back((start + pace.due(tick.at_us), tick, position)),
                     Err(error) => failure = Some(error),
                 }
             }
@@ -178,7 +178,7 @@ mod tests {
         redis
     }
 
-    fn generated(ticks: u64) -> impl Iterator<Item = anyhow::Result<(Outgoing, u64)>> + Send + 'static {
+    fn generated(ticks: u64) -> impl Iterator<Item = anyhow::Result<(OutgoingTick, u64)>> + Send + 'static {
         let plan = Plan {
             symbols: 20,
             rate: 1_000.0,
@@ -191,7 +191,7 @@ mod tests {
         Generator::new(plan).zip(1..).map(Ok)
     }
 
-    /// The ticks of each partition's stream.
+    /// Returns the ticks in the stream of each partition.
     async fn published(redis: &TestRedis) -> Vec<Vec<Tick>> {
         let mut all = Vec::new();
         for partition in 0..PARTITIONS {
@@ -204,9 +204,8 @@ mod tests {
         all
     }
 
-    /// Feeds flat out.
     async fn feed_all(
-        source: impl Iterator<Item = anyhow::Result<(Outgoing, u64)>> + Send + 'static,
+        source: impl Iterator<Item = anyhow::Result<(OutgoingTick, u64)>> + Send + 'static,
         redis: &TestRedis,
         speed: Speed,
         token: &CancellationToken,
@@ -247,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_stands_before_a_bad_line_is_published_and_reported() {
+    async fn ticks_before_a_bad_line_are_published_and_reported() {
         let redis = migrated().await;
         let text =
             "symbol,ts_us,price,qty,trade_id,side\nA,1,0.1,0.30000000000000004,,\nA,2,1,1,,\nrubbish\nA,3,1,1,,\n";
@@ -262,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_shutdown_ends_it_and_what_was_counted_is_there() {
+    async fn a_shutdown_ends_the_feed_and_every_counted_tick_is_published() {
         let redis = migrated().await;
         let token = CancellationToken::new();
         let stop = async {
@@ -282,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_redis_is_waited_for_and_gets_every_tick_once() {
+    async fn every_tick_is_published_once_after_redis_was_full() {
         let redis = migrated().await;
         limit_memory(&redis, 1).await;
         let token = CancellationToken::new();
@@ -296,7 +295,7 @@ mod tests {
         assert_eq!((report.ticks, published(&redis).await.concat().len()), (100, 100));
     }
 
-    #[allow(clippy::disallowed_methods)] // of use to tests only
+    #[allow(clippy::disallowed_methods, reason = "tests may change settings of Redis")]
     async fn limit_memory(redis: &TestRedis, bytes: u64) {
         let mut command = redis::cmd("CONFIG");
         command.arg("SET").arg("maxmemory").arg(bytes);
@@ -304,7 +303,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_number_of_partitions_it_says_what_to_run() {
+    async fn a_missing_number_of_partitions_names_the_command() {
         let redis = TestRedis::start().await;
         let error = Publisher::open(&redis.config(), &CancellationToken::new())
             .await
@@ -315,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn the_report_says_how_far_it_came() {
+    fn the_report_shows_the_progress() {
         let mut report = Report {
             took: Duration::from_secs(2),
             ..Report::default()
@@ -327,7 +326,7 @@ mod tests {
         report.skipped = 3;
         report.stopped = true;
         let text =
-            "2 ticks in 2.0 s (1 ticks/s), up to 2019-10-11T00:00:11.620Z; 3 bad lines left out; stopped by a signal";
+            "2 ticks in 2.0 s (1 ticks/s), up to 2019-10-11T00:00:11.620Z; 3 bad lines skipped; stopped by a signal";
         assert_eq!(report.to_string(), text);
     }
 }

@@ -1,52 +1,47 @@
-//! Made-up ticks: a seeded random walk that looks like a market. Pure: the same plan gives the same ticks.
+//! Generates ticks by a seeded random walk. Pure: the same plan gives the same ticks.
 //!
-//! Trades come in bursts of one symbol, several in the same microsecond. A burst moves its symbol's price by steps of a
-//! grid, and takes its volume from a size that drifts (clusters) and follows the time of day.
+//! Trades come in bursts of one symbol, several in the same microsecond.
 
 use std::collections::VecDeque;
-use std::f64::consts::{PI, TAU};
 use std::time::Duration;
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
-use storage_core::domain::decimal::Decimal;
-use storage_core::domain::symbol::Symbol;
-use storage_core::domain::tick::{Side, Tick};
+use storage_core::domain::tick::Side;
 use storage_core::redis::codec::ticks::entry_fields;
 use storage_core::redis::stream::Fields;
 
-use crate::outgoing::Outgoing;
+use crate::market::{Market, rounded};
+use crate::outgoing::OutgoingTick;
 
-/// What to make.
+/// Parameters of the generated ticks.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// Number of symbols.
     pub(crate) symbols: u16,
     /// Mean number of ticks per second of event time, of all symbols together.
     pub(crate) rate: f64,
-    /// Where it ends.
     pub(crate) limit: Limit,
-    /// Seed of the random numbers.
     pub(crate) seed: u64,
     /// Event time at the start, in µs since 1970.
     pub(crate) start_us: i64,
     /// Shares of faulty ticks.
     pub(crate) shares: Shares,
-    /// How late the late ticks are at most.
+    /// Maximum lateness of late ticks.
     pub(crate) lateness: Duration,
 }
 
-/// Where the ticks end.
+/// End of the ticks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Limit {
-    /// After so many.
+    /// Number of ticks.
     Ticks(u64),
-    /// After so much event time.
+    /// Duration in event time.
     Duration(Duration),
 }
 
 impl Limit {
-    /// About how much event time passes at `rate`, in µs.
+    /// Returns the expected duration in event time at `rate`, in µs.
     pub(crate) fn expected_us(self, rate: f64) -> i64 {
         match self {
             Self::Ticks(ticks) => rounded(Duration::from_secs(ticks).as_secs_f64() * 1e6 / rate),
@@ -54,7 +49,7 @@ impl Limit {
         }
     }
 
-    /// About how many ticks come at `rate`.
+    /// Returns the expected number of ticks at `rate`.
     pub(crate) fn expected_ticks(self, rate: f64) -> u64 {
         match self {
             Self::Ticks(ticks) => ticks,
@@ -63,7 +58,7 @@ impl Limit {
     }
 }
 
-/// Which shares of the ticks are late, repeated or invalid.
+/// Shares of the ticks that are late, repeated or invalid.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shares {
     late: f64,
@@ -72,10 +67,10 @@ pub(crate) struct Shares {
 }
 
 impl Shares {
-    /// Shares from 0 to 1, and together no more than 1.
+    /// Creates shares from 0 to 1 whose sum is at most 1.
     ///
     /// # Errors
-    /// When they aren't.
+    /// The rule, if the shares violate it.
     pub(crate) fn new(late: f64, duplicate: f64, invalid: f64) -> Result<Self, &'static str> {
         let shares = [late, duplicate, invalid];
         if shares.iter().all(|share| (0.0..=1.0).contains(share)) && shares.iter().sum::<f64>() <= 1.0 {
@@ -85,12 +80,12 @@ impl Shares {
                 invalid,
             })
         } else {
-            Err("--late, --duplicate and --invalid are shares from 0 to 1, and together at most 1")
+            Err("--late, --duplicate and --invalid must be from 0 to 1 each, and at most 1 together")
         }
     }
 }
 
-/// What to do with a tick.
+/// Kind of a generated tick.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     Plain,
@@ -99,8 +94,8 @@ enum Kind {
     Invalid,
 }
 
-/// What invalid ticks have in place of what they should; `None` is a missing field. Whenever they come, the pipeline
-/// refuses them: the time is in the year 2100.
+/// Fields of invalid ticks with their invalid values; `None` is a missing field. The time in the year 2100 is too far
+/// in the future.
 const FAULTS: [(&str, Option<&str>); 9] = [
     ("price", Some("-1")),
     ("price", Some("NaN")),
@@ -113,35 +108,34 @@ const FAULTS: [(&str, Option<&str>); 9] = [
     ("side", Some("up")),
 ];
 
-/// How likely a burst goes on after each tick.
+/// Probability that a burst continues after each tick.
 const BURST: f64 = 0.35;
-/// A duplicate repeats one of so many ticks before it.
+/// Number of previous ticks of which a duplicate repeats one.
 const REPEATABLE: usize = 64;
 
-/// The ticks of a plan, in the order in which they go out.
+/// Iterator over the ticks of a plan, in the order of publication.
 pub(crate) struct Generator {
     plan: Plan,
     rng: Xoshiro256PlusPlus,
     markets: Vec<Market>,
-    /// Each market's share of the bursts, those before it included.
+    /// Cumulative weights of the markets.
     popularity: Vec<f64>,
-    made: u64,
-    /// Event time since the start, in µs.
+    generated: u64,
+    /// Event time since the start.
     passed_us: f64,
     current: usize,
     side: Side,
-    recent: VecDeque<Outgoing>,
+    recent: VecDeque<OutgoingTick>,
     faults: u64,
 }
 
 impl Generator {
-    /// The ticks of `plan`.
     pub(crate) fn new(plan: Plan) -> Self {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(plan.seed);
         let markets: Vec<Market> = (1..=plan.symbols)
             .filter_map(|number| Market::new(number, plan.start_us, &mut rng))
             .collect();
-        // As in the world: the second is traded half as much as the first, the third a third of it.
+        // Zipf's law: the second symbol is traded half as often as the first one, the third symbol a third as often.
         let weights = (1..=plan.symbols).map(|number| 1.0 / f64::from(number));
         let popularity: Vec<f64> = weights
             .scan(0.0, |sum, weight| {
@@ -155,7 +149,7 @@ impl Generator {
             rng,
             markets,
             popularity,
-            made: 0,
+            generated: 0,
             passed_us: 0.0,
             current: 0,
             side: Side::Buy,
@@ -170,13 +164,13 @@ impl Generator {
 
     fn is_over(&self) -> bool {
         match self.plan.limit {
-            Limit::Ticks(ticks) => self.made >= ticks,
+            Limit::Ticks(ticks) => self.generated >= ticks,
             Limit::Duration(duration) => self.passed_us >= duration.as_secs_f64() * 1e6,
         }
     }
 
-    /// Begins a burst: time passes, and another symbol may be traded.
-    fn begin_burst(&mut self) {
+    /// Starts a burst: advances the event time and chooses a symbol.
+    fn start_burst(&mut self) {
         let mean_us = 1e6 / self.plan.rate / (1.0 - BURST);
         self.passed_us -= mean_us * (1.0 - self.rng.random::<f64>()).ln();
         let chosen = self.rng.random::<f64>() * self.popularity.last().copied().unwrap_or_default();
@@ -206,11 +200,11 @@ impl Generator {
         }
     }
 
-    fn make(&mut self, kind: Kind) -> Outgoing {
+    fn generate(&mut self, kind: Kind) -> OutgoingTick {
         let now_us = self.now_us();
         if kind == Kind::Duplicate && !self.recent.is_empty() {
             let chosen = self.rng.random_range(0..self.recent.len());
-            return Outgoing {
+            return OutgoingTick {
                 at_us: now_us,
                 ..self.recent[chosen].clone()
             };
@@ -223,9 +217,9 @@ impl Generator {
         let tick = self.markets[self.current].trade(ts_us, now_us, self.side, &mut self.rng);
         let mut fields = entry_fields(&tick);
         if kind == Kind::Invalid {
-            self.spoil(&mut fields);
+            self.invalidate(&mut fields);
         }
-        let outgoing = Outgoing {
+        let outgoing = OutgoingTick {
             symbol: tick.symbol,
             at_us: now_us,
             fields,
@@ -237,13 +231,13 @@ impl Generator {
         outgoing
     }
 
-    /// An event time before `now_us`, but not before the start.
+    /// Returns an event time before `now_us`, but not before the start.
     fn late_us(&mut self, now_us: i64) -> i64 {
-        let most_us = i64::try_from(self.plan.lateness.as_micros()).unwrap_or(i64::MAX).max(1);
-        (now_us - self.rng.random_range(1..=most_us)).max(self.plan.start_us)
+        let max_us = i64::try_from(self.plan.lateness.as_micros()).unwrap_or(i64::MAX).max(1);
+        (now_us - self.rng.random_range(1..=max_us)).max(self.plan.start_us)
     }
 
-    fn spoil(&mut self, fields: &mut Fields) {
+    fn invalidate(&mut self, fields: &mut Fields) {
         let index = self.faults % u64::try_from(FAULTS.len()).unwrap_or(1);
         let (name, value) = FAULTS[usize::try_from(index).unwrap_or_default()];
         self.faults += 1;
@@ -253,96 +247,19 @@ impl Generator {
 }
 
 impl Iterator for Generator {
-    type Item = Outgoing;
+    type Item = OutgoingTick;
 
-    fn next(&mut self) -> Option<Outgoing> {
-        if self.made == 0 || !self.rng.random_bool(BURST) {
-            self.begin_burst();
+    fn next(&mut self) -> Option<OutgoingTick> {
+        if self.generated == 0 || !self.rng.random_bool(BURST) {
+            self.start_burst();
         }
         if self.is_over() {
             return None;
         }
         let kind = self.kind();
-        self.made += 1;
-        Some(self.make(kind))
+        self.generated += 1;
+        Some(self.generate(kind))
     }
-}
-
-/// A symbol's state.
-struct Market {
-    symbol: Symbol,
-    price_decimals: u8,
-    /// The price, and where it tends to, in steps of `10^-price_decimals`.
-    steps: i64,
-    home: i64,
-    qty_decimals: u8,
-    /// The usual size of a trade, in steps of `10^-qty_decimals`.
-    usual_qty: f64,
-    /// How much larger trades are at present, as a logarithm.
-    cluster: f64,
-    next_id: u64,
-}
-
-impl Market {
-    fn new(number: u16, start_us: i64, rng: &mut impl RngExt) -> Option<Self> {
-        let steps = rng.random_range(5_000..50_000);
-        Some(Self {
-            symbol: format!("SIM{number:04}").parse().ok()?,
-            price_decimals: rng.random_range(0..=8),
-            steps,
-            home: steps,
-            qty_decimals: rng.random_range(0..=6),
-            usual_qty: rng.random_range(10.0..1_000.0),
-            cluster: 0.0,
-            next_id: start_us.unsigned_abs(),
-        })
-    }
-
-    /// Between two bursts: the price wanders about its home, the volume drifts.
-    fn walk(&mut self, rng: &mut impl RngExt) {
-        let homesick = (self.home - self.steps) / 5_000;
-        self.steps = (self.steps + homesick + rounded(2.0 * normal(rng))).max(1);
-        self.cluster = 0.98 * self.cluster + 0.2 * normal(rng);
-    }
-
-    /// A trade at `ts_us`, seen at `now_us`: buyers pay up to a step more, sellers get up to a step less.
-    fn trade(&mut self, ts_us: i64, now_us: i64, side: Side, rng: &mut impl RngExt) -> Tick {
-        let step = rng.random_range(0..=1);
-        self.steps = match side {
-            Side::Buy => self.steps + step,
-            Side::Sell => (self.steps - step).max(1),
-        };
-        let size = self.usual_qty * (self.cluster + 0.8 * normal(rng)).exp() * time_of_day(now_us);
-        let id = self.next_id;
-        self.next_id += 1;
-        Tick {
-            symbol: self.symbol.clone(),
-            ts_us,
-            price: Decimal::from_lots(self.steps.into(), self.price_decimals).to_f64(),
-            qty: Decimal::from_lots(rounded(size).max(1).into(), self.qty_decimals),
-            trade_id: Some(id.to_string().into()),
-            side: Some(side),
-        }
-    }
-}
-
-/// How much larger trades are at this time of the day: most at 15:00 UTC, least at 03:00.
-fn time_of_day(ts_us: i64) -> f64 {
-    const DAY_US: i64 = 24 * 3_600 * 1_000_000;
-    let day = Duration::from_micros(ts_us.rem_euclid(DAY_US).unsigned_abs()).as_secs_f64() / 86_400.0;
-    1.0 + 0.6 * (TAU * day - 1.25 * PI).cos()
-}
-
-/// A normally distributed number (Box–Muller).
-fn normal(rng: &mut impl RngExt) -> f64 {
-    let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-    radius * (TAU * rng.random::<f64>()).cos()
-}
-
-/// The nearest integer; the conversion saturates.
-#[allow(clippy::cast_possible_truncation)]
-fn rounded(x: f64) -> i64 {
-    x.round() as i64
 }
 
 #[cfg(test)]
@@ -352,7 +269,7 @@ mod tests {
     use proptest::prelude::*;
     use storage_core::domain::entry::Entry;
     use storage_core::domain::stream_id::StreamId;
-    use storage_core::domain::tick::AcceptedTick;
+    use storage_core::domain::tick::{AcceptedTick, Tick};
 
     use super::*;
 
@@ -370,8 +287,8 @@ mod tests {
         }
     }
 
-    /// What the pipeline makes of it, were it accepted when it goes out.
-    fn judge(outgoing: &Outgoing) -> Option<Tick> {
+    /// Decodes a tick as the pipeline does at the time of publication.
+    fn decode(outgoing: &OutgoingTick) -> Option<Tick> {
         let id = StreamId::at_ms(u64::try_from(outgoing.at_us / 1_000).unwrap());
         let entry = Entry::new(id, outgoing.fields.clone());
         AcceptedTick::from_entry(&entry, Duration::from_secs(5))
@@ -384,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_kept_on_average() {
+    fn the_mean_rate_is_the_requested_one() {
         for rate in [0.5, 1_000.0, 1_000_000.0] {
             let ticks: Vec<_> = Generator::new(Plan {
                 rate,
@@ -398,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_ends_it() {
+    fn a_duration_ends_the_ticks() {
         let limit = Limit::Duration(Duration::from_secs(10));
         let ticks: Vec<_> = Generator::new(Plan {
             limit,
@@ -410,16 +327,16 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_met() {
+    fn the_shares_are_the_requested_ones() {
         let ticks: Vec<_> = Generator::new(plan(20_000, (0.1, 0.05, 0.02))).collect();
-        let valid: Vec<_> = ticks.iter().filter_map(|out| Some((out, judge(out)?))).collect();
+        let valid: Vec<_> = ticks.iter().filter_map(|out| Some((out, decode(out)?))).collect();
         assert!((0.015..0.025).contains(&share(ticks.len() - valid.len(), ticks.len())));
         let ids: HashSet<_> = valid
             .iter()
             .map(|(_, tick)| (tick.symbol.clone(), tick.trade_id.clone()))
             .collect();
         assert!((0.04..0.06).contains(&share(valid.len() - ids.len(), ticks.len())));
-        // Duplicates of what came a moment before are no later than that moment.
+        // A duplicate is late only by the time since the tick that it repeats, which is short.
         let late = valid
             .iter()
             .filter(|(out, tick)| out.at_us - tick.ts_us > 1_000_000)
@@ -428,16 +345,16 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_refused() {
+    fn every_invalid_tick_is_rejected() {
         let ticks: Vec<_> = Generator::new(plan(100, (0.0, 0.0, 1.0))).collect();
         assert_eq!(ticks.len(), 100);
-        assert!(ticks.iter().all(|tick| judge(tick).is_none()));
+        assert!(ticks.iter().all(|tick| decode(tick).is_none()));
     }
 
     #[test]
-    fn it_looks_like_a_market() {
+    fn symbols_and_prices_are_distributed_as_in_a_market() {
         let ticks: Vec<Tick> = Generator::new(plan(20_000, (0.0, 0.0, 0.0)))
-            .map(|out| judge(&out).unwrap())
+            .map(|out| decode(&out).unwrap())
             .collect();
         let same_time = ticks.windows(2).filter(|pair| pair[0].ts_us == pair[1].ts_us).count();
         assert!(share(same_time, ticks.len()) > 0.2);
@@ -453,7 +370,6 @@ mod tests {
             .iter()
             .fold((f64::MAX, 0.0_f64), |(low, high), p| (low.min(*p), high.max(*p)));
         assert!(high / low > 1.001 && high / low < 2.0, "{low} to {high}");
-        assert!(time_of_day(15 * 3_600_000_000) > 1.59 && time_of_day(3 * 3_600_000_000) < 0.41);
     }
 
     proptest! {
@@ -468,13 +384,13 @@ mod tests {
         }
 
         #[test]
-        fn ticks_that_are_not_spoilt_are_valid_in_order_and_numbered_without_gaps(seed: u64, symbols in 1u16..20, late in 0.0..1.0) {
+        fn ticks_are_valid_and_in_order_with_gapless_ids(seed: u64, symbols in 1u16..20, late in 0.0..1.0) {
             let ticks: Vec<_> = Generator::new(Plan { seed, symbols, ..plan(500, (late, 0.0, 0.0)) }).collect();
             prop_assert_eq!(ticks.len(), 500);
             prop_assert!(ticks.windows(2).all(|pair| pair[0].at_us <= pair[1].at_us));
             let mut next_ids = std::collections::HashMap::new();
             for out in &ticks {
-                let tick = judge(out);
+                let tick = decode(out);
                 prop_assert!(tick.is_some(), "{:?}", out);
                 let tick = tick.unwrap();
                 prop_assert!((START_US..=out.at_us).contains(&tick.ts_us));

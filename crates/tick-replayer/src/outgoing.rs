@@ -1,22 +1,22 @@
-//! [`Outgoing`]: a tick on its way out.
+//! [`OutgoingTick`]: a tick to publish.
 
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::Tick;
 use storage_core::redis::codec::ticks;
 use storage_core::redis::stream::Fields;
 
-/// A tick to publish. Its fields are text, as some are wrong on purpose.
+/// A tick to publish. Its fields are text, because some are invalid on purpose.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Outgoing {
-    /// Chooses the partition; also where the fields name none, or another.
+pub(crate) struct OutgoingTick {
+    /// Determines the partition, even if the fields have no symbol or another one.
     pub(crate) symbol: Symbol,
-    /// When it goes out, in µs since 1970 by the recording's clock: the event time, where the tick isn't late.
+    /// Publication time by the clock of the recording, in µs since 1970. Unless the tick is late, it is the event time.
     pub(crate) at_us: i64,
-    /// The entry's fields.
+    /// Fields of the stream entry.
     pub(crate) fields: Fields,
 }
 
-impl From<Tick> for Outgoing {
+impl From<Tick> for OutgoingTick {
     fn from(tick: Tick) -> Self {
         Self {
             at_us: tick.ts_us,

@@ -1,12 +1,12 @@
-//! When a tick is due: the recording's own pace, a multiple of it, or as fast as it goes.
+//! Determines when a tick is due: at the recorded pace, at a multiple of it, or immediately.
 
 use std::str::FromStr;
 use std::time::Duration;
 
-/// How fast event time passes.
+/// Speed of event time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Speed {
-    /// So many times the recorded pace.
+    /// Multiple of the recorded pace.
     Times(f64),
     /// Without a pause.
     Max,
@@ -19,15 +19,15 @@ impl FromStr for Speed {
         match text.parse() {
             _ if text == "max" => Ok(Self::Max),
             Ok(times) if (0.001..=1e9).contains(&times) => Ok(Self::Times(times)),
-            _ => Err("must be max, or how many times faster than recorded: 0.001 to 1000000000"),
+            _ => Err("must be max, or a multiple of the recorded pace from 0.001 to 1000000000"),
         }
     }
 }
 
-/// A longer step between two ticks is a gap in the recording, or a wrong clock: nobody waits for it.
-const LONGEST_STEP_US: i64 = 7 * 24 * 3_600 * 1_000_000;
+/// Maximum pause between two ticks. A longer one is a gap in the recording or a wrong clock, and is skipped.
+const MAX_STEP_US: i64 = 7 * 24 * 3_600 * 1_000_000;
 
-/// Turns event times into times since the start of the replay. Reads no clock.
+/// Converts event times to times since the start of the replay. Reads no clock.
 #[derive(Debug)]
 pub(crate) struct Pace {
     speed: Speed,
@@ -36,7 +36,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// A pace at whose start the first tick is due.
+    /// Creates a pace at whose start the first tick is due.
     pub(crate) fn new(speed: Speed) -> Self {
         Self {
             speed,
@@ -45,13 +45,14 @@ impl Pace {
         }
     }
 
-    /// How long after the start the tick at `at_us` is due. A late tick is due at once, and moves nothing.
+    /// Returns the time from the start until the tick at `at_us` is due. A late tick is due immediately and delays no
+    /// other tick.
     pub(crate) fn due(&mut self, at_us: i64) -> Duration {
         let Speed::Times(times) = self.speed else {
             return Duration::ZERO;
         };
         let step_us = at_us.saturating_sub(*self.latest_us.get_or_insert(at_us));
-        if step_us.saturating_abs() > LONGEST_STEP_US {
+        if step_us.saturating_abs() > MAX_STEP_US {
             self.latest_us = Some(at_us);
         } else if step_us > 0 {
             self.latest_us = Some(at_us);
@@ -84,24 +85,24 @@ mod tests {
     }
 
     #[test]
-    fn flat_out_never_waits() {
+    fn the_maximum_speed_never_waits() {
         assert_eq!(dues("max", &[0, 5, 1_000_000]), [0.0, 0.0, 0.0]);
     }
 
     #[test]
-    fn a_late_tick_is_due_at_once_and_moves_nothing() {
+    fn a_late_tick_is_due_immediately_and_delays_no_other_tick() {
         assert_eq!(dues("1", &[100, 110, 102, 111]), [0.0, 10.0, 10.0, 11.0]);
     }
 
     #[test]
-    fn a_tick_from_another_year_is_not_waited_for() {
+    fn a_gap_of_years_is_skipped() {
         let year = 365 * 24 * 3_600;
         assert_eq!(dues("1", &[0, 10, 80 * year, 11, 20]), [0.0, 10.0, 10.0, 10.0, 19.0]);
         assert_eq!(dues("1", &[i64::MIN / SECOND_US, i64::MAX / SECOND_US]), [0.0, 0.0]);
     }
 
     #[test]
-    fn what_is_no_speed_is_refused() {
+    fn an_invalid_speed_is_refused() {
         for text in ["", "0", "-1", "NaN", "inf", "fast", "1e300"] {
             assert!(text.parse::<Speed>().is_err(), "{text}");
         }

@@ -1,9 +1,9 @@
-//! Publishing: ticks into `stream:ticks:<P>`, in batches, and again until Redis has them.
+//! Publishes ticks to `stream:ticks:<P>` in batches, and retries until Redis has accepted them.
 //!
-//! What a batch has for a partition goes in as one transaction, in order: all of it or nothing. So after a refusal,
-//! such as a full memory, it is simply sent again. After a broken connection nobody knows whether Redis had taken it;
-//! it is sent again as well, as losing ticks is worse. Then a tick with a trade id is counted once all the same, and
-//! one without an id twice.
+//! The ticks of a batch for one partition are added in one transaction, in order. After a refusal, for instance because
+//! the memory is full, the transaction is repeated. After a broken connection its outcome is unknown, and it is
+//! repeated as well, because a lost tick is worse than a repeated one: a repeated tick with a trade ID is counted once,
+//! one without is counted twice.
 
 use anyhow::Context;
 use storage_core::config::Misconfigured;
@@ -16,9 +16,9 @@ use storage_core::retry::Retry;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::outgoing::Outgoing;
+use crate::outgoing::OutgoingTick;
 
-/// The way into the streams.
+/// Publisher of ticks.
 pub(crate) struct Publisher {
     redis: RedisConfig,
     connection: Mutex<Connection>,
@@ -27,10 +27,10 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    /// Waits for Redis and asks it for the number of partitions.
+    /// Waits for Redis and reads the number of partitions.
     ///
     /// # Errors
-    /// When Redis refuses, holds no number of partitions, or `token` was cancelled.
+    /// [`Misconfigured`] if Redis holds no number of partitions.
     pub(crate) async fn open(config: &RedisConfig, token: &CancellationToken) -> anyhow::Result<Self> {
         let connection = Mutex::new(Connection::ordinary(config));
         let stored = Retry::new("reading the number of partitions from Redis", token)
@@ -49,11 +49,8 @@ impl Publisher {
         })
     }
 
-    /// Adds `ticks` to the streams of their partitions, each stream's in this order.
-    ///
-    /// # Errors
-    /// When Redis refuses for good, or while it was waited for a shutdown was asked for.
-    pub(crate) async fn publish(&self, ticks: impl IntoIterator<Item = Outgoing>) -> anyhow::Result<()> {
+    /// Adds `ticks` to the streams of their partitions. Each stream gets its ticks in this order.
+    pub(crate) async fn publish(&self, ticks: impl IntoIterator<Item = OutgoingTick>) -> anyhow::Result<()> {
         let mut by_partition: Vec<Vec<Fields>> = vec![Vec::new(); self.partitions.into()];
         for tick in ticks {
             by_partition[usize::from(partition_of(&tick.symbol, self.partitions))].push(tick.fields);
@@ -66,6 +63,8 @@ impl Publisher {
         Ok(())
     }
 
+    /// Adds entries to a stream. The first attempt is made even after the shutdown has begun, so that the batch is
+    /// completed.
     async fn add(&self, stream: Stream, entries: &[Fields]) -> anyhow::Result<()> {
         let what = format!("adding ticks to {}", stream.key());
         Retry::new(what.clone(), &self.token)

@@ -1,4 +1,4 @@
-//! The configuration of this worker; its own part is section `[warm]`.
+//! Configuration of warm-syncer; its own part is the section `[warm]`.
 
 use std::time::Duration;
 
@@ -39,22 +39,23 @@ impl Default for Config {
     }
 }
 
-/// How batches are cut, and what happens around them.
+/// Section `[warm]`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct WarmConfig {
-    /// The most candles, signals or dead letters that one transaction writes.
+    /// Maximum number of candles, signals or dead letters in a transaction.
     pub(crate) batch_rows: usize,
-    /// The most ticks that one transaction writes.
+    /// Maximum number of ticks in a transaction.
     pub(crate) tick_batch_rows: usize,
-    /// How long a batch that is not full waits for more; `0s`: it takes what is there.
+    /// Time for which a batch that is not full waits for more entries; `0s` writes the present ones.
     #[serde(with = "humantime_serde")]
     pub(crate) batch_wait: Duration,
-    /// How long a copy that gave no sign of life keeps its partitions.
+    /// Time after which the lease of a replica that does not renew it expires.
     #[serde(with = "humantime_serde")]
     pub(crate) lease_ttl: Duration,
-    /// Changes of minutes older than this are announced on `stream:rollups`, as the rollups' own policies don't see them any more.
-    /// At most the policies' `start_offset` (4 days) less the largest bucket (1 day), as a bucket must lie in their window whole.
+    /// Age from which changed minutes are announced on `stream:rollups`, because the refresh policies of the rollups no
+    /// longer see them. It is at most the policies' `start_offset` (4 days) less the largest bucket (1 day), which must
+    /// lie within their window.
     #[serde(with = "humantime_serde")]
     pub(crate) refresh_window: Duration,
 }

@@ -138,7 +138,7 @@ impl Reader {
     /// Starts again from `at` if another replica or an operator has moved the position.
     fn follow_position(&mut self, at: StreamId) {
         if self.cursor.as_ref().is_some_and(|cursor| cursor.finished != at) {
-            tracing::warn!(stream = %self.stream, %at, "another client moved the position of the group; resuming from there");
+            tracing::warn!(stream = %self.stream, %at, "another client moved the group's position; resuming there");
             self.cursor = None;
         }
     }

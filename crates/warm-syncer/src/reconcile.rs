@@ -3,12 +3,12 @@
 //! Before a tick stream is read, the last entry that was written is looked up in it; after an ordinary crash the stream
 //! has it.
 //!
-//! If the stream was set back, the ticks that it lacks are added again as requeued ones. hot-writer's state is as old
-//! as the stream and goes on from there. If a producer sends these ticks again, too, their trade IDs keep them from
-//! counting twice.
+//! A stream that was set back gets the missing ticks again, as requeued ones. hot-writer's state is as old as the
+//! stream and resumes from there. If a producer sends these ticks again, too, their trade IDs keep them from counting
+//! twice.
 //!
-//! If the stream was emptied, hot-writer requests the first ticks of a candle at the next tick of its symbol. The
-//! repair of minutes that get no further tick is requested here.
+//! The minutes of a stream that was emptied are repaired. hot-writer requests the first ticks of a candle at the next
+//! tick of its symbol; the repair of minutes that get no further tick is requested here.
 
 use std::ops::Range;
 

@@ -1,6 +1,7 @@
 //! The start of the worker, and the partitions that this replica serves, with a pipeline for each stream.
 
 use storage_core::domain::database_identity::DatabaseIdentity;
+use storage_core::domain::tick_rules::TickRules;
 use storage_core::postgres::pool::Pool;
 use storage_core::program;
 use storage_core::redis::connection::Connection;
@@ -96,11 +97,11 @@ impl PartitionTasks {
             partition,
             refresh_window: self.config.warm.refresh_window,
         };
-        let ticks = Ticks {
+        let ticks = Ticks(TickRules {
             partition,
             partitions: self.config.stream.partitions,
             max_future: self.config.stream.max_future,
-        };
+        });
         let mut pipelines = JoinSet::new();
         self.start_pipeline(&mut pipelines, Stream::Candles(partition), candles, rows);
         self.start_pipeline(

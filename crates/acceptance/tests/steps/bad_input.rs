@@ -3,9 +3,9 @@
 use acceptance::oracle::Trade;
 use acceptance::pipeline::Pipeline;
 use acceptance::producer;
-use acceptance::wait::until;
 use cucumber::gherkin::Step;
 use cucumber::{then, when};
+use storage_core::testing::polling::until;
 
 use super::hot::rows;
 

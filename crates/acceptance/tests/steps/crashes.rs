@@ -7,14 +7,13 @@ use std::time::{Duration, Instant};
 
 use acceptance::network::{Network, Store};
 use acceptance::pipeline::Pipeline;
-use acceptance::process::Worker;
 use acceptance::proxy::{Cut, Trap};
 use acceptance::publisher::Publisher;
-use acceptance::wait::PATIENCE;
 use cucumber::gherkin::Step;
 use cucumber::{given, then, when};
 use futures::future::join_all;
-use nix::sys::signal::Signal;
+use storage_core::testing::polling::PATIENCE;
+use storage_core::testing::program::{Program, Worker};
 use tokio::time::timeout;
 
 use super::hot::rows;
@@ -42,11 +41,11 @@ async fn killed_at_each(world: &mut Pipeline, rounds: usize, step: &Step) {
         let at = world
             .workers
             .iter()
-            .position(|worker| worker.name == name)
+            .position(|worker| worker.name() == name)
             .expect("a worker");
         let worker = world.workers.remove(at);
-        let environment = world.environment(&name);
-        sequences.push((worker, points, environment));
+        let program = world.program(&name);
+        sequences.push((worker, points, program));
     }
     let scene = Scene {
         network: world.network.as_ref().expect("a network"),
@@ -56,7 +55,7 @@ async fn killed_at_each(world: &mut Pipeline, rounds: usize, step: &Step) {
     let all = rounds * step.table.as_ref().map_or(0, |table| table.rows.len() - 1);
     let kills = sequences
         .into_iter()
-        .map(|(worker, points, environment)| scene.kill_at_each(worker, points, rounds, environment));
+        .map(|(worker, points, program)| scene.kill_at_each(worker, points, rounds, program));
     let publisher = world.publisher.as_ref().expect("a feed");
     let survivors = tokio::select! {
         survivors = join_all(kills) => survivors,
@@ -137,14 +136,8 @@ struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    async fn kill_at_each(
-        &self,
-        mut worker: Worker,
-        points: Vec<Point>,
-        rounds: usize,
-        environment: Vec<(String, String)>,
-    ) -> Worker {
-        let name = worker.name.clone();
+    async fn kill_at_each(&self, mut worker: Worker, points: Vec<Point>, rounds: usize, program: Program) -> Worker {
+        let name = worker.name().to_owned();
         let begun = Instant::now();
         for point in std::iter::repeat_n(&points, rounds).flatten() {
             let snare = self.network.way(&name, point.store).trap(point.trap());
@@ -152,11 +145,10 @@ impl Scene<'_> {
             let Ok(held) = caught else {
                 panic!("{name} never sent {}:\n{}", point.message, worker.log());
             };
-            worker.signal(Signal::SIGKILL);
-            worker.ended(PATIENCE).await;
+            worker.kill().await;
             drop(held);
             self.kills.fetch_add(1, Ordering::SeqCst);
-            worker = Worker::start(&name, &["run"], &environment, self.folder);
+            worker = program.start_in(self.folder, &name);
         }
         println!(
             "{name} was killed {} times in {:?}",

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use acceptance::pipeline::Pipeline;
 use acceptance::replicated::Replicated;
-use acceptance::wait::until;
 use cucumber::{given, when};
+use storage_core::testing::polling::until;
 
 #[given("Redis with a replica and a Sentinel")]
 async fn replicated(world: &mut Pipeline) {

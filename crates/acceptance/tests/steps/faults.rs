@@ -4,9 +4,9 @@ use std::fs;
 
 use acceptance::http;
 use acceptance::pipeline::Pipeline;
-use acceptance::process::project;
-use acceptance::wait::until;
 use cucumber::{given, then, when};
+use storage_core::testing::polling::until;
+use storage_core::testing::process::project;
 
 #[given("Redis is down")]
 #[when("Redis is killed")]
@@ -54,12 +54,10 @@ async fn connections_end(world: &mut Pipeline) {
 
 #[then(expr = "the {word} is not ready and reports {string}")]
 async fn not_ready(world: &mut Pipeline, name: String, dependency: String) {
-    let port = world.worker(&name).port().await;
-    until("a reason on /readyz", async || {
-        match http::get(port, "/readyz").await? {
-            (503, body) if body.contains(&dependency) => Ok(()),
-            (status, body) => Err(format!("{status} {body}")),
-        }
+    let worker = world.worker(&name);
+    until("a reason on /readyz", async || match worker.get("/readyz").await {
+        (503, body) if body.contains(&dependency) => Ok(()),
+        (status, body) => Err(format!("{status} {body}")),
     })
     .await;
 }

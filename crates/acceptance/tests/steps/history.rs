@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use acceptance::oracle::{self, Trade};
 use acceptance::pipeline::Pipeline;
-use acceptance::process::{Outcome, command, program, project, run};
 use acceptance::requirements::market_data;
-use acceptance::wait::{PATIENCE, until, until_within};
 use cucumber::gherkin::Step;
 use cucumber::{given, then, when};
+use storage_core::testing::polling::{PATIENCE, until, until_within};
+use storage_core::testing::process::project;
+use storage_core::testing::program::Outcome;
 
 use super::hot::rows;
 
@@ -68,8 +69,8 @@ async fn replayed_often(world: &mut Pipeline, which: String, times: usize, speed
 #[when(expr = "the replay of the {word} trades begins at speed {word}")]
 async fn replay_begins(world: &mut Pipeline, which: String, speed: String) {
     let file = trade_file(&which);
-    let mut replayer = command(&program("tick-replayer"), &world.environment("tick-replayer"));
-    replayer.arg("replay").arg(file).args([
+    let mut replayer = tokio::process::Command::from(world.program("tick-replayer").command(&["replay"]));
+    replayer.kill_on_drop(true).arg(file).args([
         "--format",
         "binance-agg-trades",
         "--symbol",
@@ -332,9 +333,9 @@ async fn drained(world: &mut Pipeline) {
 
 #[then("`aggregator-admin verify` soon exits 0")]
 async fn verified(world: &mut Pipeline) {
-    let (admin, environment) = (program("aggregator-admin"), world.environment("aggregator-admin"));
+    let admin = world.program("aggregator-admin");
     until("verify", async || {
-        let outcome = run(&admin, &["verify"], &environment).await;
+        let outcome = admin.run(&["verify"]).await;
         if outcome.code == Some(0) {
             Ok(())
         } else {

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use acceptance::oracle::{self, Trade, lots, micros};
 use acceptance::pipeline::Pipeline;
 use acceptance::producer;
-use acceptance::wait::until;
 use cucumber::gherkin::Step;
 use cucumber::{given, then, when};
 use futures::StreamExt;
+use storage_core::testing::polling::until;
 
 /// The rows of a step's table, by the names in its first row.
 pub(crate) fn rows(step: &Step) -> Vec<BTreeMap<String, String>> {

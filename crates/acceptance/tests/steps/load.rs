@@ -7,8 +7,8 @@ use acceptance::load::{Fate, Load, Plan};
 use acceptance::pipeline::{PARTITIONS, Pipeline};
 use acceptance::producer;
 use acceptance::publisher::{Pace, Publisher};
-use acceptance::wait::until_within;
 use cucumber::{then, when};
+use storage_core::testing::polling::until_within;
 
 /// Longer than any feed with its faults.
 const FEED_PATIENCE: Duration = Duration::from_secs(900);

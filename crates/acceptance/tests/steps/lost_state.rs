@@ -2,9 +2,9 @@
 
 use acceptance::oracle::{Trade, micros};
 use acceptance::pipeline::Pipeline;
-use acceptance::wait::PATIENCE;
 use cucumber::when;
 use nix::sys::signal::Signal;
+use storage_core::testing::polling::PATIENCE;
 
 const SECOND_US: i64 = 1_000_000;
 
@@ -49,8 +49,7 @@ async fn emptied(world: &mut Pipeline) {
 #[when("every worker is killed and started again")]
 async fn all_started_again(world: &mut Pipeline) {
     for name in ["hot-writer", "warm-syncer", "aggregator-admin"] {
-        world.worker(name).signal(Signal::SIGKILL);
-        world.worker(name).ended(PATIENCE).await;
+        world.worker(name).kill().await;
         world.start_worker(name).await;
     }
 }

@@ -1,11 +1,10 @@
 //! What Redis keeps, and when it has no room for more.
 
-use acceptance::http::{self, samples};
 use acceptance::pipeline::{PARTITIONS, Pipeline};
 use acceptance::producer;
-use acceptance::wait::until;
 use cucumber::{given, then, when};
 use storage_core::redis::inspect;
+use storage_core::testing::polling::until;
 
 use super::hot::length;
 
@@ -52,15 +51,14 @@ async fn feed_waits(world: &mut Pipeline) {
 
 #[then("the hot-writer has read every trade that Redis accepted")]
 async fn all_read(world: &mut Pipeline) {
-    let port = world.worker("hot-writer").port().await;
+    let worker = world.worker("hot-writer");
     until("the ticks that Redis accepted", async || {
         let mut accepted = 0;
         for partition in 0..PARTITIONS {
             let stream = format!("stream:ticks:{partition}");
             accepted += length(world, &stream).await?;
         }
-        let (_, page) = http::get(port, "/metrics").await?;
-        let read = samples(&page).get("hot_writer_ticks_read_total").copied();
+        let read = worker.metrics().await.get("hot_writer_ticks_read_total").copied();
         if read == Some(accepted as f64) {
             Ok(())
         } else {

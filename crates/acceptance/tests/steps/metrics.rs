@@ -1,28 +1,23 @@
 //! What Prometheus reads.
 
-use acceptance::http::{self, samples};
 use acceptance::pipeline::Pipeline;
-use acceptance::process::{project, run};
 use acceptance::redis_server::free_port;
 use acceptance::requirements::tool;
-use acceptance::wait::until;
 use cucumber::gherkin::Step;
 use cucumber::{then, when};
-use storage_core::testing::process::ServerProcess;
+use storage_core::testing::http::{self, samples};
+use storage_core::testing::polling::until;
+use storage_core::testing::process::{ServerProcess, project};
+use storage_core::testing::program::Program;
 use tempfile::TempDir;
 
 use super::hot::rows;
-
-async fn page(world: &mut Pipeline, worker: &str) -> String {
-    let port = world.worker(worker).port().await;
-    until("/metrics", async || http::get(port, "/metrics").await).await.1
-}
 
 #[then("these metrics are exported with help and type:")]
 async fn metrics_there(world: &mut Pipeline, step: &Step) {
     for row in rows(step) {
         let (worker, name) = (&row["worker"], &row["metric"]);
-        let page = page(world, worker).await;
+        let (_, page) = world.worker(worker).get("/metrics").await;
         let lines = [format!("# HELP {name} "), format!("# TYPE {name} {}", row["type"])];
         for line in lines {
             assert!(
@@ -37,10 +32,9 @@ async fn metrics_there(world: &mut Pipeline, step: &Step) {
 
 #[then(regex = r"^the metric (\S+) of the (\S+) is (\d+)$")]
 async fn metric_is(world: &mut Pipeline, name: String, worker: String, value: f64) {
-    let port = world.worker(&worker).port().await;
+    let worker = world.worker(&worker);
     until(&name, async || {
-        let (_, page) = http::get(port, "/metrics").await?;
-        let found = samples(&page).get(&name).copied();
+        let found = worker.metrics().await.get(&name).copied();
         if found == Some(value) {
             Ok(())
         } else {
@@ -52,8 +46,7 @@ async fn metric_is(world: &mut Pipeline, name: String, worker: String, value: f6
 
 #[then(expr = "\\/healthz of the {word} returns {int}")]
 async fn healthz(world: &mut Pipeline, worker: String, status: u16) {
-    let port = world.worker(&worker).port().await;
-    assert_eq!(http::get(port, "/healthz").await.unwrap().0, status);
+    assert_eq!(world.worker(&worker).get("/healthz").await.0, status);
 }
 
 #[when("Prometheus scrapes every worker")]
@@ -122,6 +115,7 @@ async fn promtool(world: &mut Pipeline) {
         .join("deploy/prometheus/alerts.yml")
         .canonicalize()
         .expect("alert rules");
-    let outcome = run(&tool("promtool"), &["check", "rules", rules.to_str().unwrap()], &[]).await;
+    let promtool = Program::at(tool("promtool"));
+    let outcome = promtool.run(&["check", "rules", rules.to_str().unwrap()]).await;
     world.outcome = Some(outcome);
 }

@@ -6,9 +6,9 @@ use acceptance::faults::Weather;
 use acceptance::network::Store;
 use acceptance::pipeline::Pipeline;
 use acceptance::proxy::{Cut, Trap};
-use acceptance::wait::{PATIENCE, until};
 use cucumber::{given, when};
 use storage_core::testing::native::NativeServer;
+use storage_core::testing::polling::{PATIENCE, until};
 use storage_core::testing::postgres::TestDatabase;
 use tokio::time::timeout;
 

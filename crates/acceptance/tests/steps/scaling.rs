@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use acceptance::pipeline::{PARTITIONS, Pipeline};
-use acceptance::wait::{PATIENCE, until};
 use cucumber::{then, when};
 use nix::sys::signal::Signal;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
+use storage_core::testing::polling::{PATIENCE, until};
 
 const COPIES: [(&str, &[&str]); 2] = [
     ("hot-writer", &["hot-writer", "hot-writer 2", "hot-writer 3"]),
@@ -34,7 +34,7 @@ async fn changing_copies(world: &mut Pipeline, seconds: u64, seed: u64) {
         let (kind, copies) = COPIES[usize::from(rng.random_bool(0.3))];
         let (live, gone): (Vec<&str>, Vec<&str>) = copies
             .iter()
-            .partition(|name| world.workers.iter().any(|worker| worker.name == **name));
+            .partition(|name| world.workers.iter().any(|worker| worker.name() == **name));
         let choose = |among: &[&str], rng: &mut Xoshiro256PlusPlus| among[rng.random_range(0..among.len())].to_owned();
         if live.len() > 1 && (gone.is_empty() || rng.random_bool(0.5)) {
             let signal = match rng.random_bool(0.5) {
@@ -53,7 +53,7 @@ async fn changing_copies(world: &mut Pipeline, seconds: u64, seed: u64) {
     }
     println!("{changes} changes");
     for name in COPIES.iter().flat_map(|(_, copies)| *copies) {
-        if !world.workers.iter().any(|worker| worker.name == *name) {
+        if !world.workers.iter().any(|worker| worker.name() == *name) {
             world.start_worker(name).await;
         }
     }
@@ -87,7 +87,7 @@ async fn remove(world: &mut Pipeline, kind: &str, name: &str, signal: Signal) {
     if had > 0 {
         note(world, signal, took);
     }
-    let status = world.worker(name).ended(PATIENCE).await;
+    let status = world.worker(name).ended().await;
     assert!(
         signal == Signal::SIGKILL || status.code() == Some(0),
         "{name}: {status}"

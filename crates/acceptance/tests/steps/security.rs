@@ -1,16 +1,16 @@
 //! Users, passwords, and what is refused.
 
 use std::fs;
-use std::path::Path;
 
 use acceptance::pipeline::Pipeline;
-use acceptance::process::{project, run};
 use acceptance::redis_server;
 use cucumber::gherkin::Step;
 use cucumber::{given, then};
 use storage_core::config::redis::RedisConfig;
 use storage_core::redis::connection::Connection;
+use storage_core::testing::certificates::Certificates;
 use storage_core::testing::native::NativeServer;
+use storage_core::testing::process::project;
 
 use super::hot::rows;
 
@@ -44,43 +44,9 @@ async fn database_password(world: &mut Pipeline, password: String) {
 
 #[given("Redis with TLS")]
 async fn tls(world: &mut Pipeline) {
-    let file = |name: &str| world.folder.path().join(name).display().to_string();
-    let (authority, authority_key) = (file("ca.pem"), file("ca.key"));
-    let (certificate, key, request, names) = (file("redis.pem"), file("redis.key"), file("redis.csr"), file("names"));
-    fs::write(&names, "subjectAltName=IP:127.0.0.1").unwrap();
-    let new_key = ["req", "-newkey", "rsa:2048", "-nodes"];
-    let openssl = async |arguments: &[&str]| {
-        let outcome = run(Path::new("openssl"), arguments, &[]).await;
-        assert_eq!(outcome.code, Some(0), "{outcome:?}");
-    };
-    openssl(
-        &[
-            &new_key[..],
-            &[
-                "-x509",
-                "-keyout",
-                &authority_key,
-                "-out",
-                &authority,
-                "-subj",
-                "/CN=authority",
-            ],
-        ]
-        .concat(),
-    )
-    .await;
-    openssl(&[&new_key[..], &["-keyout", &key, "-out", &request, "-subj", "/CN=redis"]].concat()).await;
-    let signer = [
-        "-CA",
-        &authority,
-        "-CAkey",
-        &authority_key,
-        "-CAcreateserial",
-        "-extfile",
-        &names,
-    ];
-    openssl(&[&["x509", "-req", "-in", &request, "-out", &certificate], &signer[..]].concat()).await;
-
+    let certificates = Certificates::create("IP:127.0.0.1").expect("openssl");
+    let [authority, certificate, key] = ["ca.pem", "server.pem", "server.key"].map(|name| certificates.file(name));
+    let [authority, certificate, key] = [authority, certificate, key].map(|file| file.display().to_string());
     let url = world.redis.url().replacen("redis", "rediss", 1);
     let config = RedisConfig {
         ca_file: Some(authority.clone().into()),
@@ -111,6 +77,7 @@ async fn tls(world: &mut Pipeline) {
     ]
     .concat();
     world.redis.restart_with(&options, config).await.unwrap();
+    world.certificates = Some(certificates);
 }
 
 #[then("Redis rejects these commands:")]

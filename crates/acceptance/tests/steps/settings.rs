@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use acceptance::pipeline::Pipeline;
-use acceptance::process::{Outcome, program, run};
 use cucumber::gherkin::Step;
 use cucumber::{then, when};
+use storage_core::testing::program::Outcome;
 
 /// The programs, and the command of each that uses the configuration.
 const PROGRAMS: [(&str, &str); 5] = [
@@ -23,8 +23,8 @@ const UNSET: [&str; 3] = ["retain_ticks", "retain_candles_1m", "retain_signals"]
 async fn zero_everywhere(world: &mut Pipeline) {
     world.said.clear();
     for (name, command) in PROGRAMS {
-        let environment = world.environment(name);
-        let shown = run(&program(name), &["check-config"], &environment).await;
+        let program = world.program(name);
+        let shown = program.run(&["check-config"]).await;
         assert_eq!(shown.code, Some(0), "{shown:?}");
         for (key, zero) in zeros(&shown) {
             let setting = format!("{key}={zero}");
@@ -32,7 +32,7 @@ async fn zero_everywhere(world: &mut Pipeline) {
                 // A worker that takes the setting would work on.
                 if command == "check-config" || world.said[&format!("{name} check-config {key}")].code != Some(0) {
                     let words: Vec<&str> = command.split(' ').chain(["--set", &setting]).collect();
-                    let outcome = run(&program(name), &words, &environment).await;
+                    let outcome = program.run(&words).await;
                     world.said.insert(format!("{name} {command} {key}"), outcome);
                 }
             }
@@ -50,7 +50,7 @@ async fn zero_refused(world: &mut Pipeline, step: &Step) {
         match outcome.code {
             Some(0) => _ = taken.insert(key),
             code => assert!(
-                code == Some(64) && outcome.says(&format!("`{key}`")),
+                code == Some(64) && outcome.contains(&format!("`{key}`")),
                 "{called}: {outcome:?}"
             ),
         }

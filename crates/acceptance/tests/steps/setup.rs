@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use acceptance::pipeline::Pipeline;
-use acceptance::process::{program, run};
-use acceptance::wait::PATIENCE;
 use cucumber::{given, then, when};
 use nix::sys::signal::Signal;
+use storage_core::testing::polling::PATIENCE;
 use storage_core::testing::postgres::TestDatabase;
 
 const WORKERS: [&str; 3] = ["hot-writer", "warm-syncer", "aggregator-admin"];
@@ -107,7 +106,7 @@ async fn all_told_to_stop(world: &mut Pipeline) {
         worker.signal(Signal::SIGTERM);
     }
     for worker in &mut world.workers {
-        let status = worker.ended(PATIENCE).await;
+        let status = worker.ended().await;
         assert_eq!(status.code(), Some(0), "{}", worker.log());
     }
 }
@@ -120,14 +119,13 @@ async fn told_to_stop(world: &mut Pipeline, name: String) {
 
 #[when(expr = "the {word} is killed")]
 async fn killed(world: &mut Pipeline, name: String) {
-    world.worker(&name).signal(Signal::SIGKILL);
-    world.worker(&name).ended(PATIENCE).await;
+    world.worker(&name).kill().await;
 }
 
 #[then(expr = "the {word} exits {int} within its grace period")]
 async fn exits(world: &mut Pipeline, name: String, code: i32) {
     let worker = world.worker(&name);
-    let status = worker.ended(Duration::from_secs(12)).await;
+    let status = worker.ended_within(Duration::from_secs(12)).await;
     assert_eq!(status.code(), Some(code), "{}", worker.log());
 }
 
@@ -146,7 +144,7 @@ async fn each_started(world: &mut Pipeline, names: String, arguments: String) {
     for name in names.split(", ") {
         let mut words: Vec<&str> = vec!["run"];
         words.extend(arguments.split_whitespace());
-        let outcome = run(&program(name), &words, &world.environment(name)).await;
+        let outcome = world.program(name).run(&words).await;
         world.said.insert(name.to_owned(), outcome);
     }
 }
@@ -155,14 +153,17 @@ async fn each_started(world: &mut Pipeline, names: String, arguments: String) {
 async fn each_exits(world: &mut Pipeline, code: i32, text: String) {
     assert!(!world.said.is_empty());
     for (name, outcome) in &world.said {
-        assert!(outcome.code == Some(code) && outcome.says(&text), "{name}: {outcome:?}");
+        assert!(
+            outcome.code == Some(code) && outcome.contains(&text),
+            "{name}: {outcome:?}"
+        );
     }
 }
 
 #[then(expr = "nothing they say holds {string}")]
 async fn none_says(world: &mut Pipeline, text: String) {
     for (name, outcome) in &world.said {
-        assert!(!outcome.says(&text), "{name}: {outcome:?}");
+        assert!(!outcome.contains(&text), "{name}: {outcome:?}");
     }
 }
 
@@ -175,7 +176,7 @@ async fn exit_code(world: &mut Pipeline, code: i32) {
 async fn says(world: &mut Pipeline, text: String) {
     let outcome = world.outcome();
     assert!(
-        outcome.says(&text),
+        outcome.contains(&text),
         "no {text:?} in:\n{}\n{}",
         outcome.stdout,
         outcome.stderr
@@ -186,7 +187,7 @@ async fn says(world: &mut Pipeline, text: String) {
 async fn does_not_say(world: &mut Pipeline, text: String) {
     let outcome = world.outcome();
     assert!(
-        !outcome.says(&text),
+        !outcome.contains(&text),
         "{text:?} in:\n{}\n{}",
         outcome.stdout,
         outcome.stderr

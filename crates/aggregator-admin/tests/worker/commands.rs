@@ -15,23 +15,23 @@ use crate::{LATE_MINUTE, MINUTE_US, OLD_US, symbol, ticks};
 async fn verify_finds_a_wrong_candle_and_repair_mends_it() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
-        stores.execute(LATE_MINUTE).await;
+        stores.database.execute(LATE_MINUTE).await;
         stores.admin(&["refresh", "--all"]);
         let wrong = stores.admin(&["verify"]);
-        assert_eq!(wrong.code, 1);
+        assert_eq!(wrong.code, Some(1));
         let expected = "XRPETH 1m 2019-10-11T00:00:00Z: found (2,2,2,2,100000000,1), expected (1,3,1,3,300000000,3)";
-        assert!(wrong.out.contains(expected), "{}", wrong.out);
+        assert!(wrong.stdout.contains(expected), "{}", wrong.stdout);
 
         let repaired = stores.admin(&["repair", "XRPETH", "--from", "2019-10-11", "--to", "2019-10-12"]);
         assert!(
-            repaired.out.contains("computed 1 minutes of XRPETH"),
+            repaired.stdout.contains("computed 1 minutes of XRPETH"),
             "{}{}",
-            repaired.out,
-            repaired.err
+            repaired.stdout,
+            repaired.stderr
         );
-        assert_eq!(stores.admin(&["verify"]).code, 0);
+        assert_eq!(stores.admin(&["verify"]).code, Some(0));
 
-        stores.execute("UPDATE candles_1m SET high = 9").await;
+        stores.database.execute("UPDATE candles_1m SET high = 9").await;
         let stale = stores.admin(&[
             "verify",
             "--symbol",
@@ -41,9 +41,13 @@ async fn verify_finds_a_wrong_candle_and_repair_mends_it() {
             "--to",
             "2019-10-12",
         ]);
-        assert!(stale.out.contains("XRPETH 1d 2019-10-11T00:00:00Z"), "{}", stale.out);
-        assert_eq!(stores.admin(&["verify", "--symbol", "OTHER"]).code, 0);
-        assert_eq!(stores.admin(&["verify", "--from", "2019-10-12"]).code, 0);
+        assert!(
+            stale.stdout.contains("XRPETH 1d 2019-10-11T00:00:00Z"),
+            "{}",
+            stale.stdout
+        );
+        assert_eq!(stores.admin(&["verify", "--symbol", "OTHER"]).code, Some(0));
+        assert_eq!(stores.admin(&["verify", "--from", "2019-10-12"]).code, Some(0));
     }
 }
 
@@ -51,7 +55,7 @@ async fn verify_finds_a_wrong_candle_and_repair_mends_it() {
 async fn candles_are_one_series_up_to_the_one_in_the_making() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
-        stores.execute(LATE_MINUTE).await;
+        stores.database.execute(LATE_MINUTE).await;
         let revision = (1_i64 << 40).try_into().unwrap();
         let making = Candle::of_tick(
             Timeframe::M1,
@@ -75,21 +79,26 @@ async fn candles_are_one_series_up_to_the_one_in_the_making() {
         let expected = "time,open,high,low,close,volume,trades,state\n\
             2019-10-11T00:00:00Z,2.0,2.0,2.0,2.0,1,1,stored\n\
             2019-10-11T00:01:00Z,0.00141342,0.00141342,0.00141342,0.00141342,0.00000092,1,making\n";
-        assert_eq!(csv.out, expected, "{}", csv.err);
+        assert_eq!(csv.stdout, expected, "{}", csv.stderr);
         let json = stores
             .admin(&["candles", "XRPETH", "1m", "--format", "json", "--limit", "1"])
-            .out;
+            .stdout;
         assert!(
             json.contains("\"state\": \"making\"") && !json.contains("stored"),
             "{json}"
         );
-        assert!(stores.admin(&["candles", "XRPETH", "1m"]).out.contains("◀ open"));
+        assert!(stores.admin(&["candles", "XRPETH", "1m"]).stdout.contains("◀ open"));
         let before = stores
             .admin(&["candles", "XRPETH", "1m", "--to", "2019-10-11T00:01:00Z"])
-            .out;
+            .stdout;
         assert!(!before.contains("making"), "{before}");
-        assert!(stores.admin(&["candles", "XRPETH", "1m", "--chart"]).out.contains('┤'));
-        assert_eq!(stores.admin(&["candles", "XRP:ETH", "1m"]).code, 64);
+        assert!(
+            stores
+                .admin(&["candles", "XRPETH", "1m", "--chart"])
+                .stdout
+                .contains('┤')
+        );
+        assert_eq!(stores.admin(&["candles", "XRP:ETH", "1m"]).code, Some(64));
     }
 }
 
@@ -98,37 +107,41 @@ async fn a_dead_letter_is_requeued_once_with_the_id_it_had() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
         stores
+            .database
             .execute(
                 "INSERT INTO dead_letters (stream, entry_id, reason, fields, truncated) VALUES
                     ('stream:ticks:9', '5-1', 'qty 1 is too large', '{\"symbol\": \"XRPETH\", \"qty\": \"1\"}', false),
                     ('stream:signals', '6-1', 'field `x` is missing', '{}', true)",
             )
             .await;
-        let list = stores.admin(&["dead-letters", "list"]).out;
+        let list = stores.admin(&["dead-letters", "list"]).stdout;
         assert!(list.contains("ticks:9/5-1") && list.contains("signals/6-1"), "{list}");
         assert!(
             stores
                 .admin(&["dead-letters", "show", "5-1"])
-                .out
+                .stdout
                 .contains("\"qty\": \"1\"")
         );
 
         let all = stores.admin(&["dead-letters", "requeue", "--all"]);
-        assert_eq!(all.code, 1);
+        assert_eq!(all.code, Some(1));
         assert!(
-            all.out.contains("signals/6-1 stays: a value was too long"),
+            all.stdout.contains("signals/6-1 stays: a value was too long"),
             "{}",
-            all.out
+            all.stdout
         );
-        assert_eq!(stores.entries(ticks()).await, ["qty=1 symbol=XRPETH requeued=5-1"]);
+        assert_eq!(
+            stores.redis.entries(ticks()).await,
+            ["qty=1 symbol=XRPETH requeued=5-1"]
+        );
         let again = stores.admin(&["dead-letters", "requeue", "ticks:9/5-1"]);
-        assert_eq!(again.code, 1);
-        assert!(again.err.contains("requeued already"), "{}", again.err);
-        assert!(!stores.admin(&["dead-letters", "list"]).out.contains("5-1"));
+        assert_eq!(again.code, Some(1));
+        assert!(again.stderr.contains("requeued already"), "{}", again.stderr);
+        assert!(!stores.admin(&["dead-letters", "list"]).stdout.contains("5-1"));
         assert!(
             stores
                 .admin(&["dead-letters", "list", "--requeued-too"])
-                .out
+                .stdout
                 .contains("5-1")
         );
     }
@@ -138,26 +151,26 @@ async fn a_dead_letter_is_requeued_once_with_the_id_it_had() {
 async fn decimals_of_a_symbol_with_rows_change_only_when_asked_to_rescale() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
-        stores.execute(LATE_MINUTE).await;
+        stores.database.execute(LATE_MINUTE).await;
         stores.admin(&["refresh", "--all"]);
         let refused = stores.admin(&["symbols", "set", "XRPETH", "--volume-decimals", "2"]);
-        assert_eq!(refused.code, 64);
-        assert!(refused.err.contains("add --rescale"), "{}", refused.err);
+        assert_eq!(refused.code, Some(64));
+        assert!(refused.stderr.contains("add --rescale"), "{}", refused.stderr);
         let done = stores.admin(&["symbols", "set", "XRPETH", "--volume-decimals", "2", "--rescale"]);
         assert!(
-            done.out.contains("rewrote 1 candles and 3 ticks"),
+            done.stdout.contains("rewrote 1 candles and 3 ticks"),
             "{}{}",
-            done.out,
-            done.err
+            done.stdout,
+            done.stderr
         );
-        assert_eq!(stores.number("SELECT volume FROM candles_1d").await, 100);
+        assert_eq!(stores.database.number("SELECT volume FROM candles_1d").await, 100);
         assert!(
             stores
                 .admin(&["candles", "XRPETH", "1d", "--format", "csv"])
-                .out
+                .stdout
                 .contains(",1,1,stored")
         );
-        assert!(stores.admin(&["symbols"]).out.contains("XRPETH"));
+        assert!(stores.admin(&["symbols"]).stdout.contains("XRPETH"));
 
         // Redis lost it: PostgreSQL knows.
         redis::cmd("DEL")
@@ -165,7 +178,7 @@ async fn decimals_of_a_symbol_with_rows_change_only_when_asked_to_rescale() {
             .query_async::<()>(&mut stores.redis.connect())
             .await
             .unwrap();
-        let migrated = stores.admin(&["migrate"]).out;
+        let migrated = stores.admin(&["migrate"]).stdout;
         assert!(migrated.contains("symbols: XRPETH has 2 decimals"), "{migrated}");
     }
 }
@@ -174,14 +187,16 @@ async fn decimals_of_a_symbol_with_rows_change_only_when_asked_to_rescale() {
 async fn policies_become_what_the_configuration_says_unless_that_loses_data() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
-        assert!(stores.admin(&["plan"]).out.starts_with("nothing to do"));
+        assert!(stores.admin(&["plan"]).stdout.starts_with("nothing to do"));
         let losing = ["apply", "--set", "admin.retain_candles_1m=1day"];
         let refused = stores.admin(&losing);
-        assert_eq!(refused.code, 64);
+        assert_eq!(refused.code, Some(64));
         assert!(
-            refused.err.contains("admin.retain_candles_1m must be at least 6days"),
+            refused
+                .stderr
+                .contains("admin.retain_candles_1m must be at least 6days"),
             "{}",
-            refused.err
+            refused.stderr
         );
 
         let settings = [
@@ -194,21 +209,21 @@ async fn policies_become_what_the_configuration_says_unless_that_loses_data() {
         ];
         let ask = |command| stores.admin(&[&[command], &settings[..]].concat());
         if stores.database.edition() == Edition::Apache {
-            assert!(ask("plan").out.contains("drop chunks of ticks older than 30days"));
+            assert!(ask("plan").stdout.contains("drop chunks of ticks older than 30days"));
             continue;
         }
-        let planned = ask("plan").out;
+        let planned = ask("plan").stdout;
         assert!(planned.contains("aggregator-admin apply"), "{planned}");
         let changed = "SELECT count(*) FROM timescaledb_information.jobs
             WHERE hypertable_name IS NOT NULL AND ((config->>'drop_after')::interval = '30 days'
                 OR (config->>'compress_after')::interval = '2 days' OR (config->>'start_offset')::interval = '5 days')";
-        assert_eq!(stores.number(changed).await, 0);
+        assert_eq!(stores.database.number(changed).await, 0);
         let applied = ask("apply");
-        assert_eq!(applied.code, 0, "{}", applied.err);
-        assert_eq!(stores.number(changed).await, 9);
-        assert!(ask("plan").out.starts_with("nothing to do"));
-        assert_eq!(stores.admin(&["apply"]).code, 0);
-        assert_eq!(stores.number(changed).await, 0);
+        assert_eq!(applied.code, Some(0), "{}", applied.stderr);
+        assert_eq!(stores.database.number(changed).await, 9);
+        assert!(ask("plan").stdout.starts_with("nothing to do"));
+        assert_eq!(stores.admin(&["apply"]).code, Some(0));
+        assert_eq!(stores.database.number(changed).await, 0);
     }
 }
 
@@ -216,22 +231,24 @@ async fn policies_become_what_the_configuration_says_unless_that_loses_data() {
 async fn a_refresh_leaves_larger_candles_whose_minutes_were_dropped() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
-        stores.execute(LATE_MINUTE).await;
+        stores.database.execute(LATE_MINUTE).await;
         stores
+            .database
             .execute("INSERT INTO candles_1m SELECT '2019-11-11 00:00Z', symbol, 1, 1, 1, 1, 1, 1, 1 FROM symbols")
             .await;
         stores.admin(&["refresh", "--all"]);
         stores
+            .database
             .execute("SELECT drop_chunks('candles_1m', TIMESTAMPTZ '2019-10-20')")
             .await;
-        assert_eq!(stores.admin(&["refresh", "--all"]).code, 0);
+        assert_eq!(stores.admin(&["refresh", "--all"]).code, Some(0));
         assert_eq!(
             stores
                 .admin(&["refresh", "--from", "2019-10-01", "--to", "2019-12-01"])
                 .code,
-            0
+            Some(0)
         );
-        assert_eq!(stores.number("SELECT count(*) FROM candles_1d").await, 2);
+        assert_eq!(stores.database.number("SELECT count(*) FROM candles_1d").await, 2);
     }
 }
 
@@ -239,17 +256,17 @@ async fn a_refresh_leaves_larger_candles_whose_minutes_were_dropped() {
 async fn explain_says_what_a_candle_is_and_what_it_should_be() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
-        stores.execute(LATE_MINUTE).await;
+        stores.database.execute(LATE_MINUTE).await;
         let wrong = stores.admin(&["explain", "XRPETH", "1m", "2019-10-11T00:00:30Z"]);
         assert!(
             wrong
-                .out
+                .stdout
                 .contains("ticks      give another candle: (1,3,1,3,300000000,3)"),
             "{}{}",
-            wrong.out,
-            wrong.err
+            wrong.stdout,
+            wrong.stderr
         );
         let day = stores.admin(&["explain", "XRPETH", "1d", "2019-10-11"]);
-        assert_eq!(day.code, 0, "{}", day.err);
+        assert_eq!(day.code, Some(0), "{}", day.stderr);
     }
 }

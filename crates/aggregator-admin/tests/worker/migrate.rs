@@ -5,7 +5,7 @@ use storage_core::redis::position::position_of;
 use storage_core::redis::stream::{HOT_WRITER, Stream};
 use storage_core::testing::postgres::TestDatabase;
 
-use crate::harness::{Stores, until};
+use crate::harness::Stores;
 
 async fn empty_stores() -> Vec<Stores> {
     let mut stores = Vec::new();
@@ -21,11 +21,11 @@ async fn empty_stores() -> Vec<Stores> {
 async fn both_stores_are_made_ready_and_then_there_is_nothing_to_do() {
     for stores in empty_stores().await {
         let status = stores.admin(&["status"]);
-        assert_eq!(status.code, 1);
-        assert!(status.err.contains("aggregator-admin migrate"), "{}", status.err);
+        assert_eq!(status.code, Some(1));
+        assert!(status.stderr.contains("aggregator-admin migrate"), "{}", status.stderr);
 
         let first = stores.admin(&["migrate"]);
-        assert_eq!(first.code, 0, "{}", first.err);
+        assert_eq!(first.code, Some(0), "{}", first.stderr);
         for done in [
             "schema: ran",
             "functions: loaded",
@@ -33,22 +33,25 @@ async fn both_stores_are_made_ready_and_then_there_is_nothing_to_do() {
             "consumer groups: created 18",
             "database: ",
         ] {
-            assert!(first.out.contains(done), "{done}: {}", first.out);
+            assert!(first.stdout.contains(done), "{done}: {}", first.stdout);
         }
         let again = stores.admin(&["migrate"]);
-        assert!(again.out.starts_with("nothing to do\n"), "{}", again.out);
+        assert!(again.stdout.starts_with("nothing to do\n"), "{}", again.stdout);
 
         let unsure = stores.admin(&["migrate", "--down"]);
-        assert_eq!(unsure.code, 64);
-        assert!(unsure.err.contains("--yes"), "{}", unsure.err);
+        assert_eq!(unsure.code, Some(64));
+        assert!(unsure.stderr.contains("--yes"), "{}", unsure.stderr);
         let down = stores.admin(&["migrate", "--down", "--yes"]);
-        assert!(down.out.contains("reverted"), "{}", down.out);
+        assert!(down.stdout.contains("reverted"), "{}", down.stdout);
         assert_eq!(
-            stores.number("SELECT (to_regclass('candles_1m') IS NULL)::int").await,
+            stores
+                .database
+                .number("SELECT (to_regclass('candles_1m') IS NULL)::int")
+                .await,
             1
         );
-        assert!(stores.admin(&["migrate"]).out.contains("schema: ran"));
-        assert_eq!(stores.admin(&["status", "--json"]).code, 0);
+        assert!(stores.admin(&["migrate"]).stdout.contains("schema: ran"));
+        assert_eq!(stores.admin(&["status", "--json"]).code, Some(0));
     }
 }
 
@@ -64,15 +67,22 @@ async fn a_redis_belongs_to_one_database_until_another_takes_its_place() {
         let mut stores = Stores::ready(first).await;
         let first = std::mem::replace(&mut stores.database, second);
         let refused = stores.admin(&["migrate"]);
-        assert_eq!(refused.code, 64);
-        assert!(refused.err.contains("Redis belongs to database"), "{}", refused.err);
+        assert_eq!(refused.code, Some(64));
         assert!(
-            refused.err.contains("`aggregator-admin migrate --adopt-database`"),
+            refused.stderr.contains("Redis belongs to database"),
             "{}",
-            refused.err
+            refused.stderr
+        );
+        assert!(
+            refused.stderr.contains("`aggregator-admin migrate --adopt-database`"),
+            "{}",
+            refused.stderr
         );
         assert_eq!(
-            stores.number("SELECT (to_regclass('candles_1m') IS NULL)::int").await,
+            stores
+                .database
+                .number("SELECT (to_regclass('candles_1m') IS NULL)::int")
+                .await,
             1,
             "a database that is not meant stays as it is"
         );
@@ -80,16 +90,16 @@ async fn a_redis_belongs_to_one_database_until_another_takes_its_place() {
         assert!(
             stores
                 .admin(&["migrate", "--adopt-database"])
-                .out
+                .stdout
                 .contains(" instead of ")
         );
         assert!(
             stores
                 .admin(&["migrate", "--adopt-database"])
-                .out
+                .stdout
                 .starts_with("nothing to do\n")
         );
-        assert_eq!(stores.admin(&["status"]).code, 0);
+        assert_eq!(stores.admin(&["status"]).code, Some(0));
         stores.database = first;
         for command in [
             &["repair", "BTCUSDT", "--from", "2024-03-01", "--to", "2024-03-02"][..],
@@ -98,14 +108,18 @@ async fn a_redis_belongs_to_one_database_until_another_takes_its_place() {
             &["run"],
         ] {
             let refused = stores.admin(command);
-            assert_eq!(refused.code, 64, "{command:?}: {}", refused.err);
-            assert!(refused.err.contains("Redis belongs to database"), "{}", refused.err);
+            assert_eq!(refused.code, Some(64), "{command:?}: {}", refused.stderr);
+            assert!(
+                refused.stderr.contains("Redis belongs to database"),
+                "{}",
+                refused.stderr
+            );
         }
         let status = stores.admin(&["status"]);
         assert!(
-            status.code == 1 && status.err.contains("Redis belongs to database"),
+            status.code == Some(1) && status.stderr.contains("Redis belongs to database"),
             "{}",
-            status.err
+            status.stderr
         );
     }
 }
@@ -124,13 +138,13 @@ async fn a_database_takes_no_others_place_while_that_is_written_to() {
         command.query_async::<()>(&mut redis).await.unwrap();
     }
     let refused = stores.admin(&["migrate", "--adopt-database", "--wait", "300ms"]);
-    assert_eq!(refused.code, 1);
+    assert_eq!(refused.code, Some(1));
     assert!(
         refused
-            .err
+            .stderr
             .contains("still belongs to database another@1/2: warm-syncers are running"),
         "{}",
-        refused.err
+        refused.stderr
     );
 }
 
@@ -140,15 +154,12 @@ async fn a_worker_ends_when_another_database_takes_the_place_of_its_own() {
         return;
     };
     let stores = Stores::ready(database).await;
-    let mut worker = stores.worker();
-    until("the worker works", async || {
-        worker.log().contains("keeping the history in order")
-    })
-    .await;
+    let worker = stores.worker();
+    worker.logged("keeping the history in order").await;
     let mut set = redis::cmd("SET");
     set.arg("stream:database").arg("another@1/2");
     set.query_async::<()>(&mut stores.redis.connect()).await.unwrap();
-    let (status, log) = worker.ended().await;
+    let (status, log) = (worker.ended().await, worker.log());
     assert_eq!(status.code(), Some(64), "{log}");
     assert!(log.contains("Redis belongs to database another@1/2"), "{log}");
 }
@@ -160,8 +171,8 @@ async fn settings_of_the_server_that_endanger_the_history_are_said() {
     };
     let stores = Stores::with(database).await;
     // The servers of tests save themselves the waiting for the disk.
-    let is_off = stores.text("SELECT current_setting('fsync')").await == "off";
-    for said in [stores.admin(&["migrate"]).out, stores.admin(&["status"]).out] {
+    let is_off = stores.database.text("SELECT current_setting('fsync')").await == "off";
+    for said in [stores.admin(&["migrate"]).stdout, stores.admin(&["status"]).stdout] {
         assert_eq!(said.contains("warning: fsync is off"), is_off, "{said}");
     }
 }
@@ -173,7 +184,7 @@ async fn the_number_of_partitions_changes_only_while_nothing_is_in_flight() {
     };
     let stores = Stores::ready(database).await;
     let more = stores.admin(&["migrate", "--partitions", "6"]);
-    assert_eq!(more.code, 0, "{}", more.err);
+    assert_eq!(more.code, Some(0), "{}", more.stderr);
     let mut redis = stores.redis.connect();
     assert!(
         position_of(&mut redis, Stream::Ticks(5), HOT_WRITER)
@@ -183,20 +194,23 @@ async fn the_number_of_partitions_changes_only_while_nothing_is_in_flight() {
     );
 
     let disagrees = stores.admin(&["migrate"]);
-    assert_eq!(disagrees.code, 64);
+    assert_eq!(disagrees.code, Some(64));
     assert!(
-        disagrees.err.contains("partitions is 6 in Redis but 4"),
+        disagrees.stderr.contains("partitions is 6 in Redis but 4"),
         "{}",
-        disagrees.err
+        disagrees.stderr
     );
 
-    stores.add(Stream::Ticks(5), &vec![("symbol", "A".to_owned())]).await;
+    stores
+        .redis
+        .add(Stream::Ticks(5), &vec![("symbol", "A".to_owned())])
+        .await;
     let refused = stores.admin(&["migrate", "--partitions", "4"]);
-    assert_eq!(refused.code, 1);
+    assert_eq!(refused.code, Some(1));
     assert!(
-        refused.err.contains("hot-writer has not finished stream:ticks:5"),
+        refused.stderr.contains("hot-writer has not finished stream:ticks:5"),
         "{}",
-        refused.err
+        refused.stderr
     );
 }
 
@@ -213,12 +227,16 @@ async fn a_server_that_is_down_is_waited_for_only_so_long() {
         "--database-url",
         "postgres://postgres@127.0.0.1:1/market",
     ]);
-    assert_eq!(away.code, 1);
+    assert_eq!(away.code, Some(1));
     assert!(
-        away.err.contains("PostgreSQL did not answer within 300ms"),
+        away.stderr.contains("PostgreSQL did not answer within 300ms"),
         "{}",
-        away.err
+        away.stderr
     );
     let away = stores.admin(&["migrate", "--wait", "300ms", "--redis-url", "redis://127.0.0.1:1"]);
-    assert!(away.err.contains("Redis did not answer within 300ms"), "{}", away.err);
+    assert!(
+        away.stderr.contains("Redis did not answer within 300ms"),
+        "{}",
+        away.stderr
+    );
 }

@@ -2,14 +2,15 @@
 
 use storage_core::redis::stream::Stream;
 use storage_core::testing::postgres::TestDatabase;
+use storage_core::testing::program::Outcome;
 
-use crate::harness::{Said, Stores};
+use crate::harness::Stores;
 
 const CANDLE: &str = "SELECT (open, high, low, close, volume, trades) FROM candles_1m WHERE time = '2019-10-11 00:00Z'";
 
 /// A minute of one trade, whose tick was dropped, and the trades `late` as `(second, price, lots, revision)`.
 async fn late_trades(stores: &Stores, late: &str) {
-    stores
+    stores.database
         .execute(&format!(
             "INSERT INTO symbols (symbol) VALUES ('XRPETH') ON CONFLICT DO NOTHING;
              INSERT INTO candles_1m VALUES ('2019-10-11 00:00Z', 'XRPETH', 50, 50, 50, 50, 7, 1, 10) ON CONFLICT DO NOTHING;
@@ -21,9 +22,9 @@ async fn late_trades(stores: &Stores, late: &str) {
         .await;
 }
 
-fn repair(stores: &Stores) -> Said {
+fn repair(stores: &Stores) -> Outcome {
     let repaired = stores.admin(&["repair", "XRPETH", "--from", "2019-10-11", "--to", "2019-10-12"]);
-    assert_eq!(repaired.code, 0, "{}{}", repaired.out, repaired.err);
+    assert_eq!(repaired.code, Some(0), "{}{}", repaired.stdout, repaired.stderr);
     repaired
 }
 
@@ -32,29 +33,34 @@ async fn a_late_trade_joins_a_candle_whose_ticks_were_dropped() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
         late_trades(&stores, "(30, 60, 1, 200)").await;
-        assert_eq!(stores.admin(&["verify"]).code, 1, "the trade is not in the candle");
+        assert_eq!(
+            stores.admin(&["verify"]).code,
+            Some(1),
+            "the trade is not in the candle"
+        );
         repair(&stores);
-        assert_eq!(stores.text(CANDLE).await, "(50,60,50,60,8,2)");
+        assert_eq!(stores.database.text(CANDLE).await, "(50,60,50,60,8,2)");
         repair(&stores);
-        assert_eq!(stores.text(CANDLE).await, "(50,60,50,60,8,2)", "once");
+        assert_eq!(stores.database.text(CANDLE).await, "(50,60,50,60,8,2)", "once");
         let verified = stores.admin(&["verify"]);
-        assert_eq!(verified.code, 0, "{}", verified.out);
+        assert_eq!(verified.code, Some(0), "{}", verified.stdout);
 
         // One that happened before it came after it: the later one has closed the minute already.
         late_trades(&stores, "(10, 40, 2, 300)").await;
         repair(&stores);
-        assert_eq!(stores.text(CANDLE).await, "(50,60,40,60,10,3)");
-        stores.execute("DELETE FROM ticks").await;
+        assert_eq!(stores.database.text(CANDLE).await, "(50,60,40,60,10,3)");
+        stores.database.execute("DELETE FROM ticks").await;
         late_trades(&stores, "(5, 45, 1, 400), (6, 46, 1, 401)").await;
         repair(&stores);
-        assert_eq!(stores.text(CANDLE).await, "(50,60,40,46,12,5)");
-        assert_eq!(stores.number("SELECT trades FROM candles_1d").await, 5);
+        assert_eq!(stores.database.text(CANDLE).await, "(50,60,40,46,12,5)");
+        assert_eq!(stores.database.number("SELECT trades FROM candles_1d").await, 5);
         // Others of the day have candles and no ticks either.
         stores
+            .database
             .execute("INSERT INTO candles_1m VALUES ('2019-10-11 00:01Z', 'XRPETH', 5, 5, 5, 5, 7, 1, 10)")
             .await;
-        assert_eq!(stores.admin(&["refresh", "--all"]).code, 0);
-        assert_eq!(stores.admin(&["verify"]).code, 0);
+        assert_eq!(stores.admin(&["refresh", "--all"]).code, Some(0));
+        assert_eq!(stores.admin(&["verify"]).code, Some(0));
         let forced = stores.admin(&[
             "repair",
             "XRPETH",
@@ -64,9 +70,9 @@ async fn a_late_trade_joins_a_candle_whose_ticks_were_dropped() {
             "2019-10-12",
             "--force",
         ]);
-        assert_eq!(forced.code, 0, "{}", forced.err);
+        assert_eq!(forced.code, Some(0), "{}", forced.stderr);
         assert_eq!(
-            stores.text(CANDLE).await,
+            stores.database.text(CANDLE).await,
             "(50,60,40,46,12,5)",
             "what was dropped can't be forced"
         );
@@ -78,10 +84,10 @@ async fn a_late_trade_of_a_minute_of_which_nothing_is_known_is_its_candle() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
         late_trades(&stores, "(30, 60, 1, 200), (40, 70, 2, 201)").await;
-        stores.execute("DELETE FROM candles_1m").await;
+        stores.database.execute("DELETE FROM candles_1m").await;
         repair(&stores);
-        assert_eq!(stores.text(CANDLE).await, "(60,70,60,70,3,2)");
-        assert_eq!(stores.admin(&["verify"]).code, 0);
+        assert_eq!(stores.database.text(CANDLE).await, "(60,70,60,70,3,2)");
+        assert_eq!(stores.admin(&["verify"]).code, Some(0));
     }
 }
 
@@ -96,26 +102,27 @@ async fn a_trade_that_does_not_fit_is_a_dead_letter_whose_command_works() {
         )
         .await;
         stores
+            .database
             .execute("DELETE FROM candles_1m; DELETE FROM complete_since")
             .await;
         let repaired = repair(&stores);
-        assert_eq!(stores.text(CANDLE).await, "(1,3,1,3,6000000000100000000,2)");
+        assert_eq!(stores.database.text(CANDLE).await, "(1,3,1,3,6000000000100000000,2)");
         let command = "aggregator-admin symbols set XRPETH --volume-decimals 4 --rescale";
-        assert!(repaired.out.contains(command), "{}", repaired.out);
-        let dead = stores.entries(Stream::Dead).await;
+        assert!(repaired.stdout.contains(command), "{}", repaired.stdout);
+        let dead = stores.redis.entries(Stream::Dead).await;
         assert!(dead.len() == 1 && dead[0].contains(command), "{dead:?}");
         let verified = stores.admin(&["verify"]);
-        assert_eq!(verified.code, 0, "{}", verified.out);
+        assert_eq!(verified.code, Some(0), "{}", verified.stdout);
 
         let arguments: Vec<&str> = command.split(' ').skip(1).collect();
-        assert_eq!(stores.admin(&arguments).code, 0);
+        assert_eq!(stores.admin(&arguments).code, Some(0));
         repair(&stores);
-        assert_eq!(stores.text(CANDLE).await, "(1,3,1,3,1200000000010000,3)");
+        assert_eq!(stores.database.text(CANDLE).await, "(1,3,1,3,1200000000010000,3)");
         assert_eq!(
-            stores.number("SELECT volume FROM candles_1d").await,
+            stores.database.number("SELECT volume FROM candles_1d").await,
             1_200_000_000_010_000
         );
-        assert_eq!(stores.admin(&["verify"]).code, 0);
+        assert_eq!(stores.admin(&["verify"]).code, Some(0));
     }
 }
 
@@ -126,23 +133,23 @@ async fn a_trade_that_does_not_fit_a_candle_whose_ticks_were_dropped_can_join_it
         let big = "(20, 60, 9223372036854775801, 200)";
         late_trades(&stores, &format!("{big}, (30, 40, 1, 201)")).await;
         let repaired = repair(&stores);
-        assert!(repaired.out.contains("lacks a trade"), "{}", repaired.out);
-        assert_eq!(stores.text(CANDLE).await, "(50,50,40,40,8,2)");
+        assert!(repaired.stdout.contains("lacks a trade"), "{}", repaired.stdout);
+        assert_eq!(stores.database.text(CANDLE).await, "(50,50,40,40,8,2)");
         assert_eq!(
-            stores.number("SELECT count(*) FROM ticks").await,
+            stores.database.number("SELECT count(*) FROM ticks").await,
             1,
             "it is a dead letter now"
         );
-        let dead = stores.entries(Stream::Dead).await.join("\n");
+        let dead = stores.redis.entries(Stream::Dead).await.join("\n");
         assert!(
             dead.contains("\"trade_id\":\"200\"") && dead.contains("\"qty\":\"92233720368.54775801\""),
             "{dead}"
         );
-        assert_eq!(stores.admin(&["verify"]).code, 0);
+        assert_eq!(stores.admin(&["verify"]).code, Some(0));
         // Requeued, in the lots of a symbol that was rescaled meanwhile.
         late_trades(&stores, "(20, 60, 100, 300)").await;
         repair(&stores);
-        assert_eq!(stores.text(CANDLE).await, "(50,60,40,40,108,3)");
+        assert_eq!(stores.database.text(CANDLE).await, "(50,60,40,40,108,3)");
     }
 }
 
@@ -152,18 +159,19 @@ async fn a_candle_that_counts_more_than_there_was_is_named_and_lowered_by_force_
         let stores = Stores::ready(database).await;
         late_trades(&stores, "(30, 60, 1, 5)").await;
         stores
+            .database
             .execute("DELETE FROM complete_since; UPDATE candles_1m SET trades = 9")
             .await;
         let verified = stores.admin(&["verify"]);
-        assert_eq!(verified.code, 1, "{}", verified.out);
+        assert_eq!(verified.code, Some(1), "{}", verified.stdout);
         let refused = stores.admin(&["repair", "XRPETH", "--from", "2019-10-11", "--to", "2019-10-12"]);
-        assert_eq!(refused.code, 1);
+        assert_eq!(refused.code, Some(1));
         let command = "aggregator-admin repair XRPETH --from 2019-10-11T00:00:00Z --to 2019-10-11T00:01:00Z --force";
-        assert!(refused.out.contains(command), "{}", refused.out);
-        assert_eq!(stores.text(CANDLE).await, "(50,50,50,50,7,9)");
+        assert!(refused.stdout.contains(command), "{}", refused.stdout);
+        assert_eq!(stores.database.text(CANDLE).await, "(50,50,50,50,7,9)");
         let arguments: Vec<&str> = command.split(' ').skip(1).collect();
-        assert_eq!(stores.admin(&arguments).code, 0);
-        assert_eq!(stores.text(CANDLE).await, "(60,60,60,60,1,1)");
-        assert_eq!(stores.admin(&["verify"]).code, 0);
+        assert_eq!(stores.admin(&arguments).code, Some(0));
+        assert_eq!(stores.database.text(CANDLE).await, "(60,60,60,60,1,1)");
+        assert_eq!(stores.admin(&["verify"]).code, Some(0));
     }
 }

@@ -9,7 +9,7 @@ use storage_core::redis::functions::advance;
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
 use storage_core::testing::postgres::TestDatabase;
 
-use crate::harness::{Stores, until};
+use crate::harness::Stores;
 use crate::{LATE_MINUTE, MINUTE_US, OLD_US, symbol, ticks};
 
 const FIRST_CANDLE: &str =
@@ -29,31 +29,28 @@ fn repair(start_us: i64, up_to: StreamId) -> Vec<(&'static str, String)> {
 async fn a_minute_is_repaired_once_the_warm_syncers_have_finished_its_ticks() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
-        stores.execute(LATE_MINUTE).await;
-        assert_eq!(stores.admin(&["refresh", "--all"]).code, 0);
-        let late = stores.add(ticks(), &vec![("symbol", symbol().to_string())]).await;
+        stores.database.execute(LATE_MINUTE).await;
+        assert_eq!(stores.admin(&["refresh", "--all"]).code, Some(0));
+        let late = stores.redis.add(ticks(), &vec![("symbol", symbol().to_string())]).await;
         let worker = stores.worker();
-        stores.add(Stream::Repairs, &repair(OLD_US, late)).await;
+        stores.redis.add(Stream::Repairs, &repair(OLD_US, late)).await;
         // A minute without ticks is done at once; when it is, the other one has been looked at.
         stores
+            .redis
             .add(Stream::Repairs, &repair(OLD_US + 9 * MINUTE_US, StreamId::START))
             .await;
-        until("the minute without ticks is done with", async || {
-            worker.log().contains("has no ticks")
-        })
-        .await;
-        assert_eq!(stores.text(FIRST_CANDLE).await, "(2,2,2,2,100000000,1)");
+        worker.logged("has no ticks").await;
+        assert_eq!(stores.database.text(FIRST_CANDLE).await, "(2,2,2,2,100000000,1)");
 
         let redis = &mut stores.redis.connect();
         let at = advance(redis, ticks(), WARM_SYNCER, StreamId::START, late, 1).await;
         assert_eq!(at.unwrap(), late);
         stores.drained(Stream::Repairs).await;
         stores.drained(Stream::Rollups).await;
-        assert_eq!(stores.text(FIRST_CANDLE).await, "(1,3,1,3,300000000,3)");
-        assert_eq!(stores.number("SELECT trades FROM candles_1d").await, 3);
-        assert_eq!(stores.admin(&["verify"]).code, 0);
-        let (status, log) = worker.stop().await;
-        assert!(status.success(), "{log}");
+        assert_eq!(stores.database.text(FIRST_CANDLE).await, "(1,3,1,3,300000000,3)");
+        assert_eq!(stores.database.number("SELECT trades FROM candles_1d").await, 3);
+        assert_eq!(stores.admin(&["verify"]).code, Some(0));
+        worker.stop().await;
     }
 }
 
@@ -61,13 +58,19 @@ async fn a_minute_is_repaired_once_the_warm_syncers_have_finished_its_ticks() {
 async fn a_candle_with_more_trades_than_there_are_ticks_stays() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
-        stores.execute(LATE_MINUTE).await;
-        stores.execute("UPDATE candles_1m SET trades = 9, revision = 30").await;
+        stores.database.execute(LATE_MINUTE).await;
+        stores
+            .database
+            .execute("UPDATE candles_1m SET trades = 9, revision = 30")
+            .await;
         let _worker = stores.worker();
-        stores.add(Stream::Repairs, &repair(OLD_US, StreamId::START)).await;
+        stores
+            .redis
+            .add(Stream::Repairs, &repair(OLD_US, StreamId::START))
+            .await;
         stores.drained(Stream::Repairs).await;
-        assert_eq!(stores.number("SELECT trades FROM candles_1m").await, 9);
-        let dead = stores.entries(Stream::Dead).await.join("\n");
+        assert_eq!(stores.database.number("SELECT trades FROM candles_1m").await, 9);
+        let dead = stores.redis.entries(Stream::Dead).await.join("\n");
         assert!(dead.contains("has 9 trades, more than the 3 ticks"), "{dead}");
     }
 }
@@ -76,8 +79,9 @@ async fn a_candle_with_more_trades_than_there_are_ticks_stays() {
 async fn a_late_trade_joins_a_candle_whose_ticks_were_dropped_however_often_it_is_asked_for() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
-        stores.execute(LATE_MINUTE).await;
+        stores.database.execute(LATE_MINUTE).await;
         stores
+            .database
             .execute(
                 "DELETE FROM ticks WHERE revision < 30; UPDATE candles_1m SET volume = 700000000;
                  INSERT INTO complete_since VALUES ('ticks', '2019-10-12 00:00Z')",
@@ -85,13 +89,16 @@ async fn a_late_trade_joins_a_candle_whose_ticks_were_dropped_however_often_it_i
             .await;
         let _worker = stores.worker();
         for _ in 0..3 {
-            stores.add(Stream::Repairs, &repair(OLD_US, StreamId::START)).await;
+            stores
+                .redis
+                .add(Stream::Repairs, &repair(OLD_US, StreamId::START))
+                .await;
             stores.drained(Stream::Repairs).await;
             stores.drained(Stream::Rollups).await;
-            assert_eq!(stores.text(FIRST_CANDLE).await, "(2,3,2,3,800000000,2)");
+            assert_eq!(stores.database.text(FIRST_CANDLE).await, "(2,3,2,3,800000000,2)");
         }
-        assert_eq!(stores.number("SELECT trades FROM candles_1d").await, 2);
-        assert_eq!(stores.entries(Stream::Dead).await, Vec::<String>::new());
+        assert_eq!(stores.database.number("SELECT trades FROM candles_1d").await, 2);
+        assert_eq!(stores.redis.entries(Stream::Dead).await, Vec::<String>::new());
     }
 }
 
@@ -99,20 +106,27 @@ async fn a_late_trade_joins_a_candle_whose_ticks_were_dropped_however_often_it_i
 async fn announced_ranges_are_refreshed_and_rubbish_is_a_dead_letter() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
-        stores.execute("INSERT INTO candles_1m SELECT '2019-10-11 00:00Z'::timestamptz + m * INTERVAL '1 minute', 'XRPETH', 1, 2, 0.5, 1.5, 100, 2, m FROM generate_series(1, 600) m").await;
+        stores.database.execute("INSERT INTO candles_1m SELECT '2019-10-11 00:00Z'::timestamptz + m * INTERVAL '1 minute', 'XRPETH', 1, 2, 0.5, 1.5, 100, 2, m FROM generate_series(1, 600) m").await;
         let _worker = stores.worker();
         stores
+            .redis
             .add(Stream::Rollups, &vec![("from", "yesterday".to_owned())])
             .await;
         let range = TimeRange {
             from_us: OLD_US,
             to_us: OLD_US + 700 * MINUTE_US,
         };
-        stores.add(Stream::Rollups, &rollups::entry_fields(range)).await;
+        stores.redis.add(Stream::Rollups, &rollups::entry_fields(range)).await;
         stores.drained(Stream::Rollups).await;
-        assert_eq!(stores.number("SELECT sum(trades) FROM candles_5m").await, 1_200);
-        assert_eq!(stores.number("SELECT sum(volume) FROM candles_1d").await, 60_000);
-        let dead = stores.entries(Stream::Dead).await.join("\n");
+        assert_eq!(
+            stores.database.number("SELECT sum(trades) FROM candles_5m").await,
+            1_200
+        );
+        assert_eq!(
+            stores.database.number("SELECT sum(volume) FROM candles_1d").await,
+            60_000
+        );
+        let dead = stores.redis.entries(Stream::Dead).await.join("\n");
         assert!(
             dead.contains("stream=stream:rollups") && dead.contains("reason=field `from`"),
             "{dead}"
@@ -135,15 +149,15 @@ async fn the_last_backup_of_each_kind_is_kept_for_status() {
             took_ms: 1_500,
             size_bytes: 36_600_000,
         };
-        stores.add(Stream::Backups, &backups::entry_fields(&backup)).await;
+        stores.redis.add(Stream::Backups, &backups::entry_fields(&backup)).await;
     }
     stores.drained(Stream::Backups).await;
     let status = stores.admin(&["status"]);
-    assert!(status.out.contains("redis redis-2"), "{}", status.out);
+    assert!(status.stdout.contains("redis redis-2"), "{}", status.stdout);
     assert!(
-        status.out.contains("36.6 MB in 1.5 s") && !status.out.contains("redis-1"),
+        status.stdout.contains("36.6 MB in 1.5 s") && !status.stdout.contains("redis-1"),
         "{}",
-        status.out
+        status.stdout
     );
 }
 
@@ -154,12 +168,16 @@ async fn a_worker_that_does_not_fit_says_what_to_do() {
     };
     let stores = Stores::with(database).await;
     let new = stores.admin(&["run"]);
-    assert_eq!(new.code, 64);
-    assert!(new.err.contains("run `aggregator-admin migrate`"), "{}", new.err);
-    assert_eq!(stores.admin(&["migrate"]).code, 0);
+    assert_eq!(new.code, Some(64));
+    assert!(new.stderr.contains("run `aggregator-admin migrate`"), "{}", new.stderr);
+    assert_eq!(stores.admin(&["migrate"]).code, Some(0));
     let other = stores.admin(&["run", "--set", "stream.partitions=7"]);
-    assert_eq!(other.code, 64);
-    assert!(other.err.contains("partitions is 4 in Redis but 7"), "{}", other.err);
+    assert_eq!(other.code, Some(64));
+    assert!(
+        other.stderr.contains("partitions is 4 in Redis but 7"),
+        "{}",
+        other.stderr
+    );
     let unknown = stores.admin(&["run", "--set", "admin.refresh=1h"]);
-    assert_eq!(unknown.code, 64);
+    assert_eq!(unknown.code, Some(64));
 }

@@ -12,13 +12,12 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use storage_core::config::postgres::PostgresConfig;
 use storage_core::postgres::connection::connect;
 use storage_core::postgres::migrations;
+use storage_core::testing::polling::PATIENCE;
 use storage_core::testing::process::ServerProcess;
+use storage_core::testing::skip::skip;
 use tempfile::TempDir;
 
-use crate::run::Running;
-use crate::support::{Runner, flip_a_byte, pg_bin, until};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::support::{Runner, flip_a_byte, pg_bin};
 
 struct Server {
     _process: ServerProcess,
@@ -87,11 +86,7 @@ async fn add(connection: &mut AsyncPgConnection, symbol: &str) {
 fn server_programs() -> Option<PathBuf> {
     let programs = pg_bin().filter(|folder| folder.join("initdb").exists());
     if programs.is_none() {
-        assert!(
-            std::env::var_os("TEST_REQUIRE_SERVERS").is_none(),
-            "no PostgreSQL server"
-        );
-        eprintln!("skipped: no PostgreSQL server; run `scripts/services tools`");
+        skip("no PostgreSQL server; run `scripts/services tools`");
     }
     programs
 }
@@ -149,18 +144,18 @@ async fn a_server_comes_back_as_it_was_at_a_moment() {
     let folder = TempDir::new().unwrap();
     let (server, runner) = backed_up(&programs, &folder.path().join("data")).await;
     let mut connection = server.connect().await;
-    let running = Running::start(&runner);
-    until("the archive", || running.get("/readyz").ends_with("ready\n"));
+    let running = runner.start();
+    running.ready().await;
     // What a killed one leaves behind is taken over by the next.
-    running.kill();
-    let running = Running::start(&runner);
-    until("the archive", || running.get("/readyz").ends_with("ready\n"));
+    running.kill().await;
+    let running = runner.start();
+    running.ready().await;
 
     add(&mut connection, "WANTED").await;
     let moment = now(&mut connection).await;
     add(&mut connection, "UNWANTED").await;
     archived(&mut connection).await;
-    running.stop();
+    running.stop().await;
     drop(connection);
     drop(server);
 
@@ -288,8 +283,8 @@ async fn a_recovery_that_would_end_early_is_refused_and_one_up_to_there_is_not()
     let Some(programs) = server_programs() else { return };
     let folder = TempDir::new().unwrap();
     let (server, runner) = backed_up(&programs, &folder.path().join("data")).await;
-    let running = Running::start(&runner);
-    until("the archive", || running.get("/readyz").ends_with("ready\n"));
+    let running = runner.start();
+    running.ready().await;
     let mut connection = server.connect().await;
     let mut moments = Vec::new();
     for symbol in ["FIRST", "SECOND", "THIRD", "FOURTH", "FIFTH"] {
@@ -299,7 +294,7 @@ async fn a_recovery_that_would_end_early_is_refused_and_one_up_to_there_is_not()
     }
     add(&mut connection, "LAST").await;
     archived(&mut connection).await;
-    running.stop();
+    running.stop().await;
     drop((connection, server));
 
     assert!(runner.done(&["verify", "--all"]).contains("whole"));

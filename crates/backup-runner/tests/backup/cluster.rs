@@ -8,9 +8,10 @@ use redis::{FromRedisValue, cmd};
 use storage_core::config::redis::RedisConfig;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
+use storage_core::testing::polling::until_true;
 use storage_core::testing::redis::TestRedis;
 
-use crate::support::{Runner, flip_a_byte, until};
+use crate::support::{Runner, flip_a_byte};
 
 const SLOTS: usize = 16_384;
 /// Keys that lie with different masters.
@@ -175,13 +176,16 @@ async fn a_backup_of_a_cluster_is_of_one_moment_while_keys_are_written() {
             }
         })
     };
-    until("the first writes", || written.load(Ordering::Relaxed) > 100);
+    until_true("the first writes", async || written.load(Ordering::Relaxed) > 100).await;
     let runner = Runner::new().redis(&from.url);
     for _ in 0..5 {
         runner.done(&["backup", "redis"]);
     }
     let before_the_end = written.load(Ordering::Relaxed);
-    until("writes that go on", || written.load(Ordering::Relaxed) > before_the_end);
+    until_true("writes that go on", async || {
+        written.load(Ordering::Relaxed) > before_the_end
+    })
+    .await;
     at_work.store(false, Ordering::Relaxed);
     writer.await.unwrap();
 

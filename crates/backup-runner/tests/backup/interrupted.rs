@@ -7,10 +7,11 @@ use std::process::{Child, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use storage_core::testing::polling::until_true;
 use storage_core::testing::redis::TestRedis;
 use tempfile::TempDir;
 
-use crate::support::{Runner, until};
+use crate::support::Runner;
 
 /// A folder of Redis' programs in which redis-cli is `script`. The file to write is its last argument.
 fn with_redis_cli(script: &str) -> TempDir {
@@ -27,16 +28,18 @@ fn with_programs(server: &TestRedis, programs: &Path) -> Runner {
         .setting(&format!("backup.redis_bin={}", programs.display()))
 }
 
-fn start_and_await_half(runner: &Runner) -> Child {
+async fn start_and_await_half(runner: &Runner) -> Child {
     let child = runner
+        .program()
         .command(&["backup", "redis"])
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    until("half a backup", || {
+    until_true("half a backup", async || {
         let folders = fs::read_dir(runner.folder().join("redis")).into_iter().flatten();
         folders.flatten().any(|folder| folder.path().join("dump.rdb").exists())
-    });
+    })
+    .await;
     child
 }
 
@@ -49,7 +52,7 @@ async fn a_killed_backup_does_not_count_and_is_removed_when_it_is_old() {
     let server = TestRedis::start_with(&[]).await;
     let programs = with_redis_cli("echo half > \"$file\"\nexec sleep 2");
     let runner = with_programs(&server, programs.path());
-    let mut child = start_and_await_half(&runner);
+    let mut child = start_and_await_half(&runner).await;
     send(&child, Signal::SIGKILL);
     child.wait().unwrap();
 
@@ -72,7 +75,7 @@ async fn a_backup_that_is_told_to_end_leaves_nothing() {
     let server = TestRedis::start_with(&[]).await;
     let programs = with_redis_cli("echo half > \"$file\"\nexec sleep 60");
     let runner = with_programs(&server, programs.path());
-    let child = start_and_await_half(&runner);
+    let child = start_and_await_half(&runner).await;
     send(&child, Signal::SIGTERM);
     let ended = child.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(1));

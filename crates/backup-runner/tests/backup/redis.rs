@@ -5,6 +5,7 @@ use std::fs;
 use redis::{Value, cmd};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
+use storage_core::testing::polling::until_true;
 use storage_core::testing::redis::TestRedis;
 
 use crate::support::{Runner, flip_a_byte};
@@ -54,7 +55,7 @@ async fn fill(connection: &mut Connection) {
 async fn everything_comes_back_with_its_groups_functions_and_remaining_time() {
     let (from, mut source) = server().await;
     fill(&mut source).await;
-    run(&mut source, &[b"SET", b"soon", b"gone", b"PX", b"300"]).await;
+    run(&mut source, &[b"SET", b"soon", b"gone", b"PX", b"5000"]).await;
     let runner = Runner::new().redis(from.url());
     let printed = runner.done(&["backup", "redis"]);
     assert!(printed.contains("5 keys, 2 stream entries"), "{printed}");
@@ -70,7 +71,10 @@ async fn everything_comes_back_with_its_groups_functions_and_remaining_time() {
     assert_eq!(content["aof"]["enabled"], false);
     assert_eq!(content["aof"]["fsync"], "everysec");
     assert_eq!(content["functions"].as_array().unwrap().len(), 1, "{manifest}");
-    tokio::time::sleep(std::time::Duration::from_millis(350)).await;
+    until_true("the key expires", async || {
+        run(&mut source, &[b"EXISTS", b"soon"]).await == Value::Int(0)
+    })
+    .await;
 
     let (to, mut target) = server().await;
     let runner = runner.redis(to.url());

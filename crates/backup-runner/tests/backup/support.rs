@@ -1,57 +1,60 @@
-//! Runs the program, and reads what it says.
+//! backup-runner with a folder of backups of one test.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use std::{env, fs};
 
 use serde_json::Value;
+use storage_core::config::postgres::PostgresConfig;
+use storage_core::config::redis::RedisConfig;
+use storage_core::testing::native::PG_BIN;
+use storage_core::testing::process::tool;
+use storage_core::testing::program::{Outcome, Program, Worker};
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(60);
-/// An address where nobody listens.
-const NOWHERE: &str = "redis://127.0.0.1:1";
-
-/// The program with a folder of backups of its own.
+/// The program with a folder of backups; clones share the folder.
+#[derive(Clone)]
 pub(crate) struct Runner {
     folder: Arc<TempDir>,
-    redis_url: String,
-    database_url: String,
-    settings: Vec<String>,
+    program: Program,
 }
 
 impl Runner {
+    /// A runner without stores: it connects to ports without a server.
     pub(crate) fn new() -> Self {
-        Self {
-            folder: Arc::new(TempDir::new().unwrap()),
-            redis_url: NOWHERE.to_owned(),
-            database_url: "postgres://postgres@127.0.0.1:1/market".to_owned(),
-            settings: vec!["redis.connect_timeout=1s".to_owned()],
-        }
+        Self::with_folder(Arc::new(TempDir::new().unwrap()))
     }
 
-    /// The program with the same folder of backups as `other`.
+    /// A new runner with the folder of `other`.
     pub(crate) fn of(other: &Self) -> Self {
-        Self {
-            folder: other.folder.clone(),
-            ..Self::new()
+        Self::with_folder(other.folder.clone())
+    }
+
+    fn with_folder(folder: Arc<TempDir>) -> Self {
+        let program = Program::new("backup-runner").setting(&format!("backup.folder={}", folder.path().display()));
+        let runner = Self { folder, program }
+            .redis("redis://127.0.0.1:1")
+            .database("postgres://postgres@127.0.0.1:1/market")
+            .setting("redis.connect_timeout=1s");
+        match pg_bin() {
+            Some(programs) => runner.setting(&format!("backup.pg_bin={}", programs.display())),
+            None => runner,
         }
     }
 
     pub(crate) fn redis(mut self, url: &str) -> Self {
-        url.clone_into(&mut self.redis_url);
+        self.program = self.program.redis(&RedisConfig::at(url).unwrap());
         self
     }
 
     pub(crate) fn database(mut self, url: &str) -> Self {
-        url.clone_into(&mut self.database_url);
+        self.program = self.program.database(&PostgresConfig::at(url).unwrap());
         self
     }
 
     /// `SECTION.KEY=VALUE`.
     pub(crate) fn setting(mut self, setting: &str) -> Self {
-        self.settings.push(setting.to_owned());
+        self.program = self.program.setting(setting);
         self
     }
 
@@ -59,31 +62,17 @@ impl Runner {
         self.folder.path()
     }
 
-    pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_backup-runner"));
-        command
-            .args(args)
-            .arg("--folder")
-            .arg(self.folder())
-            .args(self.settings.iter().flat_map(|setting| ["--set", setting]))
-            .env("REDIS_URL", &self.redis_url)
-            .env("DATABASE_URL", &self.database_url)
-            .env_remove("REDIS_PASSWORD_FILE")
-            .env_remove("DATABASE_PASSWORD_FILE");
-        if let Some(programs) = pg_bin() {
-            command.env("STORAGE_BACKUP__PG_BIN", programs);
-        }
-        command
+    pub(crate) fn program(&self) -> &Program {
+        &self.program
     }
 
-    pub(crate) fn run(&self, args: &[&str]) -> Ended {
-        let Output { status, stdout, stderr } = self.command(args).stdin(Stdio::null()).output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Ended {
-            code: status.code(),
-            stdout: text(stdout),
-            stderr: text(stderr),
-        }
+    /// Starts `backup-runner run`.
+    pub(crate) fn start(&self) -> Worker {
+        self.program.start("one")
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Outcome {
+        self.program.output(arguments)
     }
 
     /// Runs a command that must succeed, and returns what it printed.
@@ -116,18 +105,9 @@ impl Runner {
     }
 }
 
-/// How the program ended.
-pub(crate) struct Ended {
-    pub(crate) code: Option<i32>,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-}
-
-/// PostgreSQL's programs of the servers' version; `None`: those in `PATH`, whatever their version.
+/// The folder of PostgreSQL's programs in the servers' version; `None`: those in `PATH`.
 pub(crate) fn pg_bin() -> Option<PathBuf> {
-    let usual = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.dev/bin");
-    let folder = env::var_os("PG_BIN").map_or_else(|| PathBuf::from(usual), PathBuf::from);
-    folder.join("pg_dump").exists().then_some(folder)
+    tool("PG_BIN", PG_BIN).filter(|folder| folder.join("pg_dump").exists())
 }
 
 /// Changes one byte in the middle of a file.
@@ -136,13 +116,4 @@ pub(crate) fn flip_a_byte(file: &Path) {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(file, bytes).unwrap();
-}
-
-/// Asks until the answer is yes.
-pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }

@@ -14,5 +14,6 @@ pub mod signal;
 pub mod stream_id;
 pub mod symbol;
 pub mod tick;
+pub mod tick_rules;
 pub mod time;
 pub mod timeframe;

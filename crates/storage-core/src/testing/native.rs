@@ -1,4 +1,4 @@
-//! A native PostgreSQL server with TimescaleDB's Apache edition, in a folder of its own.
+//! A native PostgreSQL server with TimescaleDB's Apache edition and a data folder of its own.
 
 use std::fs;
 use std::net::TcpListener;
@@ -9,11 +9,14 @@ use anyhow::{Context, ensure};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::process::{PATIENCE, ServerProcess, text, tool};
+use super::polling::PATIENCE;
+use super::process::{ServerProcess, text, tool};
+use super::skip::skip;
 use crate::config::postgres::PostgresConfig;
 use crate::postgres::connection::connect;
 
-pub(super) const PG_BIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.dev/bin");
+/// Folder into which `scripts/services tools` links PostgreSQL's programs.
+pub const PG_BIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.dev/bin");
 
 /// Small and fast, and without background workers: a scheduler in a template would keep it from being copied.
 const SETTINGS: [&str; 8] = [
@@ -34,30 +37,28 @@ pub struct NativeServer {
     command: Vec<String>,
     small_disk: Option<PathBuf>,
     process: Option<ServerProcess>,
-    /// While it is stopped.
+    /// The data folder while the server is stopped.
     folder: Option<Arc<TempDir>>,
 }
 
 impl NativeServer {
-    /// Starts a server that asks `postgres` for `password`, or nobody for any, with `settings` (`name=value`) that go
-    /// before the usual ones. `None` where PostgreSQL is not installed.
-    ///
-    /// # Errors
-    /// When it does not start.
+    /// Starts a server whose user `postgres` has `password`, or needs none, with `settings` (`name=value`) that override the usual
+    /// ones. If PostgreSQL is not installed, it skips the test and returns `None`.
     pub async fn start(password: Option<&str>, settings: &[&str]) -> anyhow::Result<Option<Self>> {
-        Self::start_on(password, settings, None).await
+        Self::start_if_installed(password, settings, None)
+            .await
+            .inspect(or_skip)
     }
 
-    /// Starts a server that sees, beside its usual disk, one of so many megabytes at [`NativeServer::small_disk`]. What is on
-    /// that is gone when the server stops.
-    ///
-    /// # Errors
-    /// When it does not start.
+    /// Starts a server that has a second disk of `megabytes` at [`NativeServer::small_disk`]. Its content is lost when the server
+    /// stops.
     pub async fn start_with_small_disk(megabytes: u32) -> anyhow::Result<Option<Self>> {
-        Self::start_on(None, &[], Some(megabytes)).await
+        Self::start_if_installed(None, &[], Some(megabytes))
+            .await
+            .inspect(or_skip)
     }
 
-    async fn start_on(
+    pub(super) async fn start_if_installed(
         password: Option<&str>,
         settings: &[&str],
         small_disk_megabytes: Option<u32>,
@@ -94,7 +95,7 @@ impl NativeServer {
         }
         let server = programs.join("postgres");
         command.extend([text(&server)?, "-D", text(&data)?, "-p", &port].map(str::to_owned));
-        // Of two values the later counts.
+        // The last value of a setting counts.
         for setting in SETTINGS.iter().chain(settings) {
             command.extend(["-c", setting].map(str::to_owned));
         }
@@ -110,20 +111,17 @@ impl NativeServer {
         Ok(Some(server))
     }
 
-    /// How its superuser reaches it.
+    /// The superuser's configuration.
     pub fn config(&self) -> &PostgresConfig {
         &self.config
     }
 
-    /// The folder that is a disk of its own, if the server was started with one.
+    /// The folder of the second disk, if the server was started with one.
     pub fn small_disk(&self) -> Option<&Path> {
         self.small_disk.as_deref()
     }
 
-    /// Ends the server in mid-flow; the next start recovers from its log. Its data stays.
-    ///
-    /// # Errors
-    /// When it has gone already.
+    /// Ends the server without a checkpoint; the next start recovers from its log.
     pub fn stop(&mut self) -> anyhow::Result<()> {
         if let Some(process) = self.process.take() {
             self.folder = Some(process.stop()?);
@@ -132,9 +130,6 @@ impl NativeServer {
     }
 
     /// Starts it again after [`NativeServer::stop`], at the same address.
-    ///
-    /// # Errors
-    /// When it does not start.
     pub async fn resume(&mut self) -> anyhow::Result<()> {
         let Some(folder) = self.folder.take() else {
             return Ok(());
@@ -147,5 +142,11 @@ impl NativeServer {
             .context("native server")?;
         self.process = Some(process);
         Ok(())
+    }
+}
+
+fn or_skip(server: &Option<NativeServer>) {
+    if server.is_none() {
+        skip("no PostgreSQL server; run `scripts/services tools`");
     }
 }

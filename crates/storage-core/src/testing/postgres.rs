@@ -1,31 +1,32 @@
-//! A database of its own for each test, on a server of the wanted TimescaleDB edition:
+//! A database for each test, on a server of the wanted TimescaleDB edition:
 //!
-//! 1. the server that `DATABASE_URL` names, if it has that edition and room for more than one database;
-//! 2. Apache: the one that `TEST_NATIVE_DATABASE_URL` names (`scripts/test` starts it), else one for this process;
-//!    Community: an embedded one for this test.
+//! 1. the server that `DATABASE_URL` names, if it has that edition and takes more than one session;
+//! 2. Apache: the server that `TEST_NATIVE_DATABASE_URL` names (`scripts/test` starts it), else one for this process;
+//!    Community: an embedded server for this test.
 //!
-//! A shared server makes a test's database as a copy of a template that was migrated once, by the owner and with the rights of
-//! `deploy/postgres`; [`TestDatabase::login`] is a worker's way to it. Where there is no server,
-//! [`TestDatabase::start`] prints `skipped: …` and returns `None`; with `TEST_REQUIRE_SERVERS=1` it panics, so that a
-//! run that could not test is not taken for one that did.
+//! A test's database on a shared server is a copy of a template, which was migrated once by the owner and with the rights of
+//! `deploy/postgres`; [`TestDatabase::login`] returns a worker's configuration. Without a server, [`TestDatabase::start`] skips
+//! the test ([`skip`]) and returns `None`.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, process};
 
 use anyhow::Context;
-use diesel::sql_types::{Nullable, Text};
-use diesel::{OptionalExtension, QueryableByName, sql_query};
+use diesel::sql_types::{BigInt, Nullable, Text};
+use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use url::Url;
 
 use super::native::NativeServer;
-use super::process::{PATIENCE, ServerProcess, text, tool};
+use super::polling::PATIENCE;
+use super::process::{ServerProcess, project, text, tool};
 use super::roles::{self, ROLES};
+use super::skip::skip;
 use crate::config::postgres::PostgresConfig;
 use crate::postgres::connection::connect;
 use crate::postgres::edition::{Edition, Server};
@@ -34,7 +35,7 @@ use crate::postgres::pool::Pool;
 
 const APPLICATION: &str = "test";
 
-/// A database that only this test uses. It goes when this is dropped.
+/// A database that only this test uses. Dropping it drops the database.
 #[derive(Debug)]
 pub struct TestDatabase {
     config: PostgresConfig,
@@ -45,35 +46,26 @@ pub struct TestDatabase {
 
 #[derive(Debug)]
 enum Host {
-    /// Ends with the test.
+    /// A server for this database.
     Own { _server: ServerProcess },
-    /// Goes with its server, which the test has.
+    /// A server that the test owns and drops with its databases.
     Lent,
-    /// Serves other tests too; the database is dropped.
+    /// A server of several tests; this database is dropped.
     Shared { admin: PostgresConfig, database: String },
 }
 
 impl TestDatabase {
-    /// A database with this version's schema; `None` where this machine has no server of `edition`.
-    ///
-    /// # Panics
-    /// When a server fails, and where there is none with `TEST_REQUIRE_SERVERS=1`.
+    /// Creates a database with this version's schema; skips the test and returns `None` without a server of `edition`.
     pub async fn start(edition: Edition) -> Option<Self> {
-        or_skip(Self::open(edition, true).await)
+        or_skip(edition, Self::open(edition, true).await)
     }
 
-    /// A database without schema and extension (an embedded server has the extension).
-    ///
-    /// # Panics
-    /// As [`TestDatabase::start`].
+    /// Same as [`TestDatabase::start`], without schema and extension (an embedded server has the extension).
     pub async fn start_empty(edition: Edition) -> Option<Self> {
-        or_skip(Self::open(edition, false).await)
+        or_skip(edition, Self::open(edition, false).await)
     }
 
-    /// A migrated database of each edition that this machine has a server of.
-    ///
-    /// # Panics
-    /// As [`TestDatabase::start`].
+    /// Creates a database with this version's schema on each edition that has a server here; skips the others.
     pub async fn start_each() -> Vec<Self> {
         let mut each = Vec::new();
         for edition in [Edition::Community, Edition::Apache] {
@@ -82,10 +74,7 @@ impl TestDatabase {
         each
     }
 
-    /// An empty database, without schema and extension, on a server of this test's own; on its small disk where it has one.
-    ///
-    /// # Errors
-    /// What the server says.
+    /// Creates a database without schema and extension on `server`, on its small disk if it has one.
     pub async fn on(server: &NativeServer) -> anyhow::Result<Self> {
         let admin = server.config();
         let mut tablespace = "pg_default";
@@ -170,16 +159,12 @@ impl TestDatabase {
         }))
     }
 
-    /// How the superuser reaches this database.
+    /// The superuser's configuration.
     pub fn config(&self) -> PostgresConfig {
         self.config.clone()
     }
 
-    /// How the worker or reader `name` reaches this database: as its role of `deploy/postgres`, or as the superuser where the server
-    /// has no roles or no role of that name.
-    ///
-    /// # Panics
-    /// When the database's URL has no host.
+    /// The configuration of the worker or reader `name`, with its role of `deploy/postgres`; the superuser's if there is no such role.
     pub fn login(&self, name: &str) -> PostgresConfig {
         if self.has_roles && ROLES.contains(&name) {
             roles::login(&self.config, name).expect("a URL with a host")
@@ -188,7 +173,7 @@ impl TestDatabase {
         }
     }
 
-    /// The superuser's URL of this database; without a password, as test servers ask for none.
+    /// The superuser's URL of this database, without a password: test servers need none.
     pub fn url(&self) -> &str {
         self.config.url.expose()
     }
@@ -204,13 +189,44 @@ impl TestDatabase {
     }
 
     /// A connection to it.
-    ///
-    /// # Panics
-    /// When it can't be opened.
     pub async fn connect(&self) -> AsyncPgConnection {
         connect(&self.config, APPLICATION)
             .await
             .expect("the test's database takes connections")
+    }
+
+    /// Runs statements.
+    pub async fn execute(&self, statements: &str) {
+        let executed = self.connect().await.batch_execute(statements).await;
+        executed.unwrap_or_else(|error| panic!("{statements}: {error}"));
+    }
+
+    /// The only value of `query`, a number.
+    pub async fn number(&self, query: &str) -> i64 {
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = BigInt)]
+            number: i64,
+        }
+        let query = sql_query(format!("SELECT ({query})::bigint AS number"));
+        let row: Row = query.get_result(&mut self.connect().await).await.expect("a number");
+        row.number
+    }
+
+    /// The only value of `query`, as text.
+    pub async fn text(&self, query: &str) -> String {
+        self.texts(&format!("SELECT ({query})::text AS text")).await.remove(0)
+    }
+
+    /// The values of the column `text` of `query`.
+    pub async fn texts(&self, query: &str) -> Vec<String> {
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = Text)]
+            text: String,
+        }
+        let rows: QueryResult<Vec<Row>> = sql_query(query).get_results(&mut self.connect().await).await;
+        rows.expect("texts").into_iter().map(|row| row.text).collect()
     }
 }
 
@@ -223,7 +239,7 @@ impl Drop for TestDatabase {
             admin.clone(),
             format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)"),
         );
-        // A thread and runtime of its own: dropping can't wait, and the test's runtime may be on its way out.
+        // A thread with its own runtime: drop can't await, and the test's runtime may be shutting down.
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime
@@ -231,22 +247,22 @@ impl Drop for TestDatabase {
                 .and_then(|runtime| runtime.block_on(execute(&admin, &drop)))
         });
         if !matches!(dropping.join(), Ok(Ok(()))) {
-            eprintln!("{database} could not be dropped");
+            eprintln!("could not drop the database {database}");
         }
     }
 }
 
-fn or_skip(opened: anyhow::Result<Option<TestDatabase>>) -> Option<TestDatabase> {
+fn or_skip(edition: Edition, opened: anyhow::Result<Option<TestDatabase>>) -> Option<TestDatabase> {
     let database = opened.unwrap_or_else(|error| panic!("a test database: {error:#}"));
     if database.is_none() {
-        let reason = "no server of this TimescaleDB edition; run `scripts/services tools`";
-        assert!(env::var_os("TEST_REQUIRE_SERVERS").is_none(), "{reason}");
-        eprintln!("skipped: {reason}");
+        skip(&format!(
+            "no server of the {edition} edition; run `scripts/services tools`"
+        ));
     }
     database
 }
 
-/// A server for many tests, with a template that has this version's schema.
+/// A server of several tests, with a template that has this version's schema.
 #[derive(Clone, Debug)]
 struct SharedServer {
     admin: PostgresConfig,
@@ -280,7 +296,7 @@ fn from_environment(name: &str) -> anyhow::Result<Option<PostgresConfig>> {
     }))
 }
 
-/// The configuration for a server at `url` on a machine that may be busy with other tests.
+/// The configuration for a server at `url`, with a timeout for a machine that is busy with other tests.
 pub(super) fn patient(url: &str) -> anyhow::Result<PostgresConfig> {
     Ok(PostgresConfig {
         connect_timeout: PATIENCE,
@@ -295,12 +311,12 @@ async fn is_single_session(config: &PostgresConfig) -> anyhow::Result<bool> {
         .is_some_and(|server| server.single_session))
 }
 
-/// The native server of this process. It ends with the process, not before: a static is never dropped.
+/// The native server of this process. It ends with the process, as a static is never dropped.
 async fn native_server() -> anyhow::Result<Option<&'static SharedServer>> {
     static SERVER: OnceCell<Option<(SharedServer, NativeServer)>> = OnceCell::const_new();
     let server = SERVER
         .get_or_try_init(async || {
-            let Some(native) = NativeServer::start(None, &[]).await? else {
+            let Some(native) = NativeServer::start_if_installed(None, &[], None).await? else {
                 return anyhow::Ok(None);
             };
             Ok(Some((SharedServer::new(native.config().clone()).await?, native)))
@@ -316,7 +332,7 @@ struct Template {
 }
 
 impl SharedServer {
-    /// Finds the template of this version's schema, or makes it. Of several processes one does.
+    /// Finds the template of this version's schema, or creates it, under a lock that all test processes share.
     async fn new(admin: PostgresConfig) -> anyhow::Result<Self> {
         let template = format!("template_{:016x}", hash_of_migrations()?);
         let mut connection = connect(&admin, APPLICATION).await?;
@@ -333,7 +349,7 @@ impl SharedServer {
         let edition = match found.and_then(|template| template.edition).as_deref() {
             Some("community") => Edition::Community,
             Some("apache") => Edition::Apache,
-            _ => Self::make_template(&admin, &template, &mut connection).await?,
+            _ => Self::create_template(&admin, &template, &mut connection).await?,
         };
         Ok(Self {
             admin,
@@ -342,7 +358,7 @@ impl SharedServer {
         })
     }
 
-    async fn make_template(
+    async fn create_template(
         admin: &PostgresConfig,
         template: &str,
         connection: &mut AsyncPgConnection,
@@ -369,7 +385,7 @@ impl SharedServer {
         Ok(edition)
     }
 
-    /// Makes `database` a copy of the template. A database's owner and rights are not copied with it.
+    /// Creates `database` as a copy of the template. The copy has neither the template's owner nor its rights.
     async fn copy_template(&self, database: &str) -> anyhow::Result<()> {
         let template = &self.template;
         let create = format!("CREATE DATABASE {database} TEMPLATE {template} OWNER \"aggregator-admin\"");
@@ -401,13 +417,12 @@ fn unique_name() -> String {
     format!("test_{}_{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-const PROJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 const EMBEDDED_SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/embedded/server.mjs");
 
-/// Changes with every change of a migration or a right, so that a server that outlives a run has no outdated template.
+/// Hash of all migrations and rights: a server that outlives a run must not serve an outdated template.
 fn hash_of_migrations() -> anyhow::Result<u64> {
     let mut hasher = DefaultHasher::new();
-    let mut folders = vec![Path::new(PROJECT).join("migrations"), roles::SCRIPTS.into()];
+    let mut folders = vec![project().join("migrations"), roles::SCRIPTS.into()];
     while let Some(folder) = folders.pop() {
         let mut entries: Vec<PathBuf> = fs::read_dir(&folder)?
             .map(|entry| Ok(entry?.path()))

@@ -1,17 +1,19 @@
-//! Servers that tests start: none outlives the test's process, however that ends.
+//! Servers that tests start. A server ends with the test's process, even if that is killed.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{env, io};
 
 use tempfile::TempDir;
 
-/// Ends the server when its own standard input ends, which is when the test's process is gone, or says that the folder is to
-/// be kept. Itself it survives the signals that a terminal or a test runner sends to all.
+use super::polling::poll;
+
+/// Ends the server when standard input ends, which happens when the test's process ends, or when a line asks to keep the folder. It
+/// ignores the signals that a terminal or a test runner sends to the whole process group.
 const WATCHED: &str = r#"
 trap '' HUP INT TERM
 "$@" </dev/null &
@@ -22,22 +24,21 @@ kill -"$STOP_SIGNAL" $server 2>/dev/null
 wait $server
 [ "$word" = keep ] || rm -rf "$DATA""#;
 
-/// How long a server may take to start.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The top folder of the project.
+pub fn project() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
 
-/// What `scripts/services tools` exported as `variable`, or where it puts it; `None` where it is not.
+/// The path that `scripts/services tools` exports as `variable`, or `usual`; `None` if it does not exist.
 pub fn tool(variable: &str, usual: &str) -> Option<PathBuf> {
     let path = env::var_os(variable).map_or_else(|| PathBuf::from(usual), PathBuf::from);
     path.exists().then_some(path)
 }
 
-/// A path as an argument.
-///
-/// # Errors
-/// When it is not UTF-8.
+/// A path as an argument, which must be UTF-8.
 pub fn text(path: &Path) -> io::Result<&str> {
     path.to_str()
-        .ok_or_else(|| io::Error::other(format!("{} is not text", path.display())))
+        .ok_or_else(|| io::Error::other(format!("{} is not UTF-8", path.display())))
 }
 
 /// A running server with a folder of its own. Dropping it ends the server and removes the folder.
@@ -48,11 +49,7 @@ pub struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Starts `command` in the background; its output goes to a file. `stop_signal` ends it at once and in good order
-    /// where there is such a signal.
-    ///
-    /// # Errors
-    /// When it can't be started.
+    /// Starts `command`; its output goes to a file. `stop_signal` is the signal that ends the server fast.
     pub fn start(command: &[&str], stop_signal: &str, folder: impl Into<Arc<TempDir>>) -> io::Result<Self> {
         let folder = folder.into();
         let log = OpenOptions::new()
@@ -71,15 +68,12 @@ impl ServerProcess {
         Ok(Self { child, folder })
     }
 
-    /// Where the server may keep its files.
+    /// The folder for the server's files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Ends the server and keeps its folder.
-    ///
-    /// # Errors
-    /// When nobody is there to be told; then the folder may be gone.
+    /// Ends the server and keeps its folder. An error means that the server and its folder may be gone already.
     pub fn stop(mut self) -> io::Result<Arc<TempDir>> {
         if let Some(stdin) = &mut self.child.stdin {
             stdin.write_all(b"keep\n")?;
@@ -87,8 +81,8 @@ impl ServerProcess {
         Ok(self.folder.clone())
     }
 
-    /// Ends the server with another signal than it was started with, and waits for its end; its folder stays as long as somebody
-    /// else holds it.
+    /// Ends the server with another signal than it was started with, and waits for its end; its folder stays as long as there is
+    /// another reference to it.
     pub fn end(mut self, signal: &str) {
         if let Some(stdin) = &mut self.child.stdin {
             // Without a watcher there is no server.
@@ -96,34 +90,22 @@ impl ServerProcess {
         }
     }
 
-    /// Asks `ready` until it has an answer.
-    ///
-    /// # Errors
-    /// When the time is up; the error holds the end of the server's output.
+    /// Calls `ready` until it returns a value. The error after `patience` holds the end of the server's output.
     pub async fn until<T>(&self, patience: Duration, mut ready: impl AsyncFnMut() -> Option<T>) -> io::Result<T> {
-        let deadline = Instant::now() + patience;
-        loop {
-            if let Some(answer) = ready().await {
-                return Ok(answer);
-            }
-            if Instant::now() > deadline {
-                let log = std::fs::read_to_string(log_file(self.folder())).unwrap_or_default();
-                let tail: Vec<&str> = log.lines().rev().take(15).collect();
-                let tail: Vec<&str> = tail.into_iter().rev().collect();
-                return Err(io::Error::other(format!(
-                    "no server after {patience:?}:\n{}",
-                    tail.join("\n")
-                )));
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let answer = poll(patience, async || ready().await.ok_or_else(String::new)).await;
+        answer.map_err(|_| {
+            let log = std::fs::read_to_string(log_file(self.folder())).unwrap_or_default();
+            let tail = log.lines().count().saturating_sub(15);
+            let tail: Vec<&str> = log.lines().skip(tail).collect();
+            io::Error::other(format!("no server after {patience:?}:\n{}", tail.join("\n")))
+        })
     }
 }
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
-        // The watcher waits for the server; without it there would be nothing left to end.
+        // The watcher waits for the server's end.
         let _ = self.child.wait();
     }
 }

@@ -1,6 +1,6 @@
-//! A Redis of its own for each test.
+//! A Redis server for each test.
 //!
-//! Where `REDIS_URL` is set, that server is emptied and used instead; such tests must run one after the other.
+//! If `REDIS_URL` is set, its server is emptied and used instead; such tests must run one after the other.
 
 use std::env;
 use std::net::TcpListener;
@@ -10,15 +10,20 @@ use anyhow::Context;
 use redis::{RedisResult, cmd};
 use tempfile::TempDir;
 
+use super::polling::until;
 use super::process::ServerProcess;
 use crate::config::redis::RedisConfig;
+use crate::domain::stream_id::StreamId;
 use crate::redis::connection::Connection;
+use crate::redis::position::position_of;
+use crate::redis::stream::{Fields, Stream, add, create_group, range};
+use crate::redis::{functions, hot, partitions};
 
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often to try another port when somebody else took the one that was free.
+/// Limit of attempts to start on a free port, which another process may take first.
 const ATTEMPTS: u32 = 5;
 
-/// An empty Redis that only this test uses. It ends when this is dropped.
+/// An empty Redis that only this test uses. Dropping it ends the server.
 #[derive(Debug)]
 pub struct TestRedis {
     config: RedisConfig,
@@ -27,9 +32,6 @@ pub struct TestRedis {
 
 impl TestRedis {
     /// Starts a server, or empties the one that `REDIS_URL` names.
-    ///
-    /// # Panics
-    /// When there is no server, as there are no tests without.
     pub async fn start() -> Self {
         let started = match env::var("REDIS_URL") {
             Ok(url) if !url.is_empty() => Self::emptied(&url).await,
@@ -38,13 +40,17 @@ impl TestRedis {
         started.unwrap_or_else(|error| panic!("a Redis for the test: {error:#}"))
     }
 
-    /// Starts a server with further options of redis-server, whatever `REDIS_URL` says.
-    ///
-    /// # Panics
-    /// When it does not start.
+    /// Starts a server with further options of redis-server; ignores `REDIS_URL`.
     pub async fn start_with(options: &[&str]) -> Self {
         let started = Self::own(options).await;
         started.unwrap_or_else(|error| panic!("a Redis for the test: {error:#}"))
+    }
+
+    /// Same as [`TestRedis::start`], followed by [`prepare`].
+    pub async fn prepared(partitions: u16) -> Self {
+        let redis = Self::start().await;
+        prepare(&mut redis.connect(), partitions).await;
+        redis
     }
 
     async fn emptied(url: &str) -> anyhow::Result<Self> {
@@ -96,7 +102,7 @@ impl TestRedis {
         })
     }
 
-    /// How a worker reaches this Redis.
+    /// The configuration of a client of this Redis.
     pub fn config(&self) -> RedisConfig {
         self.config.clone()
     }
@@ -110,9 +116,77 @@ impl TestRedis {
     pub fn connect(&self) -> Connection {
         Connection::ordinary(&self.config)
     }
+
+    /// Adds an entry and returns its ID.
+    pub async fn add(&self, stream: Stream, fields: &Fields) -> StreamId {
+        let id: String = add(stream, fields)
+            .query_async(&mut self.connect())
+            .await
+            .expect("XADD");
+        id.parse().expect("a stream ID")
+    }
+
+    /// Adds entries in their order.
+    pub async fn add_all(&self, stream: Stream, entries: &[Fields]) {
+        let mut connection = self.connect();
+        for batch in entries.chunks(1_000) {
+            let mut pipeline = redis::pipe();
+            for fields in batch {
+                pipeline.add_command(add(stream, fields)).ignore();
+            }
+            pipeline.exec_async(&mut connection).await.expect("XADD");
+        }
+    }
+
+    /// The entries of a stream, each as `name=value name=value`.
+    pub async fn entries(&self, stream: Stream) -> Vec<String> {
+        let last = StreamId {
+            ms: u64::MAX,
+            seq: u64::MAX,
+        };
+        let entries = range(&mut self.connect(), stream, StreamId::START, last, 100_000).await;
+        let entries = entries.expect("XRANGE").into_iter();
+        entries
+            .map(|entry| entry.fields().map(field_text).collect::<Vec<_>>().join(" "))
+            .collect()
+    }
+
+    /// Waits until `group` has read and acknowledged every entry of `stream`.
+    pub async fn drained(&self, stream: Stream, group: &str) {
+        let mut connection = self.connect();
+        until(&format!("{group} has finished {stream}"), async || {
+            let position = position_of(&mut connection, stream, group).await;
+            match position.map_err(|error| error.to_string())? {
+                Some(position) if position.has_finished() => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    }
 }
 
-/// Whether the server is the one that keeps its files in `data`.
+fn field_text((name, value): (&[u8], &[u8])) -> String {
+    format!("{}={}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
+}
+
+/// Writes to an empty Redis what `aggregator-admin migrate` writes for hot-writer.
+pub async fn prepare(connection: &mut Connection, count: u16) {
+    partitions::store_once(connection, count)
+        .await
+        .expect("the number of partitions");
+    functions::load(connection).await.expect("functions");
+    for partition in 0..count {
+        let note = hot::nothing_lost(partition);
+        note.exec_async(connection).await.expect("a new Redis");
+    }
+    for stream in Stream::all(count) {
+        for group in stream.groups() {
+            create_group(connection, stream, group).await.expect("a group");
+        }
+    }
+}
+
+/// Returns `true` if the server is the one that keeps its files in `data`.
 async fn is_at(config: &RedisConfig, data: &str) -> RedisResult<bool> {
     let (_, dir): (String, String) = cmd("CONFIG")
         .arg("GET")

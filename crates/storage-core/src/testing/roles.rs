@@ -1,4 +1,4 @@
-//! PostgreSQL's roles as `deploy/postgres` defines them, each with its name as password.
+//! PostgreSQL's roles as `deploy/postgres` defines them; each password is the role's name.
 
 use std::fs;
 use std::path::Path;
@@ -14,17 +14,14 @@ use crate::config::postgres::PostgresConfig;
 use crate::postgres::connection::connect;
 use crate::postgres::migrations;
 
-/// The folder of the SQL that an operator runs.
+/// Folder of the SQL scripts that an operator runs.
 pub const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/postgres");
 
 /// The roles that `roles.sql` creates.
 pub const ROLES: [&str; 4] = ["aggregator-admin", "warm-syncer", "backup-runner", "reader"];
 
-/// Prepares the database of `superuser` as a deployment does: roles, then the schema by its owner, then the rights of the
-/// others.
-///
-/// # Errors
-/// When a script or a migration fails.
+/// Prepares the database of `superuser` in the order of a deployment: roles, then the schema by its owner, then the rights of the
+/// other roles.
 pub async fn deploy(superuser: &PostgresConfig) -> anyhow::Result<()> {
     let secrets = TempDir::new()?;
     for role in ROLES {
@@ -36,10 +33,7 @@ pub async fn deploy(superuser: &PostgresConfig) -> anyhow::Result<()> {
     psql(&owner, "grants.sql", secrets.path()).await
 }
 
-/// How `role` reaches the database of `superuser`.
-///
-/// # Errors
-/// When the URL has no host.
+/// The configuration of `role` for the database of `superuser`.
 pub fn login(superuser: &PostgresConfig, role: &str) -> anyhow::Result<PostgresConfig> {
     let mut url = Url::parse(superuser.url.expose())?;
     let set = url.set_username(role).and_then(|()| url.set_password(Some(role)));

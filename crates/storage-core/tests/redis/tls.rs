@@ -52,7 +52,7 @@ fn trusting(url: &str, ca_file: &Path) -> RedisConfig {
 
 #[tokio::test]
 async fn the_server_must_show_a_certificate_of_the_authority_for_its_name() {
-    let Some(certificates) = Certificates::make() else {
+    let Some(certificates) = Certificates::create("DNS:localhost") else {
         return;
     };
     let (_redis, port) = start(&certificates, "no").await;
@@ -82,7 +82,7 @@ async fn the_server_must_show_a_certificate_of_the_authority_for_its_name() {
 
 #[tokio::test]
 async fn a_server_that_wants_a_certificate_gets_one() {
-    let Some(certificates) = Certificates::make() else {
+    let Some(certificates) = Certificates::create("DNS:localhost") else {
         return;
     };
     let (_redis, port) = start(&certificates, "yes").await;
@@ -103,7 +103,7 @@ async fn a_server_that_wants_a_certificate_gets_one() {
 
 #[tokio::test]
 async fn certificates_without_tls_in_the_url_are_refused() {
-    let Some(certificates) = Certificates::make() else {
+    let Some(certificates) = Certificates::create("DNS:localhost") else {
         return;
     };
     let config = trusting("redis://localhost", &certificates.file("ca.pem"));

@@ -1,4 +1,4 @@
-//! `tick-replayer generate`: made-up ticks into the streams or a file.
+//! `tick-replayer generate`: publishes generated ticks or writes them to a file.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -21,25 +21,25 @@ use crate::config::Config;
 use crate::feed::{self, Report, progress_bar};
 use crate::formats::ticks_csv::Writer;
 use crate::generate::{Generator, Limit, Plan, Shares};
-use crate::outgoing::Outgoing;
+use crate::outgoing::OutgoingTick;
 use crate::pace::{Pace, Speed};
 use crate::publish::Publisher;
 
-/// What to make, how fast, and where to.
+/// Arguments of `tick-replayer generate`.
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("limit").required(true).args(["duration", "ticks"])))]
 pub(crate) struct Args {
     /// Number of symbols: SIM0001, SIM0002, …
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=9_999))]
     symbols: u16,
-    /// Ticks per second of event time, of all symbols together; `max` is 1,000,000, published as fast as Redis takes
+    /// Ticks per second of event time, of all symbols together, or `max`: 1,000,000, published as fast as Redis accepts
     /// them
     #[arg(long, default_value = "1000")]
     rate: Rate,
-    /// For how long, such as 10s or 24h: event time, or by the clock with --rate max
+    /// Duration in event time, such as 10s or 24h; with --rate max, by the clock
     #[arg(long, value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
-    /// How many
+    /// Number of ticks
     #[arg(long, value_name = "N")]
     ticks: Option<u64>,
     /// Seed of the random numbers
@@ -48,22 +48,22 @@ pub(crate) struct Args {
     /// Share of ticks that come late, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     late: f64,
-    /// How late the late ticks are at most
+    /// Maximum lateness of late ticks
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     lateness: Duration,
-    /// Share of ticks that repeat an earlier one, trade id included
+    /// Share of ticks that repeat an earlier one with its trade ID, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     duplicate: f64,
-    /// Share of ticks that the pipeline must refuse
+    /// Share of invalid ticks, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     invalid: f64,
-    /// Event time of the first tick, RFC 3339 or `now`. Unless said, chosen so that no tick is from the future
+    /// Event time of the first tick, RFC 3339 or `now` [default: so that no tick is from the future]
     #[arg(long, value_name = "TIME")]
     start: Option<Start>,
-    /// How many times faster than event time the ticks are published, or `max`; a file is always written flat out
+    /// Multiple of event time at which the ticks are published, or `max`; a file is written without pauses
     #[arg(long, default_value = "1")]
     speed: Speed,
-    /// Where to: `redis`, a file in the format ticks-csv, or `-` for stdout
+    /// Output: `redis`, a file in the format ticks-csv, or `-` for stdout
     #[arg(long, value_name = "FILE|redis", default_value = "redis")]
     output: String,
 }
@@ -75,7 +75,7 @@ enum Rate {
     Max,
 }
 
-/// The densest event times: no faster than any Redis takes ticks, so that flat out they don't run ahead of the clock.
+/// Maximum rate. Redis accepts no more ticks per second, so event times do not run ahead of the clock.
 const MAX_RATE: f64 = 1_000_000.0;
 
 impl FromStr for Rate {
@@ -85,12 +85,12 @@ impl FromStr for Rate {
         match text.parse() {
             _ if text == "max" => Ok(Self::Max),
             Ok(rate) if (1e-6..=MAX_RATE).contains(&rate) => Ok(Self::PerSecond(rate)),
-            _ => Err("must be max, or ticks per second: 0.000001 to 1000000"),
+            _ => Err("must be max, or ticks per second from 0.000001 to 1000000"),
         }
     }
 }
 
-/// When the event times begin.
+/// Event time of the first tick.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Start {
     Now,
@@ -104,16 +104,16 @@ impl FromStr for Start {
         match (text, parse_rfc3339(text)) {
             ("now", _) => Ok(Self::Now),
             (_, Ok(ts_us @ 0..)) => Ok(Self::At(ts_us)),
-            _ => Err("must be now, or RFC 3339 and not before 1970, such as 2024-01-01T00:00:00Z"),
+            _ => Err("must be now, or a time in RFC 3339 from 1970 on, such as 2024-01-01T00:00:00Z"),
         }
     }
 }
 
 impl Args {
-    /// What to make, when it is `now_us`.
+    /// Creates the plan at the time `now_us`.
     ///
     /// # Errors
-    /// When the options contradict each other.
+    /// [`Misconfigured`] if the options contradict each other.
     fn plan(&self, now_us: i64) -> Result<Plan, Misconfigured> {
         let shares = Shares::new(self.late, self.duplicate, self.invalid).map_err(Misconfigured::new)?;
         let rate = match self.rate {
@@ -122,13 +122,13 @@ impl Args {
         };
         let limit = match (self.ticks, self.duration) {
             (Some(ticks), _) => Limit::Ticks(ticks),
-            (None, _) if self.clocked().is_some() => Limit::Ticks(u64::MAX),
+            (None, _) if self.clock_duration().is_some() => Limit::Ticks(u64::MAX),
             (None, Some(_)) if self.rate == Rate::Max => {
-                return Err(Misconfigured::new("with --rate max into a file, say how many --ticks"));
+                return Err(Misconfigured::new("--rate max into a file requires --ticks"));
             }
             (None, duration) => Limit::Duration(duration.unwrap_or_default()),
         };
-        let live = self.pace() == Speed::Times(1.0) || self.clocked().is_some();
+        let live = self.pace() == Speed::Times(1.0) || self.clock_duration().is_some();
         let start_us = match self.start {
             Some(Start::At(start_us)) => start_us,
             Some(Start::Now) => now_us,
@@ -154,16 +154,13 @@ impl Args {
         if self.rate == Rate::Max { Speed::Max } else { self.speed }
     }
 
-    /// How long it goes on by the clock, where that ends it.
-    fn clocked(&self) -> Option<Duration> {
+    /// Returns the duration if it is measured by the clock.
+    fn clock_duration(&self) -> Option<Duration> {
         self.duration.filter(|_| self.rate == Rate::Max && self.to_redis())
     }
 }
 
-/// Generates ticks and says how many.
-///
-/// # Errors
-/// When the options contradict each other, Redis refuses the ticks, or the file can't be written.
+/// Generates ticks and prints a report.
 pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
     tracing::init(LogFormat::default(), LevelFilter::WARN)?;
     let service = Service::new(&config.service)?;
@@ -174,14 +171,14 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
     let plan = args.plan(i64::try_from(now.as_micros())?)?;
     let total = plan.limit.expected_ticks(plan.rate);
     let mut report = Report::default();
-    let begin = Instant::now();
+    let started = Instant::now();
     let result = if args.to_redis() {
         let until = token.child_token();
-        if let Some(duration) = args.clocked() {
+        if let Some(duration) = args.clock_duration() {
             end_after(duration, until.clone());
         }
         let publisher = Publisher::open(&config.redis, &until).await?;
-        let bar = progress_bar(if args.clocked().is_some() { 0 } else { total })?;
+        let bar = progress_bar(if args.clock_duration().is_some() { 0 } else { total })?;
         let source = Generator::new(plan).zip(1..).map(Ok);
         let result = feed::feed(source, Pace::new(args.pace()), &publisher, &bar, &until, &mut report).await;
         bar.finish_and_clear();
@@ -189,7 +186,7 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
     } else {
         write(Generator::new(plan), total, &args.output, &token, &mut report)
     };
-    report.took = begin.elapsed();
+    report.took = started.elapsed();
     report.stopped = token.is_cancelled() && result.as_ref().is_err_and(|error| error.is::<Stopped>());
     report.print();
     result
@@ -202,9 +199,9 @@ fn end_after(duration: Duration, token: CancellationToken) {
     });
 }
 
-/// Writes `ticks` to `output` as ticks-csv. It blocks, with nothing else to do.
+/// Writes `ticks` to `output` as ticks-csv. It blocks the thread, on which no other task runs.
 fn write(
-    ticks: impl Iterator<Item = Outgoing>,
+    ticks: impl Iterator<Item = OutgoingTick>,
     total: u64,
     output: &str,
     token: &CancellationToken,
@@ -283,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn unless_told_otherwise_no_tick_is_from_the_future() {
+    fn by_default_no_tick_is_from_the_future() {
         assert_eq!(start("--duration 10s"), NOW_US);
         assert_eq!(start("--duration 10s --rate max"), NOW_US);
         assert_eq!(start("--duration 10s --speed max"), NOW_US - 10 * SECOND_US);
@@ -295,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn flat_out_for_a_while_ends_by_the_clock() {
+    fn the_maximum_rate_ends_by_the_clock() {
         assert_eq!(plan("--duration 10s --rate max").unwrap().limit, Limit::Ticks(u64::MAX));
         assert!(plan("--duration 10s --rate max --output x.csv").is_err());
         assert_eq!(
@@ -305,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_shares() {
+    fn invalid_shares_are_refused() {
         assert!(plan("--ticks 1 --late 0.5 --invalid 0.6").is_err());
         assert!(plan("--ticks 1 --late=-0.1").is_err());
         assert!(plan("--ticks 1 --late NaN").is_err());
@@ -313,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_wanted_once() {
+    fn exactly_one_limit_is_required() {
         for flags in [
             "",
             "--ticks 1 --duration 1s",

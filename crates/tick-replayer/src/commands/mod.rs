@@ -1,4 +1,4 @@
-//! The commands, a module each.
+//! Commands of tick-replayer.
 
 pub(crate) mod generate;
 pub(crate) mod replay;

@@ -1,4 +1,4 @@
-//! `tick-replayer replay`: a file's ticks into the streams.
+//! `tick-replayer replay`: publishes the ticks of a file.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -19,30 +19,27 @@ use crate::formats::{Format, Layout, Skipped, TickReader};
 use crate::pace::{Pace, Speed};
 use crate::publish::Publisher;
 
-/// What to replay, and how fast.
+/// Arguments of `tick-replayer replay`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// File of recorded trades; `-` is stdin
+    /// File of recorded trades, or `-` for stdin
     file: PathBuf,
-    /// The file's format
+    /// Format of the file
     #[arg(long)]
     format: Format,
-    /// Symbol of the trades in a binance-agg-trades file; not needed where the name says it, as in
+    /// Symbol of the trades in a binance-agg-trades file, unless its name has it, as in
     /// BTCUSDT-aggTrades-2024-01-01.csv
     #[arg(long)]
     symbol: Option<Symbol>,
-    /// How many times faster than recorded, or `max`: as fast as Redis takes them
+    /// Multiple of the recorded pace, or `max` for as fast as Redis accepts ticks
     #[arg(long, default_value = "1")]
     speed: Speed,
-    /// Leave out lines that are no ticks, and say how many; without this the first one ends the replay
+    /// Skips lines that are not ticks and counts them; otherwise the first one ends the replay
     #[arg(long)]
     skip_bad_lines: bool,
 }
 
-/// Replays a file and says how far it came.
-///
-/// # Errors
-/// When the file can't be read or has a bad line, or Redis refuses the ticks.
+/// Replays a file and prints a report.
 pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
     tracing::init(LogFormat::default(), LevelFilter::WARN)?;
     let service = Service::new(&config.service)?;
@@ -57,17 +54,17 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
     let source = ticks.map(|tick| tick.map(|(tick, position)| (tick.into(), position)));
     let bar = progress_bar(size)?;
     let mut report = Report::default();
-    let begin = Instant::now();
+    let started = Instant::now();
     let result = feed::feed(source, Pace::new(args.speed), &publisher, &bar, &token, &mut report).await;
     bar.finish_and_clear();
-    report.took = begin.elapsed();
+    report.took = started.elapsed();
     report.skipped = skipped.load(Ordering::Relaxed);
     report.stopped = result.as_ref().is_err_and(|error| error.is::<Stopped>());
     report.print();
     result
 }
 
-/// The file, what messages call it, and its size in bytes or 0.
+/// Opens the input. Returns it with its name for messages, and its size in bytes or 0 if unknown.
 fn open(path: &Path) -> anyhow::Result<(Box<dyn Read + Send>, String, u64)> {
     if path == Path::new("-") {
         return Ok((Box::new(io::stdin()), "stdin".to_owned(), 0));

@@ -1,4 +1,4 @@
-//! Aggregate trades as Binance publishes them (<https://github.com/binance/binance-public-data>).
+//! Aggregate trades as published by Binance (<https://github.com/binance/binance-public-data>).
 //!
 //! The columns are `agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker`, in spot
 //! files also `was_best_price`. Files before 2025 have times in ms, spot files since then in µs; futures files have a
@@ -11,18 +11,18 @@ use csv::ByteRecord;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::{Side, Tick};
 
-use super::judged;
+use super::decode;
 
-/// Columns of numbers.
+/// Columns that hold numbers.
 const NUMBERS: [usize; 3] = [0, 1, 5];
 
-/// The symbol in a file's name, such as `BTCUSDT-aggTrades-2024-01-01.csv`.
+/// Returns the symbol in the name of a file such as `BTCUSDT-aggTrades-2024-01-01.csv`.
 pub(super) fn symbol_in(path: &Path) -> Option<Symbol> {
     let (symbol, _) = path.file_name()?.to_str()?.split_once("-aggTrades")?;
     symbol.to_ascii_uppercase().parse().ok()
 }
 
-/// Whether the row has names where a trade has numbers.
+/// Returns `true` if the row has names in the columns that hold numbers.
 pub(super) fn is_header(row: &ByteRecord) -> bool {
     NUMBERS.iter().all(|column| {
         row.get(*column)
@@ -30,11 +30,11 @@ pub(super) fn is_header(row: &ByteRecord) -> bool {
     })
 }
 
-/// The tick of an aggregate trade. Its trade id is that of the aggregate.
+/// Decodes an aggregate trade. Its trade ID is that of the aggregate.
 pub(super) fn tick(symbol: &Symbol, row: &ByteRecord) -> anyhow::Result<Tick> {
     ensure!(
         matches!(row.len(), 7 | 8),
-        "{} columns where an aggregate trade has 7, or 8 with was_best_price",
+        "{} columns instead of 7, or 8 with was_best_price",
         row.len()
     );
     ensure!(
@@ -42,9 +42,9 @@ pub(super) fn tick(symbol: &Symbol, row: &ByteRecord) -> anyhow::Result<Tick> {
         "agg_trade_id is not a number"
     );
     let ts_us = micros(&row[5])?.to_string();
-    // Where the buyer was the maker, the taker sold.
+    // If the buyer was the maker, the taker sold.
     let side = if boolean(&row[6])? { Side::Sell } else { Side::Buy };
-    judged([
+    decode([
         ("symbol", symbol.as_str().as_bytes()),
         ("ts_us", ts_us.as_bytes()),
         ("price", &row[1]),
@@ -54,8 +54,8 @@ pub(super) fn tick(symbol: &Symbol, row: &ByteRecord) -> anyhow::Result<Tick> {
     ])
 }
 
-/// µs since 1970 of a time in ms or µs, told apart by magnitude: as ms, every number is within 1973 to 5138, and
-/// as µs as well.
+/// Parses a time in ms or µs and returns µs since 1970. The unit follows from the magnitude: times in both units lie
+/// between 1973 and 5138.
 fn micros(text: &[u8]) -> anyhow::Result<i64> {
     const MS: std::ops::Range<i64> = 100_000_000_000..100_000_000_000_000;
     const US: std::ops::Range<i64> = 100_000_000_000_000..100_000_000_000_000_000;
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn an_eighth_column_and_capital_booleans_are_known() {
+    fn an_eighth_column_and_capital_booleans_are_accepted() {
         let tick = read("1,1.5,0.30000000000000004,1,1,1570752011620,False,True").unwrap();
         assert_eq!(
             (tick.qty.to_string().as_str(), tick.side),
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_trade_is_named() {
+    fn the_error_names_the_bad_column() {
         for (line, problem) in [
             ("1,2,3", "3 columns"),
             ("1,2,3,4,5,1570752011620,true,true,9", "9 columns"),
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_where_numbers_belong_make_a_header() {
+    fn a_header_has_names_in_the_columns_of_numbers() {
         let is_header = |line: &str| is_header(&line.split(',').collect::<Vec<_>>().into());
         assert!(is_header(
             "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker"
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_a_file_names_its_symbol() {
+    fn the_symbol_is_in_the_name_of_the_file() {
         let symbol = |path: &str| symbol_in(Path::new(path)).map(|symbol| symbol.to_string());
         assert_eq!(symbol("BTCUSDT-aggTrades-2024-01.csv").as_deref(), Some("BTCUSDT"));
         assert_eq!(

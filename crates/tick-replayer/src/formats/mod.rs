@@ -1,4 +1,4 @@
-//! Files of recorded trades: which formats there are, and reading one line by line.
+//! Formats of recorded trades, and a reader for them.
 
 pub(crate) mod binance;
 pub(crate) mod ticks_csv;
@@ -20,26 +20,26 @@ use tracing::warn;
 /// Formats of recorded trades.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
-    /// Aggregate trades as Binance publishes them, with or without header, times in ms or µs
+    /// Aggregate trades as published by Binance, with or without a header, times in ms or µs
     BinanceAggTrades,
-    /// symbol,ts_us,price,qty,trade_id,side with this header
+    /// Columns symbol,ts_us,price,qty,trade_id,side with this header
     TicksCsv,
 }
 
-/// How the lines of a certain file are read.
+/// Layout of a certain file.
 #[derive(Debug)]
 pub(crate) enum Layout {
-    /// Aggregate trades of a symbol.
+    /// Aggregate trades of one symbol.
     Binance(Symbol),
     /// Ticks of any symbols.
     TicksCsv,
 }
 
 impl Layout {
-    /// The layout of the file at `path`, whose symbol was given or stands in its name.
+    /// Returns the layout of the file at `path`, whose symbol is given or in the name.
     ///
     /// # Errors
-    /// When a symbol is wanted and unknown, or given for a format that names them itself.
+    /// [`Misconfigured`] if the symbol is missing, or is given for a format with a symbol in each line.
     pub(crate) fn of(format: Format, path: &Path, symbol: Option<Symbol>) -> Result<Self, Misconfigured> {
         match (
             format,
@@ -47,11 +47,11 @@ impl Layout {
         ) {
             (Format::BinanceAggTrades, Some(symbol)) => Ok(Self::Binance(symbol)),
             (Format::BinanceAggTrades, None) => Err(Misconfigured::new(format!(
-                "which symbol the trades of {} are of is not in its name; say so with --symbol",
+                "the name of {} has no symbol; add `--symbol SYMBOL`",
                 path.display()
             ))),
             (Format::TicksCsv, Some(_)) => Err(Misconfigured::new(
-                "--symbol is of no use here: in ticks-csv every line names its symbol",
+                "--symbol does not apply to ticks-csv, where every line has a symbol; leave it out",
             )),
             (Format::TicksCsv, None) => Ok(Self::TicksCsv),
         }
@@ -61,7 +61,7 @@ impl Layout {
         matches!(self, Self::TicksCsv)
     }
 
-    /// Whether the first line is a header.
+    /// Returns `true` if the first line is a header.
     fn is_header(&self, row: &ByteRecord) -> anyhow::Result<bool> {
         match self {
             Self::Binance(_) => Ok(binance::is_header(row)),
@@ -77,10 +77,10 @@ impl Layout {
     }
 }
 
-/// How many lines were left out; the reader's owner may look while another thread reads.
+/// Number of skipped lines, shared with the thread that reads.
 pub(crate) type Skipped = Arc<AtomicU64>;
 
-/// The ticks of a file, each with the number of bytes up to its end.
+/// Iterator over the ticks of a file, each with the position of its end in bytes.
 pub(crate) struct TickReader<R> {
     rows: csv::Reader<R>,
     row: ByteRecord,
@@ -91,8 +91,8 @@ pub(crate) struct TickReader<R> {
 }
 
 impl<R: Read> TickReader<R> {
-    /// Reads `input`, which messages call `name`. Bad lines are left out and counted in `skipped`, where there is
-    /// such a counter, and end the reading otherwise.
+    /// Creates a reader of `input`, with its `name` for messages. Bad lines are counted in `skipped`; without a counter
+    /// they end the reading.
     pub(crate) fn new(input: R, name: impl Into<String>, layout: Layout, skipped: Option<Skipped>) -> Self {
         let rows = csv::ReaderBuilder::new()
             .has_headers(false)
@@ -110,7 +110,7 @@ impl<R: Read> TickReader<R> {
         }
     }
 
-    /// The next line's tick; `None` for a header or a bad line that is left out.
+    /// Reads the next line. Returns `Some(Ok(None))` for a header or a skipped line.
     fn read(&mut self) -> Option<anyhow::Result<Option<Tick>>> {
         let first = self.rows.position().byte() == 0;
         match self.rows.read_byte_record(&mut self.row) {
@@ -129,7 +129,7 @@ impl<R: Read> TickReader<R> {
             (Ok(tick), _) => Some(Ok(Some(tick))),
             (Err(error), Some(skipped)) => {
                 if skipped.fetch_add(1, Ordering::Relaxed) == 0 {
-                    warn!("{}: {error:#}; left out, and so are other bad lines", self.place());
+                    warn!("skipping bad lines; the first one: {}: {error:#}", self.place());
                 }
                 Some(Ok(None))
             }
@@ -162,8 +162,8 @@ impl<R: Read> Iterator for TickReader<R> {
     }
 }
 
-/// The tick with these fields, judged as the readers of the stream will judge it.
-fn judged<'a>(fields: impl IntoIterator<Item = (&'static str, &'a [u8])>) -> anyhow::Result<Tick> {
+/// Decodes a tick with the rules of the stream's readers.
+fn decode<'a>(fields: impl IntoIterator<Item = (&'static str, &'a [u8])>) -> anyhow::Result<Tick> {
     Ok(Tick::from_entry(&Entry::new(StreamId::START, fields))?)
 }
 
@@ -171,7 +171,9 @@ fn judged<'a>(fields: impl IntoIterator<Item = (&'static str, &'a [u8])>) -> any
 mod tests {
     use super::*;
 
-    const ROWS: &str = "1,0.5,23.00000000,1,1,1570752011620,true\n2,0.5,x,1,1,1570752011621,false\n\n3,0.25,9.2E-7,2,2,1570752011622123,False\n";
+    const ROWS: &str = "1,0.5,23.00000000,1,1,1570752011620,true\n\
+                        2,0.5,x,1,1,1570752011621,false\n\n\
+                        3,0.25,9.2E-7,2,2,1570752011622123,False\n";
 
     fn read(text: &str, layout: Layout, skipped: Option<Skipped>) -> (Vec<Tick>, Option<String>) {
         let mut ticks = Vec::new();
@@ -189,14 +191,14 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_ends_the_reading_and_is_named() {
+    fn a_bad_line_ends_the_reading_with_its_number() {
         let (ticks, error) = read(ROWS, binance(), None);
         assert_eq!(ticks.len(), 1);
         assert_eq!(error.unwrap(), "file.csv:2: field `qty` is not a decimal number");
     }
 
     #[test]
-    fn bad_lines_are_left_out_and_counted_when_asked_to() {
+    fn bad_lines_are_skipped_and_counted_on_request() {
         let skipped = Skipped::default();
         let (ticks, error) = read(ROWS, binance(), Some(skipped.clone()));
         assert_eq!((ticks.len(), error, skipped.load(Ordering::Relaxed)), (2, None, 1));
@@ -232,24 +234,19 @@ mod tests {
     }
 
     #[test]
-    fn the_symbol_is_given_or_in_the_name() {
-        let path = Path::new("/data/BTCUSDT-aggTrades-2024-01-01.csv");
+    fn the_symbol_is_an_argument_or_in_the_name() {
         let of = |format, path: &str, symbol: Option<&str>| {
             Layout::of(format, Path::new(path), symbol.map(|symbol| symbol.parse().unwrap()))
         };
-        assert!(
-            matches!(Layout::of(Format::BinanceAggTrades, path, None), Ok(Layout::Binance(s)) if s.as_str() == "BTCUSDT")
-        );
-        assert!(
-            matches!(of(Format::BinanceAggTrades, "x.csv", Some("A.B")), Ok(Layout::Binance(s)) if s.as_str() == "A.B")
-        );
-        assert!(
-            of(Format::BinanceAggTrades, "x.csv", None)
-                .unwrap_err()
-                .to_string()
-                .contains("--symbol")
-        );
+        let symbol_of = |path: &str, symbol| match of(Format::BinanceAggTrades, path, symbol).unwrap() {
+            Layout::Binance(symbol) => symbol.to_string(),
+            Layout::TicksCsv => String::new(),
+        };
+        assert_eq!(symbol_of("/data/BTCUSDT-aggTrades-2024-01-01.csv", None), "BTCUSDT");
+        assert_eq!(symbol_of("x.csv", Some("A.B")), "A.B");
+        let error = of(Format::BinanceAggTrades, "x.csv", None).unwrap_err();
+        assert!(error.to_string().contains("--symbol"), "{error}");
         assert!(of(Format::TicksCsv, "x.csv", Some("A")).is_err());
-        assert!(matches!(Layout::of(Format::TicksCsv, path, None), Ok(Layout::TicksCsv)));
+        assert!(matches!(of(Format::TicksCsv, "x.csv", None), Ok(Layout::TicksCsv)));
     }
 }

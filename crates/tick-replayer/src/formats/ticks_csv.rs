@@ -7,12 +7,11 @@ use csv::ByteRecord;
 use storage_core::domain::tick::Tick;
 use storage_core::redis::stream::Fields;
 
-use super::judged;
+use super::decode;
 
-/// The header: the fields' names.
+/// Names of the columns.
 pub(crate) const COLUMNS: [&str; 6] = ["symbol", "ts_us", "price", "qty", "trade_id", "side"];
 
-/// Checks the first row.
 pub(super) fn check_header(row: &ByteRecord) -> anyhow::Result<()> {
     ensure!(
         row.iter().eq(COLUMNS.iter().map(|name| name.as_bytes())),
@@ -22,35 +21,28 @@ pub(super) fn check_header(row: &ByteRecord) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The tick of a row.
 pub(super) fn tick(row: &ByteRecord) -> anyhow::Result<Tick> {
     ensure!(
         row.len() == COLUMNS.len(),
-        "{} columns where ticks-csv has {}",
+        "{} columns instead of {}",
         row.len(),
         COLUMNS.len()
     );
-    judged(COLUMNS.into_iter().zip(row))
+    decode(COLUMNS.into_iter().zip(row))
 }
 
-/// Writes ticks, the invalid ones as well.
+/// Writer of ticks, including invalid ones.
 pub(crate) struct Writer<W: Write>(csv::Writer<W>);
 
 impl<W: Write> Writer<W> {
-    /// Begins with the header.
-    ///
-    /// # Errors
-    /// When `out` can't be written to.
+    /// Creates a writer and writes the header.
     pub(crate) fn new(out: W) -> anyhow::Result<Self> {
         let mut rows = csv::Writer::from_writer(out);
         rows.write_record(COLUMNS).context("writing ticks")?;
         Ok(Self(rows))
     }
 
-    /// Writes a row; a field that isn't there is empty.
-    ///
-    /// # Errors
-    /// When the output can't be written to.
+    /// Writes a row. A missing field becomes an empty column.
     pub(crate) fn write(&mut self, fields: &Fields) -> anyhow::Result<()> {
         let value = |column| {
             fields
@@ -61,10 +53,6 @@ impl<W: Write> Writer<W> {
         self.0.write_record(COLUMNS.map(value)).context("writing ticks")
     }
 
-    /// Writes what is buffered.
-    ///
-    /// # Errors
-    /// When the output can't be written to.
     pub(crate) fn finish(mut self) -> anyhow::Result<()> {
         self.0.flush().context("writing ticks")
     }
@@ -83,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_reads_back() {
+    fn written_ticks_are_read_back() {
         let text =
             "symbol,ts_us,price,qty,trade_id,side\nBTCUSDT,1700000000123456,42000.1,0.005,\"a,1\",buy\nA/B,1,2,3,,\n";
         let ticks = read(text).unwrap();
@@ -99,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_is_wanted() {
+    fn a_missing_header_is_an_error() {
         let error = read("BTCUSDT,1,2,3,,\n").unwrap_err();
         assert_eq!(
             format!("{error:#}"),
@@ -108,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_pipeline_would_refuse_is_a_bad_line() {
+    fn a_tick_that_the_pipeline_rejects_is_a_bad_line() {
         for row in [
             "A:B,1,2,3,,",
             "A,soon,2,3,,",

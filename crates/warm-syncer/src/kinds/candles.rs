@@ -284,11 +284,7 @@ mod tests {
 
     #[test]
     fn a_volume_that_does_not_fit_its_lots_names_the_command() {
-        let items = [
-            item("FINE", 0, 1, 1, 1),
-            item("COARSE", 0, 1, 1, 1),
-            item("NEW", 0, 1, 1, 1),
-        ];
+        let items = ["FINE", "COARSE", "NEW"].map(|symbol| item(symbol, 0, 1, 1, 1));
         let decimals = HashMap::from([("FINE".parse().unwrap(), 3), ("COARSE".parse().unwrap(), 0)]);
         let (fitting, rejected) = in_lots(items.iter().collect(), &decimals);
         assert_eq!(

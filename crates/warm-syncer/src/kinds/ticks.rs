@@ -1,17 +1,16 @@
 //! Ticks: each is written once, and minutes can be computed again from them.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
 use storage_core::domain::entry::Entry;
 use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
-use storage_core::domain::partition::partition_of;
 use storage_core::domain::rejection::Rejection;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::AcceptedTick;
+use storage_core::domain::tick_rules::TickRules;
 use storage_core::postgres::pool::Pool;
 use storage_core::postgres::queries::symbols;
 use storage_core::postgres::queries::ticks::{self, TickRow};
@@ -23,26 +22,14 @@ use crate::outcome::{Item, Rejected, Written};
 use crate::reconcile::Reconciliation;
 
 /// The ticks of a partition.
-pub(crate) struct Ticks {
-    pub(crate) partition: u16,
-    pub(crate) partitions: u16,
-    pub(crate) max_future: Duration,
-}
+pub(crate) struct Ticks(pub(crate) TickRules);
 
 impl Kind for Ticks {
     const LABEL: &'static str = labels::TICKS;
     type Row = AcceptedTick;
 
     fn decode(&self, entry: &Entry) -> Result<AcceptedTick, Rejection> {
-        let accepted = AcceptedTick::from_entry(entry, self.max_future)?;
-        let expected = partition_of(&accepted.tick.symbol, self.partitions);
-        if expected != self.partition {
-            return Err(Rejection::WrongPartition {
-                expected,
-                found: self.partition,
-            });
-        }
-        Ok(accepted)
+        self.0.decode(entry)
     }
 
     async fn reconcile(
@@ -53,8 +40,8 @@ impl Kind for Ticks {
         finished: StreamId,
     ) -> anyhow::Result<()> {
         let reconciliation = Reconciliation {
-            partition: self.partition,
-            partitions: self.partitions,
+            partition: self.0.partition,
+            partitions: self.0.partitions,
             at,
             finished,
         };

@@ -1,12 +1,13 @@
 //! Being killed, told to stop, and working with a database that refuses or is away.
 
-use nix::sys::signal::Signal;
 use storage_core::postgres::edition::Edition;
 use storage_core::redis::position::position_of;
 use storage_core::redis::stream::{Stream, create_group, length};
+use storage_core::testing::polling::{until, until_true};
 use storage_core::testing::postgres::TestDatabase;
+use storage_core::testing::program::Worker;
 
-use crate::harness::{Stores, Worker, until};
+use crate::harness::Stores;
 use crate::{MINUTE_US, OLD_US, candle, candles_of, signal, tick, ticks_of};
 
 const STREAMS: [Stream; 4] = [
@@ -23,35 +24,34 @@ async fn feed(stores: &Stores) {
         let candles: Vec<_> = (0..500)
             .map(|minute| candle(name, OLD_US + minute * MINUTE_US, 5, 10, 2))
             .collect();
-        stores.add(ticks_of(name), &ticks).await;
-        stores.add(candles_of(name), &candles).await;
+        stores.redis.add_all(ticks_of(name), &ticks).await;
+        stores.redis.add_all(candles_of(name), &candles).await;
     }
 }
 
 async fn assert_all_arrived(stores: &Stores) {
-    assert_eq!(stores.number("SELECT count(*) FROM ticks").await, 20_000);
+    assert_eq!(stores.database.number("SELECT count(*) FROM ticks").await, 20_000);
     assert_eq!(
         stores
+            .database
             .number("SELECT count(*) FROM candles_1m WHERE volume = 300000000")
             .await,
         2_000
     );
-    assert_eq!(stores.number("SELECT count(*) FROM dead_letters").await, 0);
+    assert_eq!(stores.database.number("SELECT count(*) FROM dead_letters").await, 0);
 }
 
 fn worker(stores: &Stores, instance: &str) -> Worker {
-    let environment = [
-        ("STORAGE_SERVICE__INSTANCE", instance),
-        ("STORAGE_WARM__BATCH_ROWS", "50"),
-        ("STORAGE_WARM__TICK_BATCH_ROWS", "200"),
-        ("STORAGE_WARM__LEASE_TTL", "500ms"),
-    ];
-    Worker::start(stores.redis.url(), stores.database.url(), &environment)
+    let settings = ["warm.batch_rows=50", "warm.tick_batch_rows=200", "warm.lease_ttl=500ms"];
+    let program = settings
+        .iter()
+        .fold(stores.program(), |program, setting| program.setting(setting));
+    program.start(instance)
 }
 
 async fn rows_beyond(stores: &Stores, rows: i64) {
-    until("rows are written", async || {
-        stores.number("SELECT count(*) FROM ticks").await > rows
+    until_true("rows are written", async || {
+        stores.database.number("SELECT count(*) FROM ticks").await > rows
     })
     .await;
 }
@@ -64,10 +64,9 @@ async fn killed_again_and_again_nothing_is_lost_or_doubled() {
     let stores = Stores::with(database).await;
     feed(&stores).await;
     for round in 0..4 {
-        let mut worker = worker(&stores, "one");
+        let worker = worker(&stores, "one");
         rows_beyond(&stores, round * 2_000).await;
-        worker.signal(Signal::SIGKILL);
-        worker.ended().await;
+        worker.kill().await;
     }
     // What the killed one was handed, another one takes over.
     let other = worker(&stores, "other");
@@ -94,7 +93,7 @@ async fn told_to_stop_in_mid_flow_it_finishes_its_batch() {
         finished += length(&mut connection, stream).await.unwrap() - lag;
     }
     assert_eq!(
-        stores.number("SELECT count(*) FROM ticks").await,
+        stores.database.number("SELECT count(*) FROM ticks").await,
         i64::try_from(finished).unwrap()
     );
     assert!(finished < 20_000, "it had no more to do");
@@ -111,17 +110,18 @@ async fn a_row_that_the_database_refuses_becomes_a_dead_letter_and_the_others_ar
     };
     let stores = Stores::with(database).await;
     stores
+        .database
         .execute("ALTER TABLE signals ADD CONSTRAINT weak CHECK (strength < 100)")
         .await;
     let signals: Vec<_> = (0..100)
         .map(|n| signal(&format!("s{n}"), if n % 40 == 7 { 500.0 } else { 1.0 }))
         .collect();
-    stores.add(Stream::Signals, &signals).await;
+    stores.redis.add_all(Stream::Signals, &signals).await;
     let worker = stores.worker("one");
     stores.drained(&[Stream::Signals]).await;
     stores.drained(&[Stream::Dead]).await;
-    assert_eq!(stores.number("SELECT count(*) FROM signals").await, 97);
-    let refused = stores
+    assert_eq!(stores.database.number("SELECT count(*) FROM signals").await, 97);
+    let refused = stores.database
         .texts("SELECT fields->>'signal_id' || ' ' || reason AS text FROM dead_letters ORDER BY length(entry_id), entry_id")
         .await;
     assert_eq!(refused.len(), 3);
@@ -144,12 +144,16 @@ async fn a_dead_letter_that_the_database_refuses_does_not_go_round_in_circles() 
     };
     let stores = Stores::with(database).await;
     stores
+        .database
         .execute("ALTER TABLE dead_letters ADD CONSTRAINT none CHECK (false)")
         .await;
-    stores.add(Stream::Dead, &[vec![("stream", "x".to_owned())]]).await;
+    stores
+        .redis
+        .add_all(Stream::Dead, &[vec![("stream", "x".to_owned())]])
+        .await;
     let worker = stores.worker("one");
     stores.drained(&[Stream::Dead]).await;
-    assert_eq!(stores.entries(Stream::Dead).await.len(), 1);
+    assert_eq!(stores.redis.entries(Stream::Dead).await.len(), 1);
     assert_eq!(worker.metric("warm_syncer_dead_letters_lost_total").await, 1.0);
 }
 
@@ -160,21 +164,21 @@ async fn a_table_that_is_missing_for_a_while_is_waited_for() {
     };
     let stores = Stores::with(database).await;
     let worker = stores.worker("one");
-    until("the worker is ready", async || {
-        worker.get("/readyz").await.contains("ready")
-    })
-    .await;
-    stores.execute("ALTER TABLE ticks RENAME TO gone").await;
-    stores.add(ticks_of("A"), &[tick("A", OLD_US, "1", 1)]).await;
+    worker.ready().await;
+    stores.database.execute("ALTER TABLE ticks RENAME TO gone").await;
+    stores.redis.add_all(ticks_of("A"), &[tick("A", OLD_US, "1", 1)]).await;
     let problem = until("the worker says what is wrong", async || {
-        Some(worker.get("/readyz").await).filter(|answer| answer.contains("aggregator-admin migrate"))
+        match worker.get("/readyz").await {
+            (_, body) if body.contains("aggregator-admin migrate") => Ok(body),
+            (_, body) => Err(body),
+        }
     })
     .await;
     assert!(problem.contains(&ticks_of("A").to_string()), "{problem}");
     assert!(worker.metric("warm_syncer_retries_total{store=\"postgres\"}").await >= 1.0);
-    stores.execute("ALTER TABLE gone RENAME TO ticks").await;
+    stores.database.execute("ALTER TABLE gone RENAME TO ticks").await;
     stores.drained(&[ticks_of("A")]).await;
-    assert_eq!(stores.number("SELECT count(*) FROM ticks").await, 1);
+    assert_eq!(stores.database.number("SELECT count(*) FROM ticks").await, 1);
     worker.stop().await;
 }
 
@@ -184,23 +188,19 @@ async fn it_stops_within_its_grace_period_although_the_database_refuses() {
         return;
     };
     let stores = Stores::with(database).await;
-    stores.execute("ALTER TABLE ticks RENAME TO gone").await;
-    stores.add(ticks_of("A"), &[tick("A", OLD_US, "1", 1)]).await;
-    let environment = [
-        ("STORAGE_SERVICE__SHUTDOWN_GRACE", "1s"),
-        ("STORAGE_SERVICE__INSTANCE", "one"),
-    ];
-    let worker = Worker::start(stores.redis.url(), stores.database.url(), &environment);
-    until("it tries again", async || {
-        worker.get("/readyz").await.contains("ticks:")
+    stores.database.execute("ALTER TABLE ticks RENAME TO gone").await;
+    stores.redis.add_all(ticks_of("A"), &[tick("A", OLD_US, "1", 1)]).await;
+    let worker = stores.program().setting("service.shutdown_grace=1s").start("one");
+    until_true("it tries again", async || {
+        worker.get("/readyz").await.1.contains("ticks:")
     })
     .await;
     worker.stop().await;
 
-    stores.execute("ALTER TABLE gone RENAME TO ticks").await;
+    stores.database.execute("ALTER TABLE gone RENAME TO ticks").await;
     let _again = stores.worker("one");
     stores.drained(&[ticks_of("A")]).await;
-    assert_eq!(stores.number("SELECT count(*) FROM ticks").await, 1);
+    assert_eq!(stores.database.number("SELECT count(*) FROM ticks").await, 1);
 }
 
 #[tokio::test]
@@ -210,7 +210,7 @@ async fn a_group_that_was_lost_is_read_again_from_the_oldest_entry() {
     };
     let stores = Stores::with(database).await;
     let worker = stores.worker("one");
-    stores.add(ticks_of("A"), &[tick("A", OLD_US, "1", 1)]).await;
+    stores.redis.add_all(ticks_of("A"), &[tick("A", OLD_US, "1", 1)]).await;
     stores.drained(&[ticks_of("A")]).await;
     let mut connection = stores.redis.connect();
     redis::cmd("XGROUP")
@@ -218,9 +218,9 @@ async fn a_group_that_was_lost_is_read_again_from_the_oldest_entry() {
         .query_async::<()>(&mut connection)
         .await
         .unwrap();
-    stores.add(ticks_of("A"), &[tick("A", OLD_US, "1", 2)]).await;
+    stores.redis.add_all(ticks_of("A"), &[tick("A", OLD_US, "1", 2)]).await;
     stores.drained(&[ticks_of("A")]).await;
-    assert_eq!(stores.number("SELECT count(*) FROM ticks").await, 2);
+    assert_eq!(stores.database.number("SELECT count(*) FROM ticks").await, 2);
     worker.stop().await;
 }
 
@@ -231,16 +231,16 @@ async fn a_group_that_is_set_back_is_read_again_although_nothing_new_comes() {
     };
     let stores = Stores::with(database).await;
     let worker = stores.worker("one");
-    stores.add(ticks_of("A"), &[tick("A", OLD_US, "1", 1)]).await;
+    stores.redis.add_all(ticks_of("A"), &[tick("A", OLD_US, "1", 1)]).await;
     stores.drained(&[ticks_of("A")]).await;
-    stores.execute("TRUNCATE ticks").await;
+    stores.database.execute("TRUNCATE ticks").await;
     redis::cmd("XGROUP")
         .arg(("SETID", ticks_of("A").key(), "warm-syncer", "0"))
         .query_async::<()>(&mut stores.redis.connect())
         .await
         .unwrap();
     stores.drained(&[ticks_of("A")]).await;
-    assert_eq!(stores.number("SELECT count(*) FROM ticks").await, 1);
+    assert_eq!(stores.database.number("SELECT count(*) FROM ticks").await, 1);
     worker.stop().await;
 }
 
@@ -251,7 +251,7 @@ async fn what_an_earlier_version_was_handed_and_did_not_finish_is_written() {
     };
     let stores = Stores::with(database).await;
     let (stream, mut connection) = (ticks_of("A"), stores.redis.connect());
-    stores.add(stream, &[tick("A", OLD_US, "1", 1)]).await;
+    stores.redis.add_all(stream, &[tick("A", OLD_US, "1", 1)]).await;
     create_group(&mut connection, stream, "warm-syncer").await.unwrap();
     redis::cmd("XREADGROUP")
         .arg(("GROUP", "warm-syncer", "earlier", "STREAMS", stream.key(), ">"))
@@ -260,6 +260,6 @@ async fn what_an_earlier_version_was_handed_and_did_not_finish_is_written() {
         .unwrap();
     let worker = stores.worker("one");
     stores.drained(&[stream]).await;
-    assert_eq!(stores.number("SELECT count(*) FROM ticks").await, 1);
+    assert_eq!(stores.database.number("SELECT count(*) FROM ticks").await, 1);
     worker.stop().await;
 }

@@ -2,15 +2,27 @@
 
 use std::net::TcpListener;
 
+use storage_core::config::postgres::PostgresConfig;
+use storage_core::config::redis::RedisConfig;
 use storage_core::domain::database_identity::DatabaseIdentity;
 use storage_core::postgres::edition::Edition;
 use storage_core::redis::{database as noted, functions, partitions};
+use storage_core::testing::polling::until_true;
 use storage_core::testing::postgres::TestDatabase;
 use storage_core::testing::redis::TestRedis;
 
-use crate::harness::{PARTITIONS, Stores, Worker, until};
+use crate::harness::{PARTITIONS, Stores, program};
 
-const NOWHERE: &str = "postgres://postgres@127.0.0.1:1/market";
+/// The configuration of a database on a port without a server.
+fn no_database() -> PostgresConfig {
+    PostgresConfig::at("postgres://postgres@127.0.0.1:1/market").unwrap()
+}
+
+/// Starts a worker, and returns its exit code and log.
+async fn ended(redis: &RedisConfig, database: &PostgresConfig) -> (Option<i32>, String) {
+    let worker = program(redis, database).start("one");
+    (worker.ended().await.code(), worker.log())
+}
 
 async fn redis_with(partitions: u16) -> TestRedis {
     let redis = TestRedis::start().await;
@@ -23,16 +35,16 @@ async fn redis_with(partitions: u16) -> TestRedis {
 async fn missing_functions_name_the_command() {
     let redis = TestRedis::start().await;
     partitions::store_once(&mut redis.connect(), PARTITIONS).await.unwrap();
-    let (status, log) = Worker::start(redis.url(), NOWHERE, &[]).ended().await;
-    assert_eq!(status.code(), Some(64), "{log}");
+    let (code, log) = ended(&redis.config(), &no_database()).await;
+    assert_eq!(code, Some(64), "{log}");
     assert!(log.contains("run `aggregator-admin migrate`"), "{log}");
 }
 
 #[tokio::test]
 async fn another_number_of_partitions_is_wrong_configuration() {
     let redis = redis_with(8).await;
-    let (status, log) = Worker::start(redis.url(), NOWHERE, &[]).ended().await;
-    assert_eq!(status.code(), Some(64), "{log}");
+    let (code, log) = ended(&redis.config(), &no_database()).await;
+    assert_eq!(code, Some(64), "{log}");
     assert!(
         log.contains("partitions is 8 in Redis but 2 in the configuration"),
         "{log}"
@@ -45,8 +57,8 @@ async fn a_missing_schema_names_the_command() {
         return;
     };
     let redis = redis_with(PARTITIONS).await;
-    let (status, log) = Worker::start(redis.url(), database.url(), &[]).ended().await;
-    assert_eq!(status.code(), Some(64), "{log}");
+    let (code, log) = ended(&redis.config(), &database.config()).await;
+    assert_eq!(code, Some(64), "{log}");
     assert!(log.contains("run `aggregator-admin migrate`"), "{log}");
 }
 
@@ -54,14 +66,14 @@ async fn a_missing_schema_names_the_command() {
 async fn another_database_than_that_of_redis_is_refused() {
     for database in TestDatabase::start_each().await {
         let redis = redis_with(PARTITIONS).await;
-        let (status, log) = Worker::start(redis.url(), database.url(), &[]).ended().await;
-        assert_eq!(status.code(), Some(64), "{log}");
+        let (code, log) = ended(&redis.config(), &database.config()).await;
+        assert_eq!(code, Some(64), "{log}");
         assert!(log.contains("run `aggregator-admin migrate`"), "{log}");
 
         let other = DatabaseIdentity::new("another@1/2");
         noted::store_once(&mut redis.connect(), &other).await.unwrap();
-        let (status, log) = Worker::start(redis.url(), database.url(), &[]).ended().await;
-        assert_eq!(status.code(), Some(64), "{log}");
+        let (code, log) = ended(&redis.config(), &database.config()).await;
+        assert_eq!(code, Some(64), "{log}");
         assert!(log.contains("Redis belongs to database another@1/2"), "{log}");
         assert!(log.contains("migrate --adopt-database`"), "{log}");
     }
@@ -73,12 +85,12 @@ async fn a_worker_ends_when_another_database_takes_the_place_of_its_own() {
         return;
     };
     let stores = Stores::with(database).await;
-    let mut worker = stores.worker("warm-1");
-    until("it serves", async || worker.log().contains("serving")).await;
+    let worker = stores.worker("warm-1");
+    worker.logged("serving").await;
     let other = DatabaseIdentity::new("another@1/2");
     noted::replace(&mut stores.redis.connect(), &other).await.unwrap();
-    let (status, log) = worker.ended().await;
-    assert_eq!(status.code(), Some(64), "{log}");
+    let (code, log) = (worker.ended().await.code(), worker.log());
+    assert_eq!(code, Some(64), "{log}");
     assert!(log.contains("Redis belongs to database another@1/2"), "{log}");
 }
 
@@ -86,8 +98,8 @@ async fn a_worker_ends_when_another_database_takes_the_place_of_its_own() {
 async fn a_wrong_password_of_redis_is_said_and_ends_it() {
     let redis = redis_with(PARTITIONS).await;
     let url = redis.url().replace("redis://", "redis://somebody:secret-word@");
-    let (status, log) = Worker::start(&url, NOWHERE, &[]).ended().await;
-    assert_eq!(status.code(), Some(64), "{log}");
+    let (code, log) = ended(&RedisConfig::at(&url).unwrap(), &no_database()).await;
+    assert_eq!(code, Some(64), "{log}");
     assert!(
         log.contains("WRONGPASS") || log.to_lowercase().contains("password"),
         "{log}"
@@ -102,31 +114,29 @@ async fn a_database_that_does_not_exist_is_said_and_ends_it() {
     };
     let redis = redis_with(PARTITIONS).await;
     let (before, _) = database.url().rsplit_once('/').unwrap();
-    let (status, log) = Worker::start(redis.url(), &format!("{before}/nowhere?sslmode=disable"), &[])
-        .ended()
-        .await;
-    assert_eq!(status.code(), Some(64), "{log}");
+    let nowhere = PostgresConfig::at(&format!("{before}/nowhere?sslmode=disable")).unwrap();
+    let (code, log) = ended(&redis.config(), &nowhere).await;
+    assert_eq!(code, Some(64), "{log}");
     assert!(log.contains("create the database"), "{log}");
 }
 
 #[tokio::test]
 async fn stores_that_are_down_are_waited_for() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let worker = Worker::start(&format!("redis://127.0.0.1:{port}"), NOWHERE, &[]);
-    until("/readyz names Redis", async || {
-        worker.get("/readyz").await.contains("redis: ")
+    let no_redis = RedisConfig::at(&format!("redis://127.0.0.1:{port}")).unwrap();
+    let worker = program(&no_redis, &no_database()).start("one");
+    until_true("/readyz names Redis", async || {
+        worker.get("/readyz").await.1.contains("redis: ")
     })
     .await;
-    assert!(worker.get("/healthz").await.contains("alive"));
+    assert!(worker.get("/healthz").await.1.contains("alive"));
     worker.stop().await;
 
     let redis = redis_with(PARTITIONS).await;
-    let worker = Worker::start(redis.url(), NOWHERE, &[]);
-    until("/readyz names PostgreSQL", async || {
-        worker
-            .get("/readyz")
-            .await
-            .contains("postgres: cannot use PostgreSQL at")
+    let worker = program(&redis.config(), &no_database()).start("one");
+    until_true("/readyz names PostgreSQL", async || {
+        let (_, body) = worker.get("/readyz").await;
+        body.contains("postgres: cannot use PostgreSQL at")
     })
     .await;
     worker.stop().await;
@@ -139,10 +149,7 @@ async fn every_metric_shows_from_the_start() {
     };
     let stores = Stores::with(database).await;
     let worker = stores.worker("one");
-    until("the worker is ready", async || {
-        worker.get("/readyz").await.contains("ready")
-    })
-    .await;
+    worker.ready().await;
     for name in [
         "warm_syncer_entries_read_total{kind=\"candles\"}",
         "warm_syncer_rows_written_total{kind=\"ticks\"}",

@@ -6,12 +6,13 @@ use std::pin::Pin;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use acceptance::http;
-use acceptance::pipeline::prepare_redis;
-use acceptance::process::{Worker, project};
+use acceptance::pipeline::PARTITIONS;
 use acceptance::redis_server::RedisServer;
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, ensure};
 use storage_core::testing::native::NativeServer;
+use storage_core::testing::process::project;
+use storage_core::testing::program::{Program, Worker};
+use storage_core::testing::redis::prepare;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
@@ -79,7 +80,7 @@ impl Bench {
     /// and partitions that `aggregator-admin migrate` puts there.
     pub(crate) async fn redis(&self) -> anyhow::Result<RedisServer> {
         let redis = RedisServer::start().await?;
-        prepare_redis(&redis).await;
+        prepare(&mut redis.connect(), PARTITIONS).await;
         Ok(redis)
     }
 
@@ -91,10 +92,10 @@ impl Bench {
 
     /// Starts a worker of the release build with its default configuration, at these stores.
     pub(crate) fn worker(&self, name: &str, environment: &[(&str, &str)]) -> Worker {
-        let usual = [("RUST_LOG", "info"), ("METRICS_LISTEN", "127.0.0.1:0")];
-        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        let environment: Vec<_> = usual.iter().chain(environment).map(owned).collect();
-        Worker::start(name, &["run"], &environment, self.folder())
+        let program = Program::new(name)
+            .env("RUST_LOG", "info")
+            .envs(environment.iter().copied());
+        program.start_in(self.folder(), name)
     }
 
     /// Starts a comparator of `python/`, in the environment that `scripts/bench` has made. Its output is for the caller to read.
@@ -114,21 +115,19 @@ impl Bench {
 
 /// A worker's metric; 0 where it has none of that name.
 pub(crate) async fn sample(worker: &mut Worker, name: &str) -> anyhow::Result<f64> {
-    let page = http::get(worker.port().await, "/metrics").await;
-    let (_, page) = page.map_err(|error| anyhow!(error))?;
-    Ok(http::samples(&page).get(name).copied().unwrap_or_default())
+    Ok(worker.metrics().await.get(name).copied().unwrap_or_default())
 }
 
 /// Waits until a worker serves so many partitions.
 pub(crate) async fn serves(worker: &mut Worker, partitions: u16) -> anyhow::Result<()> {
-    let (count, _) = worker.name.split_once(' ').unwrap_or((&worker.name, ""));
+    let (count, _) = worker.name().split_once(' ').unwrap_or((worker.name(), ""));
     let count = format!("{}_partitions_count", count.replace('-', "_"));
     let begun = Instant::now();
     while sample(worker, &count).await? != f64::from(partitions) {
         ensure!(
             begun.elapsed() < PATIENCE,
             "{} does not serve:\n{}",
-            worker.name,
+            worker.name(),
             worker.log()
         );
         sleep(POLL).await;

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use acceptance::process::project;
 use acceptance::requirements::tool;
 use anyhow::Context;
 use serde::Serialize;
+use storage_core::testing::process::project;
 use tokio::process::Command;
 
 /// What figures depend on, as text.

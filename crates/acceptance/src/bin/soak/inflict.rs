@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use acceptance::network::Store;
 use acceptance::proxy::Proxy;
-use acceptance::wait::PATIENCE;
 use nix::sys::signal::Signal;
 use std::sync::Arc;
+use storage_core::testing::polling::PATIENCE;
 
 use crate::handover;
 use crate::run::{PRODUCER_NAME, Soak};
@@ -84,7 +84,7 @@ impl Soak {
             Fault::Kill(worker) => self.launch(*worker),
             Fault::Stop(worker) => self.pipeline.thaw(WORKERS[*worker]),
             Fault::Leave(worker) => {
-                let status = self.pipeline.worker(WORKERS[*worker]).ended(PATIENCE).await;
+                let status = self.pipeline.worker(WORKERS[*worker]).ended().await;
                 if !status.success() {
                     self.note(&format!("{} ended with {status} on SIGTERM", WORKERS[*worker]));
                 }
@@ -135,7 +135,7 @@ impl Soak {
     }
 
     fn must_run(&mut self, worker: usize) -> Result<(), String> {
-        match self.pipeline.worker(WORKERS[worker]).end() {
+        match self.pipeline.worker(WORKERS[worker]).exit_status() {
             None => Ok(()),
             Some(status) => Err(format!("it had ended with {status}")),
         }

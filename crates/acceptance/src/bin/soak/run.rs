@@ -10,13 +10,13 @@ use acceptance::expected::Expected;
 use acceptance::load::{Load, Plan};
 use acceptance::network::Network;
 use acceptance::pipeline::{EDITION, Pipeline};
-use acceptance::process::Worker;
 use acceptance::publisher::{Pace, Publisher};
 use acceptance::redis_server;
 use cucumber::World;
 use storage_core::config::redis::RedisConfig;
 use storage_core::testing::native::NativeServer;
 use storage_core::testing::postgres::TestDatabase;
+use storage_core::testing::program::Worker;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
@@ -209,7 +209,7 @@ impl Soak {
         }
         self.supervised = Instant::now();
         for (number, name) in WORKERS.into_iter().enumerate() {
-            let ended = self.pipeline.worker(name).end();
+            let ended = self.pipeline.worker(name).exit_status();
             if let Some(status) = ended.filter(|_| !self.away.contains(&number)) {
                 let last = last_line(self.pipeline.worker(name));
                 self.note(&format!("  {name} ended with {status}: {last}"));

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use acceptance::pipeline::PARTITIONS;
-use acceptance::process::Worker;
 use acceptance::redis_server::RedisServer;
 use anyhow::{Context, ensure};
 use storage_core::redis::position::position_of;
 use storage_core::redis::stream::{HOT_WRITER, Stream};
+use storage_core::testing::program::Worker;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 

@@ -4,10 +4,11 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use acceptance::process::project;
 use anyhow::Context;
 use storage_core::domain::timeframe::Timeframe;
-use storage_core::testing::process::{PATIENCE, ServerProcess, text};
+use storage_core::testing::polling::PATIENCE;
+use storage_core::testing::process::project;
+use storage_core::testing::process::{ServerProcess, text};
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::PathBuf;
 
-use acceptance::process::project;
 use anyhow::Context;
 use storage_core::domain::candle::Candle;
 use storage_core::domain::decimal::Decimal;
@@ -13,6 +12,7 @@ use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::queries::candles::{self, CandleRow};
 use storage_core::postgres::queries::ticks::{self, TickRow};
+use storage_core::testing::process::project;
 
 use super::stores::{Session, Stores};
 use crate::bench::Bench;

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use acceptance::pipeline::PARTITIONS;
-use acceptance::process::{Worker, command, program};
 use acceptance::redis_server::RedisServer;
 use anyhow::{Context, ensure};
 use storage_core::postgres::edition::Edition;
 use storage_core::redis::stream::Stream;
 use storage_core::testing::native::NativeServer;
 use storage_core::testing::postgres::TestDatabase;
+use storage_core::testing::program::{Program, Worker};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
@@ -66,17 +66,9 @@ impl<'a> Stores<'a> {
     /// # Errors
     /// What it says when it fails.
     pub(super) async fn run(&self, name: &str, arguments: &[&str]) -> anyhow::Result<String> {
-        let environment = self
-            .addresses()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let mut command = command(&program(name), &environment);
-        let output = command.args(arguments).output().await?;
-        ensure!(
-            output.status.success(),
-            "{name} {arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(String::from_utf8(output.stdout)?)
+        let ended = Program::new(name).envs(self.addresses()).run(arguments).await;
+        ensure!(ended.code == Some(0), "{name} {arguments:?}: {}", ended.stderr);
+        Ok(ended.stdout)
     }
 
     /// Starts a copy of warm-syncer as by default. It ends when it is dropped.

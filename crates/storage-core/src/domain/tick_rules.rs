@@ -1,0 +1,37 @@
+//! Rules for the ticks of a partition.
+
+use std::time::Duration;
+
+use super::entry::Entry;
+use super::partition::partition_of;
+use super::rejection::Rejection;
+use super::tick::AcceptedTick;
+
+/// Rules for the ticks of a partition. hot-writer and warm-syncer apply the same ones, so they reject the same ticks.
+#[derive(Clone, Copy, Debug)]
+pub struct TickRules {
+    /// Partition of the stream.
+    pub partition: u16,
+    /// Number of partitions.
+    pub partitions: u16,
+    /// Maximum time from the acceptance of a tick by Redis to its event time.
+    pub max_future: Duration,
+}
+
+impl TickRules {
+    /// Decodes an entry of the partition's stream.
+    ///
+    /// # Errors
+    /// The reason for which the entry becomes a dead letter.
+    pub fn decode(&self, entry: &Entry) -> Result<AcceptedTick, Rejection> {
+        let accepted = AcceptedTick::from_entry(entry, self.max_future)?;
+        let expected = partition_of(&accepted.tick.symbol, self.partitions);
+        if expected == self.partition {
+            return Ok(accepted);
+        }
+        Err(Rejection::WrongPartition {
+            expected,
+            found: self.partition,
+        })
+    }
+}

@@ -1,0 +1,45 @@
+//! Polling with a deadline: a test waits for a condition, never for a fixed time.
+
+use std::time::{Duration, Instant};
+
+/// Deadline of every wait, long enough for a machine that is busy with other tests.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// Calls `attempt` until it succeeds and returns its value; panics with the last error after [`PATIENCE`].
+pub async fn until<T>(what: &str, attempt: impl AsyncFnMut() -> Result<T, String>) -> T {
+    until_within(PATIENCE, what, attempt).await
+}
+
+/// Same as [`until`], with a deadline of its own.
+pub async fn until_within<T>(patience: Duration, what: &str, attempt: impl AsyncFnMut() -> Result<T, String>) -> T {
+    match poll(patience, attempt).await {
+        Ok(value) => value,
+        Err(reason) => panic!("{what}: not within {patience:?}: {reason}"),
+    }
+}
+
+/// Calls `condition` until it returns `true`; panics after [`PATIENCE`].
+pub async fn until_true(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    until(what, async || match condition().await {
+        true => Ok(()),
+        false => Err("the condition is false".to_owned()),
+    })
+    .await;
+}
+
+/// Calls `attempt` until it succeeds or the time is up; returns its last result.
+pub(super) async fn poll<T>(
+    patience: Duration,
+    mut attempt: impl AsyncFnMut() -> Result<T, String>,
+) -> Result<T, String> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let result = attempt().await;
+        if result.is_ok() || Instant::now() >= deadline {
+            return result;
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
