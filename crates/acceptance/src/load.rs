@@ -136,7 +136,7 @@ impl Flaw {
             Self::NegativePrice => "field `price` must be positive",
             Self::NoQuantity => "field `qty` must be positive",
             Self::TooFine => "is too fine for lots",
-            Self::TooLarge => "leaves bigint",
+            Self::TooLarge => "exceeds a bigint",
             Self::Side => "must be buy or sell",
             Self::Time => "field `ts_us`",
             Self::Future => "ahead of the time at which Redis accepted",

@@ -1,7 +1,7 @@
 //! The task for `stream:backups`: keeps the last backup of each kind, for `status` and `/metrics`.
 
 use anyhow::Context;
-use storage_core::redis::backups::{last, note_last};
+use storage_core::redis::backups::{last, store_last};
 use storage_core::redis::codec::backups::{BackupAnnouncement, decode_entry};
 use storage_core::redis::stream::Stream;
 
@@ -22,7 +22,7 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
         for entry in reader.read().await.context("reading backups")? {
             match decode_entry(&entry) {
                 Ok(backup) => {
-                    note_last(&mut redis, &backup).await.context("noting a backup")?;
+                    store_last(&mut redis, &backup).await.context("noting a backup")?;
                     tracing::info!(
                         name = backup.name,
                         kind = backup.kind,

@@ -78,7 +78,7 @@ async fn compute(worker: &Worker, redis: &mut Connection, wanted: &[Base]) -> an
     let mut connection = worker.pool.get().await?;
     let answers = connection
         .transaction(async |connection| {
-            symbols::keep_decimals(connection).await?;
+            symbols::lock_decimals(connection).await?;
             let names: Vec<&Symbol> = wanted.iter().map(|base| &base.symbol).collect();
             let known = symbols::decimals(connection, &names).await?;
             let mut answers = pipe();

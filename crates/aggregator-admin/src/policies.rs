@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use diesel_async::AsyncPgConnection;
-use storage_core::domain::time::TimeRange;
+use storage_core::domain::time::{TimeRange, duration_us, ms_to_us};
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::{Explained, describe};
 use storage_core::postgres::queries::completeness;
 use storage_core::postgres::queries::policies::{self, JobKind};
 use storage_core::postgres::queries::rollups;
+use storage_core::redis::clock::now_ms;
 use storage_core::redis::lease::Membership;
 use storage_core::redis::stream::AGGREGATOR_ADMIN;
-use storage_core::redis::trim::now_ms;
 use tokio::time::{Instant, sleep};
 
 use crate::metrics::{LEADER, POLICY_FAILURES, POLICY_RUNS};
@@ -37,12 +37,12 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     let mut caught_up = false;
     while !worker.token.is_cancelled() {
         let leads = membership
-            .hold(&mut redis, LEASE)
+            .acquire(&mut redis, LEASE)
             .await
             .context("acquiring the lease")?;
         LEADER.set(f64::from(u8::from(leads)));
         if leads && due <= Instant::now() {
-            let now_us = i64::try_from(now_ms(&mut redis).await.context("reading the clock")?)?.saturating_mul(1_000);
+            let now_us = ms_to_us(now_ms(&mut redis).await.context("reading the clock")?);
             if !caught_up {
                 catch_up(&worker, now_us).await?;
                 caught_up = true;
@@ -74,7 +74,7 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
 /// Notes chunks that were dropped by others. It must run before late rows create such a chunk again.
 async fn note_dropped_chunks(worker: &Worker) -> anyhow::Result<()> {
     let mut connection = worker.pool.get().await?;
-    completeness::notice(&mut connection, worker.server.edition)
+    completeness::update_borders(&mut connection, worker.server.edition)
         .await
         .explained("looking for dropped chunks")
 }
@@ -83,7 +83,7 @@ async fn note_dropped_chunks(worker: &Worker) -> anyhow::Result<()> {
 /// when they were written, so no entry of `stream:rollups` announced them.
 async fn catch_up(worker: &Worker, now_us: i64) -> anyhow::Result<()> {
     let mut connection = worker.pool.get().await?;
-    let window_us = micros(worker.config.admin.refresh_window);
+    let window_us = duration_us(worker.config.admin.refresh_window);
     // Overlaps the window by one bucket of the largest timeframe, because policies refresh only whole buckets.
     let until_us = LARGER[LARGER.len() - 1].bucket_start_us(now_us - window_us) + LARGER[LARGER.len() - 1].micros();
     let materialized_us = materialized_until(worker, &mut connection).await?;
@@ -110,8 +110,8 @@ async fn materialized_until(worker: &Worker, connection: &mut AsyncPgConnection)
 async fn refresh_recent(worker: &Worker, now_us: i64) -> anyhow::Result<()> {
     let mut connection = worker.pool.get().await?;
     let recent = TimeRange {
-        from_us: now_us - micros(worker.config.admin.refresh_window),
-        to_us: now_us + micros(worker.config.stream.max_future),
+        from_us: now_us - duration_us(worker.config.admin.refresh_window),
+        to_us: now_us + duration_us(worker.config.stream.max_future),
     };
     let refreshed = refresh::buckets(&mut connection, worker.server.edition, &[recent], |_, _| Ok(())).await;
     POLICY_RUNS.increment("refresh", 1);
@@ -195,8 +195,4 @@ async fn run_jobs(worker: &Worker) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

@@ -7,7 +7,7 @@ use storage_core::domain::partition::partition_of;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
 use storage_core::redis::connection::Connection;
-use storage_core::redis::position::{floor, position_of};
+use storage_core::redis::position::{first_unfinished, position_of};
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
 
 /// Positions of the warm-syncers in the streams of ticks.
@@ -32,7 +32,7 @@ impl HistoryProgress {
                     ms: u64::MAX,
                     seq: u64::MAX,
                 },
-                false => floor(redis, ticks, &position).await.context(doing)?,
+                false => first_unfinished(redis, ticks, &position).await.context(doing)?,
             };
             unfinished.insert(partition, id);
         }

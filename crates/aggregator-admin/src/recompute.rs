@@ -69,7 +69,7 @@ pub(crate) async fn recompute(
     let partition = partition_of(symbol, partitions);
     connection
         .transaction(async |connection| {
-            symbols::keep_decimals(connection).await?;
+            symbols::lock_decimals(connection).await?;
             candles::lock_partition(connection, partition).await?;
             let known = symbols::decimals(connection, &[symbol]).await?;
             let decimals = known.get(symbol).copied().unwrap_or(DEFAULT_VOLUME_DECIMALS);

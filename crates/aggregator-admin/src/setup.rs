@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::Context;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions::{self, FunctionsError};
+use storage_core::redis::groups;
 use storage_core::redis::position::position_of;
-use storage_core::redis::stream::{Stream, create_group};
+use storage_core::redis::stream::Stream;
 use tokio::time::sleep;
 
 use crate::worker::Worker;
@@ -55,7 +56,7 @@ pub(crate) async fn create_groups(
         for group in stream.groups() {
             let doing = || format!("creating group {group} on {}", stream.key());
             if position_of(redis, stream, group).await.with_context(doing)?.is_none()
-                && create_group(redis, stream, group).await.with_context(doing)?
+                && groups::create(redis, stream, group).await.with_context(doing)?
             {
                 created.push((stream, *group));
             }

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
 use diesel_async::AsyncPgConnection;
-use storage_core::config::Misconfigured;
 use storage_core::config::redis::RedisConfig;
 use storage_core::error_class::ErrorClass;
 use storage_core::postgres::edition::Server;
@@ -13,7 +11,7 @@ use storage_core::postgres::migrations;
 use storage_core::postgres::pool::{Pool, PooledConnection};
 use storage_core::postgres::queries::identity::identity;
 use storage_core::redis::connection::{Connection, explained};
-use storage_core::redis::{database, partitions, trim};
+use storage_core::redis::{clock, database, partitions};
 use storage_core::retry::Retry;
 use tokio_util::sync::CancellationToken;
 
@@ -44,12 +42,7 @@ impl Stores {
 
     /// The number of partitions that Redis holds.
     pub(crate) async fn partitions(&mut self) -> anyhow::Result<u16> {
-        let stored = partitions::stored(&mut self.redis)
-            .await
-            .context("reading the number of partitions from Redis")?;
-        stored.ok_or_else(|| {
-            Misconfigured::new("Redis holds no number of partitions; run `aggregator-admin migrate`").into()
-        })
+        partitions::required(&mut self.redis).await
     }
 }
 
@@ -85,7 +78,7 @@ where
 /// Waits until Redis answers.
 pub(crate) async fn await_redis(config: &RedisConfig, wait: Duration) -> anyhow::Result<()> {
     patiently(wait, "Redis", async || {
-        let answered = trim::now_ms(&mut Connection::ordinary(config)).await;
+        let answered = clock::now_ms(&mut Connection::ordinary(config)).await;
         answered.map_err(|error| explained(error, config))
     })
     .await?;

@@ -10,43 +10,43 @@ use crate::postgres::lsn::Lsn;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Makes backups on the schedule of section `[backup]`, verifies and prunes them, archives WAL.
+    /// Makes, verifies and prunes backups on the schedule of section `[backup]`, and archives WAL.
     Run,
-    /// Makes a backup now.
+    /// Makes a backup.
     Backup {
-        /// What to back up; `all` is redis, then postgres.
+        /// Store to back up; `all` is redis, then postgres.
         #[arg(value_enum)]
         what: What,
     },
-    /// Shows the backups that are there, oldest first.
+    /// Lists the backups, oldest first.
     List {
-        /// As a JSON array of manifests.
+        /// Prints a JSON array of manifests.
         #[arg(long)]
         json: bool,
     },
-    /// Checks that backups are whole: checksums of all files, and each file by the tool that reads it.
+    /// Checks backups: the checksums of all files, and each file with the program that restores it.
     Verify {
-        /// Backups to check: NAME or KIND/NAME; the newest of each kind where none is given.
+        /// Backups to check, as NAME or KIND/NAME; without one, the newest of each kind.
         #[arg(value_name = "NAME", conflicts_with = "all")]
         names: Vec<String>,
         /// Checks every backup.
         #[arg(long)]
         all: bool,
     },
-    /// Brings a backup back, into a store that is empty.
+    /// Restores a backup into an empty store.
     Restore {
         #[command(subcommand)]
         what: Restore,
     },
-    /// Removes the backups that `[backup]` says not to keep, and old leftovers of interrupted ones.
+    /// Removes the backups that `[backup]` does not keep, and old remains of interrupted ones.
     Prune {
-        /// Only says what would be removed.
+        /// Lists what would be removed, and removes nothing.
         #[arg(long)]
         dry_run: bool,
     },
 }
 
-/// What to back up.
+/// Store to back up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum What {
     /// Redis, as an RDB.
@@ -55,7 +55,7 @@ pub(crate) enum What {
     Postgres,
     /// The whole PostgreSQL server, for point-in-time recovery.
     Base,
-    /// Redis, then the database: what the dump may lack is still in the streams of the RDB then.
+    /// Redis, then the database: the streams of the RDB still contain what the dump may lack.
     All,
 }
 
@@ -74,27 +74,27 @@ impl What {
 
 #[derive(Subcommand)]
 pub(crate) enum Restore {
-    /// Into the Redis of `redis.url`, which must hold no keys.
+    /// Restores into the Redis of `redis.url`, which must have no keys.
     Redis {
         /// The backup's name, or `latest`.
         name: String,
     },
-    /// Into the database of `postgres.url`, which must hold no tables.
+    /// Restores into the database of `postgres.url`, which must have no tables.
     Postgres {
         /// The backup's name, or `latest`.
         name: String,
     },
-    /// Into a new data directory for a PostgreSQL server.
+    /// Restores into a new data directory for a PostgreSQL server.
     Base {
         /// The backup's name, or `latest`.
         name: String,
-        /// Data directory to make; must be empty or absent.
+        /// Data directory to create; must be empty or absent.
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
-        /// Recovers up to this moment, not to the end of the archived WAL: 2026-11-23T05:00:00Z.
+        /// Time up to which to recover, such as 2026-11-23T05:00:00Z; the end of the archived WAL without it.
         #[arg(long, value_name = "TIME")]
         target_time: Option<DateTime<Utc>>,
-        /// Recovers through the record at this position in the WAL: 16/B374D848.
+        /// WAL position up to which to recover, such as 16/B374D848.
         #[arg(long, value_name = "LSN", conflicts_with = "target_time")]
         target_lsn: Option<Lsn>,
     },

@@ -2,6 +2,7 @@
 
 use storage_core::domain::candle::Candle;
 use storage_core::domain::stream_id::Revision;
+use storage_core::domain::time::ms_to_us;
 use storage_core::domain::timeframe::Timeframe;
 
 use crate::fold::{Rules, SymbolState};
@@ -104,7 +105,7 @@ impl SymbolState {
 
     /// Returns `true` if the symbol's last entry is older than the close grace.
     fn is_idle(&self, now_us: i64, rules: &Rules) -> bool {
-        let last_entry_us = i64::try_from(self.last_entry_ms.saturating_mul(1_000)).unwrap_or(i64::MAX);
+        let last_entry_us = ms_to_us(self.last_entry_ms);
         now_us.saturating_sub(last_entry_us) >= rules.close_grace_us
     }
 }

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use foldhash::HashMap;
 use storage_core::domain::symbol::Symbol;
+use storage_core::domain::time::duration_ms;
+use storage_core::domain::trade_id;
 
 /// Trade IDs of all symbols of a partition within the dedup window.
 pub(crate) struct Dedup {
@@ -46,7 +48,7 @@ struct TradeIds {
 impl Dedup {
     pub(crate) fn new(window: Duration) -> Self {
         Self {
-            window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX),
+            window_ms: duration_ms(window),
             symbols: HashMap::default(),
         }
     }
@@ -139,10 +141,7 @@ impl TradeIds {
 
 impl TradeId {
     pub(crate) fn parse(text: &str) -> Self {
-        let canonical =
-            text == "0" || matches!(text.as_bytes(), [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit));
-        let number = if canonical { text.parse().ok() } else { None };
-        number.map_or_else(|| Self::Hash(hash(text)), Self::Number)
+        trade_id::as_number(text).map_or_else(|| Self::Hash(hash(text)), Self::Number)
     }
 }
 

@@ -6,12 +6,13 @@
 use std::time::Duration;
 
 use storage_core::domain::candle::Candle;
+use storage_core::domain::candle::CandleState;
 use storage_core::domain::lots::{Lots, LotsError};
 use storage_core::domain::stream_id::Revision;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::AcceptedTick;
+use storage_core::domain::time::{duration_ms, duration_us};
 use storage_core::domain::timeframe::Timeframe;
-use storage_core::redis::codec::candles::CandleState;
 
 use crate::decode::DecodedTick;
 use crate::series::{BaseStatus, CandleSeries, RequiredBase, TrackedCandle};
@@ -30,11 +31,10 @@ pub struct Rules {
 impl Rules {
     /// Creates the rules from the settings of the same names.
     pub fn new(close_grace: Duration, amend_window: Duration, dedup_window: Duration) -> Self {
-        let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4);
         Self {
-            close_grace_us: micros(close_grace),
-            amend_window_us: micros(amend_window),
-            dedup_window_ms: u64::try_from(dedup_window.as_millis()).unwrap_or(u64::MAX),
+            close_grace_us: duration_us(close_grace),
+            amend_window_us: duration_us(amend_window),
+            dedup_window_ms: duration_ms(dedup_window),
         }
     }
 

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::metrics;
 use crate::partition::Partition;
+use crate::trim::trim_partition;
 
 /// Serves this replica's share of the partitions until `token` is cancelled, then releases them.
 ///
@@ -29,7 +30,7 @@ pub(crate) async fn own(config: Config, readiness: Readiness, losses: Losses, to
         count: &metrics::PARTITIONS,
     };
     let serve = |partition, token| serve(config.clone(), partition, readiness.clone(), losses.clone(), token);
-    ownership.own(&readiness, &token, serve).await
+    ownership.run(&readiness, &token, serve).await
 }
 
 async fn serve(config: Config, partition: u16, readiness: Readiness, losses: Losses, token: CancellationToken) {
@@ -41,9 +42,10 @@ async fn serve(config: Config, partition: u16, readiness: Readiness, losses: Los
         served.serve(losses.clone(), &token).await
     });
     let lag = token.run_until_cancelled(watch_lag(&config, partition));
-    tokio::join!(folding, lag);
+    let trimming = token.run_until_cancelled(trim_partition(&config, partition));
+    tokio::join!(folding, lag, trimming);
     readiness.forget(&condition);
-    losses.leave(Stream::Ticks(partition));
+    losses.release(Stream::Ticks(partition));
     for gauge in [&metrics::SYMBOLS, &metrics::CANDLES_AWAITED] {
         gauge.set(&partition.to_string(), 0.0);
     }

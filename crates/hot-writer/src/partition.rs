@@ -18,14 +18,16 @@ use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::AcceptedTick;
 use storage_core::domain::tick_rules::TickRules;
+use storage_core::domain::time::{duration_ms, ms_to_us};
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::redis::clock::now_ms;
 use storage_core::redis::connection::{Connection, present_master};
-use storage_core::redis::hot::{self, Term};
+use storage_core::redis::groups::resume;
+use storage_core::redis::hot::{self, Epoch};
 use storage_core::redis::keys;
 use storage_core::redis::lost::Losses;
-use storage_core::redis::position::resume;
-use storage_core::redis::stream::{HOT_WRITER, Stream, StreamReader};
-use storage_core::redis::trim::now_ms;
+use storage_core::redis::stream::{HOT_WRITER, Stream};
+use storage_core::redis::stream_reader::StreamReader;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -94,7 +96,7 @@ impl Partition {
             .await
             .context("reading the position")?;
         let settings = &config.hot;
-        let (epoch, open) = Term::begin(&mut conn, partition)
+        let (epoch, open) = Epoch::begin(&mut conn, partition)
             .await
             .context("reading the open candles")?;
         let tick_rules = TickRules {
@@ -154,7 +156,7 @@ impl Partition {
     pub(crate) async fn serve(&mut self, losses: Losses, token: &CancellationToken) -> Result<()> {
         let stream = Stream::Ticks(self.decoder.rules.partition);
         let reader = StreamReader::new(&self.config.redis, stream, self.position, BLOCK);
-        let reader = reader.watching(&self.config.redis, HOT_WRITER, losses);
+        let reader = reader.reporting_losses(&self.config.redis, HOT_WRITER, losses);
         let mut ahead = ReadAhead::start(reader, self.config.hot.batch_entries);
         let mut writing: Option<WriteTask> = None;
         let mut pending_latest: FuturesUnordered<BoxFuture<'static, RedisResult<()>>> = FuturesUnordered::new();
@@ -372,11 +374,11 @@ impl Partition {
     async fn idle_until_us(&mut self) -> Result<i64> {
         let until_ms = if !self.pace.is_behind() {
             let now_ms = now_ms(&mut self.conn).await?;
-            now_ms.saturating_sub(u64::try_from(self.last_read.elapsed().as_millis())?)
+            now_ms.saturating_sub(duration_ms(self.last_read.elapsed()))
         } else {
             self.position.ms
         };
-        Ok(i64::try_from(until_ms.saturating_mul(1_000))?)
+        Ok(ms_to_us(until_ms))
     }
 
     /// Starts to write the changes of the changed symbols or, with `idle_us`, of all symbols.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use redis::RedisResult;
 use storage_core::domain::entry::Entry;
-use storage_core::redis::stream::StreamReader;
+use storage_core::redis::stream_reader::StreamReader;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 

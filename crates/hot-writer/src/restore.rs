@@ -7,16 +7,17 @@ use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
 use redis::RedisResult;
+use storage_core::domain::candle::CandleState;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
+use storage_core::domain::time::duration_ms;
 use storage_core::domain::timeframe::Timeframe;
-use storage_core::redis::codec::candles::CandleState;
+use storage_core::redis::clock::now_ms;
 use storage_core::redis::codec::dead;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::hot;
 use storage_core::redis::keys::{self, Key};
 use storage_core::redis::stream::{Pages, Stream};
-use storage_core::redis::trim::now_ms;
 
 use crate::config::Config;
 use crate::decode::{DecodedTick, Decoder};
@@ -171,7 +172,7 @@ impl LostState {
 
     /// Marks the candles that may lack ticks which Redis had accepted by `accepted_ms`.
     fn mark(&self, state: &mut SymbolState, accepted_ms: u64) {
-        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4);
+        let millis = |duration: Duration| duration_ms(duration).cast_signed();
         let max_future_ms = millis(self.max_future);
         let as_i64 = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX / 4);
         if state.has_candles() {
@@ -205,7 +206,7 @@ pub(crate) async fn dedup_window(
 ) -> RedisResult<DedupWindow> {
     let mut trades = Dedup::new(window);
     let mut tails: HashMap<Symbol, Tail> = HashMap::default();
-    let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+    let window_ms = duration_ms(window);
     let from = StreamId::at_ms(position.ms.saturating_sub(window_ms));
     let stream = Stream::Ticks(decoder.rules.partition);
     let key = stream.key().to_string();

@@ -6,7 +6,7 @@ use storage_core::redis::lost::Losses;
 use storage_core::startup::{REDIS, Startup};
 
 use crate::config::Config;
-use crate::{metrics, ownership, signals, trim};
+use crate::{metrics, ownership, signals};
 
 /// Runs the worker until SIGTERM.
 ///
@@ -24,10 +24,6 @@ pub async fn run(config: Config) -> Result<()> {
         "partitions",
         ownership::own(config.clone(), readiness.clone(), losses.clone(), token.clone()),
     );
-    service.spawn(
-        "signals",
-        signals::activate(config.clone(), readiness, losses, token.clone()),
-    );
-    service.spawn("trim", trim::trim(config, token));
+    service.spawn("signals", signals::activate(config, readiness, losses, token));
     service.run().await
 }

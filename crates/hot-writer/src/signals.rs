@@ -6,6 +6,8 @@ use anyhow::{Context, Result};
 use redis::pipe;
 use storage_core::domain::entry::Entry;
 use storage_core::domain::signal::Signal;
+use storage_core::domain::time::ms_to_us;
+use storage_core::redis::clock::now_ms;
 use storage_core::redis::codec::{dead, signals};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions::{self, Expiry};
@@ -13,7 +15,6 @@ use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
 use storage_core::redis::keys;
 use storage_core::redis::lost::Losses;
 use storage_core::redis::stream::{HOT_WRITER, Stream};
-use storage_core::redis::trim::now_ms;
 use storage_core::retry::keep_running;
 use storage_core::telemetry::readiness::Readiness;
 use tokio_util::sync::CancellationToken;
@@ -66,7 +67,7 @@ async fn activate_batch(reader: &mut GroupReader, conn: &mut Connection) -> Resu
     if entries.is_empty() {
         return Ok(());
     }
-    let now_us = i64::try_from(now_ms(conn).await.context("reading the clock")?.saturating_mul(1_000))?;
+    let now_us = ms_to_us(now_ms(conn).await.context("reading the clock")?);
     let mut writes = pipe();
     for entry in &entries {
         writes.add_command(command(entry, now_us)).ignore();

@@ -18,10 +18,11 @@ use storage_core::domain::rejection::Rejection;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::AcceptedTick;
+use storage_core::domain::time::duration_ms;
 use storage_core::redis::codec::{candles, dead, repairs, ticks};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions::{self, Expiry};
-use storage_core::redis::hot::{self, Term};
+use storage_core::redis::hot::{self, Epoch};
 use storage_core::redis::keys::{self, Key};
 use storage_core::redis::stream::{HOT_WRITER, Stream};
 use tokio::sync::Mutex;
@@ -146,7 +147,7 @@ type Commands<'a> = Box<dyn Iterator<Item = Cmd> + Send + 'a>;
 #[derive(Clone)]
 pub(crate) struct Writer {
     partition: u16,
-    epoch: Term,
+    epoch: Epoch,
     tick_ttl_ms: i64,
     amend_ttl_ms: i64,
     recent_ttl_ms: i64,
@@ -155,8 +156,8 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(config: &Config, partition: u16, epoch: Term, conn: Connection) -> Self {
-        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4);
+    pub(crate) fn new(config: &Config, partition: u16, epoch: Epoch, conn: Connection) -> Self {
+        let millis = |duration: Duration| duration_ms(duration).cast_signed();
         let hot = &config.hot;
         Self {
             partition,
@@ -232,8 +233,8 @@ impl Writer {
         let updated = execute_all(conn, Some(pace), Box::new(latest.chain(current.map(put)))).await?;
 
         // After the candles: a candle that the index names and Redis does not hold counts as lost.
-        let opened = (!batch.opened.is_empty()).then(|| self.epoch.opened(&batch.opened));
-        let closed = (!batch.closed.is_empty()).then(|| self.epoch.closed(&batch.closed));
+        let opened = (!batch.opened.is_empty()).then(|| self.epoch.mark_open(&batch.opened));
+        let closed = (!batch.closed.is_empty()).then(|| self.epoch.mark_closed(&batch.closed));
         let finish = opened
             .into_iter()
             .chain(batch.expired.iter().map(hot::remove))

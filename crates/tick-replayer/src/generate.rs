@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
+use storage_core::domain::entry::Fields;
 use storage_core::domain::tick::Side;
+use storage_core::domain::time::duration_us;
 use storage_core::redis::codec::ticks::entry_fields;
-use storage_core::redis::stream::Fields;
 
 use crate::market::{Market, rounded};
 use crate::outgoing::OutgoingTick;
@@ -45,7 +46,7 @@ impl Limit {
     pub(crate) fn expected_us(self, rate: f64) -> i64 {
         match self {
             Self::Ticks(ticks) => rounded(Duration::from_secs(ticks).as_secs_f64() * 1e6 / rate),
-            Self::Duration(duration) => i64::try_from(duration.as_micros()).unwrap_or(i64::MAX),
+            Self::Duration(duration) => duration_us(duration),
         }
     }
 
@@ -233,7 +234,7 @@ impl Generator {
 
     /// Returns an event time before `now_us`, but not before the start.
     fn late_us(&mut self, now_us: i64) -> i64 {
-        let max_us = i64::try_from(self.plan.lateness.as_micros()).unwrap_or(i64::MAX).max(1);
+        let max_us = duration_us(self.plan.lateness).max(1);
         (now_us - self.rng.random_range(1..=max_us)).max(self.plan.start_us)
     }
 

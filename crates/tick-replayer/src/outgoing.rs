@@ -1,9 +1,9 @@
 //! [`OutgoingTick`]: a tick to publish.
 
+use storage_core::domain::entry::Fields;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::Tick;
 use storage_core::redis::codec::ticks;
-use storage_core::redis::stream::Fields;
 
 /// A tick to publish. Its fields are text, because some are invalid on purpose.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,10 +8,11 @@
 use anyhow::Context;
 use storage_core::config::Misconfigured;
 use storage_core::config::redis::RedisConfig;
+use storage_core::domain::entry::Fields;
 use storage_core::domain::partition::partition_of;
 use storage_core::redis::connection::{Connection, explained};
 use storage_core::redis::partitions;
-use storage_core::redis::stream::{self, Fields, Stream};
+use storage_core::redis::stream::{self, Stream};
 use storage_core::retry::Retry;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;

@@ -1,12 +1,13 @@
 //! Announces the effects of a committed batch, before its entries are acknowledged.
 
 use redis::RedisResult;
+use storage_core::domain::entry::Fields;
 use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::codec::{repairs, rollups};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions::announce_all;
-use storage_core::redis::stream::{Fields, Stream};
+use storage_core::redis::stream::Stream;
 
 use crate::metrics;
 use crate::outcome::Written;

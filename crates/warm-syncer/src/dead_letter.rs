@@ -4,9 +4,10 @@
 //! rows that the database refuses, become dead letters here. A dead letter that the database refuses is only logged.
 
 use storage_core::domain::entry::Entry;
+use storage_core::domain::entry::Fields;
 use storage_core::domain::rejection::Rejection;
 use storage_core::redis::codec::dead::{self, DeadLetter};
-use storage_core::redis::stream::{Fields, Stream};
+use storage_core::redis::stream::Stream;
 use tracing::{error, warn};
 
 use crate::metrics;

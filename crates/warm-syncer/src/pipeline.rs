@@ -66,7 +66,7 @@ impl<K: Kind> StreamPipeline<K> {
         // Every error is retried, so one is returned only at the shutdown.
         while !self.shutdown.stop.is_cancelled() && self.next_batch().await.is_ok() {}
         self.readiness.forget(&self.stream.to_string());
-        self.losses.leave(self.stream);
+        self.losses.release(self.stream);
     }
 
     async fn next_batch(&self) -> anyhow::Result<()> {

@@ -8,9 +8,10 @@ use storage_core::domain::entry::Entry;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
+use storage_core::redis::groups::resume;
 use storage_core::redis::lost::Losses;
-use storage_core::redis::position::resume;
-use storage_core::redis::stream::{Stream, StreamReader, WARM_SYNCER};
+use storage_core::redis::stream::{Stream, WARM_SYNCER};
+use storage_core::redis::stream_reader::StreamReader;
 use tokio::time::Instant;
 
 /// Time for which a read waits for the first entry; it delays a shutdown.
@@ -80,7 +81,7 @@ impl Reader {
     /// Starts after the entry `finished`, which is the group's position.
     pub(crate) fn start(&mut self, finished: StreamId) {
         let entries = StreamReader::new(&self.config, self.stream, finished, BLOCK.max(self.limits.wait));
-        let entries = entries.watching(&self.config, WARM_SYNCER, self.losses.clone());
+        let entries = entries.reporting_losses(&self.config, WARM_SYNCER, self.losses.clone());
         self.cursor = Some(Cursor { entries, finished });
     }
 

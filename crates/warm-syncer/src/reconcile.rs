@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use anyhow::{Context, anyhow};
 use diesel_async::AsyncPgConnection;
-use storage_core::domain::decimal::Decimal;
+use storage_core::domain::entry::Fields;
 use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::domain::partition::partition_of;
 use storage_core::domain::stream_id::{Revision, StreamId};
@@ -22,12 +22,13 @@ use storage_core::domain::symbol::Symbol;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::error::describe;
 use storage_core::postgres::pool::Pool;
-use storage_core::postgres::queries::newest_ticks::{self, WrittenTick};
-use storage_core::postgres::queries::{positions, symbols};
+use storage_core::postgres::queries::ticks::{self, TickRow};
+use storage_core::postgres::queries::{newest_ticks, positions, symbols};
 use storage_core::redis::codec::repairs;
+use storage_core::redis::codec::ticks::entry_fields;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions::announce_all;
-use storage_core::redis::stream::{self, Fields, Stream};
+use storage_core::redis::stream::{self, Stream};
 
 use crate::metrics;
 
@@ -129,12 +130,12 @@ impl Reconciliation {
             // Earlier minutes have their candles, and no candle that is open starts before the day of the newest tick.
             let day_us = Timeframe::D1.bucket_start_us(newest_us);
             let from_us = newest_us.saturating_sub(gap_us).max(day_us).saturating_sub(MAX_LATE_US);
-            let ticks = newest_ticks::between(connection, &symbol, from_us, after, until)
+            let ticks = ticks::between(connection, &symbol, from_us, after, until)
                 .await
                 .map_err(described)?;
             let known = symbols::decimals(connection, &[&symbol]).await.map_err(described)?;
             let decimals = known.get(&symbol).copied().unwrap_or(DEFAULT_VOLUME_DECIMALS);
-            let entries: Vec<Fields> = ticks.iter().map(|tick| fields(&symbol, tick, decimals)).collect();
+            let entries: Vec<Fields> = ticks.iter().map(|tick| requeued(tick, decimals)).collect();
             send(redis, Stream::Ticks(self.partition), &entries).await?;
             count += u64::try_from(entries.len())?;
         }
@@ -142,17 +143,11 @@ impl Reconciliation {
     }
 }
 
-/// Returns the entry of a tick that was in the stream before.
-fn fields(symbol: &Symbol, tick: &WrittenTick, decimals: u8) -> Fields {
-    let mut fields = vec![
-        ("symbol", symbol.to_string()),
-        ("ts_us", tick.ts_us.to_string()),
-        ("price", tick.price.to_string()),
-        ("qty", Decimal::from_lots(tick.lots.into(), decimals).to_string()),
-        ("requeued", tick.origin.stream_id().to_string()),
-    ];
-    fields.extend(tick.trade_id.clone().map(|id| ("trade_id", id)));
-    fields.extend(tick.side.clone().map(|side| ("side", side)));
+/// Returns the entry that adds a tick to its stream again.
+fn requeued(row: &TickRow, decimals: u8) -> Fields {
+    let accepted = row.accepted(decimals);
+    let mut fields = entry_fields(&accepted.tick);
+    fields.push(("requeued", accepted.origin.to_string()));
     fields
 }
 

@@ -77,7 +77,7 @@ async fn own(
         };
         tasks.serve(partition)
     };
-    ownership.own(&readiness, &stop, serve).await
+    ownership.run(&readiness, &stop, serve).await
 }
 
 /// Creates the pipelines of a partition and runs them.

@@ -1,8 +1,9 @@
 //! Reads candles of a symbol from Redis.
 
+use storage_core::domain::candle::CandleState;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::timeframe::Timeframe;
-use storage_core::redis::codec::candles::CandleState;
+
 use storage_core::redis::connection::Connection;
 use storage_core::redis::hot;
 use storage_core::redis::keys::{self, Key};

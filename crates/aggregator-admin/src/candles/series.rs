@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use storage_core::domain::candle::Candle;
+use storage_core::domain::candle::{Candle, CandleState};
 use storage_core::postgres::queries::candles::HistoryCandle;
-use storage_core::redis::codec::candles::CandleState;
 
 /// Source of a candle of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -73,7 +73,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     // With an empty history Redis is new; otherwise it may have been emptied.
     if known.is_empty() {
         for partition in 0..partitions {
-            let note = hot::nothing_lost(partition);
+            let note = hot::complete_from_start(partition);
             note.exec_async(&mut stores.redis)
                 .await
                 .context("noting that no candle was lost")?;
@@ -98,7 +98,9 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
 /// Fills `complete_since` for a history that is older than the table.
 async fn note_dropped_chunks(connection: &mut AsyncPgConnection, edition: Edition) -> anyhow::Result<()> {
     let doing = "noting dropped chunks";
-    completeness::notice(connection, edition).await.explained(doing)?;
+    completeness::update_borders(connection, edition)
+        .await
+        .explained(doing)?;
     completeness::advance_to_chunks(connection, edition, "ticks")
         .await
         .explained(doing)

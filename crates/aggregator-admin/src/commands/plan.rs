@@ -47,7 +47,7 @@ async fn run(config: &Config, apply: bool) -> anyhow::Result<()> {
     connection
         .transaction(async |connection| {
             // Chunks that a policy dropped stay noted when the policy is changed or removed.
-            completeness::notice(connection, server.edition)
+            completeness::update_borders(connection, server.edition)
                 .await
                 .explained("noting dropped chunks")?;
             for change in &changes {

@@ -8,8 +8,9 @@ use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::candles::{self, CandleRow};
+use storage_core::postgres::queries::hypertables::chunk_ranges;
 use storage_core::postgres::queries::rollups::ALWAYS;
-use storage_core::postgres::queries::verify::{Difference, chunk_ranges, compare};
+use storage_core::postgres::queries::verify::{Difference, compare};
 use storage_core::postgres::queries::{completeness, ticks};
 use storage_core::redis::connection::Connection;
 use storage_core::terminal::{say, table, thousands};
@@ -98,7 +99,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
 
 async fn note_dropped_chunks(stores: &Stores) -> anyhow::Result<()> {
     let (mut connection, server) = history(&stores.pool).await?;
-    completeness::notice(&mut connection, server.edition)
+    completeness::update_borders(&mut connection, server.edition)
         .await
         .explained("looking for dropped chunks")
 }

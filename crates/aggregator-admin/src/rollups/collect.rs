@@ -10,11 +10,11 @@ use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::completeness;
+use storage_core::redis::clock::now_ms;
 use storage_core::redis::codec::rollups::decode_entry;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::group_reader::GroupReader;
 use storage_core::redis::stream::Stream;
-use storage_core::redis::trim::now_ms;
 use tokio::time::{Instant, sleep};
 
 use super::refresh;

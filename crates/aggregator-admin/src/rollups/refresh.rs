@@ -8,7 +8,7 @@ use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::completeness;
-use storage_core::postgres::queries::rollups::{self, Purpose};
+use storage_core::postgres::queries::rollups::{self, Scope};
 
 use super::ranges::{LARGER, touched};
 
@@ -19,7 +19,7 @@ pub(crate) async fn buckets(
     ranges: &[TimeRange],
     done: impl FnMut(Timeframe, Duration) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    run(connection, edition, ranges, Purpose::Update, done).await
+    run(connection, edition, ranges, Scope::Changed, done).await
 }
 
 /// Recomputes the buckets that `range` touches even if their source did not change, and calls `done` after each
@@ -30,21 +30,21 @@ pub(crate) async fn force(
     range: TimeRange,
     done: impl FnMut(Timeframe, Duration) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    run(connection, edition, &[range], Purpose::Mend, done).await
+    run(connection, edition, &[range], Scope::All, done).await
 }
 
 async fn run(
     connection: &mut AsyncPgConnection,
     edition: Edition,
     ranges: &[TimeRange],
-    purpose: Purpose,
+    scope: Scope,
     mut done: impl FnMut(Timeframe, Duration) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut complete_since = note_dropped_minutes(connection, edition).await?;
     loop {
         for timeframe in LARGER {
             let begin = Instant::now();
-            rollups::refresh(connection, edition, timeframe, &touched(ranges, timeframe), purpose)
+            rollups::refresh(connection, edition, timeframe, &touched(ranges, timeframe), scope)
                 .await
                 .explained(&format!("refreshing {timeframe} candles"))?;
             done(timeframe, begin.elapsed())?;
@@ -60,7 +60,9 @@ async fn run(
 /// Notes dropped chunks, and returns the time from which on minutes are complete.
 async fn note_dropped_minutes(connection: &mut AsyncPgConnection, edition: Edition) -> anyhow::Result<Option<i64>> {
     let doing = "looking for dropped chunks";
-    completeness::notice(connection, edition).await.explained(doing)?;
+    completeness::update_borders(connection, edition)
+        .await
+        .explained(doing)?;
     completeness::since(connection, Timeframe::M1.table())
         .await
         .explained(doing)

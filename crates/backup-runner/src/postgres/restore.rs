@@ -42,7 +42,7 @@ pub(crate) async fn restore(
 
 async fn refuse_unless_empty(config: &PostgresConfig) -> anyhow::Result<()> {
     let mut connection = connect(config, APPLICATION).await?;
-    let some = queries::occupants(&mut connection, NAMED)
+    let some = queries::user_relations(&mut connection, NAMED)
         .await
         .explained("checking that the target database is empty")?;
     ensure!(

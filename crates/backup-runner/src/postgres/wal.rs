@@ -73,7 +73,7 @@ async fn stream(
         .await
         .explained("reading the server's system identifier")?;
     // This replica holds the lock, so a stream on the slot was left by a replica that was killed.
-    if queries::free_slot(&mut connection, &config.backup.wal_slot)
+    if queries::terminate_slot_client(&mut connection, &config.backup.wal_slot)
         .await
         .explained("freeing the replication slot")?
     {

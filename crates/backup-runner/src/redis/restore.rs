@@ -194,7 +194,7 @@ async fn compare(
                 )
             };
             ensure!(is_copied(wanted, found, Utc::now().timestamp_millis()), named());
-            restored.keys += u64::from(found != Expiry::Gone);
+            restored.keys += u64::from(found != Expiry::Missing);
         }
         for stream in transfer::streams_among(source, batch).await? {
             let wanted = transfer::stream_state(source, &stream).await?;
@@ -214,8 +214,8 @@ async fn compare(
 /// Returns `true` if a key was restored. A key that expires about now may be missing on either side.
 fn is_copied(wanted: Expiry, found: Expiry, now_ms: i64) -> bool {
     match (wanted, found) {
-        (Expiry::At(at_ms), Expiry::Gone) => at_ms <= now_ms + EXPIRY_SLACK_MS,
-        (Expiry::Gone, _) => true,
+        (Expiry::At(at_ms), Expiry::Missing) => at_ms <= now_ms + EXPIRY_SLACK_MS,
+        (Expiry::Missing, _) => true,
         _ => wanted == found,
     }
 }
@@ -227,10 +227,10 @@ mod tests {
     #[test]
     fn a_key_may_only_be_missing_after_it_expired() {
         assert!(is_copied(Expiry::Never, Expiry::Never, 0));
-        assert!(!is_copied(Expiry::Never, Expiry::Gone, 0));
+        assert!(!is_copied(Expiry::Never, Expiry::Missing, 0));
         assert!(is_copied(Expiry::At(50_000), Expiry::At(50_000), 0));
         assert!(!is_copied(Expiry::At(50_000), Expiry::At(50_001), 0));
-        assert!(!is_copied(Expiry::At(50_000), Expiry::Gone, 10_000));
-        assert!(is_copied(Expiry::At(50_000), Expiry::Gone, 50_000));
+        assert!(!is_copied(Expiry::At(50_000), Expiry::Missing, 10_000));
+        assert!(is_copied(Expiry::At(50_000), Expiry::Missing, 50_000));
     }
 }

@@ -102,7 +102,7 @@ impl<'a> Writes<'a> {
     async fn pause(&mut self) -> anyhow::Result<Instant> {
         let until = Instant::now() + MAX_PAUSE;
         try_join_all(self.masters.iter_mut().map(async |(server, conn)| {
-            let paused = transfer::hold_writes(conn, MAX_PAUSE).await;
+            let paused = transfer::pause_writes(conn, MAX_PAUSE).await;
             paused.map_err(|error| connection::explained(error, server))
         }))
         .await
@@ -113,7 +113,7 @@ impl<'a> Writes<'a> {
     /// Resumes writes. A master that can't be reached resumes them after [`MAX_PAUSE`].
     async fn resume(&mut self) {
         join_all(self.masters.iter_mut().map(async |(server, conn)| {
-            if let Err(error) = transfer::release_writes(conn).await {
+            if let Err(error) = transfer::resume_writes(conn).await {
                 tracing::warn!(
                     "resuming writes at {} failed, they resume within {MAX_PAUSE:?}: {error}",
                     server.url

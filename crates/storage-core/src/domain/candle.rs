@@ -4,36 +4,45 @@ use super::decimal::Decimal;
 use super::stream_id::Revision;
 use super::timeframe::Timeframe;
 
-/// One symbol's candle of one bucket, in absolute numbers: writing it twice changes nothing.
+/// A symbol's candle of one bucket. All values are absolute, so writing it twice changes nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candle {
-    /// The bucket's start in µs since 1970.
+    /// Start of the bucket in µs since 1970.
     pub start_us: i64,
-    /// Price of the first tick, by event time and then by order of acceptance.
+    /// Price of the first tick, by event time and then by stream ID.
     pub open: f64,
     /// Highest price.
     pub high: f64,
     /// Lowest price.
     pub low: f64,
-    /// Price of the last tick, by event time and then by order of acceptance.
+    /// Price of the last tick, by event time and then by stream ID.
     pub close: f64,
-    /// Sum of the quantities, in units.
+    /// Sum of the quantities in units.
     pub volume: Decimal,
     /// Number of ticks.
     pub trades: i64,
-    /// Event time of the first tick in µs.
+    /// Event time of the first tick in µs since 1970.
     pub first_us: i64,
-    /// Event time of the last tick in µs.
+    /// Event time of the last tick in µs since 1970.
     pub last_us: i64,
-    /// The first entry that was folded in. A candle with `since` after an earlier one's `revision` does not hold that
-    /// one's ticks.
+    /// First entry folded in. A candle whose `since` is after the `revision` of another one does not contain the ticks
+    /// of that one.
     pub since: Revision,
-    /// The last entry that was folded in.
+    /// Last entry folded in.
     pub revision: Revision,
 }
 
+/// A candle, open or closed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CandleState {
+    /// The candle.
+    pub candle: Candle,
+    /// `true` if it is closed; a closed candle changes only by an amendment with a higher revision.
+    pub is_final: bool,
+}
+
 impl Candle {
-    /// The candle of a single tick.
+    /// Creates the candle of a single tick.
     pub fn of_tick(timeframe: Timeframe, ts_us: i64, price: f64, qty: Decimal, revision: Revision) -> Self {
         Self {
             start_us: timeframe.bucket_start_us(ts_us),
@@ -50,8 +59,8 @@ impl Candle {
         }
     }
 
-    /// Folds a tick of this bucket in. Ticks come in the order in which Redis accepted them, so of two with the same
-    /// event time the first keeps the open and the last takes the close.
+    /// Folds in a tick of this bucket. Ticks must come in stream order: of two with the same event time the first sets
+    /// the open and the last the close.
     pub fn fold(&mut self, ts_us: i64, price: f64, volume: Decimal, revision: Revision) {
         if ts_us < self.first_us {
             self.first_us = ts_us;
@@ -68,8 +77,8 @@ impl Candle {
         self.revision = revision;
     }
 
-    /// The candle of this one's ticks and those of `later`, a candle of the same bucket, all of whose ticks Redis accepted after
-    /// all of this one's. `None` if the sum of the volumes is beyond a decimal.
+    /// Joins two candles of the same bucket. Redis must have accepted all ticks of `later` after all ticks of this one.
+    /// `None` if the sum of volumes or trades overflows.
     #[must_use]
     pub fn join(self, later: &Self) -> Option<Self> {
         Some(Self {
@@ -130,7 +139,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn two_parts_join_to_the_candle_of_all_ticks_wherever_they_are_cut(
+        fn two_parts_join_to_the_candle_of_all_ticks_wherever_they_are_split(
             ticks in prop::collection::vec((0i64..50, 1u32..100), 2..40),
             cut in 1usize..40,
         ) {
@@ -140,7 +149,7 @@ mod tests {
         }
 
         #[test]
-        fn equals_the_definition_whatever_the_order(ticks in prop::collection::vec((0i64..50, 1u32..100), 1..40)) {
+        fn equals_the_definition_in_any_order_of_event_times(ticks in prop::collection::vec((0i64..50, 1u32..100), 1..40)) {
             let candle = candle(&ticks, 1).unwrap();
             let mut sorted: Vec<_> = ticks.iter().enumerate().collect();
             sorted.sort_by_key(|(seq, (ts_us, _))| (*ts_us, *seq));

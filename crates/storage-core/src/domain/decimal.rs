@@ -1,31 +1,31 @@
-//! [`Decimal`]: exact quantities, as producers write them.
+//! [`Decimal`]: exact quantities.
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
-/// An exact number `mantissa × 10^exponent`, as it comes in decimal text.
+/// An exact number `mantissa × 10^exponent`.
 ///
-/// Quantities stay in this form from the producer's text to the database's lots, so that sums are exact
-/// and no float ever rounds them.
+/// Quantities keep this form from the producer's text to the lots of the database, so that sums are exact and never
+/// rounded to a double.
 #[derive(Clone, Copy, Debug)]
 pub struct Decimal {
     mantissa: i128,
     exponent: i32,
 }
 
-/// Why a text is not a decimal number.
+/// Error of parsing a decimal number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDecimal {
-    /// Not of the form `-12.5e-3`.
+    /// The text does not have the form `-12.5e-3`.
     #[error("not a decimal number")]
     Malformed,
-    /// More significant digits, or a larger exponent, than any quantity has.
-    #[error("more digits than a quantity can have")]
+    /// The number has too many digits or too large an exponent.
+    #[error("a number with too many digits or too large an exponent")]
     TooLong,
 }
 
-/// Exponents beyond this are refused: 10^±300 is no quantity of anything.
+/// Largest exponent, beyond which no quantity lies.
 const MAX_EXPONENT: i32 = 300;
 
 impl Decimal {
@@ -35,7 +35,7 @@ impl Decimal {
         exponent: 0,
     };
 
-    /// The number `lots × 10^-decimals`.
+    /// Returns the number `lots × 10^-decimals`.
     pub fn from_lots(lots: i128, decimals: u8) -> Self {
         Self {
             mantissa: lots,
@@ -43,10 +43,7 @@ impl Decimal {
         }
     }
 
-    /// Reads decimal text, plain or scientific (`9.2E-7`), surrounding space excluded.
-    ///
-    /// # Errors
-    /// When the text is not such a number; `NaN` and `inf` are not.
+    /// Parses plain or scientific text (`9.2E-7`) without surrounding space; `NaN` and `inf` are refused.
     pub fn parse(text: &[u8]) -> Result<Self, InvalidDecimal> {
         let (negative, unsigned) = match text {
             [b'-', rest @ ..] => (true, rest),
@@ -58,7 +55,7 @@ impl Decimal {
             None => (unsigned, 0),
         };
         let mut mantissa: i128 = 0;
-        // What 64 bits hold is computed in 64 bits, which is nearly everything.
+        // Nearly all numbers fit in 64 bits, where multiplication is faster.
         let mut small: u64 = 0;
         let mut fraction_digits = 0;
         let mut any_digit = false;
@@ -96,12 +93,12 @@ impl Decimal {
         })
     }
 
-    /// Whether the number is greater than zero.
+    /// Returns `true` if the number is greater than zero.
     pub fn is_positive(self) -> bool {
         self.mantissa > 0
     }
 
-    /// The sum, or `None` where it has more digits than 128 bits hold.
+    /// Returns the sum, or `None` if 128 bits can't hold its digits.
     #[must_use]
     pub fn checked_add(self, other: Self) -> Option<Self> {
         let exponent = self.exponent.min(other.exponent);
@@ -109,8 +106,8 @@ impl Decimal {
         Some(Self { mantissa, exponent })
     }
 
-    /// The number as an integer of `10^-decimals`, rounded half to even, and whether that was exact;
-    /// `None` where it does not fit 128 bits.
+    /// Returns the number in lots of `10^-decimals`, rounded half to even, and `true` if the result is exact. `None` if
+    /// it does not fit in 128 bits.
     pub fn to_lots(self, decimals: u8) -> Option<(i128, bool)> {
         let shift = self.exponent + i32::from(decimals);
         if shift >= 0 {
@@ -133,7 +130,7 @@ impl Decimal {
         Some((rounded, rest == 0))
     }
 
-    /// The nearest double.
+    /// Returns the nearest double.
     pub fn to_f64(self) -> f64 {
         self.to_string().parse().unwrap_or(f64::NAN)
     }
@@ -148,7 +145,7 @@ impl Decimal {
 }
 
 fn power_of_ten(power: u32) -> Option<i128> {
-    // 2 × 10^37 still fits, which the comparison with half a divisor needs.
+    // The comparison with half a divisor doubles a remainder, and 2 × 10^37 is the largest that fits.
     (power <= 37).then(|| 10_i128.pow(power))
 }
 
@@ -182,7 +179,7 @@ impl PartialEq for Decimal {
     }
 }
 
-/// Plain decimal text without an exponent and without trailing zeros.
+/// Formats the number without an exponent and without trailing zeros.
 impl fmt::Display for Decimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.mantissa < 0 { "-" } else { "" };
@@ -230,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_number() {
+    fn refuses_text_that_is_not_a_number() {
         for text in [
             "", ".", "NaN", "inf", "1e", "1e+", "1.2.3", "1,5", " 1", "0x10", "1e1.5", "--1", "1_000",
         ] {

@@ -1,4 +1,4 @@
-//! [`Entry`]: a stream entry as it was read, before anybody has judged it.
+//! [`Entry`]: a stream entry as it was read, before validation.
 
 use std::fmt::{self, Display};
 use std::num::ParseIntError;
@@ -9,19 +9,22 @@ use bytes::Bytes;
 use super::rejection::Rejection;
 use super::stream_id::StreamId;
 
-/// A stream entry: its ID and its fields, as the bytes that the producer sent. Cheap to clone.
+/// Names and values of the fields of an entry to add.
+pub type Fields = Vec<(&'static str, String)>;
+
+/// A stream entry: its ID and its fields as the producer sent them. Cheap to clone.
 ///
-/// The fields stay in the form in which Redis sends them, bulk strings one after the other (`$5\r\nprice\r\n$3\r\n1.5\r\n`), so that
-/// reading an entry copies and allocates nothing; many entries share one reply's memory.
+/// The fields keep the form in which Redis sends them, consecutive bulk strings (`$5\r\nprice\r\n$3\r\n1.5\r\n`), so
+/// that reading an entry copies and allocates nothing. The entries of one reply share its memory.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The entry's ID.
+    /// ID of the entry.
     pub id: StreamId,
     bulks: Bytes,
 }
 
 impl Entry {
-    /// An entry of these field names and values.
+    /// Creates an entry from names and values of fields.
     pub fn new<N: AsRef<[u8]>, V: AsRef<[u8]>>(id: StreamId, fields: impl IntoIterator<Item = (N, V)>) -> Self {
         let mut bulks = Vec::new();
         for (name, value) in fields {
@@ -31,23 +34,23 @@ impl Entry {
         Self::of_bulks(id, bulks.into())
     }
 
-    /// An entry whose names and values are these bulk strings.
+    /// Creates an entry from the bulk strings of its names and values.
     pub(crate) fn of_bulks(id: StreamId, bulks: Bytes) -> Self {
         Self { id, bulks }
     }
 
-    /// Field names and values, in the producer's order.
+    /// Returns names and values of the fields, in the producer's order.
     pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let mut rest = self.bulks.as_ref();
         std::iter::from_fn(move || Some((take_bulk(&mut rest)?, take_bulk(&mut rest)?)))
     }
 
-    /// Whether the entry has no fields, as one that was deleted while it was pending.
+    /// Returns `true` if the entry has no fields, as after it was deleted while pending.
     pub fn is_empty(&self) -> bool {
         self.bulks.is_empty()
     }
 
-    /// The values of the fields `names`, where there are any, in one pass: the fastest when the producer wrote them in this order.
+    /// Returns the values of the fields `names` in one pass, which is fastest if the producer sent them in this order.
     pub fn pick<const N: usize>(&self, names: [&str; N]) -> [Option<&[u8]>; N] {
         let mut found = [None; N];
         let mut expected = 0;
@@ -66,24 +69,18 @@ impl Entry {
         found
     }
 
-    /// The bytes of field `name`.
-    ///
-    /// # Errors
-    /// When the entry has no such field.
+    /// Returns the value of field `name`, or a rejection if it is missing.
     pub fn required(&self, name: &'static str) -> Result<&[u8], Rejection> {
         required(name, self.optional(name))
     }
 
-    /// The bytes of field `name`, where there are any.
+    /// Returns the value of field `name`.
     pub fn optional(&self, name: &str) -> Option<&[u8]> {
         self.fields()
             .find_map(|(field, value)| (field == name.as_bytes()).then_some(value))
     }
 
-    /// Field `name`, parsed.
-    ///
-    /// # Errors
-    /// When it is missing or does not parse.
+    /// Parses the value of field `name`.
     pub fn parsed<T>(&self, name: &'static str) -> Result<T, Rejection>
     where
         T: FromStr<Err: Display>,
@@ -91,16 +88,13 @@ impl Entry {
         parsed(name, self.optional(name))
     }
 
-    /// Field `name`, a whole number.
-    ///
-    /// # Errors
-    /// When it is missing or is something else.
+    /// Parses the value of field `name` as an integer.
     pub fn integer<T: FromStr<Err = ParseIntError>>(&self, name: &'static str) -> Result<T, Rejection> {
         integer(name, self.optional(name))
     }
 }
 
-/// The fields as text.
+/// Writes the fields as text.
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
@@ -116,7 +110,7 @@ fn push_bulk(bulks: &mut Vec<u8>, text: &[u8]) {
     bulks.extend_from_slice(b"\r\n");
 }
 
-/// Takes the bulk string at the beginning of `rest`; `None` where there is none, whole.
+/// Takes a bulk string from the beginning of `rest`; `None` if it does not begin with a complete one.
 pub(crate) fn take_bulk<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let mut bytes = *rest;
     let length = take_length(b'$', &mut bytes)?;
@@ -125,7 +119,7 @@ pub(crate) fn take_bulk<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(text)
 }
 
-/// Takes `<mark><length>\r\n` from the beginning of `rest`; `None` where it is something else, or not whole.
+/// Takes `<mark><length>\r\n` from the beginning of `rest`; `None` if it does not begin with a complete one.
 pub(crate) fn take_length(mark: u8, rest: &mut &[u8]) -> Option<usize> {
     let [first, tail @ ..] = *rest else { return None };
     if *first != mark {
@@ -145,18 +139,12 @@ pub(crate) fn take_length(mark: u8, rest: &mut &[u8]) -> Option<usize> {
     None
 }
 
-/// The value of `field`.
-///
-/// # Errors
-/// When there is none.
+/// Returns `value`, or a rejection that names `field` if it is missing.
 pub fn required<'a>(field: &'static str, value: Option<&'a [u8]>) -> Result<&'a [u8], Rejection> {
     value.ok_or(Rejection::MissingField(field))
 }
 
-/// The value of `field`, parsed.
-///
-/// # Errors
-/// When there is none or it does not parse.
+/// Parses the value of `field`.
 pub fn parsed<T>(field: &'static str, value: Option<&[u8]>) -> Result<T, Rejection>
 where
     T: FromStr<Err: Display>,
@@ -165,25 +153,19 @@ where
     text.parse().map_err(|error: T::Err| invalid(field, error))
 }
 
-/// The value of `field`, a whole number.
-///
-/// # Errors
-/// When there is none or it is something else.
+/// Parses the value of `field` as an integer.
 pub fn integer<T: FromStr<Err = ParseIntError>>(field: &'static str, value: Option<&[u8]>) -> Result<T, Rejection> {
     let text = utf8(field, required(field, value)?)?;
     text.parse()
-        .map_err(|_| invalid(field, "is not a whole number, or out of its range"))
+        .map_err(|_| invalid(field, "is not an integer, or out of range"))
 }
 
-/// The value of `field` as text.
-///
-/// # Errors
-/// When it is not UTF-8.
+/// Decodes the value of `field` as UTF-8.
 pub fn utf8<'a>(field: &'static str, bytes: &'a [u8]) -> Result<&'a str, Rejection> {
     std::str::from_utf8(bytes).map_err(|_| invalid(field, "is not UTF-8"))
 }
 
-/// A rejection of `field` that says what is wrong with it.
+/// Returns the rejection of an invalid `field`.
 pub fn invalid(field: &'static str, problem: impl Display) -> Rejection {
     Rejection::InvalidField {
         field,
@@ -206,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn of_fields_with_the_same_name_the_first_counts_in_whatever_order_they_come() {
+    fn the_first_of_two_fields_with_the_same_name_counts_in_any_order() {
         let entry = Entry::new(
             StreamId::START,
             [("b", "1"), ("x", "2"), ("a", "3"), ("b", "4"), ("a", "5")],
@@ -221,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bulk_string_that_is_not_whole_is_none() {
+    fn an_incomplete_bulk_string_is_none() {
         for text in [
             "",
             "$",

@@ -1,41 +1,38 @@
-//! Lots: how quantities become the database's integers.
+//! Lots: integers for quantities in the database.
 //!
-//! `volume` counts lots of `10^-volume_decimals`, so that sums of fractional sizes are exact. A quantity that
-//! its symbol's lots can't hold is refused with the command that mends it, never silently changed.
+//! `volume` counts lots of `10^-volume_decimals`, so that sums of fractional quantities are exact. A quantity that the
+//! lots of its symbol can't hold is rejected with the command that changes the lots; it is never changed silently.
 
 use super::decimal::Decimal;
 use super::rejection::Rejection;
 use super::symbol::Symbol;
 
-/// The decimals of a symbol's lots unless `symbols` says otherwise.
+/// Volume decimals of a symbol without its own in `symbols`.
 pub const DEFAULT_VOLUME_DECIMALS: u8 = 8;
 
-/// The most decimals that a symbol's lots can have.
+/// Largest number of volume decimals.
 pub const MAX_VOLUME_DECIMALS: u8 = 18;
 
 /// A quantity in lots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lots {
-    /// The number of lots.
+    /// Number of lots.
     pub count: i64,
-    /// Whether the quantity had to be rounded to reach it.
+    /// `true` if the quantity was rounded.
     pub rounded: bool,
 }
 
-/// Why a quantity can't be counted in a symbol's lots.
+/// Error of converting a quantity into lots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LotsError {
     /// Rounding to a lot would change the quantity by more than a millionth of itself.
     TooFine,
-    /// The quantity, or the sum that it would lead to, is beyond a bigint.
+    /// The quantity, or the volume of its minute, exceeds a bigint.
     TooLarge,
 }
 
 impl Lots {
-    /// Counts `quantity` in lots of `10^-decimals`, rounding half to even.
-    ///
-    /// # Errors
-    /// When a bigint can't hold the count, or rounding would change the quantity by more than a millionth of itself.
+    /// Converts `quantity` into lots of `10^-decimals`, rounded half to even.
     pub fn of(quantity: Decimal, decimals: u8) -> Result<Self, LotsError> {
         let (count, exact) = quantity.to_lots(decimals).ok_or(LotsError::TooLarge)?;
         let count = i64::try_from(count).map_err(|_| LotsError::TooLarge)?;
@@ -50,14 +47,14 @@ impl Lots {
     }
 }
 
-/// The rejection of `quantity` of `symbol` because of `error`, where its minute holds `held` without it; names the command that
-/// mends it.
+/// Returns the rejection of a quantity with the command that changes the lots. `held` is the volume of its minute
+/// without it.
 pub fn rejection(symbol: &Symbol, quantity: Decimal, held: Decimal, error: LotsError, decimals: u8) -> Rejection {
     let qty = quantity.to_string();
     let remedy = match fitting_command(symbol, quantity, held) {
         Some(command) => format!("run `{command}`, then requeue this dead letter"),
-        None if held.is_positive() => "no lots can hold both it and the rest of its minute".to_owned(),
-        None => "no lots can hold such a quantity".to_owned(),
+        None if held.is_positive() => "no number of decimals fits both it and the rest of its minute".to_owned(),
+        None => "no number of decimals fits it".to_owned(),
     };
     match error {
         LotsError::TooFine => Rejection::TooFine { qty, decimals, remedy },
@@ -65,8 +62,9 @@ pub fn rejection(symbol: &Symbol, quantity: Decimal, held: Decimal, error: LotsE
     }
 }
 
-/// The command that makes a symbol's lots fit `quantity` and, exactly, the `held` rest of its minute; `None` where no number of
-/// decimals would. It rescales, because the symbol may have rows; where it has none that does nothing.
+/// Returns the command that sets decimals with which lots fit `quantity` and, exactly, the `held` rest of its minute;
+/// `None` if no number of decimals does. The command rescales because the symbol may have rows; without rows that
+/// changes nothing.
 pub fn fitting_command(symbol: &Symbol, quantity: Decimal, held: Decimal) -> Option<String> {
     let volume = quantity.checked_add(held)?;
     let fits = |decimals: u8, times: i64| {
@@ -81,7 +79,8 @@ pub fn fitting_command(symbol: &Symbol, quantity: Decimal, held: Decimal) -> Opt
             .find(|decimals| fits(*decimals, times))
             .or_else(|| finer.find(|decimals| fits(*decimals, times)))
     };
-    // Headroom for a busy minute: prefer lots in which a thousand times as much fits, as fine as possible up to the default.
+    // Prefers lots that hold a thousand times the volume, for busy minutes, and among them the finest up to the
+    // default.
     let decimals = finest(1_000).or_else(|| finest(1))?;
     Some(format!(
         "aggregator-admin symbols set {symbol} --volume-decimals {decimals} --rescale"
@@ -97,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn float_noise_rounds_to_the_lot_that_was_meant() {
+    fn float_noise_is_rounded_to_the_nearest_lot() {
         assert_eq!(
             of("0.00031099999999999997", 8),
             Ok(Lots {
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lots_cannot_hold_is_refused_not_changed() {
+    fn a_quantity_beyond_the_lots_is_refused() {
         assert_eq!(of("0.000000001", 8), Err(LotsError::TooFine));
         assert_eq!(of("1.234e-8", 8), Err(LotsError::TooFine));
         assert_eq!(of("100000000000", 8), Err(LotsError::TooLarge));
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_names_decimals_that_do_fit() {
+    fn the_command_names_decimals_that_fit() {
         let symbol: Symbol = "PEPEUSDT".parse().unwrap();
         let decimals = |quantity: &str, held: &str| {
             let command = fitting_command(&symbol, quantity.parse().unwrap(), held.parse().unwrap())?;
@@ -148,9 +147,9 @@ mod tests {
         assert_eq!(decimals("0.000000001", "0"), Some(9));
         assert_eq!(decimals("1e200", "0"), None);
         assert_eq!(decimals("1e-200", "0"), None);
-        // A small quantity that is the last straw: what counts is the minute.
+        // The volume of the minute counts, not only the quantity.
         assert_eq!(decimals("0.5", "92233720368.5"), Some(4));
-        // Without headroom where only that keeps the rest exact, and none where the rest can't be.
+        // Without headroom if only those decimals keep the rest exact; none if no decimals do.
         assert_eq!(decimals("1", "92233720368.5000001"), Some(7));
         assert_eq!(decimals("1", "92233720368.50000001"), None);
     }

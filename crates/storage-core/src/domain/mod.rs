@@ -1,7 +1,7 @@
-//! The market's vocabulary: types that can't hold an illegal value, and pure rules on them.
+//! Types of market data that can't hold an invalid value, and pure rules on them.
 //!
-//! Nothing here reads a clock or opens a connection, so the workers, the tests and the verification
-//! commands all reach the same verdict on the same entry.
+//! Nothing here reads a clock or opens a connection, so that workers, tests and verification commands always get the
+//! same result for the same entry.
 
 pub mod candle;
 pub mod database_identity;
@@ -17,3 +17,4 @@ pub mod tick;
 pub mod tick_rules;
 pub mod time;
 pub mod timeframe;
+pub mod trade_id;

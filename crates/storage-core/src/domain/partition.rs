@@ -1,10 +1,15 @@
-//! Partitions: which stream a symbol's ticks go to.
+//! Partitions: the assignment of symbols to streams.
+
+use crc::{CRC_16_XMODEM, Crc};
 
 use super::symbol::Symbol;
 
-/// The partition of `symbol`: CRC16 as Redis Cluster computes it (XMODEM), modulo `partitions`.
+/// The CRC16 of Redis Cluster's key slots.
+const CRC16: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
+
+/// Returns the partition of `symbol`: its CRC16 modulo `partitions`.
 pub fn partition_of(symbol: &Symbol, partitions: u16) -> u16 {
-    crc16::State::<crc16::XMODEM>::calculate(symbol.as_str().as_bytes()) % partitions.max(1)
+    CRC16.checksum(symbol.as_str().as_bytes()) % partitions.max(1)
 }
 
 #[cfg(test)]

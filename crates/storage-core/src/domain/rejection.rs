@@ -1,67 +1,67 @@
-//! [`Rejection`]: why an entry is a dead letter.
+//! [`Rejection`]: the reason for which an entry is a dead letter.
 
-/// Why an entry can't be used. Its text goes into the dead letter, its [`label`](Self::label) into metrics.
+/// Reason for rejecting an entry. The dead letter contains its text, metrics its [`label`](Self::label).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// A field that must be there is not.
+    /// A required field is missing.
     #[error("field `{0}` is missing")]
     MissingField(&'static str),
-    /// A field holds what it can't.
+    /// The value of a field is invalid.
     #[error("field `{field}` {problem}")]
     InvalidField {
-        /// The field's name.
+        /// Name of the field.
         field: &'static str,
-        /// What is wrong with it.
+        /// Problem of the value, as the predicate of a sentence.
         problem: String,
     },
-    /// The event time is further ahead of the entry's acceptance than `max_future`.
+    /// The event time is more than `max_future` after the time at which Redis accepted the entry.
     #[error(
         "ts_us is {ahead_us} µs ahead of the time at which Redis accepted the entry; a tick from the future would close candles"
     )]
     Future {
-        /// How far ahead, in µs.
+        /// Difference of both times in µs.
         ahead_us: i64,
     },
     /// The quantity is too fine for the symbol's lots.
     #[error("qty {qty} is too fine for lots of 10^-{decimals}; {remedy}")]
     TooFine {
-        /// The quantity, in units.
+        /// Quantity in units.
         qty: String,
-        /// The symbol's volume decimals.
+        /// Volume decimals of the symbol.
         decimals: u8,
-        /// What to do.
+        /// Remedy.
         remedy: String,
     },
     /// The quantity, or its minute's volume, is too large for the symbol's lots.
-    #[error("with qty {qty} the minute's volume leaves bigint in lots of 10^-{decimals}; {remedy}")]
+    #[error("with qty {qty} the minute's volume exceeds a bigint in lots of 10^-{decimals}; {remedy}")]
     TooLarge {
-        /// The quantity, in units.
+        /// Quantity in units.
         qty: String,
-        /// The symbol's volume decimals.
+        /// Volume decimals of the symbol.
         decimals: u8,
-        /// What to do.
+        /// Remedy.
         remedy: String,
     },
     /// The entry's ID can't be a revision.
-    #[error("the entry's ID can't be used as a revision; let Redis give the IDs (`XADD … *`)")]
+    #[error("the entry's ID can't be a revision; let Redis generate the IDs (`XADD … *`)")]
     UnusableId,
-    /// The entry is in a stream that its symbol does not belong to.
+    /// The entry is in a stream of another partition than its symbol's.
     #[error(
         "symbol belongs to partition {expected}, not to {found}; the producer must use CRC16(symbol) modulo the partitions in `stream:partitions`"
     )]
     WrongPartition {
-        /// The partition that the symbol belongs to.
+        /// Partition of the symbol.
         expected: u16,
-        /// The partition whose stream held the entry.
+        /// Partition of the stream.
         found: u16,
     },
-    /// The database refuses the row and always will.
+    /// The database refuses the row permanently.
     #[error("the database refuses the row: {0}")]
     Refused(String),
 }
 
 impl Rejection {
-    /// Every label, for metrics that show a zero from the start.
+    /// All labels, with which metrics are registered at start.
     pub const LABELS: [&'static str; 8] = [
         "missing_field",
         "invalid_field",
@@ -73,7 +73,7 @@ impl Rejection {
         "refused",
     ];
 
-    /// The kind of rejection as a bounded metric label.
+    /// Returns the label of this kind of rejection.
     pub fn label(&self) -> &'static str {
         match self {
             Self::MissingField(_) => "missing_field",

@@ -1,4 +1,4 @@
-//! [`Signal`]: what a strategy wants done.
+//! [`Signal`]: a trading signal of a strategy.
 
 use super::entry::{Entry, invalid, utf8};
 use super::rejection::Rejection;
@@ -6,34 +6,31 @@ use super::stream_id::Revision;
 use super::symbol::Symbol;
 use super::tick::parse_price;
 
-/// A strategy's signal, active until it expires or a newer one of its symbol takes its place.
+/// A signal, active until it expires or a newer signal of its symbol replaces it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Signal {
-    /// The strategy's ID of the signal; any text up to 128 bytes.
+    /// ID that the strategy has chosen; any text up to 128 bytes.
     pub signal_id: Box<str>,
-    /// What it is about.
+    /// Symbol of the signal.
     pub symbol: Symbol,
-    /// Who says so; any text up to 128 bytes.
+    /// Name of the strategy; any text up to 128 bytes.
     pub strategy: Box<str>,
-    /// What to do: `buy`, `sell` or the strategy's own word; any text up to 128 bytes.
+    /// `buy`, `sell` or another word of the strategy; any text up to 128 bytes.
     pub side: Box<str>,
-    /// How strongly; a finite number of the strategy's own scale.
+    /// Strength, a finite number on the strategy's own scale.
     pub strength: f64,
-    /// The price that it was given at; positive.
+    /// Price at the time of the signal; positive.
     pub price: f64,
     /// Event time in µs since 1970.
     pub ts_us: i64,
-    /// When it stops to be active, in µs since 1970: event time plus `ttl_ms`.
+    /// Time at which the signal expires in µs since 1970: event time plus `ttl_ms`.
     pub expires_us: i64,
-    /// The revision of the entry that carried it.
+    /// Revision of the entry.
     pub revision: Revision,
 }
 
 impl Signal {
-    /// Judges an entry of `stream:signals`.
-    ///
-    /// # Errors
-    /// Says why the entry is a dead letter.
+    /// Validates an entry of `stream:signals`.
     pub fn from_entry(entry: &Entry) -> Result<Self, Rejection> {
         let ts_us: i64 = entry.integer("ts_us")?;
         let ttl_ms: u32 = entry.integer("ttl_ms")?;
@@ -42,7 +39,7 @@ impl Signal {
             return Err(invalid("strength", "must be finite"));
         }
         if !(0..=MAX_TS_US).contains(&ts_us) {
-            return Err(invalid("ts_us", "is no time in µs since 1970"));
+            return Err(invalid("ts_us", "is not a time in µs between 1970 and the year 10000"));
         }
         Ok(Self {
             signal_id: short_text(entry, "signal_id")?,
@@ -58,7 +55,7 @@ impl Signal {
     }
 }
 
-/// The year 10000: beyond it, times have no RFC 3339 text.
+/// The year 10000, from which times have no RFC 3339 text.
 const MAX_TS_US: i64 = 253_402_300_800_000_000;
 
 fn short_text(entry: &Entry, field: &'static str) -> Result<Box<str>, Rejection> {
@@ -98,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ttl_that_is_no_number_is_named() {
+    fn an_invalid_ttl_is_named() {
         assert!(
             Signal::from_entry(&entry("-1"))
                 .unwrap_err()

@@ -1,35 +1,36 @@
-//! [`StreamId`] and [`Revision`]: the order in which Redis accepted things.
+//! [`StreamId`] and [`Revision`]: the order in which Redis accepted entries.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::rejection::Rejection;
+use super::time::ms_to_us;
 
-/// The ID of a stream entry, `<ms>-<seq>`: Redis's clock in milliseconds and a sequence number within it.
+/// ID of a stream entry, `<ms>-<seq>`: the time of Redis in milliseconds and a sequence number within it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId {
-    /// Milliseconds since 1970 by the clock of Redis.
+    /// Time of Redis in ms since 1970.
     pub ms: u64,
-    /// The entry's number within that millisecond.
+    /// Sequence number of the entry within that millisecond.
     pub seq: u64,
 }
 
-/// A text that is no stream ID.
+/// A text that is not a stream ID.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no stream ID")]
+#[error("`{0}` is not a stream ID")]
 pub struct InvalidStreamId(String);
 
 impl StreamId {
-    /// Before every entry: reading from here reads all of a stream.
+    /// ID before every entry: reading after it reads the whole stream.
     pub const START: Self = Self { ms: 0, seq: 0 };
 
-    /// After every entry: reading up to here reads all of a stream.
+    /// ID after every entry: reading up to it reads the whole stream.
     pub const END: Self = Self {
         ms: u64::MAX,
         seq: u64::MAX,
     };
 
-    /// The ID that follows this one.
+    /// Returns the smallest ID greater than this one.
     #[must_use]
     pub fn next(self) -> Self {
         match self.seq.checked_add(1) {
@@ -41,14 +42,14 @@ impl StreamId {
         }
     }
 
-    /// The first ID of `ms`.
+    /// Returns the first ID of the millisecond `ms`.
     pub fn at_ms(ms: u64) -> Self {
         Self { ms, seq: 0 }
     }
 
-    /// The clock of Redis when it accepted the entry, in µs since 1970.
+    /// Returns the time at which Redis accepted the entry, in µs since 1970.
     pub fn accepted_us(self) -> i64 {
-        i64::try_from(self.ms.saturating_mul(1_000)).unwrap_or(i64::MAX)
+        ms_to_us(self.ms)
     }
 }
 
@@ -72,18 +73,18 @@ impl fmt::Display for StreamId {
 
 const SEQ_BITS: u32 = 22;
 
-/// The version of a hot hash or of a candle: the ID of the last stream entry folded into it, as one number
-/// `ms << 22 | seq` that also fits PostgreSQL's bigint (until the year 2039).
+/// Version of a hash in Redis or of a candle: the ID of the last stream entry folded into it, as the number `ms << 22 |
+/// seq`, which fits a PostgreSQL bigint until the year 2039.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(i64);
 
 impl Revision {
-    /// The number, as bigint columns hold it.
+    /// Returns the number, as bigint columns hold it.
     pub fn as_i64(self) -> i64 {
         self.0
     }
 
-    /// The stream entry that this revision stands for.
+    /// Returns the ID of the stream entry.
     pub fn stream_id(self) -> StreamId {
         let bits = self.0.unsigned_abs();
         StreamId {
@@ -92,7 +93,7 @@ impl Revision {
         }
     }
 
-    /// The greatest revision below this one.
+    /// Returns the greatest revision below this one.
     #[must_use]
     pub fn before(self) -> Self {
         Self((self.0 - 1).max(0))
@@ -102,7 +103,7 @@ impl Revision {
 impl TryFrom<StreamId> for Revision {
     type Error = Rejection;
 
-    /// Fails for IDs that Redis itself never gives: more than 2^22 entries in a millisecond, or a far future.
+    /// Fails for IDs that Redis does not generate: more than 2^22 entries in a millisecond, or a time after 2039.
     fn try_from(id: StreamId) -> Result<Self, Rejection> {
         if id.seq >> SEQ_BITS != 0 || id.ms >> (63 - SEQ_BITS) != 0 {
             return Err(Rejection::UnusableId);
@@ -145,7 +146,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn an_id_that_redis_never_gives_is_refused() {
+    fn an_id_that_redis_does_not_generate_is_refused() {
         assert!(Revision::try_from(StreamId { ms: 1, seq: 1 << 22 }).is_err());
         assert!(Revision::try_from(StreamId { ms: 1 << 41, seq: 0 }).is_err());
         assert!("1-x".parse::<StreamId>().is_err());

@@ -1,4 +1,4 @@
-//! [`Symbol`]: what is traded.
+//! [`Symbol`]: the name of a traded instrument.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -7,10 +7,10 @@ use std::str::FromStr;
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-/// A traded instrument: 1 to 64 characters of `A-Z a-z 0-9 . _ - /`. Cheap to clone.
+/// The name of a traded instrument: 1 to 64 characters of `A-Z a-z 0-9 . _ - /`. Cheap to clone.
 ///
-/// The alphabet leaves out the colon, so that a key can be taken apart again, and braces, so that a
-/// symbol can't choose its own Redis Cluster slot.
+/// The colon is excluded, so that a key can be split into its parts, and so are braces, so that a symbol can't choose
+/// its slot of Redis Cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Symbol(CompactString);
@@ -21,7 +21,7 @@ pub struct Symbol(CompactString);
 pub struct InvalidSymbol;
 
 impl Symbol {
-    /// The symbol's text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -54,7 +54,7 @@ impl From<Symbol> for String {
     }
 }
 
-/// A map by symbol can be asked with its text.
+/// Allows a lookup by text in a map by symbol.
 impl Borrow<str> for Symbol {
     fn borrow(&self) -> &str {
         self.as_str()
@@ -72,14 +72,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepts_what_exchanges_call_their_instruments() {
+    fn accepts_the_names_that_exchanges_use() {
         for text in ["BTCUSDT", "BRK.B", "eur/usd", "ES_F-2026", &"A".repeat(64)] {
             assert_eq!(text.parse::<Symbol>().unwrap().as_str(), text);
         }
     }
 
     #[test]
-    fn refuses_what_would_break_a_key() {
+    fn refuses_characters_that_would_break_a_key() {
         for text in ["", "A:B", "A B", "{A}", "Ä", "A\n", &"A".repeat(65)] {
             assert_eq!(text.parse::<Symbol>(), Err(InvalidSymbol), "{text:?}");
         }

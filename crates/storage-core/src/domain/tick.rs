@@ -1,4 +1,4 @@
-//! [`Tick`]: a trade, and the one place that judges whether an entry is one.
+//! [`Tick`]: a trade, and the validation of entries of a tick stream.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,11 +13,12 @@ use super::lots::{self, Lots, LotsError};
 use super::rejection::Rejection;
 use super::stream_id::{Revision, StreamId};
 use super::symbol::Symbol;
+use super::time::duration_us;
 
-/// The longest trade ID, in bytes.
+/// Largest length of a trade ID in bytes.
 pub const MAX_TRADE_ID_BYTES: usize = 128;
 
-/// The side of the taker.
+/// Side of the taker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
     /// The taker bought.
@@ -27,7 +28,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// `buy` or `sell`.
+    /// Returns `buy` or `sell`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Buy => "buy",
@@ -54,10 +55,10 @@ impl fmt::Display for Side {
     }
 }
 
-/// A trade that a feed handler saw.
+/// A trade as a feed handler sends it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tick {
-    /// What was traded.
+    /// Symbol that was traded.
     pub symbol: Symbol,
     /// Event time in µs since 1970.
     pub ts_us: i64,
@@ -65,9 +66,9 @@ pub struct Tick {
     pub price: f64,
     /// Quantity in units; positive.
     pub qty: Decimal,
-    /// The exchange's ID of the trade. Ticks without one are all distinct.
+    /// Trade ID of the exchange. Ticks without one are all distinct.
     pub trade_id: Option<CompactString>,
-    /// The taker's side, where the producer says it.
+    /// Side of the taker, if the producer sends it.
     pub side: Option<Side>,
 }
 
@@ -76,22 +77,19 @@ pub struct Tick {
 pub struct AcceptedTick {
     /// The tick.
     pub tick: Tick,
-    /// The revision of the entry that carried it.
+    /// Revision of its entry.
     pub revision: Revision,
-    /// The entry that first carried it: another one than `revision`'s when a dead letter was requeued.
+    /// First entry of the tick: that of `revision`, unless the tick is a requeued dead letter.
     pub origin: StreamId,
 }
 
 impl AcceptedTick {
-    /// Judges an entry of a tick stream. The verdict depends on the entry alone, so that every reader of the
-    /// stream, and every repetition, comes to the same one.
-    ///
-    /// # Errors
-    /// Says why the entry is a dead letter.
+    /// Validates an entry of a tick stream. The result depends only on the entry, so that every reader of the stream
+    /// gets the same one, however often it reads the entry.
     pub fn from_entry(entry: &Entry, max_future: Duration) -> Result<Self, Rejection> {
-        let (tick, requeued) = Tick::judge(entry)?;
+        let (tick, requeued) = Tick::parse(entry)?;
         let ahead_us = tick.ts_us.saturating_sub(entry.id.accepted_us());
-        if ahead_us > i64::try_from(max_future.as_micros()).unwrap_or(i64::MAX) {
+        if ahead_us > duration_us(max_future) {
             return Err(Rejection::Future { ahead_us });
         }
         let origin = match requeued {
@@ -105,8 +103,8 @@ impl AcceptedTick {
         })
     }
 
-    /// What tells this tick apart from its symbol's others of the same time: its trade ID or, without one, `@` and
-    /// the entry that first carried it.
+    /// Returns the key of this tick among its symbol's ticks of the same time: its trade ID or, without one, `@` and
+    /// its first entry.
     pub fn dedup_key(&self) -> String {
         match &self.tick.trade_id {
             Some(id) => id.to_string(),
@@ -114,8 +112,9 @@ impl AcceptedTick {
         }
     }
 
-    /// What makes a repetition of this tick one: its trade ID or, for a requeued dead letter without one, its
-    /// [`dedup_key`](Self::dedup_key). Other ticks without a trade ID are all distinct.
+    /// Returns the ID by which a repetition of this tick is detected: its trade ID or, for a requeued dead letter
+    /// without one, its [`dedup_key`](Self::dedup_key). `None` for other ticks without a trade ID, which are all
+    /// distinct.
     pub fn dedup_id(&self) -> Option<Cow<'_, str>> {
         match &self.tick.trade_id {
             Some(id) => Some(Cow::Borrowed(id)),
@@ -126,16 +125,13 @@ impl AcceptedTick {
 }
 
 impl Tick {
-    /// Judges the fields of an entry, whenever it was accepted: what a producer may send.
-    ///
-    /// # Errors
-    /// Says which field is wrong.
+    /// Validates the fields of an entry, without its ID.
     pub fn from_entry(entry: &Entry) -> Result<Self, Rejection> {
-        Self::judge(entry).map(|(tick, _)| tick)
+        Self::parse(entry).map(|(tick, _)| tick)
     }
 
-    /// Also returns field `requeued`, where there is one.
-    fn judge(entry: &Entry) -> Result<(Self, Option<&[u8]>), Rejection> {
+    /// Also returns the value of field `requeued`.
+    fn parse(entry: &Entry) -> Result<(Self, Option<&[u8]>), Rejection> {
         let [symbol, ts_us, price, qty, trade_id, side, requeued] =
             entry.pick(["symbol", "ts_us", "price", "qty", "trade_id", "side", "requeued"]);
         let tick = Self {
@@ -149,15 +145,12 @@ impl Tick {
         Ok((tick, requeued))
     }
 
-    /// The quantity in lots.
-    ///
-    /// # Errors
-    /// When the symbol's lots can't hold it; the rejection names the command that mends it.
+    /// Converts the quantity into lots.
     pub fn lots(&self, decimals: u8) -> Result<Lots, Rejection> {
         Lots::of(self.qty, decimals).map_err(|error| self.lots_rejection(Decimal::ZERO, error, decimals))
     }
 
-    /// The rejection of this tick's quantity because of `error`, where its minute holds `held` without it.
+    /// Returns the rejection of this tick's quantity. `held` is the volume of its minute without it.
     pub fn lots_rejection(&self, held: Decimal, error: LotsError, decimals: u8) -> Rejection {
         lots::rejection(&self.symbol, self.qty, held, error, decimals)
     }
@@ -170,13 +163,10 @@ fn parse_ts_us(value: Option<&[u8]>) -> Result<i64, Rejection> {
     }
 }
 
-/// A price from decimal text: a positive, finite double.
-///
-/// # Errors
-/// When it is something else.
+/// Parses a price from decimal text; it must be a positive, finite double.
 pub fn parse_price(bytes: &[u8]) -> Result<f64, Rejection> {
     let decimal = Decimal::parse(bytes).map_err(|error| invalid("price", format_args!("is {error}")))?;
-    // The text again, not the decimal: the standard library rounds correctly from any length.
+    // Parsed from the text, not from the decimal, as the standard library rounds text of any length correctly.
     let price: f64 = utf8("price", bytes)?
         .parse()
         .map_err(|_| invalid("price", "is not a number"))?;
@@ -204,7 +194,7 @@ fn parse_trade_id(bytes: Option<&[u8]>) -> Result<Option<CompactString>, Rejecti
             format_args!("is longer than {MAX_TRADE_ID_BYTES} bytes"),
         )),
         Some([b'@', ..]) => Err(invalid("trade_id", "must not begin with @")),
-        Some(bytes) if bytes.contains(&0) => Err(invalid("trade_id", "holds a zero byte")),
+        Some(bytes) if bytes.contains(&0) => Err(invalid("trade_id", "contains a zero byte")),
         Some(bytes) => utf8("trade_id", bytes).map(|text| Some(text.into())),
     }
 }
@@ -228,7 +218,7 @@ mod tests {
         seq: 3,
     };
 
-    fn judge(changes: &[(&str, Option<&str>)]) -> Result<AcceptedTick, Rejection> {
+    fn validate(changes: &[(&str, Option<&str>)]) -> Result<AcceptedTick, Rejection> {
         let mut fields = vec![
             ("symbol", "BTCUSDT"),
             ("ts_us", "1700000000123456"),
@@ -245,12 +235,12 @@ mod tests {
     }
 
     fn reason(changes: &[(&str, Option<&str>)]) -> String {
-        judge(changes).unwrap_err().to_string()
+        validate(changes).unwrap_err().to_string()
     }
 
     #[test]
-    fn a_whole_tick_is_read() {
-        let accepted = judge(&[]).unwrap();
+    fn a_complete_tick_is_accepted() {
+        let accepted = validate(&[]).unwrap();
         assert_eq!(accepted.tick.symbol.as_str(), "BTCUSDT");
         assert_eq!(accepted.tick.ts_us, 1_700_000_000_123_456);
         assert_eq!(accepted.tick.price, 42000.1);
@@ -261,29 +251,29 @@ mod tests {
 
     #[test]
     fn ids_and_sides_are_optional_and_ids_are_any_text() {
-        let without = judge(&[("trade_id", None), ("side", None)]).unwrap();
+        let without = validate(&[("trade_id", None), ("side", None)]).unwrap();
         assert_eq!(without.dedup_key(), "@1700000000200-3");
         for id in ["2f9e7c1a-5f0e-4d58-a6a2-6a3a3c9f0f11", "18446744073709551617"] {
-            assert_eq!(judge(&[("trade_id", Some(id))]).unwrap().dedup_key(), id);
+            assert_eq!(validate(&[("trade_id", Some(id))]).unwrap().dedup_key(), id);
         }
     }
 
     #[test]
     fn a_requeued_tick_keeps_its_first_identity() {
-        let requeued = judge(&[("trade_id", None), ("requeued", Some("1600000000000-7"))]).unwrap();
+        let requeued = validate(&[("trade_id", None), ("requeued", Some("1600000000000-7"))]).unwrap();
         assert_eq!(requeued.dedup_key(), "@1600000000000-7");
     }
 
     #[test]
     fn numbers_may_be_in_scientific_notation() {
-        let tick = judge(&[("price", Some("1.5E-7")), ("qty", Some("9.2E-7"))])
+        let tick = validate(&[("price", Some("1.5E-7")), ("qty", Some("9.2E-7"))])
             .unwrap()
             .tick;
         assert_eq!((tick.price, tick.qty.to_string().as_str()), (1.5e-7, "0.00000092"));
     }
 
     #[test]
-    fn rubbish_is_named() {
+    fn an_invalid_field_is_named() {
         assert_eq!(reason(&[("qty", None)]), "field `qty` is missing");
         assert_eq!(reason(&[("price", Some("-1"))]), "field `price` must be positive");
         assert_eq!(
@@ -300,8 +290,8 @@ mod tests {
     }
 
     #[test]
-    fn a_quantity_beyond_the_lots_names_the_command_that_mends_it() {
-        let tick = judge(&[("qty", Some("100000000000"))]).unwrap().tick;
+    fn the_rejection_of_a_quantity_beyond_the_lots_names_the_remedy() {
+        let tick = validate(&[("qty", Some("100000000000"))]).unwrap().tick;
         let reason = tick.lots(8).unwrap_err().to_string();
         assert!(
             reason.contains("`aggregator-admin symbols set BTCUSDT --volume-decimals 4 --rescale`"),

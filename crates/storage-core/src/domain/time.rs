@@ -1,23 +1,44 @@
-//! Event time in µs, its text, and ranges of it.
+//! Times and durations in µs and ms, their text, and ranges of event time.
+
+use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::timeframe::Timeframe;
 
-/// RFC 3339 in UTC, as precise as the time needs: `2019-10-11T00:00:00Z`.
+/// Upper bound of all conversions: 73,000 years in µs. Three such values can be added without an overflow, and Redis
+/// accepts an expiry of as many ms.
+const MAX: u64 = i64::MAX.unsigned_abs() / 4;
+
+/// Converts ms to µs; at most 73,000 years.
+pub fn ms_to_us(ms: u64) -> i64 {
+    ms.saturating_mul(1_000).min(MAX).cast_signed()
+}
+
+/// Returns the length of `duration` in µs; at most 73,000 years.
+pub fn duration_us(duration: Duration) -> i64 {
+    u64::try_from(duration.as_micros())
+        .unwrap_or(MAX)
+        .min(MAX)
+        .cast_signed()
+}
+
+/// Returns the length of `duration` in ms; at most 73 million years.
+pub fn duration_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(MAX).min(MAX)
+}
+
+/// Formats a time as RFC 3339 in UTC, with as many decimals as it needs: `2019-10-11T00:00:00Z`.
 pub fn rfc3339(ts_us: i64) -> String {
     to_datetime(ts_us).to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
-/// µs since 1970 of an RFC 3339 time.
-///
-/// # Errors
-/// When the text is not RFC 3339.
+/// Parses an RFC 3339 time and returns it in µs since 1970.
 pub fn parse_rfc3339(text: &str) -> Result<i64, chrono::ParseError> {
     DateTime::parse_from_rfc3339(text).map(|time| time.timestamp_micros())
 }
 
-/// The time as chrono and the database know it; what chrono can't hold becomes its last moment.
+/// Converts a time to chrono's type, as diesel needs it; a time beyond its range becomes the last one in it.
 pub fn to_datetime(ts_us: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(ts_us).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
@@ -25,14 +46,14 @@ pub fn to_datetime(ts_us: i64) -> DateTime<Utc> {
 /// A half-open range `[from_us, to_us)` of event time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TimeRange {
-    /// The first µs inside.
+    /// First µs of the range.
     pub from_us: i64,
-    /// The first µs after.
+    /// First µs after the range.
     pub to_us: i64,
 }
 
 impl TimeRange {
-    /// The whole buckets of `timeframe` that this range touches.
+    /// Returns the range of the whole buckets of `timeframe` that this range touches.
     #[must_use]
     pub fn widened_to(self, timeframe: Timeframe) -> Self {
         let last = timeframe.bucket_start_us(self.to_us - 1);
@@ -42,7 +63,7 @@ impl TimeRange {
         }
     }
 
-    /// What lies before `border_us`, and what begins there.
+    /// Splits the range at `border_us`; an empty part is `None`.
     pub fn split_at(self, border_us: i64) -> (Option<Self>, Option<Self>) {
         let before = Self {
             to_us: self.to_us.min(border_us),
@@ -59,7 +80,7 @@ impl TimeRange {
         (self.from_us < self.to_us).then_some(self)
     }
 
-    /// The parts of this range that lie in one of `others`.
+    /// Returns the parts of this range that lie in one of `others`.
     #[must_use]
     pub fn parts_in(self, others: &[Self]) -> Vec<Self> {
         let part = |other: &Self| Self {
@@ -69,9 +90,9 @@ impl TimeRange {
         others.iter().filter_map(|other| part(other).unless_empty()).collect()
     }
 
-    /// This range in consecutive pieces of `most_us`, the last of which may be shorter.
-    pub fn pieces(self, most_us: i64) -> impl Iterator<Item = Self> {
-        let next = move |from_us: i64| from_us.saturating_add(most_us).min(self.to_us);
+    /// Splits the range into consecutive pieces of `length_us`; the last may be shorter.
+    pub fn pieces(self, length_us: i64) -> impl Iterator<Item = Self> {
+        let next = move |from_us: i64| from_us.saturating_add(length_us).min(self.to_us);
         std::iter::successors(Some(self.from_us), move |from_us| Some(next(*from_us)))
             .take_while(move |from_us| *from_us < self.to_us)
             .map(move |from_us| Self {
@@ -80,7 +101,7 @@ impl TimeRange {
             })
     }
 
-    /// Merges ranges that overlap, touch, or lie less than `gap_us` apart; sorted by time.
+    /// Merges ranges that overlap, touch, or have a gap of at most `gap_us` between them, and sorts them by time.
     pub fn merge(mut ranges: Vec<Self>, gap_us: i64) -> Vec<Self> {
         ranges.retain(|range| range.from_us < range.to_us);
         ranges.sort_unstable();
@@ -101,6 +122,24 @@ impl TimeRange {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn conversions_saturate_below_a_third_of_the_range() {
+        assert_eq!(ms_to_us(7), 7_000);
+        assert_eq!(
+            (
+                duration_us(Duration::from_millis(7)),
+                duration_ms(Duration::from_millis(7))
+            ),
+            (7_000, 7)
+        );
+        let most = [
+            ms_to_us(u64::MAX),
+            duration_us(Duration::MAX),
+            duration_ms(Duration::MAX).cast_signed(),
+        ];
+        assert!(most.iter().try_fold(0_i64, |sum, us| sum.checked_add(*us)).is_some());
+    }
 
     #[test]
     fn text_and_back() {
@@ -125,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_is_cut_at_a_border_at_holes_and_into_pieces() {
+    fn a_range_is_split_at_a_border_at_gaps_and_into_pieces() {
         let range = |from_us, to_us| TimeRange { from_us, to_us };
         assert_eq!(range(2, 9).split_at(5), (Some(range(2, 5)), Some(range(5, 9))));
         assert_eq!(range(2, 9).split_at(2), (None, Some(range(2, 9))));

@@ -1,9 +1,9 @@
-//! [`Timeframe`]: the lengths that candles come in.
+//! [`Timeframe`]: the lengths of candles.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The length of a candle. Buckets are UTC, labelled by their start and half open: `[start, end)`.
+/// Length of a candle. Buckets are half-open, `[start, end)`, aligned to UTC and labelled by their start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Timeframe {
     /// One minute.
@@ -20,16 +20,16 @@ pub enum Timeframe {
     D1,
 }
 
-/// A text that names no timeframe.
+/// A text that is not a timeframe.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no timeframe; there are 1m 5m 15m 1h 4h 1d")]
+#[error("`{0}` is not a timeframe; use 1m, 5m, 15m, 1h, 4h or 1d")]
 pub struct InvalidTimeframe(String);
 
 impl Timeframe {
     /// All timeframes, smallest first; each divides the next.
     pub const ALL: [Self; 6] = [Self::M1, Self::M5, Self::M15, Self::H1, Self::H4, Self::D1];
 
-    /// The name in keys, channels and tables: `1m` … `1d`.
+    /// Returns the name in keys, channels and tables: `1m` … `1d`.
     pub const fn label(self) -> &'static str {
         match self {
             Self::M1 => "1m",
@@ -41,7 +41,7 @@ impl Timeframe {
         }
     }
 
-    /// The table or continuous aggregate that holds this timeframe's candles: `candles_1m` … `candles_1d`.
+    /// Returns the table or continuous aggregate of its candles: `candles_1m` … `candles_1d`.
     pub const fn table(self) -> &'static str {
         match self {
             Self::M1 => "candles_1m",
@@ -53,7 +53,13 @@ impl Timeframe {
         }
     }
 
-    /// The length in seconds.
+    /// Returns the next smaller timeframe, from which its candles are computed; `None` for [`M1`](Self::M1), computed
+    /// from ticks.
+    pub fn source(self) -> Option<Self> {
+        Self::ALL.into_iter().rev().find(|smaller| *smaller < self)
+    }
+
+    /// Returns the length in seconds.
     pub const fn seconds(self) -> i64 {
         match self {
             Self::M1 => 60,
@@ -65,12 +71,12 @@ impl Timeframe {
         }
     }
 
-    /// The length in microseconds.
+    /// Returns the length in µs.
     pub const fn micros(self) -> i64 {
         self.seconds() * 1_000_000
     }
 
-    /// The start, in µs since 1970, of the bucket that holds `ts_us`.
+    /// Returns the start of the bucket that contains `ts_us`, in µs since 1970.
     pub const fn bucket_start_us(self, ts_us: i64) -> i64 {
         ts_us - ts_us.rem_euclid(self.micros())
     }
@@ -102,6 +108,8 @@ mod tests {
         for pair in Timeframe::ALL.windows(2) {
             assert_eq!(pair[1].seconds() % pair[0].seconds(), 0);
         }
+        assert_eq!(Timeframe::M1.source(), None);
+        assert_eq!(Timeframe::H4.source(), Some(Timeframe::H1));
         for tf in Timeframe::ALL {
             assert_eq!(tf.label().parse(), Ok(tf));
         }

@@ -1,7 +1,7 @@
-//! The schema's migrations, embedded: what every database gets, and what its TimescaleDB edition gets.
+//! The embedded migrations of the schema: those of every database, and those of a TimescaleDB edition.
 //!
-//! All pending ones run in one transaction, so a failure leaves the schema as it was, and a second `migrate` at the
-//! same time waits and then finds nothing to do.
+//! All pending migrations run in one transaction, so that a failure leaves the schema as it was. A second `migrate` at
+//! the same time waits, and then has nothing to do.
 
 use std::collections::BTreeMap;
 
@@ -20,47 +20,47 @@ const COMMON: EmbeddedMigrations = embed_migrations!("../../migrations/common");
 const COMMUNITY: EmbeddedMigrations = embed_migrations!("../../migrations/community");
 const APACHE: EmbeddedMigrations = embed_migrations!("../../migrations/apache");
 
-/// Held by the one transaction that changes the schema. The number means nothing; it must only be nobody else's.
+/// Advisory lock of the transaction that changes the schema, an arbitrary number that no other lock uses.
 const MIGRATION_LOCK: i64 = 0x6d69_6772;
 
-/// Why the schema is not as it should be.
+/// Error of the schema or a migration.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
     /// The database has no TimescaleDB, and it can't be added.
     #[error("{reason}")]
     NoTimescale {
-        /// Why, and what to do.
+        /// Cause and remedy.
         reason: String,
     },
     /// The schema lacks migrations of this version.
     #[error("the schema is {behind} migrations behind; run `aggregator-admin migrate`")]
     Behind {
-        /// How many.
+        /// Number of pending migrations.
         behind: usize,
     },
     /// The schema has migrations that this version does not know.
     #[error("the schema has migration {version}, which this version does not know{hint}")]
     Unknown {
-        /// The first such migration.
+        /// Version of the first such migration.
         version: String,
-        /// What may be the reason.
+        /// Likely cause and remedy.
         hint: &'static str,
     },
-    /// A migration failed; nothing was changed.
+    /// A migration failed; the schema is unchanged.
     #[error("{migration} failed, and nothing was changed: {reason}")]
     Failed {
-        /// Its name.
+        /// Name of the migration.
         migration: String,
-        /// The database's words.
+        /// Error of the database.
         reason: String,
     },
-    /// The database's.
+    /// Error of the database.
     #[error("{}", describe(.0))]
     Database(#[from] diesel::result::Error),
 }
 
 impl MigrationError {
-    /// Whether it passes by itself.
+    /// Returns the class of the error.
     pub fn fault(&self) -> Fault {
         match self {
             Self::Database(error) => Fault::of(error),
@@ -69,8 +69,10 @@ impl MigrationError {
     }
 }
 
-/// The migrations of an edition, by version.
-fn of_edition(edition: Edition) -> MigrationResult<BTreeMap<String, Box<dyn Migration<Pg>>>> {
+/// Migrations by version.
+type Migrations = BTreeMap<String, Box<dyn Migration<Pg>>>;
+
+fn of_edition(edition: Edition) -> MigrationResult<Migrations> {
     let own = match edition {
         Edition::Community => COMMUNITY,
         Edition::Apache => APACHE,
@@ -125,21 +127,18 @@ async fn applied(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>>
     Ok(rows.into_iter().map(|row| row.version).collect())
 }
 
-/// The state of a database's schema.
+/// Migrations of a database, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// Versions that were run, oldest first.
+    /// Versions that were run.
     pub applied: Vec<String>,
-    /// Versions that were not, oldest first.
+    /// Versions that were not run.
     pub pending: Vec<String>,
-    /// Versions that were run, but not by this version of the program, or for another edition.
+    /// Versions that were run but that this version of the program does not have for this edition.
     pub unknown: Vec<String>,
 }
 
 /// Compares the schema with the migrations of `edition`.
-///
-/// # Errors
-/// The database's.
 pub async fn status(connection: &mut AsyncPgConnection, edition: Edition) -> Result<Status, MigrationError> {
     let known = known(edition)?;
     let applied = applied(connection).await?;
@@ -160,11 +159,7 @@ pub async fn status(connection: &mut AsyncPgConnection, edition: Edition) -> Res
     })
 }
 
-/// What a worker asks before it starts: that the schema is the one of this version. Returns the server.
-///
-/// # Errors
-/// [`MigrationError::Behind`] and [`MigrationError::Unknown`] where it is not, [`MigrationError::NoTimescale`] where
-/// there can't be one, or the database's.
+/// Fails unless the schema is that of this version, and returns the server. Every worker calls it before it starts.
 pub async fn ensure_current(connection: &mut AsyncPgConnection) -> Result<Server, MigrationError> {
     let Some(server) = Server::detect(connection).await? else {
         return Err(MigrationError::Behind {
@@ -189,11 +184,11 @@ fn refuse_unknown(status: &Status, edition: Edition) -> Result<(), MigrationErro
     };
     let hint = match (known(other)?.contains(version), other) {
         (true, Edition::Community) => {
-            ": it was made for TimescaleDB's Community edition, and this server has the Apache edition; \
+            ": it belongs to TimescaleDB's Community edition, and this server has the Apache edition; \
              move the data with `backup-runner` into a new database"
         }
         (true, Edition::Apache) => {
-            ": it was made for TimescaleDB's Apache edition, and this server has the Community edition; \
+            ": it belongs to TimescaleDB's Apache edition, and this server has the Community edition; \
              move the data with `backup-runner` into a new database"
         }
         (false, _) => "; use a newer version of the program",
@@ -204,59 +199,41 @@ fn refuse_unknown(status: &Status, edition: Edition) -> Result<(), MigrationErro
     })
 }
 
-/// Runs the pending migrations, all or none, and returns their names. Takes a connection of its own, and gives none
-/// back: the extension may have come into the database under this session.
-///
-/// # Errors
-/// When a migration fails, the server has no TimescaleDB, the role lacks rights, or the database's.
+/// Runs the pending migrations, all or none, and returns their names. The connection is consumed because its session
+/// may have loaded the extension in an older state.
 pub async fn run(mut connection: AsyncPgConnection) -> Result<Vec<String>, MigrationError> {
     let server = prepare(&mut connection).await?;
-    in_one_transaction(connection, move |harness| {
-        let mut all = of_edition(server.edition).map_err(|error| failed("reading the migrations", error))?;
-        let applied = harness
-            .applied_migrations()
-            .map_err(|error| failed("reading what was run", error))?;
-        let applied: Vec<String> = applied.iter().map(ToString::to_string).collect();
+    in_one_transaction(connection, server.edition, move |harness, mut all, applied| {
         let unknown = applied
             .iter()
             .filter(|version| !all.contains_key(*version))
             .cloned()
             .collect();
-        refuse_unknown(
-            &Status {
-                applied: applied.clone(),
-                pending: Vec::new(),
-                unknown,
-            },
-            server.edition,
-        )?;
-        all.retain(|version, _| !applied.contains(version));
-        step(all.into_values(), |migration| harness.run_migration(migration))
+        let status = Status {
+            applied,
+            pending: Vec::new(),
+            unknown,
+        };
+        refuse_unknown(&status, server.edition)?;
+        all.retain(|version, _| !status.applied.contains(version));
+        for_each(all.into_values(), |migration| harness.run_migration(migration))
     })
     .await
 }
 
-/// Takes everything away that the migrations made, the data included, and returns their names.
-///
-/// # Errors
-/// As [`run`].
+/// Reverts all migrations, which drops all data, and returns their names.
 pub async fn revert_all(mut connection: AsyncPgConnection) -> Result<Vec<String>, MigrationError> {
     let Some(server) = Server::detect(&mut connection).await? else {
         return Ok(Vec::new());
     };
-    in_one_transaction(connection, move |harness| {
-        let mut all = of_edition(server.edition).map_err(|error| failed("reading the migrations", error))?;
-        let applied = harness
-            .applied_migrations()
-            .map_err(|error| failed("reading what was run", error))?;
-        let applied: Vec<String> = applied.iter().map(ToString::to_string).collect();
+    in_one_transaction(connection, server.edition, |harness, mut all, applied| {
         all.retain(|version, _| applied.contains(version));
-        step(all.into_values().rev(), |migration| harness.revert_migration(migration))
+        for_each(all.into_values().rev(), |migration| harness.revert_migration(migration))
     })
     .await
 }
 
-fn step<'m>(
+fn for_each<'m>(
     migrations: impl Iterator<Item = Box<dyn Migration<Pg> + 'm>>,
     mut each: impl FnMut(&dyn Migration<Pg>) -> MigrationResult<MigrationVersion<'static>>,
 ) -> Result<Vec<String>, MigrationError> {
@@ -269,7 +246,7 @@ fn step<'m>(
     Ok(done)
 }
 
-/// The server, with the extension in its database: the edition decides what runs, and only the extension knows it.
+/// Creates the extension unless the database has it: only the extension tells the edition, which decides what runs.
 async fn prepare(connection: &mut AsyncPgConnection) -> Result<Server, MigrationError> {
     if let Some(server) = Server::detect(connection).await? {
         return Ok(server);
@@ -278,22 +255,22 @@ async fn prepare(connection: &mut AsyncPgConnection) -> Result<Server, Migration
         "BEGIN; SELECT pg_advisory_xact_lock({MIGRATION_LOCK}); CREATE EXTENSION IF NOT EXISTS timescaledb; COMMIT"
     );
     if let Err(error) = connection.batch_execute(&create).await {
-        // Nothing else to do with a failed transaction; the first error is the one to report.
+        // The first error is the one to report, whatever the ROLLBACK returns.
         let _ = connection.batch_execute("ROLLBACK").await;
         return Err(no_timescale(error));
     }
     let no_extension = || MigrationError::NoTimescale {
-        reason: "the extension timescaledb did not load".to_owned(),
+        reason: "the extension timescaledb is not loaded after CREATE EXTENSION".to_owned(),
     };
     Server::detect(connection).await?.ok_or_else(no_extension)
 }
 
 fn no_timescale(error: diesel::result::Error) -> MigrationError {
     let advice = match sqlstate(&error) {
-        // No such control file.
+        // The server has no control file of the extension.
         Some("58P01" | "0A000" | "22023") => "install TimescaleDB on the server",
         Some("42501") => "let the database's owner run `CREATE EXTENSION timescaledb` there once, then migrate again",
-        // The extension's own word for a library that was not loaded at the start.
+        // The extension reports in this word that its library was not loaded at the start of the server.
         _ if error.to_string().contains("preload") => {
             "set shared_preload_libraries = 'timescaledb' in postgresql.conf, and restart the server"
         }
@@ -306,11 +283,12 @@ fn no_timescale(error: diesel::result::Error) -> MigrationError {
 
 type Harness = AsyncConnectionWrapper<AsyncPgConnection>;
 
-/// Runs `work` in a transaction that no other migration runs beside. diesel's migrations are blocking, so they get a
-/// thread for that.
+/// Runs `work` with the migrations of `edition` and the applied versions, in a transaction that excludes other
+/// migrations. diesel's migrations block, so they run in a thread of their own.
 async fn in_one_transaction<R: Send + 'static>(
     connection: AsyncPgConnection,
-    work: impl FnOnce(&mut Harness) -> Result<R, MigrationError> + Send + 'static,
+    edition: Edition,
+    work: impl FnOnce(&mut Harness, Migrations, Vec<String>) -> Result<R, MigrationError> + Send + 'static,
 ) -> Result<R, MigrationError> {
     let running = tokio::task::spawn_blocking(move || {
         let mut harness = Harness::from(connection);
@@ -319,7 +297,11 @@ async fn in_one_transaction<R: Send + 'static>(
                 harness,
                 &format!("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"),
             )?;
-            work(harness)
+            let all = of_edition(edition).map_err(|error| failed("reading the migrations", error))?;
+            let applied = harness
+                .applied_migrations()
+                .map_err(|error| failed("reading the applied migrations", error))?;
+            work(harness, all, applied.iter().map(ToString::to_string).collect())
         })
     });
     running

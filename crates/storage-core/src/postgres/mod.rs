@@ -3,6 +3,7 @@
 //! A query is a free async function that takes a connection, so the caller decides about pool and transaction. What
 //! differs between TimescaleDB's editions is decided in [`queries::rollups`] and [`migrations`], nowhere else.
 
+mod columns;
 pub mod connection;
 pub mod edition;
 pub mod error;

@@ -1,5 +1,6 @@
-//! The tables that are read and written row by row, as diesel knows them. `migrations/` makes them and says what the
-//! columns mean. The hypertables are written through arrays and read by bucket, in SQL, in [`super::queries`].
+//! Declarations for diesel of the tables that are read and written row by row. `migrations/` creates the tables and
+//! documents their columns. [`super::queries`] uses SQL for the hypertables, which are written through arrays and read
+//! by bucket.
 #![allow(missing_docs, reason = "the migrations document the columns")]
 
 diesel::table! {

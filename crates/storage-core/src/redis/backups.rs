@@ -1,4 +1,5 @@
-//! The last backup of each kind. `stream:backups` is trimmed as every stream is, so aggregator-admin keeps it here.
+//! The last backup of each kind, which aggregator-admin keeps in `stream:backups:last` because `stream:backups` is
+//! trimmed.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +11,8 @@ use super::keys;
 use crate::domain::entry::Entry;
 use crate::domain::stream_id::StreamId;
 
-/// Notes `backup` as the last of its kind.
-///
-/// # Errors
-/// When Redis can't be asked.
-pub async fn note_last(conn: &mut impl ConnectionLike, backup: &BackupAnnouncement) -> RedisResult<()> {
+/// Stores `backup` as the last of its kind.
+pub async fn store_last(conn: &mut impl ConnectionLike, backup: &BackupAnnouncement) -> RedisResult<()> {
     let fields: BTreeMap<_, _> = entry_fields(backup).into_iter().collect();
     let json = serde_json::json!(fields).to_string();
     cmd("HSET")
@@ -25,10 +23,7 @@ pub async fn note_last(conn: &mut impl ConnectionLike, backup: &BackupAnnounceme
         .await
 }
 
-/// The last backup of each kind, by kind.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Reads the last backup of each kind, ordered by kind.
 pub async fn last(conn: &mut impl ConnectionLike) -> RedisResult<Vec<BackupAnnouncement>> {
     let by_kind: BTreeMap<String, String> = cmd("HGETALL").arg(keys::last_backups()).query_async(conn).await?;
     Ok(by_kind.values().filter_map(|json| read(json)).collect())

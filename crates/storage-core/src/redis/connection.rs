@@ -2,7 +2,7 @@
 //!
 //! A [`Connection`] that breaks is replaced at the next command (but see [`Connection::open_once`]), with the password read and the master looked up again, so
 //! that callers only repeat their command (all of the pipeline's writes may be repeated). Reads that wait for entries have connections
-//! of their own, [`StreamReader`](super::stream::StreamReader) and [`GroupReader`](super::group_reader::GroupReader): on a shared one
+//! of their own, [`StreamReader`](super::stream_reader::StreamReader) and [`GroupReader`](super::group_reader::GroupReader): on a shared one
 //! everybody would wait for them.
 
 use std::collections::HashMap;

@@ -1,4 +1,5 @@
-//! The database that Redis belongs to: noted once, so that two databases never share what one Redis hands out.
+//! The identity of the database that Redis belongs to, stored in Redis so that no other database is filled from its
+//! streams.
 
 use std::time::Duration;
 
@@ -12,22 +13,16 @@ use super::keys;
 use crate::config::Misconfigured;
 use crate::domain::database_identity::DatabaseIdentity;
 
-/// How often [`watch`] looks.
+/// Time between two checks of [`watch`].
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The database that Redis belongs to; `None` before the first `aggregator-admin migrate`.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Reads the database that Redis belongs to; `None` before the first `aggregator-admin migrate`.
 pub async fn stored(conn: &mut impl ConnectionLike) -> RedisResult<Option<DatabaseIdentity>> {
     let stored: Option<String> = cmd("GET").arg(keys::database()).query_async(conn).await?;
     Ok(stored.map(DatabaseIdentity::new))
 }
 
-/// Notes the database unless there is one, and returns the one that counts.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Stores the database unless Redis belongs to one, and returns the one that Redis belongs to.
 pub async fn store_once(conn: &mut impl ConnectionLike, database: &DatabaseIdentity) -> RedisResult<DatabaseIdentity> {
     cmd("SETNX")
         .arg(keys::database())
@@ -37,10 +32,7 @@ pub async fn store_once(conn: &mut impl ConnectionLike, database: &DatabaseIdent
     Ok(stored(conn).await?.unwrap_or_else(|| database.clone()))
 }
 
-/// Notes the database in place of any other.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Stores the database in place of any other.
 pub async fn replace(conn: &mut impl ConnectionLike, database: &DatabaseIdentity) -> RedisResult<()> {
     cmd("SET")
         .arg(keys::database())
@@ -49,18 +41,12 @@ pub async fn replace(conn: &mut impl ConnectionLike, database: &DatabaseIdentity
         .await
 }
 
-/// Notes that Redis belongs to no database.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Removes the database, so that Redis belongs to none.
 pub async fn forget(conn: &mut impl ConnectionLike) -> RedisResult<()> {
     cmd("DEL").arg(keys::database()).query_async(conn).await
 }
 
-/// Refuses a database that is not the one that Redis belongs to.
-///
-/// # Errors
-/// When it is another one, or Redis names none.
+/// Fails unless `found` is the database that Redis belongs to.
 pub fn check(stored: Option<&DatabaseIdentity>, found: &DatabaseIdentity) -> Result<(), Misconfigured> {
     match stored {
         Some(stored) => refuse_other(stored, found),
@@ -85,19 +71,13 @@ fn refuse_other(stored: &DatabaseIdentity, found: &DatabaseIdentity) -> Result<(
     )))
 }
 
-/// As [`check`], with what Redis holds now.
-///
-/// # Errors
-/// As [`check`], or when Redis can't be asked.
+/// Reads the database that Redis belongs to, and fails with [`Misconfigured`] unless it is `found`.
 pub async fn ensure(conn: &mut impl ConnectionLike, found: &DatabaseIdentity) -> anyhow::Result<()> {
     Ok(check(stored(conn).await?.as_ref(), found)?)
 }
 
-/// Looks again and again until `token` is cancelled. A Redis that was emptied belongs to no other database yet, and one that is away is
-/// reported by those who work with it.
-///
-/// # Errors
-/// When Redis belongs to another database by now.
+/// Checks the database periodically until `token` is cancelled, and fails if Redis belongs to another one. An emptied
+/// Redis, which belongs to none, is accepted, and connection errors are ignored because the other tasks report them.
 pub async fn watch(mut conn: Connection, found: DatabaseIdentity, token: CancellationToken) -> anyhow::Result<()> {
     while token.run_until_cancelled(sleep(INTERVAL)).await.is_some() {
         if let Ok(Some(stored)) = stored(&mut conn).await {
@@ -112,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_database_is_refused_and_a_copy_is_told_from_it() {
+    fn the_error_distinguishes_a_copy_of_the_database_from_another_one() {
         let [ours, copy, other] = ["a@1/5", "a@1/6", "b@1/5"].map(DatabaseIdentity::new);
         assert!(check(Some(&ours), &ours).is_ok());
         let error = |found| check(Some(&ours), found).unwrap_err().to_string();

@@ -1,5 +1,5 @@
-//! A connection that only reads entries, which is where most bytes come through: the reply is taken apart where it stands, without a
-//! value of its own for each string as an ordinary [`Connection`](super::connection::Connection) makes.
+//! A connection that only reads entries. Most bytes arrive here, so the reply is parsed in place; an ordinary
+//! [`Connection`](super::connection::Connection) allocates a value for each string.
 
 use std::io;
 use std::path::Path;
@@ -15,50 +15,70 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::connection::{client, is_useless, servers};
-use super::scan::Scan;
+use super::entry_parser::EntryParser;
+use super::stream::Stream;
 use crate::config::redis::RedisConfig;
 use crate::config::redis_servers::RedisServers;
 use crate::domain::entry::Entry;
+use crate::domain::time::duration_ms;
 use crate::tls;
 
-/// How often a cluster may send a command elsewhere.
+/// Number of redirections by nodes of a cluster before a read fails.
 const MAX_REDIRECTIONS: usize = 5;
-/// How much room there is at least for what comes in next.
+/// Free space of the buffer before each read from the socket.
 const READ_BYTES: usize = 256 * 1024;
 
-/// A connection for XREAD and XREADGROUP that is opened at its first command, and again after it broke.
+/// Reads one stream with XREAD or XREADGROUP. The connection is opened at the first read, and again after it broke.
 pub(super) struct EntryReader {
     config: RedisConfig,
-    /// How long Redis may take to answer.
+    stream: Stream,
     response_timeout: Duration,
-    /// The node of a cluster that has the stream, once another has said so.
+    /// Node of a cluster that holds the stream; `None` until another node has named it.
     node: Option<RedisConfig>,
     link: Option<Link>,
 }
 
 impl EntryReader {
-    /// A reader whose commands wait up to `block` for entries.
-    pub(super) fn new(config: &RedisConfig, block: Duration) -> Self {
+    /// Creates a reader of `stream`. `max_block` is the longest `block` of [`read`](Self::read).
+    pub(super) fn new(config: &RedisConfig, stream: Stream, max_block: Duration) -> Self {
         Self {
             config: config.clone(),
-            response_timeout: config.response_timeout + block,
+            stream,
+            response_timeout: config.response_timeout + max_block,
             node: None,
             link: None,
         }
     }
 
-    /// The entries that `command` reads from its one stream. When this is dropped before it has ended, the connection is, too.
-    ///
-    /// # Errors
-    /// When Redis can't be asked or refuses.
-    pub(super) async fn read(&mut self, command: &Cmd) -> RedisResult<Vec<Entry>> {
+    /// Reads the entries after the ID `after`, at most `count`, and waits up to `block` for the first. `command` is
+    /// XREAD, or XREADGROUP with its group and consumer. Dropping the future closes the connection.
+    pub(super) async fn read(
+        &mut self,
+        mut command: Cmd,
+        after: &str,
+        count: usize,
+        block: Duration,
+    ) -> RedisResult<Vec<Entry>> {
+        command
+            .arg("COUNT")
+            .arg(count)
+            .arg("BLOCK")
+            // 0 would wait for ever.
+            .arg(duration_ms(block).max(1))
+            .arg("STREAMS")
+            .arg(self.stream.key())
+            .arg(after);
+        self.execute(&command).await
+    }
+
+    async fn execute(&mut self, command: &Cmd) -> RedisResult<Vec<Entry>> {
         for _ in 0..MAX_REDIRECTIONS {
-            let error = match self.try_read(command).await {
+            let error = match self.try_execute(command).await {
                 Ok(entries) => return Ok(entries),
                 Err(error) => error,
             };
             let Some(node) = self.redirected(&error) else {
-                // If it was this node that failed, the others know which one has taken its place.
+                // If the node failed, the configured nodes know its successor.
                 self.node = self.node.take_if(|_| self.link.is_some());
                 return Err(error);
             };
@@ -69,24 +89,24 @@ impl EntryReader {
             }
             (self.node, self.link) = (Some(node), None);
         }
-        Err(unusable("the cluster sends the command from node to node"))
+        Err(unusable("the nodes of the cluster redirect the command to each other"))
     }
 
-    async fn try_read(&mut self, command: &Cmd) -> RedisResult<Vec<Entry>> {
+    async fn try_execute(&mut self, command: &Cmd) -> RedisResult<Vec<Entry>> {
         let mut link = match self.link.take() {
             Some(link) => link,
             None => self.open(self.node.as_ref().unwrap_or(&self.config)).await?,
         };
         let result = within(self.response_timeout, link.read(command)).await;
-        // Otherwise it is not known what comes next, or nothing does.
-        let in_order = |error: &RedisError| error.code().is_some() && !is_useless(error);
-        if result.as_ref().err().is_none_or(in_order) {
+        // After any other error the rest of a reply may still arrive, or the connection is closed.
+        let is_usable = |error: &RedisError| error.code().is_some() && !is_useless(error);
+        if result.as_ref().err().is_none_or(is_usable) {
             self.link = Some(link);
         }
         result
     }
 
-    /// The node that `error` sends to, if it does.
+    /// Returns the node to which `error` redirects; `None` for any other error.
     fn redirected(&self, error: &RedisError) -> Option<RedisConfig> {
         let (host, port) = error.redirect_node()?.0.rsplit_once(':')?;
         Some(self.config.for_node(host.trim_matches(['[', ']']), port.parse().ok()?))
@@ -97,7 +117,7 @@ impl EntryReader {
             RedisServers::Cluster(nodes) => nodes,
             _ => vec![client(config).await?.get_connection_info().clone()],
         };
-        let mut last = unusable("no node is named");
+        let mut last = unusable("the configuration names no node");
         for address in addresses {
             match within(config.connect_timeout, Link::open(&address, config)).await {
                 Ok(link) => return Ok(link),
@@ -112,7 +132,7 @@ async fn within<T>(limit: Duration, work: impl Future<Output = RedisResult<T>>) 
     timeout(limit, work).await.map_err(io::Error::from)?
 }
 
-/// Any kind of connection.
+/// A TCP, TLS or Unix connection.
 trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Io for T {}
 
@@ -133,7 +153,7 @@ impl Link {
                 Box::new(tls(config, *insecure)?.connect(name, tcp(host, *port).await?).await?)
             }
             ConnectionAddr::Unix(path) => Box::new(UnixStream::connect(path).await?),
-            _ => return Err(unusable("this kind of address is not known")),
+            _ => return Err(unusable("unknown kind of address")),
         };
         let mut link = Self {
             io,
@@ -155,12 +175,12 @@ impl Link {
 
     async fn read(&mut self, command: &Cmd) -> RedisResult<Vec<Entry>> {
         self.io.write_all(&command.get_packed_command()).await?;
-        let mut scan = Scan::default();
+        let mut parser = EntryParser::default();
         loop {
             self.receive().await?;
-            match scan.advance(&self.buffer) {
+            match parser.advance(&self.buffer) {
                 Ok(false) => {}
-                Ok(true) => return Ok(scan.take(&mut self.buffer)),
+                Ok(true) => return Ok(parser.take(&mut self.buffer)),
                 Err(error) => {
                     self.buffer.clear();
                     return Err(error);
@@ -169,7 +189,7 @@ impl Link {
         }
     }
 
-    /// Sends a command that is answered with a line.
+    /// Sends a command whose reply is one line.
     async fn expect_ok(&mut self, command: &Cmd) -> RedisResult<()> {
         self.io.write_all(&command.get_packed_command()).await?;
         while !self.buffer.ends_with(b"\r\n") {

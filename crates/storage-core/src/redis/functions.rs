@@ -1,4 +1,4 @@
-//! The Redis Function library `redis/functions.lua`: loading it, checking it, and the commands that call it.
+//! The Redis Function library `redis/functions.lua`: loading it, checking its version, and the commands that call it.
 
 use redis::aio::ConnectionLike;
 use redis::{Cmd, RedisResult, cmd, pipe};
@@ -6,36 +6,34 @@ use redis::{Cmd, RedisResult, cmd, pipe};
 use super::connection::Connection;
 use super::keys::{Channel, Key};
 use super::reply;
-use super::stream::{Fields, Stream};
+use super::stream::Stream;
+use crate::domain::entry::Fields;
 use crate::domain::stream_id::{Revision, StreamId};
 use crate::domain::symbol::Symbol;
 
 const LIBRARY: &str = include_str!("../../../../redis/functions.lua");
 
-/// The version of the library in this build.
+/// Version of the library in this build.
 pub const VERSION: i64 = version_of(LIBRARY);
 
-/// Why a worker can't use the functions that Redis has.
+/// Error of [`check`].
 #[derive(Debug, thiserror::Error)]
 pub enum FunctionsError {
-    /// None are loaded.
-    #[error("Redis has none of the pipeline's functions; run `aggregator-admin migrate`")]
+    /// The library is not loaded.
+    #[error("the functions of the pipeline are not loaded in Redis; run `aggregator-admin migrate`")]
     Missing,
     /// An older version is loaded.
     #[error("the functions in Redis are version {found}, this build needs {VERSION}; run `aggregator-admin migrate`")]
     Old {
-        /// The version that Redis has.
+        /// Version of the loaded library.
         found: i64,
     },
-    /// Redis could not be asked.
+    /// The version could not be read.
     #[error(transparent)]
     Redis(#[from] redis::RedisError),
 }
 
-/// Loads the library, in place of an older one.
-///
-/// # Errors
-/// When Redis refuses it.
+/// Loads the library and replaces an older one.
 pub async fn load(conn: &mut impl ConnectionLike) -> RedisResult<()> {
     cmd("FUNCTION")
         .arg("LOAD")
@@ -45,14 +43,11 @@ pub async fn load(conn: &mut impl ConnectionLike) -> RedisResult<()> {
         .await
 }
 
-/// Checks that the library is loaded and not older than this build's, on every master of a cluster.
-///
-/// # Errors
-/// Says what is wrong and which command mends it.
+/// Checks that every master has loaded the library in this build's version or a newer one.
 pub async fn check(conn: &mut Connection) -> Result<(), FunctionsError> {
-    let mut ask = cmd("FCALL_RO");
-    ask.arg("storage_version").arg(0);
-    match conn.of_every_master::<i64>(&ask).await {
+    let mut version = cmd("FCALL_RO");
+    version.arg("storage_version").arg(0);
+    match conn.of_every_master::<i64>(&version).await {
         Ok(found) => match found.into_iter().min() {
             Some(found) if found < VERSION => Err(FunctionsError::Old { found }),
             _ => Ok(()),
@@ -62,16 +57,17 @@ pub async fn check(conn: &mut Connection) -> Result<(), FunctionsError> {
     }
 }
 
-/// When a hash written by [`put`] ends.
+/// Expiry of a hash written by [`put`].
 #[derive(Clone, Copy, Debug)]
 pub enum Expiry {
-    /// So many milliseconds after this write.
+    /// Time after this write, in ms.
     AfterMs(i64),
-    /// At this time, in ms since 1970.
+    /// Time in ms since 1970.
     AtMs(i64),
 }
 
-/// Writes a whole hash, renews its TTL and publishes `message`, unless the hash has a newer revision.
+/// Returns the command that writes a whole hash, sets its expiry and publishes a message, unless the hash has a newer
+/// revision.
 pub fn put(key: &Key, revision: Revision, expiry: Expiry, publish: Option<(&Channel, &str)>, fields: &Fields) -> Cmd {
     let mut command = call("storage_put", key);
     command.arg(revision.as_i64());
@@ -83,17 +79,14 @@ pub fn put(key: &Key, revision: Revision, expiry: Expiry, publish: Option<(&Chan
         Some((channel, message)) => command.arg(channel).arg(message),
         None => command.arg("").arg(""),
     };
-    for (name, value) in fields {
-        command.arg(name).arg(value);
-    }
-    command
+    with_fields(command, fields)
 }
 
-/// Moves a group's position on over `count` entries, unless somebody else has moved it meanwhile, or the entries were read from another
-/// server than the one that holds the stream now. Returns the position.
+/// Moves the position of a group by `count` entries from `from` to `to`, and returns its position. The position stays
+/// if it is not `from`, or if the entries were read from another server than the one that holds the stream now.
 ///
 /// # Errors
-/// When Redis can't be asked; `NOGROUP` where the group is lost. Trying again is safe.
+/// `NOGROUP` if the group is lost. Trying again after an error is safe.
 pub async fn advance(
     conn: &mut impl ConnectionLike,
     stream: Stream,
@@ -107,19 +100,13 @@ pub async fn advance(
     reply::stream_id(command.query_async(conn).await?)
 }
 
-/// Adds an entry to a stream for another worker, also at the memory limit: the work that it leads to frees memory.
+/// Returns the command that adds an entry for another worker. It works at the memory limit too, as the work that it
+/// starts frees memory.
 pub fn announce(stream: Stream, fields: &Fields) -> Cmd {
-    let mut command = call("storage_announce", &stream.key());
-    for (name, value) in fields {
-        command.arg(name).arg(value);
-    }
-    command
+    with_fields(call("storage_announce", &stream.key()), fields)
 }
 
-/// [`announce`]s several entries.
-///
-/// # Errors
-/// When Redis can't be asked; some may have been added then.
+/// [`announce`]s several entries. After an error, some of them may have been added.
 pub async fn announce_all(conn: &mut impl ConnectionLike, stream: Stream, entries: &[Fields]) -> RedisResult<()> {
     if entries.is_empty() {
         return Ok(());
@@ -131,21 +118,23 @@ pub async fn announce_all(conn: &mut impl ConnectionLike, stream: Stream, entrie
     announcements.exec_async(conn).await
 }
 
-/// Finds entries that a group lost whose entries Redis hands out. `noted` is its position at the last call.
-pub(super) fn lost_of_handed_out(stream: Stream, group: &str, noted: StreamId) -> Cmd {
+/// Returns the command that counts the entries lost to a group whose entries Redis delivers. `checked` is its position
+/// at the last call.
+pub(super) fn lost_of_delivering_group(stream: Stream, group: &str, checked: StreamId) -> Cmd {
     let mut command = call("storage_lost", &stream.key());
-    command.arg(group).arg(noted.to_string());
+    command.arg(group).arg(checked.to_string());
     command
 }
 
-/// Finds entries that a group with one reader lost, which has read `ahead` entries from `position` to `after`.
+/// Returns the command that counts the entries lost to a group with one reader, which has read `ahead` entries from
+/// `position` to `after`.
 pub(super) fn lost(stream: Stream, group: &str, position: StreamId, after: StreamId, ahead: u64) -> Cmd {
-    let mut command = lost_of_handed_out(stream, group, position);
+    let mut command = lost_of_delivering_group(stream, group, position);
     command.arg(after.to_string()).arg(ahead);
     command
 }
 
-pub(super) fn take_up(key: &Key) -> Cmd {
+pub(super) fn begin_epoch(key: &Key) -> Cmd {
     call("storage_take_up", key)
 }
 
@@ -153,42 +142,42 @@ pub(super) fn complete_since(key: &Key) -> Cmd {
     call("storage_complete_since", key)
 }
 
-pub(super) fn opened<'a>(key: &Key, term: &str, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
-    on_symbols("storage_opened", key, term, symbols)
+pub(super) fn mark_open<'a>(key: &Key, epoch: &str, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
+    on_symbols("storage_opened", key, epoch, symbols)
 }
 
-pub(super) fn closed<'a>(key: &Key, term: &str, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
-    on_symbols("storage_closed", key, term, symbols)
+pub(super) fn mark_closed<'a>(key: &Key, epoch: &str, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
+    on_symbols("storage_closed", key, epoch, symbols)
 }
 
-fn on_symbols<'a>(function: &str, key: &Key, term: &str, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
+fn on_symbols<'a>(function: &str, key: &Key, epoch: &str, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
     let mut command = call(function, key);
-    command.arg(term);
+    command.arg(epoch);
     for symbol in symbols {
         command.arg(symbol.as_str());
     }
     command
 }
 
-pub(super) fn give_back(stream: Stream, group: &str) -> Cmd {
+pub(super) fn reset_group(stream: Stream, group: &str) -> Cmd {
     let mut command = call("storage_give_back", &stream.key());
     command.arg(group);
     command
 }
 
-pub(super) fn retire(stream: Stream, group: &str, idle_ms: u64) -> Cmd {
+pub(super) fn remove_idle_consumers(stream: Stream, group: &str, idle_ms: u64) -> Cmd {
     let mut command = call("storage_retire", &stream.key());
     command.arg(group).arg(idle_ms);
     command
 }
 
-pub(super) fn lease(key: &Key, owner: &str, ttl_ms: u64) -> Cmd {
+pub(super) fn acquire_lease(key: &Key, owner: &str, ttl_ms: u64) -> Cmd {
     let mut command = call("storage_lease", key);
     command.arg(owner).arg(ttl_ms);
     command
 }
 
-pub(super) fn release(key: &Key, owner: &str) -> Cmd {
+pub(super) fn release_lease(key: &Key, owner: &str) -> Cmd {
     let mut command = call("storage_release", key);
     command.arg(owner);
     command
@@ -206,7 +195,14 @@ fn call(function: &str, key: &Key) -> Cmd {
     command
 }
 
-/// Reads `local VERSION = N` at compile time, so that the number stands once.
+fn with_fields(mut command: Cmd, fields: &Fields) -> Cmd {
+    for (name, value) in fields {
+        command.arg(name).arg(value);
+    }
+    command
+}
+
+/// Parses `local VERSION = N` at compile time, so that the number is written once.
 const fn version_of(library: &str) -> i64 {
     let (text, mark) = (library.as_bytes(), b"local VERSION = ");
     let mut at = 0;

@@ -1,9 +1,9 @@
-//! Reading a stream as a member of a consumer group, so that no entry is forgotten.
+//! Reading a stream as a consumer of a group, so that every entry is delivered until it is acknowledged.
 //!
-//! A reader first finishes its own backlog (what it was handed before a crash), from time to time takes over what a
-//! dead consumer left, and else waits for new entries. A group that was lost is created again from the oldest entry kept.
-//! Consumers that are gone and have nothing left are taken out of the group. Entries that somebody deleted before they were
-//! finished are lost: they are counted, and reported as errors.
+//! A reader first reads its own pending entries, left from before a restart. It periodically claims entries that
+//! another consumer has left pending, and otherwise waits for new entries. A group that was lost is created again at
+//! the oldest entry. Idle consumers without pending entries are removed from the group. Pending entries that were
+//! deleted from the stream are counted as lost and logged as errors.
 
 use std::time::{Duration, Instant};
 
@@ -11,96 +11,86 @@ use redis::{RedisResult, Value, cmd};
 
 use super::connection::Connection;
 use super::entry_reader::EntryReader;
-use super::functions;
-use super::lost::{LossWatch, Losses, Lost};
-use super::reply;
-use super::stream::{Stream, block_ms, create_group};
+use super::lost::{LossDetector, Losses, Lost};
+use super::stream::Stream;
+use super::{functions, groups, reply};
 use crate::config::redis::RedisConfig;
 use crate::domain::entry::Entry;
 use crate::domain::stream_id::StreamId;
+use crate::domain::time::duration_ms;
 
-/// A consumer is gone when it has not been heard of for so many times `claim_after`.
-const GONE_AFTER: u32 = 10;
+/// Idle time after which a consumer is removed, as a multiple of `claim_after`.
+const REMOVE_AFTER: u32 = 10;
 
-/// How a reader takes part in its group.
+/// Options of a [`GroupReader`].
 #[derive(Clone, Debug)]
 pub struct GroupReaderOptions {
-    /// The consumer group.
+    /// Consumer group.
     pub group: &'static str,
-    /// This consumer's name; the same after a restart, so that it finds its backlog.
+    /// Name of this consumer. It must not change with a restart, so that the reader finds its pending entries.
     pub consumer: String,
-    /// The most entries in a batch.
+    /// Largest number of entries in a batch.
     pub batch: usize,
-    /// How long to wait for new entries.
+    /// Time to wait for new entries.
     pub block: Duration,
-    /// After this time without acknowledgement another consumer's entries are taken over.
+    /// Idle time after which pending entries of other consumers are claimed.
     pub claim_after: Duration,
-    /// Reports the entries that were deleted before they were finished.
+    /// Receives the number of entries that were deleted before they were acknowledged.
     pub losses: Losses,
 }
 
-/// A member of a consumer group.
+/// A consumer of a group.
 pub struct GroupReader {
     entries: EntryReader,
-    watch: LossWatch,
+    detector: LossDetector,
     conn: Connection,
     stream: Stream,
     options: GroupReaderOptions,
-    backlog: Option<StreamId>,
+    /// Last of its own pending entries that was read; `None` after all were read.
+    pending: Option<StreamId>,
     claim_cursor: StreamId,
     next_claim: Instant,
 }
 
 impl GroupReader {
-    /// A reader with connections of its own.
+    /// Creates a reader with its own connections.
     pub fn new(config: &RedisConfig, stream: Stream, options: GroupReaderOptions) -> Self {
         Self {
-            entries: EntryReader::new(config, options.block),
-            watch: LossWatch::handed_out(config, stream, options.group, options.losses.clone()),
+            entries: EntryReader::new(config, stream, options.block),
+            detector: LossDetector::of_delivering_group(config, stream, options.group, options.losses.clone()),
             conn: Connection::ordinary(config),
             stream,
             options,
-            backlog: Some(StreamId::START),
+            pending: Some(StreamId::START),
             claim_cursor: StreamId::START,
             next_claim: Instant::now(),
         }
     }
 
-    /// The stream that is read.
+    /// Returns the stream of the reader.
     pub fn stream(&self) -> Stream {
         self.stream
     }
 
-    /// The next entries to work on; empty when there was nothing within the blocking time.
-    ///
-    /// # Errors
-    /// When Redis can't be asked; reading again is safe.
+    /// Reads the next batch; empty if no entry arrived within `block`. After an error, call it again.
     pub async fn read(&mut self) -> RedisResult<Vec<Entry>> {
         match self.read_next().await {
             Err(error) if error.code() == Some("NOGROUP") => {
-                if create_group(&mut self.conn, self.stream, self.options.group).await? {
-                    tracing::warn!(stream = %self.stream, group = self.options.group, "consumer group was lost; created it again from the oldest entry");
-                }
-                self.backlog = Some(StreamId::START);
+                groups::recreate(&mut self.conn, self.stream, self.options.group).await?;
+                self.pending = Some(StreamId::START);
                 Ok(Vec::new())
             }
             result => result,
         }
     }
 
-    /// At most `count` new entries, waiting up to `block`, which is not longer than the options' one: more for a batch that
-    /// [`read`](Self::read) has begun.
-    ///
-    /// # Errors
-    /// When Redis can't be asked; reading again is safe.
+    /// Reads up to `count` new entries to fill a batch of [`read`](Self::read). Waits up to `block`, which must not
+    /// exceed that of the options. After an error, call it again.
     pub async fn read_more(&mut self, count: usize, block: Duration) -> RedisResult<Vec<Entry>> {
         self.read_group(">", count, block).await
     }
 
-    /// Marks entries as done.
-    ///
-    /// # Errors
-    /// When Redis can't be asked; they'll then be read again.
+    /// Acknowledges entries. After an error they are delivered again.
     pub async fn acknowledge(&mut self, ids: &[StreamId]) -> RedisResult<()> {
         if ids.is_empty() {
             return Ok(());
@@ -114,12 +104,12 @@ impl GroupReader {
     }
 
     async fn read_next(&mut self) -> RedisResult<Vec<Entry>> {
-        self.watch.check().await?;
-        if let Some(after) = self.backlog {
+        self.detector.check().await?;
+        if let Some(after) = self.pending {
             let entries = self
                 .read_group(&after.to_string(), self.options.batch, self.options.block)
                 .await?;
-            self.backlog = entries.last().map(|entry| entry.id);
+            self.pending = entries.last().map(|entry| entry.id);
             if !entries.is_empty() {
                 return self.without_deleted(entries).await;
             }
@@ -135,27 +125,18 @@ impl GroupReader {
 
     async fn read_group(&mut self, after: &str, count: usize, block: Duration) -> RedisResult<Vec<Entry>> {
         let mut command = cmd("XREADGROUP");
-        command
-            .arg("GROUP")
-            .arg(self.options.group)
-            .arg(&self.options.consumer)
-            .arg("COUNT")
-            .arg(count)
-            .arg("BLOCK")
-            .arg(block_ms(block))
-            .arg("STREAMS")
-            .arg(self.stream.key())
-            .arg(after);
-        self.entries.read(&command).await
+        command.arg("GROUP").arg(self.options.group).arg(&self.options.consumer);
+        self.entries.read(command, after, count, block).await
     }
 
-    /// Takes over what others have left, a batch at a time; a whole round done, the next one waits.
+    /// Claims a batch of entries that other consumers have left pending. At the end of the list it schedules the next
+    /// pass.
     async fn claim(&mut self) -> RedisResult<Vec<Entry>> {
         let reply: Value = cmd("XAUTOCLAIM")
             .arg(self.stream.key())
             .arg(self.options.group)
             .arg(&self.options.consumer)
-            .arg(millis(self.options.claim_after))
+            .arg(duration_ms(self.options.claim_after))
             .arg(self.claim_cursor.to_string())
             .arg("COUNT")
             .arg(self.options.batch)
@@ -164,18 +145,18 @@ impl GroupReader {
         let mut parts = reply::array(reply)?.into_iter();
         self.claim_cursor = reply::stream_id(parts.next().unwrap_or(Value::Nil))?;
         let entries = reply::entries(parts.next().unwrap_or(Value::Nil))?;
-        // Redis has taken them out of the group already.
+        // XAUTOCLAIM has removed them from the pending entries.
         let deleted = reply::array(parts.next().unwrap_or(Value::Array(Vec::new())))?;
         let deleted = deleted.into_iter().map(reply::stream_id);
         self.report_lost(&deleted.collect::<RedisResult<Vec<_>>>()?).await;
         if self.claim_cursor == StreamId::START {
             self.next_claim = Instant::now() + self.options.claim_after;
-            self.retire_gone().await;
+            self.remove_idle_consumers().await;
         }
         Ok(entries)
     }
 
-    /// Takes out the entries that were deleted, which come without fields.
+    /// Removes deleted entries, which Redis returns without fields.
     async fn without_deleted(&mut self, entries: Vec<Entry>) -> RedisResult<Vec<Entry>> {
         let (deleted, kept): (Vec<_>, Vec<_>) = entries.into_iter().partition(Entry::is_empty);
         let deleted: Vec<_> = deleted.into_iter().map(|entry| entry.id).collect();
@@ -195,24 +176,21 @@ impl GroupReader {
         losses.report(&mut self.conn, self.stream, group, &lost).await;
     }
 
-    async fn retire_gone(&mut self) {
-        let idle_ms = millis(self.options.claim_after * GONE_AFTER);
-        match functions::retire(self.stream, self.options.group, idle_ms)
+    async fn remove_idle_consumers(&mut self) {
+        let idle_ms = duration_ms(self.options.claim_after * REMOVE_AFTER);
+        match functions::remove_idle_consumers(self.stream, self.options.group, idle_ms)
             .query_async::<Vec<String>>(&mut self.conn)
             .await
         {
-            Ok(retired) if retired.is_empty() => {}
-            // Before Redis 7.2 also those that were only given nothing for so long; they come back with their next entry.
-            Ok(retired) => {
-                tracing::debug!(stream = %self.stream, group = self.options.group, ?retired, "consumers are gone")
+            Ok(removed) if removed.is_empty() => {}
+            // Before Redis 7.2 this includes consumers that asked but got no entry; Redis adds them again with their
+            // next entry.
+            Ok(removed) => {
+                tracing::debug!(stream = %self.stream, group = self.options.group, ?removed, "removed idle consumers")
             }
             Err(error) => {
-                tracing::warn!(stream = %self.stream, %error, "could not take gone consumers out of the group")
+                tracing::warn!(stream = %self.stream, %error, "could not remove idle consumers from the group")
             }
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

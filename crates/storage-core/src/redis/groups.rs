@@ -1,36 +1,79 @@
-//! Consumer groups as an operator looks at them: the pipeline's own, and others' that keep entries from being trimmed.
+//! Consumer groups: creating, resuming, listing and removing them.
 
 use std::collections::HashMap;
 
 use redis::aio::ConnectionLike;
 use redis::{FromRedisValue, RedisResult, Value, cmd};
 
-use super::position::{Position, positions};
+use super::functions;
+use super::position::{Position, position_of, positions, removed_entries};
 use super::stream::Stream;
+use crate::domain::stream_id::StreamId;
 
-/// A consumer group, and when it was heard of last.
+/// Creates `group` on `stream`, at the oldest entry, unless it exists. Returns `true` if it was created. Entries that
+/// were removed before count as read, so that they are not reported as lost.
+pub async fn create(conn: &mut impl ConnectionLike, stream: Stream, group: &str) -> RedisResult<bool> {
+    let removed = removed_entries(conn, stream).await?;
+    let created: RedisResult<()> = cmd("XGROUP")
+        .arg("CREATE")
+        .arg(stream.key())
+        .arg(group)
+        .arg("0")
+        .arg("MKSTREAM")
+        .arg("ENTRIESREAD")
+        .arg(removed)
+        .query_async(conn)
+        .await;
+    match created {
+        Ok(()) => Ok(true),
+        Err(error) if error.code() == Some("BUSYGROUP") => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Creates `group` again after it was lost, with a warning.
+pub(super) async fn recreate(conn: &mut impl ConnectionLike, stream: Stream, group: &str) -> RedisResult<()> {
+    if create(conn, stream, group).await? {
+        tracing::warn!(%stream, group, "consumer group was lost; created it again at the oldest entry");
+    }
+    Ok(())
+}
+
+/// Returns the position after which the single reader of `group` reads on. A group that was lost is created again. A
+/// group with pending entries is reset to the oldest entry: its entries were delivered to consumers, as by earlier
+/// versions.
+pub async fn resume(conn: &mut impl ConnectionLike, stream: Stream, group: &str) -> RedisResult<StreamId> {
+    match position_of(conn, stream, group).await? {
+        Some(position) if position.pending == 0 => return Ok(position.delivered),
+        Some(_) => {
+            tracing::warn!(%stream, group, "the group has pending entries; reading again from the oldest entry");
+            functions::reset_group(stream, group).exec_async(conn).await?;
+        }
+        None => recreate(conn, stream, group).await?,
+    }
+    Ok(StreamId::START)
+}
+
+/// A consumer group, with the time since it was last active.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// The stream that it reads.
+    /// Stream that the group reads.
     pub stream: Stream,
-    /// How far it is.
+    /// Position of the group in the stream.
     pub position: Position,
-    /// Time since one of its consumers last asked for entries, before Redis 7.2 since it last got some, in ms; `None` where it
-    /// has no consumers.
+    /// Time since one of its consumers last asked for entries, in ms; before Redis 7.2 since one last got some. `None`
+    /// if the group has no consumers.
     pub idle_ms: Option<u64>,
 }
 
 impl Group {
-    /// Whether a worker of the pipeline reads as this group.
+    /// Returns `true` if the group belongs to a worker of the pipeline.
     pub fn is_own(&self) -> bool {
         self.stream.groups().contains(&self.position.group.as_str())
     }
 }
 
-/// The groups of `stream`.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Lists the groups of `stream`.
 pub async fn groups(conn: &mut impl ConnectionLike, stream: Stream) -> RedisResult<Vec<Group>> {
     let mut groups = Vec::new();
     for position in positions(conn, stream).await? {
@@ -51,10 +94,7 @@ pub async fn groups(conn: &mut impl ConnectionLike, stream: Stream) -> RedisResu
     Ok(groups)
 }
 
-/// Removes `group` of `stream`, and what it has not finished is no reason to keep entries any more. Says whether there was one.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Removes `group` from `stream`, so that its unfinished entries can be trimmed. Returns `true` if it existed.
 pub async fn destroy(conn: &mut impl ConnectionLike, stream: Stream, group: &str) -> RedisResult<bool> {
     cmd("XGROUP")
         .arg("DESTROY")

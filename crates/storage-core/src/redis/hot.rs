@@ -1,58 +1,57 @@
-//! The hot view: reading its hashes, and the index of what is still open.
+//! The hot view: its hashes, and the index of symbols with open candles.
 
 use std::collections::HashMap;
 
 use redis::aio::ConnectionLike;
 use redis::{Cmd, RedisResult, cmd, pipe};
 
-use super::codec::candles::{CandleState, decode_hash, hash_fields, message};
+use super::codec::candles::{decode_hash, hash_fields, message};
 use super::codec::repairs::Base;
 use super::functions::{self, Expiry};
 use super::keys::{self, Key};
-use crate::domain::candle::Candle;
+use crate::domain::candle::{Candle, CandleState};
 use crate::domain::stream_id::Revision;
 use crate::domain::symbol::Symbol;
 use crate::domain::timeframe::Timeframe;
 
-/// How many reads go to Redis at once.
-const READS_AT_ONCE: usize = 1_000;
+/// Number of reads in one pipeline.
+const READS_PER_PIPELINE: usize = 1_000;
 
-/// The candles at `keys`, in their order; `None` where there is none. A hash that is not a candle is reported and counts
-/// as none.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Reads the candles at `keys`, in their order; `None` for a key that does not exist. A hash that is not a candle is
+/// logged and returned as `None`.
 pub async fn candles(conn: &mut impl ConnectionLike, keys: &[Key]) -> RedisResult<Vec<Option<CandleState>>> {
     let mut found = Vec::with_capacity(keys.len());
-    for keys in keys.chunks(READS_AT_ONCE) {
+    for keys in keys.chunks(READS_PER_PIPELINE) {
         let mut reads = pipe();
         for key in keys {
             reads.cmd("HGETALL").arg(key);
         }
         let hashes: Vec<HashMap<Vec<u8>, Vec<u8>>> = reads.query_async(conn).await?;
-        found.extend(keys.iter().zip(hashes).map(|(key, hash)| {
-            decode_hash(hash).unwrap_or_else(|error| {
-                tracing::error!(%key, %error, "not a candle");
-                None
-            })
-        }));
+        found.extend(keys.iter().zip(hashes).map(|(key, hash)| candle(key, hash)));
     }
     Ok(found)
 }
 
-/// Part of a candle, as aggregator-admin hands it to hot-writer.
+fn candle(key: &Key, hash: HashMap<Vec<u8>, Vec<u8>>) -> Option<CandleState> {
+    decode_hash(hash).unwrap_or_else(|error| {
+        tracing::error!(%key, %error, "the hash is not a candle");
+        None
+    })
+}
+
+/// The beginning of a candle that aggregator-admin has computed from the history for hot-writer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RestoredBase {
-    /// The last tick entry that was looked for.
+    /// Last tick entry of the range that was searched.
     pub revision: Revision,
-    /// The candle of the ticks found.
+    /// Candle of the ticks in that range; `None` if there were none.
     pub candle: Option<Candle>,
 }
 
-/// For how long a base waits to be read: a hot-writer that was away for longer asks again.
+/// Time after which a restored base expires, in ms. A hot-writer that did not run for longer requests it again.
 const BASE_TTL_MS: i64 = 60 * 60 * 1_000;
 
-/// Hands the part of a candle that was asked for as `base` to hot-writer.
+/// Returns the command that answers hot-writer's request for `base`.
 pub fn put_base(base: &Base, candle: Option<&Candle>) -> Cmd {
     let key = keys::candle_restored(base.timeframe, &base.symbol, base.start_us);
     let fields = match candle {
@@ -68,10 +67,7 @@ pub fn put_base(base: &Base, candle: Option<&Candle>) -> Cmd {
     functions::put(&key, base.revision, Expiry::AfterMs(BASE_TTL_MS), None, &fields)
 }
 
-/// The bases at `keys`, in their order; `None` where there is none yet.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Reads the restored bases at `keys`, in their order; `None` for a request that is not answered yet.
 pub async fn bases(conn: &mut impl ConnectionLike, keys: &[Key]) -> RedisResult<Vec<Option<RestoredBase>>> {
     let mut reads = pipe();
     for key in keys {
@@ -86,11 +82,7 @@ pub async fn bases(conn: &mut impl ConnectionLike, keys: &[Key]) -> RedisResult<
                 candle: None,
             });
         }
-        let decoded = decode_hash(hash).unwrap_or_else(|error| {
-            tracing::error!(%key, %error, "not a candle");
-            None
-        });
-        decoded.map(|state| RestoredBase {
+        candle(key, hash).map(|state| RestoredBase {
             revision: state.candle.revision,
             candle: Some(state.candle),
         })
@@ -98,65 +90,58 @@ pub async fn bases(conn: &mut impl ConnectionLike, keys: &[Key]) -> RedisResult<
     Ok(keys.iter().zip(hashes).map(decode).collect())
 }
 
-/// Since when this Redis has held every candle of `partition`, in ms since 1970. Where it does not know, it is new or was emptied;
-/// then that is now, and stays so.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Returns the time since which this Redis has held every candle of `partition`, in ms since 1970. A Redis without a
+/// record is new or was emptied; it records the present time.
 pub async fn complete_since(conn: &mut impl ConnectionLike, partition: u16) -> RedisResult<u64> {
     functions::complete_since(&keys::complete_since(partition))
         .query_async(conn)
         .await
 }
 
-/// Notes that no candle of `partition` was ever lost, unless it is known since when: there were no ticks yet.
-pub fn nothing_lost(partition: u16) -> Cmd {
+/// Returns the command that records, unless there is a record, that Redis has held every candle of `partition` from the
+/// first tick on.
+pub fn complete_from_start(partition: u16) -> Cmd {
     let mut command = cmd("SETNX");
     command.arg(keys::complete_since(partition)).arg(0);
     command
 }
 
-/// A hash as text, for showing it; empty where there is none.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Reads a hash as text; empty if it does not exist.
 pub async fn hash(conn: &mut impl ConnectionLike, key: &Key) -> RedisResult<HashMap<String, String>> {
     cmd("HGETALL").arg(key).query_async(conn).await
 }
 
-/// An owner's time with a partition. Terms grow from owner to owner, so that what an earlier one does late takes nothing away
-/// from a later one.
+/// Fencing token of a partition's owner in the index of symbols with open candles. Each owner gets a higher epoch, and
+/// a late command of an earlier epoch removes no symbol of a later one.
 #[derive(Clone, Debug)]
-pub struct Term {
+pub struct Epoch {
     partition: u16,
     number: String,
 }
 
-impl Term {
-    /// Begins a term of `partition`, and returns the symbols that have candles not yet closed.
-    ///
-    /// # Errors
-    /// When Redis can't be asked.
+impl Epoch {
+    /// Begins a new epoch of `partition`, and returns the symbols with open candles.
     pub async fn begin(conn: &mut impl ConnectionLike, partition: u16) -> RedisResult<(Self, Vec<Symbol>)> {
-        let (number, symbols): (String, Vec<String>) = functions::take_up(&keys::open_symbols(partition))
+        let (number, symbols): (String, Vec<String>) = functions::begin_epoch(&keys::open_symbols(partition))
             .query_async(conn)
             .await?;
         let symbols = symbols.into_iter().filter_map(|symbol| symbol.parse().ok());
         Ok((Self { partition, number }, symbols.collect()))
     }
 
-    /// Notes that `symbols` have candles not yet closed.
-    pub fn opened<'a>(&self, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
-        functions::opened(&keys::open_symbols(self.partition), &self.number, symbols)
+    /// Returns the command that adds `symbols` to the index.
+    pub fn mark_open<'a>(&self, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
+        functions::mark_open(&keys::open_symbols(self.partition), &self.number, symbols)
     }
 
-    /// Notes that all candles of `symbols` are closed, those excepted that a later term has noted.
-    pub fn closed<'a>(&self, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
-        functions::closed(&keys::open_symbols(self.partition), &self.number, symbols)
+    /// Returns the command that removes `symbols` from the index, except those that a later epoch has added.
+    pub fn mark_closed<'a>(&self, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
+        functions::mark_closed(&keys::open_symbols(self.partition), &self.number, symbols)
     }
 }
 
-/// Publishes a candle that was closed, or a correction of it, as hot-writer does with those that it holds.
+/// Returns the command that publishes a closed candle or a correction of one, for candles that hot-writer no longer
+/// holds.
 pub fn publish_final(timeframe: Timeframe, symbol: &Symbol, candle: &Candle) -> Cmd {
     let mut command = cmd("PUBLISH");
     command
@@ -165,7 +150,7 @@ pub fn publish_final(timeframe: Timeframe, symbol: &Symbol, candle: &Candle) -> 
     command
 }
 
-/// Removes `key`.
+/// Returns the command that removes `key`.
 pub fn remove(key: &Key) -> Cmd {
     let mut command = cmd("UNLINK");
     command.arg(key);

@@ -1,4 +1,4 @@
-//! What a server says about itself, for backups: version, role, persistence, what it holds.
+//! State of a Redis server: version, role, persistence, memory, settings and function libraries.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use redis::{RedisResult, cmd};
 use super::connection::Connection;
 use super::reply;
 
-/// The answer of INFO.
+/// Reply to INFO.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Info(BTreeMap<String, String>);
 
@@ -22,22 +22,22 @@ impl Info {
         )
     }
 
-    /// A field as it stands there.
+    /// Returns the text of a field.
     pub fn text(&self, field: &str) -> Option<&str> {
         self.0.get(field).map(String::as_str)
     }
 
-    /// A field that is a number.
+    /// Returns the number in a field.
     pub fn number(&self, field: &str) -> Option<i64> {
         self.text(field)?.parse().ok()
     }
 
-    /// A field that is 0 or 1.
+    /// Returns `true` if a field is 1.
     pub fn flag(&self, field: &str) -> bool {
         self.text(field) == Some("1")
     }
 
-    /// The server's version, with its name where it is not Redis.
+    /// Returns the version of the server, followed by its name if it is not Redis.
     pub fn version(&self) -> String {
         match (self.text("valkey_version"), self.text("redis_version")) {
             (Some(version), _) => format!("{version} (Valkey)"),
@@ -45,7 +45,7 @@ impl Info {
         }
     }
 
-    /// Keys of each database that has some.
+    /// Returns the number of keys of each database that is not empty.
     pub fn keyspace(&self) -> BTreeMap<i64, u64> {
         let databases = self.0.iter().filter_map(|(name, value)| {
             let number = name.strip_prefix("db")?.parse().ok()?;
@@ -56,12 +56,12 @@ impl Info {
     }
 }
 
-/// The memory of a server.
+/// Memory of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// What counts against the limit.
+    /// Memory that counts against the limit.
     pub used_bytes: u64,
-    /// `maxmemory`; `None` where there is no limit.
+    /// `maxmemory`; `None` if there is no limit.
     pub limit_bytes: Option<u64>,
 }
 
@@ -78,44 +78,32 @@ impl Memory {
         }
     }
 
-    /// Whether producers have to wait.
+    /// Returns `true` if the limit is reached, so that Redis refuses the writes of producers.
     pub fn is_full(&self) -> bool {
         self.limit_bytes.is_some_and(|limit| self.used_bytes >= limit)
     }
 }
 
-/// The memory of the server, or of each master of a cluster.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Reads the memory of the server, or of each master of a cluster.
 pub async fn memory(conn: &mut Connection) -> RedisResult<Vec<Memory>> {
-    let mut ask = cmd("INFO");
-    ask.arg("memory");
-    let answers: Vec<String> = conn.of_every_master(&ask).await?;
-    Ok(answers.iter().map(|text| Memory::of(&Info::parse(text))).collect())
+    let mut info = cmd("INFO");
+    info.arg("memory");
+    let replies: Vec<String> = conn.of_every_master(&info).await?;
+    Ok(replies.iter().map(|text| Memory::of(&Info::parse(text))).collect())
 }
 
-/// Everything that INFO tells.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Reads the default sections of INFO.
 pub async fn info(conn: &mut impl ConnectionLike) -> RedisResult<Info> {
     info_of(conn, &[]).await
 }
 
-/// What INFO tells in some sections.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Reads some sections of INFO.
 pub async fn info_of(conn: &mut impl ConnectionLike, sections: &[&str]) -> RedisResult<Info> {
     let text: String = cmd("INFO").arg(sections).query_async(conn).await?;
     Ok(Info::parse(&text))
 }
 
-/// The value of a setting; `None` where this user may not see it, or the server has no such setting.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Reads a setting; `None` if the user may not read it or the server does not have it.
 pub async fn setting(conn: &mut impl ConnectionLike, name: &str) -> RedisResult<Option<String>> {
     match cmd("CONFIG")
         .arg("GET")
@@ -124,16 +112,13 @@ pub async fn setting(conn: &mut impl ConnectionLike, name: &str) -> RedisResult<
         .await
     {
         Ok(mut settings) => Ok(settings.remove(name)),
-        // NOPERM, or CONFIG is renamed, as managed servers have it.
+        // ERR: CONFIG is renamed, as on managed servers.
         Err(error) if error.code().is_some_and(|code| code == "NOPERM" || code == "ERR") => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Names of the function libraries.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Lists the names of the function libraries.
 pub async fn libraries(conn: &mut impl ConnectionLike) -> RedisResult<Vec<String>> {
     let libraries: Vec<BTreeMap<String, redis::Value>> = cmd("FUNCTION").arg("LIST").query_async(conn).await?;
     let names = libraries
@@ -149,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_memory_is_one_without_room_below_the_limit() {
+    fn memory_is_full_at_the_limit_without_what_eviction_does_not_count() {
         let memory = |text: &str| Memory::of(&Info::parse(text));
         let full = memory("used_memory:110\r\nmem_not_counted_for_evict:10\r\nmaxmemory:100\r\n");
         assert_eq!(
@@ -161,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn info_is_read_field_by_field() {
+    fn fields_of_info_are_read() {
         let info = Info::parse(
             "# Server\r\nredis_version:7.0.15\r\naof_enabled:1\r\n\r\n# Keyspace\r\ndb0:keys=12,expires=3,avg_ttl=0\r\ndb3:keys=1,expires=0\r\n",
         );
@@ -172,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn valkey_is_told_from_the_redis_that_it_claims_to_be() {
+    fn the_version_of_valkey_is_not_the_redis_version_that_it_reports() {
         let info = Info::parse("# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.1\r\n");
         assert_eq!(info.version(), "8.1.1 (Valkey)");
     }

@@ -1,4 +1,4 @@
-//! Every Redis key and channel, built here and nowhere else.
+//! Names of all Redis keys and channels; no other module builds them.
 
 use std::fmt;
 
@@ -7,81 +7,83 @@ use redis::{RedisWrite, ToRedisArgs, ToSingleRedisArg};
 use crate::domain::symbol::Symbol;
 use crate::domain::timeframe::Timeframe;
 
-/// The name of a Redis key.
+/// Name of a Redis key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(String);
 
-/// The name of a Pub/Sub channel.
+/// Name of a Pub/Sub channel.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Channel(String);
 
-/// `tick:latest:<SYMBOL>`: the latest tick by event time.
+/// Returns `tick:latest:<SYMBOL>`, the latest tick by event time.
 pub fn tick_latest(symbol: &Symbol) -> Key {
     Key(format!("tick:latest:{symbol}"))
 }
 
-/// `candle:current:<TF>:<SYMBOL>`: the newest candle of a timeframe.
+/// Returns `candle:current:<TF>:<SYMBOL>`, the newest candle of a timeframe.
 pub fn candle_current(timeframe: Timeframe, symbol: &Symbol) -> Key {
     Key(format!("candle:current:{timeframe}:{symbol}"))
 }
 
-/// `candle:recent:<TF>:<SYMBOL>:<START>`: a candle that a newer one displaced but a late tick may still amend;
-/// `<START>` in seconds since 1970.
+/// Returns `candle:recent:<TF>:<SYMBOL>:<START>`, a candle that is no longer the newest but that a late tick may still
+/// amend. `<START>` is in seconds since 1970.
 pub fn candle_recent(timeframe: Timeframe, symbol: &Symbol, start_us: i64) -> Key {
     Key(format!("candle:recent:{timeframe}:{symbol}:{}", start_us / 1_000_000))
 }
 
-/// `candle:restored:<TF>:<SYMBOL>:<START>`: what hot-writer asked for of a candle, computed from the history.
+/// Returns `candle:restored:<TF>:<SYMBOL>:<START>`, the beginning of a candle, which aggregator-admin has computed for
+/// hot-writer.
 pub fn candle_restored(timeframe: Timeframe, symbol: &Symbol, start_us: i64) -> Key {
     Key(format!("candle:restored:{timeframe}:{symbol}:{}", start_us / 1_000_000))
 }
 
-/// `signal:active:<SYMBOL>`: the newest signal that has not expired.
+/// Returns `signal:active:<SYMBOL>`, the newest signal that has not expired.
 pub fn signal_active(symbol: &Symbol) -> Key {
     Key(format!("signal:active:{symbol}"))
 }
 
-/// `lease:<WORKER>:<P>`: who serves a partition.
+/// Returns `lease:<WORKER>:<P>`, the lease of a partition.
 pub fn lease(worker: &str, partition: u16) -> Key {
     Key(format!("lease:{worker}:{partition}"))
 }
 
-/// `lease:<WORKER>:members`: the copies of a worker that live.
+/// Returns `lease:<WORKER>:members`, the replicas of a worker.
 pub fn members(worker: &str) -> Key {
     Key(format!("lease:{worker}:members"))
 }
 
-/// `stream:partitions`: the number of partitions, set once.
+/// Returns `stream:partitions`, the number of partitions.
 pub fn partitions() -> Key {
     Key("stream:partitions".to_owned())
 }
 
-/// `stream:database`: the database that Redis belongs to.
+/// Returns `stream:database`, the identity of the database that Redis belongs to.
 pub fn database() -> Key {
     Key("stream:database".to_owned())
 }
 
-/// `stream:symbols`: volume decimals of the symbols that don't have the default.
+/// Returns `stream:symbols`, the volume decimals of symbols without the default.
 pub fn symbols() -> Key {
     Key("stream:symbols".to_owned())
 }
 
-/// `stream:backups:last`: the last backup of each kind.
+/// Returns `stream:backups:last`, the last backup of each kind.
 pub fn last_backups() -> Key {
     Key("stream:backups:last".to_owned())
 }
 
-/// `stream:lost`: how many entries each group has lost, and when last.
+/// Returns `stream:lost`, the number of entries that each group has lost and the time of the last loss.
 pub fn lost() -> Key {
     Key("stream:lost".to_owned())
 }
 
-/// `stream:open:<P>`: the symbols of a partition that have candles not yet closed.
+/// Returns `stream:open:<P>`, the symbols of a partition with open candles.
 pub fn open_symbols(partition: u16) -> Key {
     Key(format!("stream:open:{partition}"))
 }
 
-/// `stream:since:<P>`: since when this Redis has held every candle of a partition, in ms since 1970; 0: always.
+/// Returns `stream:since:<P>`, the time since which this Redis has held every candle of a partition, in ms since 1970;
+/// 0 is always.
 pub fn complete_since(partition: u16) -> Key {
     Key(format!("stream:since:{partition}"))
 }
@@ -90,17 +92,17 @@ pub(super) fn stream(name: impl fmt::Display) -> Key {
     Key(format!("stream:{name}"))
 }
 
-/// `tick:<SYMBOL>`.
+/// Returns `tick:<SYMBOL>`.
 pub fn tick_channel(symbol: &Symbol) -> Channel {
     Channel(format!("tick:{symbol}"))
 }
 
-/// `candle:<TF>:<SYMBOL>`.
+/// Returns `candle:<TF>:<SYMBOL>`.
 pub fn candle_channel(timeframe: Timeframe, symbol: &Symbol) -> Channel {
     Channel(format!("candle:{timeframe}:{symbol}"))
 }
 
-/// `signal:<SYMBOL>`.
+/// Returns `signal:<SYMBOL>`.
 pub fn signal_channel(symbol: &Symbol) -> Channel {
     Channel(format!("signal:{symbol}"))
 }

@@ -1,8 +1,8 @@
-//! Who serves which partition: a lease each, and a fair share among the copies that live. When copies come and go, only as
-//! many partitions change hands as a fair share needs.
+//! Leases of partitions, and the fair share of each replica of a worker. When replicas start or stop, as few partitions
+//! as possible change their owner.
 //!
-//! Leases save work, they don't guard correctness: writes are guarded by revisions, so a copy that has lost its lease
-//! without knowing changes nothing.
+//! Leases avoid double work but do not guard correctness: revisions guard every write, so a replica that has lost its
+//! lease without noticing changes nothing.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -12,8 +12,9 @@ use redis::RedisResult;
 use redis::aio::ConnectionLike;
 
 use super::{functions, keys};
+use crate::domain::time::duration_ms;
 
-/// One copy of a worker among its like.
+/// Membership of one replica in the group of a worker's replicas.
 #[derive(Clone, Debug)]
 pub struct Membership {
     worker: &'static str,
@@ -22,19 +23,16 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// The copy `instance` of `worker`; what it holds is free again `ttl` after its last sign of life.
+    /// Creates the membership of replica `instance` of `worker`. Its leases expire `ttl` after it last renewed them.
     pub fn new(worker: &'static str, instance: String, ttl: Duration) -> Self {
         Self {
             worker,
             instance,
-            ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+            ttl_ms: duration_ms(ttl),
         }
     }
 
-    /// Gives a sign of life and returns the partitions that are this copy's fair share.
-    ///
-    /// # Errors
-    /// When Redis can't be asked.
+    /// Renews the membership and returns the partitions of this replica's fair share.
     pub async fn share(&self, conn: &mut impl ConnectionLike, partitions: u16) -> RedisResult<Vec<u16>> {
         let join = functions::join(&keys::members(self.worker), &self.instance, self.ttl_ms);
         let members: Vec<String> = join.query_async(conn).await?;
@@ -42,30 +40,21 @@ impl Membership {
         Ok(fair_share(&self.instance, members, &holders))
     }
 
-    /// Takes or renews the lease of `partition`; `false` while another copy holds it.
-    ///
-    /// # Errors
-    /// When Redis can't be asked.
-    pub async fn hold(&self, conn: &mut impl ConnectionLike, partition: u16) -> RedisResult<bool> {
-        functions::lease(&keys::lease(self.worker, partition), &self.instance, self.ttl_ms)
+    /// Acquires or renews the lease of `partition`. Returns `false` if another replica holds it.
+    pub async fn acquire(&self, conn: &mut impl ConnectionLike, partition: u16) -> RedisResult<bool> {
+        functions::acquire_lease(&keys::lease(self.worker, partition), &self.instance, self.ttl_ms)
             .query_async(conn)
             .await
     }
 
-    /// Gives the lease of `partition` back.
-    ///
-    /// # Errors
-    /// When Redis can't be asked.
+    /// Releases the lease of `partition`.
     pub async fn release(&self, conn: &mut impl ConnectionLike, partition: u16) -> RedisResult<()> {
-        functions::release(&keys::lease(self.worker, partition), &self.instance)
+        functions::release_lease(&keys::lease(self.worker, partition), &self.instance)
             .query_async(conn)
             .await
     }
 
-    /// Leaves the members, so that the others share this copy's partitions at once.
-    ///
-    /// # Errors
-    /// When Redis can't be asked.
+    /// Ends the membership, so that the other replicas acquire this replica's partitions immediately.
     pub async fn leave(&self, conn: &mut impl ConnectionLike) -> RedisResult<()> {
         redis::cmd("HDEL")
             .arg(keys::members(self.worker))
@@ -75,18 +64,12 @@ impl Membership {
     }
 }
 
-/// The copies of `worker` that live: their names, and the ms since 1970 of their last sign of life.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Reads the replicas of `worker`, each with the time of its last renewal in ms since 1970.
 pub async fn members(conn: &mut impl ConnectionLike, worker: &str) -> RedisResult<BTreeMap<String, u64>> {
     redis::cmd("HGETALL").arg(keys::members(worker)).query_async(conn).await
 }
 
-/// Which copy of `worker` holds each of the partitions.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Reads the replica of `worker` that holds each partition.
 pub async fn holders(
     conn: &mut impl ConnectionLike,
     worker: &str,
@@ -102,8 +85,8 @@ pub async fn holders(
     get.query_async(conn).await
 }
 
-/// The partitions of `instance` when all of `members` share them and hold what `holders` says: as many for everybody, but for
-/// one, and as few changing hands as that allows.
+/// Returns the partitions of `instance`. The shares of any two `members` differ by at most one partition, and as few
+/// partitions as possible move away from their `holders`.
 fn fair_share(instance: &str, mut members: Vec<String>, holders: &[Option<String>]) -> Vec<u16> {
     members.sort_unstable();
     members.dedup();
@@ -157,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_copy_left_changes_hands() {
+    fn only_the_partitions_of_a_replica_that_left_move() {
         let holders: Vec<_> = ["1", "2", "3", "1", "2", "3"]
             .map(|name| Some(name.to_owned()))
             .to_vec();

@@ -1,8 +1,10 @@
-//! Entries that others removed from a stream before a group had read them: by `XADD … MAXLEN`, XTRIM or XDEL.
+//! Lost entries: another client removed them from a stream, by `XADD … MAXLEN`, XTRIM or XDEL, before a group had read
+//! them.
 //!
-//! A stream knows how many entries were ever added, and a group how many it has read. What was added after the group's position
-//! and is not there is lost. Redis counts it to what the group has read in the same step, so that it is counted once, by whichever
-//! replica and however often they start again.
+//! Redis counts the entries ever added to a stream and the entries that a group has read. Entries that were added after
+//! the group's position but are not in the stream are lost. `storage_lost` finds them and adds them to the number of
+//! entries read in one step, so that each is counted once, whichever replica finds it and however often replicas
+//! restart.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,62 +14,62 @@ use redis::aio::ConnectionLike;
 use redis::{RedisResult, Value, cmd, pipe};
 use tokio::time::Instant;
 
+use super::clock::now_ms;
 use super::connection::Connection;
 use super::stream::Stream;
 use super::{functions, keys, reply};
 use crate::config::redis::RedisConfig;
 use crate::domain::stream_id::StreamId;
-use crate::domain::time::rfc3339;
-use crate::redis::trim::now_ms;
+use crate::domain::time::{ms_to_us, rfc3339};
 use crate::telemetry::metrics::Counter;
 use crate::telemetry::readiness::Readiness;
 
-/// How often a reader compares.
+/// Time between two checks.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// For how long after a loss a worker is not ready.
+/// Time after a loss during which the worker is not ready.
 const ALARM: Duration = Duration::from_secs(60);
-/// How often a comparison is repeated when the position moved meanwhile.
+/// Number of comparisons per check if the position moves meanwhile.
 const ATTEMPTS: usize = 3;
 
-/// Reports lost entries of every stream that a worker reads. Clones share what was reported.
+/// Reports the lost entries of every stream that a worker reads. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct Losses {
     counter: &'static Counter<0>,
     readiness: Readiness,
-    reported: Arc<Mutex<HashMap<Stream, Reported>>>,
+    alarms: Arc<Mutex<HashMap<Stream, Alarm>>>,
 }
 
 #[derive(Debug)]
-struct Reported {
+struct Alarm {
     entries: u64,
     since_ms: u64,
     last: Instant,
 }
 
-/// Lost entries of a group, as Redis keeps the record.
+/// Record of a group's lost entries in Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// The stream, without `stream:`.
+    /// Name of the stream without `stream:`.
     pub stream: String,
-    /// The group that had not read them.
+    /// Group that had not read the entries.
     pub group: String,
-    /// How many there were so far.
+    /// Number of entries lost so far.
     pub entries: u64,
-    /// When the last of them were missed, in ms since 1970.
+    /// Time at which the last loss was found, in ms since 1970.
     pub last_ms: u64,
 }
 
 impl Losses {
-    /// Losses that `counter` counts and that show in `readiness`.
+    /// Creates a reporter that increments `counter` and makes `readiness` fail.
     pub fn new(counter: &'static Counter<0>, readiness: &Readiness) -> Self {
         Self {
             counter,
             readiness: readiness.clone(),
-            reported: Arc::default(),
+            alarms: Arc::default(),
         }
     }
 
-    /// Counts and logs entries of `stream` that are lost to `group`, and notes them in Redis.
+    /// Counts, logs and records in Redis entries of `stream` that are lost to `group`.
     pub(super) async fn report(&self, conn: &mut Connection, stream: Stream, group: &str, lost: &Lost) {
         let Lost {
             entries,
@@ -77,52 +79,50 @@ impl Losses {
         self.counter.increment(*entries);
         let first_left = first_left.map_or_else(|| "none".to_owned(), |id| id.to_string());
         tracing::error!(%stream, group, lost = entries, %position, first_left,
-            "entries were removed from the stream before they were read; find who trims or deletes there");
-        let at_ms = match note(conn, stream, group, *entries).await {
+            "entries were removed from the stream before they were read; find the client that trims it or deletes from it");
+        let at_ms = match record(conn, stream, group, *entries).await {
             Ok(at_ms) => at_ms,
             Err(error) => {
-                tracing::warn!(%stream, group, %error, "could not note the lost entries in Redis, so `status` lacks them");
+                tracing::warn!(%stream, group, %error, "could not record the lost entries in Redis; `aggregator-admin status` does not show them");
                 position.ms
             }
         };
-        self.alarm(stream, *entries, at_ms);
+        self.raise(stream, *entries, at_ms);
     }
 
-    fn alarm(&self, stream: Stream, entries: u64, at_ms: u64) {
-        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = reported.entry(stream).or_insert_with(|| Reported {
+    fn raise(&self, stream: Stream, entries: u64, at_ms: u64) {
+        let mut alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+        let alarm = alarms.entry(stream).or_insert_with(|| Alarm {
             entries: 0,
             since_ms: at_ms,
             last: Instant::now(),
         });
-        entry.entries += entries;
-        entry.last = Instant::now();
-        let since = rfc3339(i64::try_from(entry.since_ms.saturating_mul(1_000)).unwrap_or(i64::MAX));
+        alarm.entries += entries;
+        alarm.last = Instant::now();
+        let since = rfc3339(ms_to_us(alarm.since_ms));
         let reason = format!(
-            "{} entries were removed from stream:{stream} unread since {since}; find who trims or deletes there",
-            entry.entries
+            "{} entries were removed from stream:{stream} unread since {since}; find the client that trims it or deletes from it",
+            alarm.entries
         );
         self.readiness.fail(condition(stream), reason);
     }
 
-    /// Ends the alarm about `stream` when nothing was lost for a while.
-    fn settle(&self, stream: Stream) {
-        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        if reported
-            .get(&stream)
-            .is_some_and(|reported| reported.last.elapsed() >= ALARM)
-        {
-            reported.remove(&stream);
+    /// Clears the alarm about `stream` if its last loss is older than [`ALARM`].
+    fn clear(&self, stream: Stream) {
+        let mut alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+        if alarms.get(&stream).is_some_and(|alarm| alarm.last.elapsed() >= ALARM) {
+            alarms.remove(&stream);
             self.readiness.forget(&condition(stream));
         }
     }
 
-    /// Leaves `stream` to another replica, which does not know what was reported: the alarm ends here, in its time.
-    pub fn leave(&self, stream: Stream) {
+    /// Clears the alarm about `stream` after its time. Call it when this replica releases the stream, as the next owner
+    /// does not know of the alarm.
+    pub fn release(&self, stream: Stream) {
         let losses = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(ALARM).await;
-            losses.settle(stream);
+            losses.clear(stream);
         });
     }
 }
@@ -135,29 +135,29 @@ fn condition(stream: Stream) -> String {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Lost {
     pub(super) entries: u64,
-    /// They came after this entry.
+    /// Last entry before them.
     pub(super) position: StreamId,
-    /// The first entry after them, where one is left.
+    /// First entry after them that is left.
     pub(super) first_left: Option<StreamId>,
 }
 
-/// Compares from time to time what was added to a stream with what a group has read and what is left.
-pub(super) struct LossWatch {
+/// Periodically compares the entries added to a stream with those that a group has read and those that are left.
+pub(super) struct LossDetector {
     conn: Connection,
     stream: Stream,
     group: &'static str,
     losses: Losses,
-    /// What was read: the last entry of each read and how many entries there were by then; first the group's position. Empty where
-    /// Redis hands entries out and knows itself.
+    /// Last entry of each read, with the number of entries read by then; the first is the position of the group. Empty
+    /// for a group whose entries Redis delivers, and so counts.
     read: VecDeque<(StreamId, u64)>,
-    /// The last entry up to which everything was accounted for.
+    /// Last entry of the previous comparison.
     checked: StreamId,
     due: Instant,
 }
 
-impl LossWatch {
-    /// Watches for a group with one reader, which begins at `position`.
-    pub(super) fn from(
+impl LossDetector {
+    /// Creates a detector for a group with one reader, which starts at `position` and moves the position itself.
+    pub(super) fn by_position(
         config: &RedisConfig,
         stream: Stream,
         group: &'static str,
@@ -167,12 +167,17 @@ impl LossWatch {
         Self {
             read: VecDeque::from([(position, 0)]),
             checked: position,
-            ..Self::handed_out(config, stream, group, losses)
+            ..Self::of_delivering_group(config, stream, group, losses)
         }
     }
 
-    /// Watches for a group whose entries Redis hands out.
-    pub(super) fn handed_out(config: &RedisConfig, stream: Stream, group: &'static str, losses: Losses) -> Self {
+    /// Creates a detector for a group whose entries Redis delivers to consumers.
+    pub(super) fn of_delivering_group(
+        config: &RedisConfig,
+        stream: Stream,
+        group: &'static str,
+        losses: Losses,
+    ) -> Self {
         Self {
             conn: Connection::ordinary(config),
             stream,
@@ -184,17 +189,14 @@ impl LossWatch {
         }
     }
 
-    /// Notes a read of `count` entries that ended with `last`.
+    /// Records a read of `count` entries that ended with `last`.
     pub(super) fn read(&mut self, last: StreamId, count: usize) {
         let before = self.read.back().map_or(0, |(_, read)| *read);
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         self.read.push_back((last, before.saturating_add(count)));
     }
 
-    /// Compares, when it is time, and reports what is lost.
-    ///
-    /// # Errors
-    /// When Redis can't be asked.
+    /// Reports lost entries, at most once per [`INTERVAL`].
     pub(super) async fn check(&mut self) -> RedisResult<()> {
         if self.due > Instant::now() {
             return Ok(());
@@ -203,7 +205,7 @@ impl LossWatch {
         if let Some(lost) = self.compare().await? {
             self.losses.report(&mut self.conn, self.stream, self.group, &lost).await;
         }
-        self.losses.settle(self.stream);
+        self.losses.clear(self.stream);
         Ok(())
     }
 
@@ -213,7 +215,7 @@ impl LossWatch {
             let known = known.map(|((at, read), (after, in_all))| (*at, *after, in_all - read));
             let command = match known {
                 Some((position, after, ahead)) => functions::lost(self.stream, self.group, position, after, ahead),
-                None => functions::lost_of_handed_out(self.stream, self.group, self.checked),
+                None => functions::lost_of_delivering_group(self.stream, self.group, self.checked),
             };
             let (at, entries, first_left): (String, u64, String) = command.query_async(&mut self.conn).await?;
             let at = reply::stream_id(Value::SimpleString(at))?;
@@ -223,13 +225,13 @@ impl LossWatch {
             };
             if at == position {
                 let checked = std::mem::replace(&mut self.checked, after);
-                // Where the next entry is not known to be behind what was read, they may lie before it.
+                // Without a first entry left after `after`, the lost entries may lie before `after`.
                 let position = if first_left.is_empty() { checked } else { after };
                 return Ok(lost(entries, position, &first_left));
             }
             match self.read.iter().position(|(id, _)| *id == at) {
                 Some(moved) => drop(self.read.drain(..moved)),
-                // Another reader or an operator has moved it.
+                // Another reader or an operator has moved the position.
                 None => return Ok(None),
             }
         }
@@ -245,8 +247,8 @@ fn lost(entries: u64, position: StreamId, first_left: &str) -> Option<Lost> {
     })
 }
 
-/// Adds to the record in Redis. Returns the time there, in ms since 1970.
-async fn note(conn: &mut Connection, stream: Stream, group: &str, entries: u64) -> RedisResult<u64> {
+/// Adds to the record in Redis and returns the time of Redis in ms since 1970.
+async fn record(conn: &mut Connection, stream: Stream, group: &str, entries: u64) -> RedisResult<u64> {
     let at_ms = now_ms(conn).await?;
     let (key, field) = (keys::lost(), format!("{stream} {group}"));
     pipe()
@@ -257,10 +259,7 @@ async fn note(conn: &mut Connection, stream: Stream, group: &str, entries: u64) 
     Ok(at_ms)
 }
 
-/// Every group that has lost entries.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Reads the records of all groups that have lost entries.
 pub async fn records(conn: &mut impl ConnectionLike) -> RedisResult<Vec<Record>> {
     let fields: BTreeMap<String, u64> = cmd("HGETALL").arg(keys::lost()).query_async(conn).await?;
     let record = |(name, entries): (&String, &u64)| {
@@ -283,32 +282,32 @@ mod tests {
     static LOST: Counter<0> = Counter::new("test_lost_entries_total", "", []);
 
     #[tokio::test(start_paused = true)]
-    async fn a_worker_is_not_ready_until_nothing_was_lost_for_a_minute() {
+    async fn a_worker_is_not_ready_until_a_minute_after_the_last_loss() {
         let readiness = Readiness::default();
         let (losses, stream) = (Losses::new(&LOST, &readiness), Stream::Ticks(3));
-        losses.alarm(stream, 899, 1_700_000_000_000);
+        losses.raise(stream, 899, 1_700_000_000_000);
         tokio::time::advance(ALARM - INTERVAL).await;
-        losses.alarm(stream, 1, 1_700_000_059_000);
+        losses.raise(stream, 1, 1_700_000_059_000);
         tokio::time::advance(ALARM - INTERVAL).await;
-        losses.settle(stream);
+        losses.clear(stream);
         assert_eq!(
             readiness.problems(),
             [
                 "lost entries of ticks:3: 900 entries were removed from stream:ticks:3 unread since 2023-11-14T22:13:20Z; \
-              find who trims or deletes there"
+              find the client that trims it or deletes from it"
             ]
         );
         tokio::time::advance(INTERVAL).await;
-        losses.settle(stream);
+        losses.clear(stream);
         assert!(readiness.problems().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_partition_that_another_replica_takes_over_keeps_its_alarm_for_a_minute() {
+    async fn the_alarm_of_a_released_partition_is_cleared_after_a_minute() {
         let readiness = Readiness::default();
         let (losses, stream) = (Losses::new(&LOST, &readiness), Stream::Ticks(3));
-        losses.alarm(stream, 300, 1_700_000_000_000);
-        losses.leave(stream);
+        losses.raise(stream, 300, 1_700_000_000_000);
+        losses.release(stream);
         tokio::time::sleep(ALARM - INTERVAL).await;
         assert_eq!(readiness.problems().len(), 1);
         tokio::time::sleep(2 * INTERVAL).await;

@@ -1,14 +1,16 @@
-//! Hot storage: the only place that speaks to Redis.
+//! Hot storage: the only module that sends commands to Redis.
 //!
-//! Keys are built in [`keys`], streams and their groups are listed in [`stream`], what goes over the wire is written and
-//! read in [`codec`], and what must happen in one step is a Redis Function ([`functions`]).
+//! [`keys`] builds every key, [`stream`] lists the streams with their groups, [`codec`] encodes and decodes what is
+//! stored, and [`functions`] calls the Redis Functions for steps that must be atomic.
 
 #![allow(clippy::disallowed_methods)]
 
 pub mod backups;
+pub mod clock;
 pub mod codec;
 pub mod connection;
 pub mod database;
+mod entry_parser;
 mod entry_reader;
 pub mod functions;
 pub mod group_reader;
@@ -24,9 +26,9 @@ pub mod partitions;
 pub mod position;
 pub mod preflight;
 mod reply;
-mod scan;
 pub mod startup;
 pub mod stream;
+pub mod stream_reader;
 pub mod symbols;
 pub mod transfer;
 pub mod trim;

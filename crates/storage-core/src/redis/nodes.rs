@@ -1,4 +1,4 @@
-//! The servers behind a URL, one by one, for what a cluster does not do as one: memory, backups.
+//! The single servers of a cluster, for work that a cluster can't do as a whole, such as backups.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +9,7 @@ use super::reply;
 use crate::config::redis::RedisConfig;
 use crate::config::redis_servers::RedisServers;
 
-/// How each master is reached by itself: the masters of a cluster, or the one server that there is.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Returns a configuration to reach each master of a cluster directly, or that of the single server.
 pub async fn masters(config: &RedisConfig) -> RedisResult<Vec<RedisConfig>> {
     if !matches!(connection::servers(config)?, RedisServers::Cluster(_)) {
         return Ok(vec![config.clone()]);
@@ -23,7 +20,7 @@ pub async fn masters(config: &RedisConfig) -> RedisResult<Vec<RedisConfig>> {
         .await?;
     let mut addresses = BTreeSet::new();
     for range in reply::array(slots)? {
-        // from, to, the master, its replicas
+        // The parts of a range are its first slot, its last slot, the master and the replicas.
         let master = reply::array(range)?.into_iter().nth(2).unwrap_or(Value::Nil);
         let (host, port): (String, u16) = match reply::array(master)?.as_slice() {
             [host, port, ..] => (redis::from_redis_value_ref(host)?, redis::from_redis_value_ref(port)?),

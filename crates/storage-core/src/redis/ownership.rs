@@ -1,4 +1,4 @@
-//! Owning partitions: a fair share of them, as long as this copy lives.
+//! Ownership of a fair share of the partitions by each replica of a worker.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,37 +17,39 @@ use crate::domain::database_identity::DatabaseIdentity;
 use crate::telemetry::metrics::Gauge;
 use crate::telemetry::readiness::Readiness;
 
-/// A copy of a worker that shares partitions with its like.
+/// A replica of a worker that shares the partitions with the other replicas.
 #[derive(Debug)]
 pub struct Ownership<'a> {
-    /// Where the leases are.
+    /// Redis that holds the leases.
     pub redis: &'a RedisConfig,
-    /// What the worker is called.
+    /// Name of the worker.
     pub worker: &'static str,
-    /// What the copy is called.
+    /// Name of the replica.
     pub instance: String,
-    /// How many partitions there are.
+    /// Configured number of partitions.
     pub partitions: u16,
-    /// The database that it writes to, where it writes to one.
+    /// Database that the worker writes to, if any.
     pub database: Option<&'a DatabaseIdentity>,
-    /// How long a copy that gave no sign of life keeps its partitions.
+    /// Time after its last renewal until a lease expires.
     pub lease_ttl: Duration,
-    /// Says how many partitions this copy serves.
+    /// Gauge of the partitions that this replica serves.
     pub count: &'static Gauge<0>,
 }
 
-struct Served {
+/// A partition that this replica serves.
+struct ServedPartition {
     token: CancellationToken,
     task: AbortOnDropHandle<()>,
 }
 
 impl Ownership<'_> {
-    /// Has `serve` serve this copy's share of the partitions until `token` is cancelled, then gives them back. `serve` ends when its own
-    /// token is cancelled: it has finished by then what it had begun.
+    /// Runs `serve` for each partition of this replica's share until `token` is cancelled, then releases them. `serve`
+    /// must finish its batch and return after its own token is cancelled.
     ///
     /// # Errors
-    /// When Redis holds another number of partitions by now, or belongs to another database. Whatever else fails is tried again, and shows in `readiness` as `redis`.
-    pub async fn own<F>(
+    /// [`Misconfigured`] if Redis now holds another number of partitions or belongs to another database. Other errors
+    /// are retried, and reported in `readiness` as `redis`.
+    pub async fn run<F>(
         self,
         readiness: &Readiness,
         token: &CancellationToken,
@@ -62,7 +64,7 @@ impl Ownership<'_> {
         let mut result = Ok(());
         let mut is_failing = false;
         while !token.is_cancelled() && result.is_ok() {
-            match self.balance(&membership, &mut conn, token, &serve, &mut served).await {
+            match self.rebalance(&membership, &mut conn, token, &serve, &mut served).await {
                 Ok(()) => {
                     is_failing = false;
                     readiness.ok("redis");
@@ -70,7 +72,7 @@ impl Ownership<'_> {
                 Err(error) if Misconfigured::caused(&error) => result = Err(error),
                 Err(error) => {
                     if !std::mem::replace(&mut is_failing, true) {
-                        tracing::warn!("sharing the partitions failed, trying again: {error:#}");
+                        tracing::warn!("could not rebalance the partitions; trying again: {error:#}");
                     }
                     readiness.fail("redis", format!("{error:#}"));
                 }
@@ -82,59 +84,56 @@ impl Ownership<'_> {
             served.token.cancel();
         }
         for (partition, served) in served {
-            served.end(&membership, &mut conn, partition).await;
+            served.release(&membership, &mut conn, partition).await;
         }
         self.count.set(0.0);
         if let Err(error) = membership.leave(&mut conn).await {
-            tracing::warn!(%error, "could not say good-bye; the leases end by themselves");
+            tracing::warn!(%error, "could not end the membership; it expires");
         }
         result
     }
 
-    /// Keeps the leases of what is served, and begins and ends to serve as the share wants it. Waits for nobody's end: a partition that is
-    /// given up is held until its batch is finished.
-    async fn balance<F>(
+    /// Renews the leases of the served partitions, and starts and stops tasks according to the share. It does not wait
+    /// for a stopped task: the lease of its partition is held until the batch is finished.
+    async fn rebalance<F>(
         &self,
         membership: &Membership,
         conn: &mut Connection,
         token: &CancellationToken,
         serve: &impl Fn(u16, CancellationToken) -> F,
-        served: &mut BTreeMap<u16, Served>,
+        served: &mut BTreeMap<u16, ServedPartition>,
     ) -> Result<()>
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        partitions::check(
-            partitions::stored(conn)
-                .await
-                .context("reading the number of partitions")?,
-            self.partitions,
-        )?;
+        partitions::ensure(conn, self.partitions).await?;
         if let Some(found) = self.database {
-            database::ensure(conn, found).await.context("comparing the database")?;
+            database::ensure(conn, found)
+                .await
+                .context("checking the identity of the database")?;
         }
         let share = membership
             .share(conn, self.partitions)
             .await
             .context("reading the members")?;
-        // Also those that have ended by themselves, as after a panic: they are taken up anew.
+        // A task that has panicked is among them; its partition is acquired again.
         let ended: Vec<_> = served.extract_if(.., |_, served| served.task.is_finished()).collect();
         for (partition, served) in ended {
-            served.end(membership, conn, partition).await;
+            served.release(membership, conn, partition).await;
         }
         for partition in 0..self.partitions {
             let (is_ours, current) = (share.contains(&partition), served.get(&partition));
             if !is_ours && current.is_none() {
                 continue;
             }
-            let held = membership.hold(conn, partition).await.context("renewing a lease")?;
+            let is_held = membership.acquire(conn, partition).await.context("renewing a lease")?;
             match current {
-                Some(current) if !is_ours || !held => current.token.cancel(),
-                None if held => {
+                Some(current) if !is_ours || !is_held => current.token.cancel(),
+                None if is_held => {
                     tracing::info!(partition, "serving");
                     let token = token.child_token();
                     let task = AbortOnDropHandle::new(tokio::spawn(serve(partition, token.clone())));
-                    served.insert(partition, Served { token, task });
+                    served.insert(partition, ServedPartition { token, task });
                 }
                 _ => {}
             }
@@ -143,15 +142,15 @@ impl Ownership<'_> {
     }
 }
 
-impl Served {
-    /// Waits until the partition has finished its batch, and gives its lease back.
-    async fn end(self, membership: &Membership, conn: &mut Connection, partition: u16) {
+impl ServedPartition {
+    /// Waits until the task has finished its batch, and releases the lease.
+    async fn release(self, membership: &Membership, conn: &mut Connection, partition: u16) {
         if let Err(error) = self.task.await {
-            tracing::error!(partition, %error, "partition ended badly");
+            tracing::error!(partition, %error, "the partition's task failed");
         }
         if let Err(error) = membership.release(conn, partition).await {
-            tracing::warn!(partition, %error, "could not release the lease; it ends by itself");
+            tracing::warn!(partition, %error, "could not release the lease; it expires");
         }
-        tracing::info!(partition, "handed over");
+        tracing::info!(partition, "released");
     }
 }

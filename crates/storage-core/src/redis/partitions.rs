@@ -1,5 +1,6 @@
-//! The number of partitions: stored once, the same for everybody.
+//! The number of partitions, which Redis holds for all workers and producers.
 
+use anyhow::Context;
 use redis::aio::ConnectionLike;
 use redis::{RedisResult, cmd};
 
@@ -8,18 +9,24 @@ use super::position::{Position, positions};
 use super::stream::{Stream, length};
 use crate::config::Misconfigured;
 
-/// The number of partitions that Redis holds; `None` before the first `aggregator-admin migrate`.
-///
-/// # Errors
-/// When Redis can't be asked.
+const READING: &str = "reading the number of partitions from Redis";
+
+/// Reads the number of partitions; `None` before the first `aggregator-admin migrate`.
 pub async fn stored(conn: &mut impl ConnectionLike) -> RedisResult<Option<u16>> {
     cmd("GET").arg(keys::partitions()).query_async(conn).await
 }
 
-/// Stores the number of partitions unless there is one, and returns the one that counts.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Reads the number of partitions, or fails with [`Misconfigured`] if Redis holds none.
+pub async fn required(conn: &mut impl ConnectionLike) -> anyhow::Result<u16> {
+    Ok(stored(conn).await.context(READING)?.ok_or_else(missing)?)
+}
+
+/// Fails with [`Misconfigured`] if Redis holds another number of partitions than `configured`, or none.
+pub async fn ensure(conn: &mut impl ConnectionLike, configured: u16) -> anyhow::Result<()> {
+    Ok(check(stored(conn).await.context(READING)?, configured)?)
+}
+
+/// Stores the number of partitions unless Redis holds one, and returns the number that Redis holds.
 pub async fn store_once(conn: &mut impl ConnectionLike, partitions: u16) -> RedisResult<u16> {
     cmd("SETNX")
         .arg(keys::partitions())
@@ -29,23 +36,20 @@ pub async fn store_once(conn: &mut impl ConnectionLike, partitions: u16) -> Redi
     Ok(stored(conn).await?.unwrap_or(partitions))
 }
 
-/// Stores another number of partitions, and removes the streams of those that are no more. The caller has seen that
-/// [`unfinished`] finds nothing.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Replaces the number of partitions `from` by `to`, and removes the streams of partitions that no longer exist. The
+/// caller must have checked that [`unfinished`] finds nothing.
 pub async fn replace(conn: &mut impl ConnectionLike, from: u16, to: u16) -> RedisResult<()> {
     cmd("SET")
         .arg(keys::partitions())
         .arg(to)
         .query_async::<()>(conn)
         .await?;
-    for gone in to..from {
+    for removed in to..from {
         for key in [
-            Stream::Ticks(gone).key(),
-            Stream::Candles(gone).key(),
-            keys::open_symbols(gone),
-            keys::complete_since(gone),
+            Stream::Ticks(removed).key(),
+            Stream::Candles(removed).key(),
+            keys::open_symbols(removed),
+            keys::complete_since(removed),
         ] {
             cmd("DEL").arg(key).query_async::<()>(conn).await?;
         }
@@ -53,11 +57,7 @@ pub async fn replace(conn: &mut impl ConnectionLike, from: u16, to: u16) -> Redi
     Ok(())
 }
 
-/// What stands in the way of another number of partitions: entries that a group has not finished, candles that are not
-/// closed.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Lists the obstacles to another number of partitions: entries that a group has not finished, and open candles.
 pub async fn unfinished(conn: &mut impl ConnectionLike, partitions: u16) -> RedisResult<Vec<String>> {
     let mut found = Vec::new();
     for partition in 0..partitions {
@@ -79,18 +79,13 @@ pub async fn unfinished(conn: &mut impl ConnectionLike, partitions: u16) -> Redi
             .query_async(conn)
             .await?;
         if open > 0 {
-            found.push(format!(
-                "{open} symbols of partition {partition} have candles in the making"
-            ));
+            found.push(format!("{open} symbols of partition {partition} have open candles"));
         }
     }
     Ok(found)
 }
 
-/// Says what is wrong when the configuration and Redis disagree about the number of partitions.
-///
-/// # Errors
-/// When they disagree, or Redis holds none.
+/// Fails if the number of partitions that Redis holds is not the configured one.
 pub fn check(stored: Option<u16>, configured: u16) -> Result<(), Misconfigured> {
     match stored {
         Some(stored) if stored == configured => Ok(()),
@@ -98,8 +93,10 @@ pub fn check(stored: Option<u16>, configured: u16) -> Result<(), Misconfigured> 
             "partitions is {stored} in Redis but {configured} in the configuration; use {stored}, or drain the streams and run \
              `aggregator-admin migrate --partitions {configured}`"
         ))),
-        None => Err(Misconfigured::new(
-            "Redis holds no number of partitions; run `aggregator-admin migrate`",
-        )),
+        None => Err(missing()),
     }
+}
+
+fn missing() -> Misconfigured {
+    Misconfigured::new("Redis holds no number of partitions; run `aggregator-admin migrate`")
 }

@@ -1,41 +1,38 @@
-//! How far a consumer group has come.
+//! Positions of consumer groups in their streams.
 
 use std::collections::HashMap;
 
 use redis::aio::ConnectionLike;
 use redis::{FromRedisValue, RedisResult, Value, cmd};
 
-use super::stream::{Stream, create_group};
-use super::{functions, reply};
+use super::reply;
+use super::stream::Stream;
 use crate::domain::stream_id::StreamId;
 
-/// A consumer group's place in its stream.
+/// Position of a consumer group in a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// The group.
+    /// Name of the group.
     pub group: String,
-    /// The last entry that was handed to any consumer.
+    /// Last entry that was delivered to a consumer of the group.
     pub delivered: StreamId,
-    /// How many entries were handed out but not acknowledged.
+    /// Number of entries that were delivered but not acknowledged.
     pub pending: u64,
-    /// How many entries have not been handed out; `None` where Redis can't tell.
+    /// Number of entries that were not delivered yet; `None` if Redis does not know it.
     pub lag: Option<u64>,
 }
 
 impl Position {
-    /// Whether the group has read and acknowledged everything there is.
+    /// Returns `true` if the group has read and acknowledged every entry of the stream.
     pub fn has_finished(&self) -> bool {
         self.pending == 0 && self.lag == Some(0)
     }
 }
 
-/// The positions of all groups on `stream`; none where the stream does not exist.
+/// Reads the positions of all groups of `stream`. A stream that does not exist has none.
 ///
-/// The lag that Redis counts is not believed for a group that is at the stream's end: after a crash behind a rewrite of its
-/// append-only file, Redis has forgotten what was read in between, and counts too much from then on.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// The lag that Redis reports is ignored for a group at the end of the stream: a crash after a rewrite of the
+/// append-only file makes Redis forget how many entries the group had read, and it reports too high a lag from then on.
 pub async fn positions(conn: &mut impl ConnectionLike, stream: Stream) -> RedisResult<Vec<Position>> {
     let groups: Vec<HashMap<String, Value>> = match cmd("XINFO").arg("GROUPS").arg(stream.key()).query_async(conn).await
     {
@@ -45,8 +42,9 @@ pub async fn positions(conn: &mut impl ConnectionLike, stream: Stream) -> RedisR
     };
     let mut positions: Vec<Position> = groups.into_iter().map(position).collect::<RedisResult<_>>()?;
     if positions.iter().any(|position| position.lag != Some(0)) {
-        // Asked for later: whoever is there now has nothing before it.
-        let end = end(conn, stream).await?;
+        // The end is read after the positions, so a group that has reached it has nothing before it left to read.
+        let end = info(conn, stream).await?.remove("last-generated-id");
+        let end = reply::stream_id(end.unwrap_or(Value::Nil))?;
         for position in positions.iter_mut().filter(|position| position.delivered >= end) {
             position.lag = Some(0);
         }
@@ -54,19 +52,9 @@ pub async fn positions(conn: &mut impl ConnectionLike, stream: Stream) -> RedisR
     Ok(positions)
 }
 
-/// The last ID that `stream` gave to an entry.
-async fn end(conn: &mut impl ConnectionLike, stream: Stream) -> RedisResult<StreamId> {
-    reply::stream_id(
-        about(conn, stream)
-            .await?
-            .remove("last-generated-id")
-            .unwrap_or(Value::Nil),
-    )
-}
-
-/// How many entries were removed from `stream`; none where it does not exist.
-pub(super) async fn removed(conn: &mut impl ConnectionLike, stream: Stream) -> RedisResult<u64> {
-    let mut fields = match about(conn, stream).await {
+/// Reads how many entries were removed from `stream`; 0 for a stream that does not exist.
+pub(super) async fn removed_entries(conn: &mut impl ConnectionLike, stream: Stream) -> RedisResult<u64> {
+    let mut fields = match info(conn, stream).await {
         Err(error) if error.to_string().contains("no such key") => return Ok(0),
         fields => fields?,
     };
@@ -74,14 +62,11 @@ pub(super) async fn removed(conn: &mut impl ConnectionLike, stream: Stream) -> R
     Ok(number("entries-added")?.saturating_sub(number("length")?))
 }
 
-async fn about(conn: &mut impl ConnectionLike, stream: Stream) -> RedisResult<HashMap<String, Value>> {
+async fn info(conn: &mut impl ConnectionLike, stream: Stream) -> RedisResult<HashMap<String, Value>> {
     cmd("XINFO").arg("STREAM").arg(stream.key()).query_async(conn).await
 }
 
-/// The position of `group`, where it exists.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Reads the position of `group`; `None` if the group does not exist.
 pub async fn position_of(conn: &mut impl ConnectionLike, stream: Stream, group: &str) -> RedisResult<Option<Position>> {
     Ok(positions(conn, stream)
         .await?
@@ -89,33 +74,13 @@ pub async fn position_of(conn: &mut impl ConnectionLike, stream: Stream, group: 
         .find(|position| position.group == group))
 }
 
-/// Where the one reader of `group` goes on, which has nothing pending: at the group's position. A group that was lost is created again
-/// from the oldest entry kept. Where consumers had been handed entries, as those of earlier versions were, all that is kept is read again.
-///
-/// # Errors
-/// When Redis can't be asked.
-pub async fn resume(conn: &mut impl ConnectionLike, stream: Stream, group: &str) -> RedisResult<StreamId> {
-    match position_of(conn, stream, group).await? {
-        Some(position) if position.pending == 0 => Ok(position.delivered),
-        Some(_) => {
-            tracing::warn!(%stream, group, "entries were handed out and not finished; reading again all that is kept");
-            functions::give_back(stream, group).exec_async(conn).await?;
-            Ok(StreamId::START)
-        }
-        None => {
-            if create_group(conn, stream, group).await? {
-                tracing::warn!(%stream, group, "consumer group was lost; created it again from the oldest entry");
-            }
-            Ok(StreamId::START)
-        }
-    }
-}
-
-/// The first entry that the group of `position` may still need: its oldest pending one, or else whatever comes next.
-///
-/// # Errors
-/// When Redis can't be asked.
-pub async fn floor(conn: &mut impl ConnectionLike, stream: Stream, position: &Position) -> RedisResult<StreamId> {
+/// Reads the first entry that the group at `position` has not finished: its oldest pending entry, or else the next one
+/// to be delivered.
+pub async fn first_unfinished(
+    conn: &mut impl ConnectionLike,
+    stream: Stream,
+    position: &Position,
+) -> RedisResult<StreamId> {
     if position.pending == 0 {
         return Ok(position.delivered.next());
     }

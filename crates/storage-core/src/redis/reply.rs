@@ -1,11 +1,11 @@
-//! Reading the replies of stream commands, byte for byte: fields may hold anything.
+//! Parsers of replies to stream commands. Fields may contain any bytes.
 
 use redis::{ErrorKind, RedisError, RedisResult, Value};
 
 use crate::domain::entry::Entry;
 use crate::domain::stream_id::StreamId;
 
-/// A list of entries. One that was deleted while pending comes without fields.
+/// Parses a list of entries. An entry that was deleted while pending has no fields.
 pub(super) fn entries(reply: Value) -> RedisResult<Vec<Entry>> {
     array(reply)?
         .into_iter()
@@ -29,13 +29,13 @@ fn entry(item: Value) -> RedisResult<Entry> {
     Ok(Entry::new(id, fields))
 }
 
-/// A stream ID.
+/// Parses a stream ID.
 pub(super) fn stream_id(value: Value) -> RedisResult<StreamId> {
     let text = String::from_utf8(bytes(value)?).map_err(|_| unexpected("a stream ID"))?;
     text.parse().map_err(|_| unexpected("a stream ID"))
 }
 
-/// An array.
+/// Parses an array.
 pub(super) fn array(value: Value) -> RedisResult<Vec<Value>> {
     match value {
         Value::Array(items) => Ok(items),
@@ -43,7 +43,7 @@ pub(super) fn array(value: Value) -> RedisResult<Vec<Value>> {
     }
 }
 
-/// A string's bytes.
+/// Parses a string.
 pub(super) fn bytes(value: Value) -> RedisResult<Vec<u8>> {
     match value {
         Value::BulkString(bytes) => Ok(bytes),
@@ -52,12 +52,12 @@ pub(super) fn bytes(value: Value) -> RedisResult<Vec<u8>> {
     }
 }
 
-/// The error that Redis answered with something else.
-pub(super) fn unexpected(wanted: &'static str) -> RedisError {
+/// Returns the error for a reply of another type than `expected`.
+pub(super) fn unexpected(expected: &'static str) -> RedisError {
     (
         ErrorKind::UnexpectedReturnType,
-        "Redis did not answer with",
-        wanted.to_owned(),
+        "unexpected reply of Redis, instead of",
+        expected.to_owned(),
     )
         .into()
 }

@@ -1,65 +1,58 @@
-//! Copying keys from one server to another, byte for byte, with the moment at which each expires.
+//! Copying keys with their expiry from one server to another.
 
 use std::time::Duration;
 
 use redis::aio::ConnectionLike;
 use redis::{ErrorKind, RedisError, RedisResult, Value, cmd, pipe};
 
-/// The name of any key: it may hold any byte.
+use crate::domain::time::duration_ms;
+
+/// Name of any key; it may contain any bytes.
 pub type RawKey = Vec<u8>;
 
-/// A key with its value as DUMP gives it.
+/// A key with its value as DUMP returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DumpedKey {
-    /// Its name.
+    /// Name of the key.
     pub key: RawKey,
-    /// Its value, in Redis' own format with version and checksum.
+    /// Value in the format of Redis, with version and checksum.
     pub payload: Vec<u8>,
-    /// When it expires, in ms since 1970; `None`: never.
+    /// Time at which the key expires, in ms since 1970; `None` if it does not expire.
     pub expires_ms: Option<i64>,
 }
 
-/// When a key expires.
+/// Expiry of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
-    /// There is no such key (any more).
-    Gone,
-    /// Never.
+    /// The key does not exist.
+    Missing,
+    /// The key does not expire.
     Never,
-    /// At this time, in ms since 1970.
+    /// The key expires at this time, in ms since 1970.
     At(i64),
 }
 
 impl From<i64> for Expiry {
     fn from(reply: i64) -> Self {
         match reply {
-            -2 => Self::Gone,
+            -2 => Self::Missing,
             -1 => Self::Never,
             at_ms => Self::At(at_ms),
         }
     }
 }
 
-/// Uses this database for what follows. Only for a connection that nobody else uses and that doesn't reopen itself.
-///
-/// # Errors
-/// When Redis can't be asked, or has no such database.
+/// Selects the database of a connection, which must be unshared and must not reconnect automatically.
 pub async fn select(conn: &mut impl ConnectionLike, database: i64) -> RedisResult<()> {
     cmd("SELECT").arg(database).query_async(conn).await
 }
 
-/// The next keys from `cursor` on, and the cursor to go on from: 0 at the end. A key may come twice.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Returns the next cursor, 0 at the end, and the keys found from `cursor` on. A key may be returned twice.
 pub async fn scan(conn: &mut impl ConnectionLike, cursor: u64, count: usize) -> RedisResult<(u64, Vec<RawKey>)> {
     cmd("SCAN").arg(cursor).arg("COUNT").arg(count).query_async(conn).await
 }
 
-/// Values and expiry of `keys`, without those that are gone.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Reads the values and expiries of `keys`, without those that no longer exist.
 pub async fn dump(conn: &mut impl ConnectionLike, keys: &[RawKey]) -> RedisResult<Vec<DumpedKey>> {
     if keys.is_empty() {
         return Ok(Vec::new());
@@ -75,7 +68,7 @@ pub async fn dump(conn: &mut impl ConnectionLike, keys: &[RawKey]) -> RedisResul
             return Err(unexpected());
         };
         let expires_ms = match Expiry::from(*expires) {
-            Expiry::Gone => continue,
+            Expiry::Missing => continue,
             Expiry::Never => None,
             Expiry::At(at_ms) => Some(at_ms),
         };
@@ -92,11 +85,10 @@ pub async fn dump(conn: &mut impl ConnectionLike, keys: &[RawKey]) -> RedisResul
     Ok(dumped)
 }
 
-/// Creates the keys. One whose time has passed meanwhile is left out by Redis.
+/// Creates the keys, except those that have expired since the dump.
 ///
 /// # Errors
-/// When Redis can't be asked, has one of the keys already (`BUSYKEY`), or doesn't know the format. The keys before are
-/// there then.
+/// `BUSYKEY` if a key exists. After an error, some of the keys may have been created.
 pub async fn restore(conn: &mut impl ConnectionLike, keys: &[DumpedKey]) -> RedisResult<()> {
     if keys.is_empty() {
         return Ok(());
@@ -119,10 +111,7 @@ pub async fn restore(conn: &mut impl ConnectionLike, keys: &[DumpedKey]) -> Redi
     pipeline.query_async(conn).await
 }
 
-/// When each of `keys` expires.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Reads the expiry of each of `keys`.
 pub async fn expiry(conn: &mut impl ConnectionLike, keys: &[RawKey]) -> RedisResult<Vec<Expiry>> {
     if keys.is_empty() {
         return Ok(Vec::new());
@@ -135,10 +124,7 @@ pub async fn expiry(conn: &mut impl ConnectionLike, keys: &[RawKey]) -> RedisRes
     Ok(replies.into_iter().map(Expiry::from).collect())
 }
 
-/// What a stream holds and how far its groups are, in a form to compare by.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Reads the length of a stream and the name, position and number of pending entries of each group, for a comparison.
 pub async fn stream_state(
     conn: &mut impl ConnectionLike,
     stream: &RawKey,
@@ -160,10 +146,7 @@ pub async fn stream_state(
     Ok((length, states))
 }
 
-/// Those of `keys` that are streams.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Returns those of `keys` that are streams.
 pub async fn streams_among(conn: &mut impl ConnectionLike, keys: &[RawKey]) -> RedisResult<Vec<RawKey>> {
     if keys.is_empty() {
         return Ok(Vec::new());
@@ -181,18 +164,12 @@ pub async fn streams_among(conn: &mut impl ConnectionLike, keys: &[RawKey]) -> R
         .collect())
 }
 
-/// All function libraries, in Redis' own format.
-///
-/// # Errors
-/// When Redis can't be asked.
+/// Dumps all function libraries in the format of Redis.
 pub async fn dump_functions(conn: &mut impl ConnectionLike) -> RedisResult<Vec<u8>> {
     cmd("FUNCTION").arg("DUMP").query_async(conn).await
 }
 
-/// Loads the libraries of [`dump_functions`], in the place of those of the same name.
-///
-/// # Errors
-/// When Redis can't be asked or refuses them.
+/// Loads the libraries of [`dump_functions`], and replaces those of the same name.
 pub async fn restore_functions(conn: &mut impl ConnectionLike, payload: &[u8]) -> RedisResult<()> {
     cmd("FUNCTION")
         .arg("RESTORE")
@@ -202,32 +179,25 @@ pub async fn restore_functions(conn: &mut impl ConnectionLike, payload: &[u8]) -
         .await
 }
 
-/// Has a server make all writes wait, for at most `longest`; reads, snapshots and replication go on.
-///
-/// # Errors
-/// When Redis can't be asked or refuses it.
-pub async fn hold_writes(conn: &mut impl ConnectionLike, longest: Duration) -> RedisResult<()> {
-    let longest_ms = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
+/// Pauses all writes of a server for at most `max`; reads, snapshots and replication continue.
+pub async fn pause_writes(conn: &mut impl ConnectionLike, max: Duration) -> RedisResult<()> {
     cmd("CLIENT")
         .arg("PAUSE")
-        .arg(longest_ms)
+        .arg(duration_ms(max))
         .arg("WRITE")
         .query_async(conn)
         .await
 }
 
-/// Lets the writes of [`hold_writes`] go on.
-///
-/// # Errors
-/// When Redis can't be asked.
-pub async fn release_writes(conn: &mut impl ConnectionLike) -> RedisResult<()> {
+/// Ends the pause of [`pause_writes`].
+pub async fn resume_writes(conn: &mut impl ConnectionLike) -> RedisResult<()> {
     cmd("CLIENT").arg("UNPAUSE").query_async(conn).await
 }
 
 fn unexpected() -> RedisError {
     (
         ErrorKind::UnexpectedReturnType,
-        "Redis did not answer with a value and its expiry",
+        "unexpected reply of Redis, instead of a value and its expiry",
     )
         .into()
 }

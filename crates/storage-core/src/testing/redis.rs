@@ -13,11 +13,12 @@ use tempfile::TempDir;
 use super::polling::until;
 use super::process::ServerProcess;
 use crate::config::redis::RedisConfig;
+use crate::domain::entry::Fields;
 use crate::domain::stream_id::StreamId;
 use crate::redis::connection::Connection;
 use crate::redis::position::position_of;
-use crate::redis::stream::{Fields, Stream, add, create_group, range};
-use crate::redis::{functions, hot, partitions};
+use crate::redis::stream::{Stream, add, range};
+use crate::redis::{functions, groups, hot, partitions};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Limit of attempts to start on a free port, which another process may take first.
@@ -176,12 +177,12 @@ pub async fn prepare(connection: &mut Connection, count: u16) {
         .expect("the number of partitions");
     functions::load(connection).await.expect("functions");
     for partition in 0..count {
-        let note = hot::nothing_lost(partition);
+        let note = hot::complete_from_start(partition);
         note.exec_async(connection).await.expect("a new Redis");
     }
     for stream in Stream::all(count) {
         for group in stream.groups() {
-            create_group(connection, stream, group).await.expect("a group");
+            groups::create(connection, stream, group).await.expect("a group");
         }
     }
 }

@@ -62,7 +62,7 @@ async fn is_encrypted(conn: &mut AsyncPgConnection) -> bool {
 }
 
 #[tokio::test]
-async fn tls_is_what_sslmode_asks_for() {
+async fn tls_follows_sslmode() {
     let Some(certificates) = Certificates::create("DNS:localhost") else {
         return;
     };
@@ -125,7 +125,7 @@ async fn a_server_without_tls_is_refused_where_tls_is_required() {
 }
 
 #[tokio::test]
-async fn a_server_without_timescaledb_is_told_how_to_get_it() {
+async fn the_error_of_a_server_without_timescaledb_names_the_remedy() {
     let Some(server) = NativeServer::start(None, &["shared_preload_libraries="]).await.unwrap() else {
         return;
     };
@@ -137,7 +137,7 @@ async fn a_server_without_timescaledb_is_told_how_to_get_it() {
 }
 
 #[tokio::test]
-async fn a_role_without_rights_is_told_who_has_them() {
+async fn the_error_of_a_role_without_rights_names_the_remedy() {
     let Some(server) = NativeServer::start(None, &[]).await.unwrap() else {
         return;
     };

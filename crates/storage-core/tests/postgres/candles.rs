@@ -7,7 +7,7 @@ use storage_core::domain::time::{TimeRange, to_datetime};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::{Fault, sqlstate};
-use storage_core::postgres::queries::candles::{self, Difference, Successor};
+use storage_core::postgres::queries::candles::{self, Candidate, Difference};
 use storage_core::postgres::queries::policies::{self, JobKind};
 use storage_core::postgres::queries::rollups::ALWAYS;
 use storage_core::postgres::queries::storage;
@@ -49,7 +49,7 @@ async fn a_candle_is_replaced_only_by_a_newer_revision() {
 }
 
 #[tokio::test]
-async fn a_candle_is_added_only_where_there_is_none() {
+async fn a_candle_is_inserted_only_without_a_row() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;
         let rows = |open: f64, revised: i64| [candle("A", 0, open, revised), candle("B", 2_000, open, revised)];
@@ -64,7 +64,7 @@ async fn a_candle_is_added_only_where_there_is_none() {
 }
 
 #[tokio::test]
-async fn history_comes_in_units_oldest_first_and_newest_kept() {
+async fn history_is_read_in_units_oldest_first_up_to_the_limit() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;
         let rows: Vec<_> = (0..10).map(|minute| candle("A", minute, 10.0, 5)).collect();
@@ -84,7 +84,7 @@ async fn history_comes_in_units_oldest_first_and_newest_kept() {
 }
 
 #[tokio::test]
-async fn late_candles_reach_compressed_chunks_too() {
+async fn late_candles_are_written_to_compressed_chunks() {
     let Some(database) = TestDatabase::start(Edition::Community).await else {
         return;
     };
@@ -115,11 +115,11 @@ async fn late_candles_reach_compressed_chunks_too() {
 }
 
 #[tokio::test]
-async fn a_candle_and_a_row_that_lack_ticks_of_each_other_are_found() {
+async fn a_candle_and_a_row_that_lack_ticks_of_each_other_diverge() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;
         candles::upsert_1m(conn, &[candle("A", 0, 10.0, 50)]).await.unwrap();
-        let successor = |since: i64, revised: i64, trades: i32| Successor {
+        let candidate = |since: i64, revised: i64, trades: i32| Candidate {
             symbol: symbol("A"),
             start_us: OLD_US,
             trades,
@@ -127,27 +127,27 @@ async fn a_candle_and_a_row_that_lack_ticks_of_each_other_are_found() {
             revision: revision(revised),
         };
         let candidates = [
-            successor(40, 60, 4), // goes on where the row was
-            successor(51, 60, 4), // began after it
-            successor(40, 60, 2), // counts less
-            successor(10, 50, 2), // is not newer: writing it changes nothing
-            successor(10, 50, 4), // counts one more up to the same entry
-            Successor {
+            candidate(40, 60, 4), // contains the ticks of the row
+            candidate(51, 60, 4), // begins after the row
+            candidate(40, 60, 2), // counts fewer trades
+            candidate(10, 50, 2), // is equal to the row
+            candidate(10, 50, 4), // counts one more trade up to the same entry
+            Candidate {
                 symbol: symbol("B"),
-                ..successor(51, 60, 1)
+                ..candidate(51, 60, 1)
             },
-            successor(10, 40, 5), // is older, but counts more: the row lacks some
-            successor(10, 40, 2), // is older
+            candidate(10, 40, 5), // is older but counts more trades: the row lacks ticks
+            candidate(10, 40, 2), // is older than the row
         ];
         let found = [
             (0, Difference::Newer),
-            (1, Difference::Torn),
-            (2, Difference::Torn),
+            (1, Difference::Diverged),
+            (2, Difference::Diverged),
             (4, Difference::Newer),
-            (6, Difference::Torn),
+            (6, Difference::Diverged),
         ];
-        assert_eq!(candles::differing(conn, &candidates).await.unwrap(), found);
-        assert_eq!(candles::differing(conn, &[]).await.unwrap(), []);
+        assert_eq!(candles::compare(conn, &candidates).await.unwrap(), found);
+        assert_eq!(candles::compare(conn, &[]).await.unwrap(), []);
     }
 }
 
@@ -179,7 +179,7 @@ struct InUnits {
 }
 
 #[tokio::test]
-async fn people_read_volumes_in_units() {
+async fn views_return_volumes_in_units() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;
         candles::upsert_1m(conn, &[candle("A", 0, 10.0, 5)]).await.unwrap();
@@ -196,7 +196,7 @@ async fn people_read_volumes_in_units() {
 }
 
 #[tokio::test]
-async fn the_same_minute_twice_in_a_batch_is_the_callers_mistake() {
+async fn the_same_minute_twice_in_a_batch_is_a_permanent_error() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;
         let error = candles::upsert_1m(conn, &[candle("A", 0, 10.0, 5), candle("A", 0, 11.0, 6)])

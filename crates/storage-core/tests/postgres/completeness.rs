@@ -1,11 +1,11 @@
-//! Late ticks where the source of larger candles was dropped, and mending.
+//! Late ticks after the source of larger candles was dropped, and the refresh of all buckets.
 
 use diesel::{QueryableByName, sql_query, sql_types::BigInt, sql_types::Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::Edition;
-use storage_core::postgres::queries::rollups::{self, ALWAYS, Purpose};
+use storage_core::postgres::queries::rollups::{self, ALWAYS, Scope};
 use storage_core::postgres::queries::{completeness, policies, symbols, verify};
 use storage_core::testing::postgres::TestDatabase;
 
@@ -13,7 +13,7 @@ use crate::{MINUTE_US, OLD_US, symbol};
 
 const DAY_US: i64 = 1_440 * MINUTE_US;
 
-/// Thirty days: three trades of A and two of B each.
+/// Thirty days with three trades of A and two of B each.
 const HISTORY: &str = "
 INSERT INTO symbols (symbol) VALUES ('A'), ('B');
 INSERT INTO ticks (time, symbol, price, lots, trade_no, trade_key, revision)
@@ -26,7 +26,8 @@ INSERT INTO candles_1m
 SELECT date_trunc('minute', time), symbol, min(price), max(price), min(price), max(price), sum(lots), count(*), max(revision)
 FROM ticks GROUP BY 1, 2 ORDER BY 1";
 
-/// A trade of A on the tenth day, in the minute of an older one, and what warm-syncer and a repair leave of it in `candles_1m`.
+/// A trade of A on the tenth day, in the minute of an older one, and what warm-syncer and a repair leave of it in
+/// `candles_1m`.
 const LATE: &str = "
 INSERT INTO ticks VALUES ('2019-10-21 07:03:30Z', 'A', 99, 1, NULL, 4711, '', 1000000);
 INSERT INTO candles_1m
@@ -43,15 +44,15 @@ fn day(number: i64) -> TimeRange {
 async fn history(database: &TestDatabase) -> AsyncPgConnection {
     let mut conn = database.connect().await;
     conn.batch_execute(HISTORY).await.unwrap();
-    refresh(&mut conn, database.edition(), ALWAYS, Purpose::Update).await;
+    refresh(&mut conn, database.edition(), ALWAYS, Scope::Changed).await;
     conn
 }
 
-/// As `aggregator-admin` does it.
-async fn refresh(conn: &mut AsyncPgConnection, edition: Edition, range: TimeRange, purpose: Purpose) {
-    completeness::notice(conn, edition).await.unwrap();
+/// Refreshes in the same way as aggregator-admin.
+async fn refresh(conn: &mut AsyncPgConnection, edition: Edition, range: TimeRange, scope: Scope) {
+    completeness::update_borders(conn, edition).await.unwrap();
     for timeframe in Timeframe::ALL {
-        rollups::refresh(conn, edition, timeframe, &[range], purpose)
+        rollups::refresh(conn, edition, timeframe, &[range], scope)
             .await
             .unwrap();
     }
@@ -69,7 +70,7 @@ struct Line {
     line: String,
 }
 
-/// Candles of `timeframe` that are not the plain grouping of `ticks`, or missing.
+/// Counts candles of `timeframe` that differ from the grouping of `ticks`, or are missing.
 async fn different_from_ticks(conn: &mut AsyncPgConnection, timeframe: Timeframe) -> i64 {
     let Count { count } = sql_query(format!(
         "WITH expected AS (
@@ -89,7 +90,7 @@ async fn different_from_ticks(conn: &mut AsyncPgConnection, timeframe: Timeframe
     count
 }
 
-/// Days, volume and trades that each larger timeframe has, of a symbol.
+/// Returns days, volume and trades of a symbol in each larger timeframe.
 async fn totals(conn: &mut AsyncPgConnection, of: &str) -> Vec<String> {
     let mut found = Vec::new();
     for timeframe in &Timeframe::ALL[1..] {
@@ -107,7 +108,7 @@ async fn totals(conn: &mut AsyncPgConnection, of: &str) -> Vec<String> {
     found
 }
 
-/// The candle of A's late day in `timeframe`.
+/// Returns the candle of A's late day.
 async fn late_day(conn: &mut AsyncPgConnection) -> String {
     let Line { line } = sql_query(
         "SELECT concat_ws(' ', open, high, low, close, volume, trades) AS line FROM candles_1d
@@ -120,7 +121,7 @@ async fn late_day(conn: &mut AsyncPgConnection) -> String {
 }
 
 #[tokio::test]
-async fn a_late_tick_joins_larger_candles_whose_minutes_were_dropped_and_nothing_else_changes() {
+async fn a_late_tick_is_joined_into_larger_candles_whose_minutes_were_dropped() {
     for database in TestDatabase::start_each().await {
         let edition = database.edition();
         let conn = &mut history(&database).await;
@@ -132,12 +133,8 @@ async fn a_late_tick_joins_larger_candles_whose_minutes_were_dropped_and_nothing
             from_us: OLD_US + 10 * DAY_US + 423 * MINUTE_US,
             to_us: OLD_US + 10 * DAY_US + 424 * MINUTE_US,
         };
-        for (range, purpose) in [
-            (minute, Purpose::Update),
-            (minute, Purpose::Update),
-            (ALWAYS, Purpose::Mend),
-        ] {
-            refresh(conn, edition, range, purpose).await;
+        for (range, scope) in [(minute, Scope::Changed), (minute, Scope::Changed), (ALWAYS, Scope::All)] {
+            refresh(conn, edition, range, scope).await;
             for timeframe in &Timeframe::ALL[1..] {
                 assert_eq!(
                     different_from_ticks(conn, *timeframe).await,
@@ -153,12 +150,12 @@ async fn a_late_tick_joins_larger_candles_whose_minutes_were_dropped_and_nothing
         );
         assert_eq!(late_day(conn).await, "21 99 21 23 7 4");
         let since_us = completeness::since(conn, "candles_1m").await.unwrap();
-        assert_eq!(since_us, Some(day(22).from_us), "the late chunk is no proof");
+        assert_eq!(since_us, Some(day(22).from_us), "a late chunk does not move the border");
     }
 }
 
 #[tokio::test]
-async fn a_late_tick_joins_where_the_older_ticks_were_dropped_too() {
+async fn a_late_tick_is_joined_although_older_ticks_were_dropped_too() {
     for database in TestDatabase::start_each().await {
         let edition = database.edition();
         let conn = &mut history(&database).await;
@@ -169,8 +166,8 @@ async fn a_late_tick_joins_where_the_older_ticks_were_dropped_too() {
         .await
         .unwrap();
         conn.batch_execute(LATE).await.unwrap();
-        for purpose in [Purpose::Update, Purpose::Update, Purpose::Mend] {
-            refresh(conn, edition, ALWAYS, purpose).await;
+        for scope in [Scope::Changed, Scope::Changed, Scope::All] {
+            refresh(conn, edition, ALWAYS, scope).await;
             assert_eq!(
                 totals(conn, "A").await,
                 vec!["30 days, volume 181, trades 91"; 5],
@@ -190,7 +187,7 @@ async fn a_late_tick_joins_where_the_older_ticks_were_dropped_too() {
         )
         .await
         .unwrap();
-        refresh(conn, edition, day(14), Purpose::Update).await;
+        refresh(conn, edition, day(14), Scope::Changed).await;
         assert_eq!(
             totals(conn, "NEW").await,
             vec!["1 days, volume 3, trades 1"; 5],
@@ -200,7 +197,7 @@ async fn a_late_tick_joins_where_the_older_ticks_were_dropped_too() {
 }
 
 #[tokio::test]
-async fn a_retention_moves_the_border_ahead_of_what_it_drops_and_nothing_moves_it_back() {
+async fn a_retention_moves_the_border_before_it_drops_rows_and_the_border_never_moves_back() {
     for database in TestDatabase::start_each().await {
         let conn = &mut history(&database).await;
         assert_eq!(completeness::since(conn, "candles_1m").await.unwrap(), None);
@@ -224,7 +221,7 @@ async fn a_retention_moves_the_border_ahead_of_what_it_drops_and_nothing_moves_i
             policies::add_retention(conn, "candles_1m", kept(day(5).from_us + MINUTE_US))
                 .await
                 .unwrap();
-            completeness::notice(conn, Edition::Community).await.unwrap();
+            completeness::update_borders(conn, Edition::Community).await.unwrap();
             assert_eq!(since(conn).await, Some(day(5).from_us), "before the job has run");
         }
         assert_eq!(completeness::since(conn, "ticks").await.unwrap(), None);
@@ -232,20 +229,20 @@ async fn a_retention_moves_the_border_ahead_of_what_it_drops_and_nothing_moves_i
 }
 
 #[tokio::test]
-async fn other_lots_reach_candles_whose_minutes_were_dropped() {
+async fn candles_whose_minutes_were_dropped_are_rescaled() {
     for database in TestDatabase::start_each().await {
         let conn = &mut history(&database).await;
         conn.batch_execute("SELECT drop_chunks('candles_1m', '2019-11-02'::timestamptz)")
             .await
             .unwrap();
         let finer = symbols::set_decimals(conn, &symbol("A"), 9, true).await.unwrap();
-        refresh(conn, database.edition(), finer.range.unwrap(), Purpose::Update).await;
+        refresh(conn, database.edition(), finer.range.unwrap(), Scope::Changed).await;
         assert_eq!(totals(conn, "A").await, vec!["30 days, volume 1800, trades 90"; 5]);
         symbols::set_decimals(conn, &symbol("A"), 8, true).await.unwrap();
-        refresh(conn, database.edition(), finer.range.unwrap(), Purpose::Update).await;
+        refresh(conn, database.edition(), finer.range.unwrap(), Scope::Changed).await;
         assert_eq!(totals(conn, "A").await, vec!["30 days, volume 180, trades 90"; 5]);
         conn.batch_execute(LATE).await.unwrap();
-        refresh(conn, database.edition(), day(10), Purpose::Update).await;
+        refresh(conn, database.edition(), day(10), Scope::Changed).await;
         assert_eq!(totals(conn, "A").await, vec!["30 days, volume 181, trades 91"; 5]);
         assert!(
             symbols::set_decimals(conn, &symbol("A"), 7, true).await.is_err(),
@@ -254,7 +251,7 @@ async fn other_lots_reach_candles_whose_minutes_were_dropped() {
     }
 }
 
-/// The table that holds the candles of `timeframe`.
+/// Returns the hypertable of `timeframe`.
 async fn stored(conn: &mut AsyncPgConnection, edition: Edition, timeframe: Timeframe) -> String {
     if edition == Edition::Apache {
         return timeframe.table().to_owned();
@@ -271,14 +268,14 @@ async fn stored(conn: &mut AsyncPgConnection, edition: Edition, timeframe: Timef
 }
 
 #[tokio::test]
-async fn a_value_that_was_changed_by_hand_is_mended_in_every_timeframe() {
+async fn a_value_changed_by_hand_is_corrected_in_every_timeframe() {
     for database in TestDatabase::start_each().await {
         let edition = database.edition();
         for range in [ALWAYS, day(7)] {
             let conn = &mut database.connect().await;
             if range == ALWAYS {
                 conn.batch_execute(HISTORY).await.unwrap();
-                refresh(conn, edition, ALWAYS, Purpose::Update).await;
+                refresh(conn, edition, ALWAYS, Scope::Changed).await;
             }
             for timeframe in &Timeframe::ALL[1..] {
                 let table = stored(conn, edition, *timeframe).await;
@@ -289,7 +286,7 @@ async fn a_value_that_was_changed_by_hand_is_mended_in_every_timeframe() {
                 .await
                 .unwrap();
             }
-            refresh(conn, edition, range, Purpose::Mend).await;
+            refresh(conn, edition, range, Scope::All).await;
             for timeframe in &Timeframe::ALL[1..] {
                 assert_eq!(
                     different_from_ticks(conn, *timeframe).await,
@@ -302,7 +299,7 @@ async fn a_value_that_was_changed_by_hand_is_mended_in_every_timeframe() {
 }
 
 #[tokio::test]
-async fn rows_that_overlapping_refreshes_left_twice_are_found_and_removed() {
+async fn duplicate_rows_of_overlapping_refreshes_are_found_and_removed() {
     let Some(database) = TestDatabase::start(Edition::Community).await else {
         return;
     };
@@ -326,7 +323,7 @@ async fn rows_that_overlapping_refreshes_left_twice_are_found_and_removed() {
             "{found:?}"
         );
     }
-    refresh(conn, Edition::Community, ALWAYS, Purpose::Mend).await;
+    refresh(conn, Edition::Community, ALWAYS, Scope::All).await;
     for timeframe in &Timeframe::ALL[1..] {
         assert_eq!(
             verify::compare(conn, *timeframe, None, day(7))

@@ -13,7 +13,7 @@ use storage_core::postgres::queries::identity::identity;
 use storage_core::testing::postgres::TestDatabase;
 
 #[tokio::test]
-async fn errors_keep_their_code_whatever_diesel_thinks_of_them() {
+async fn errors_keep_their_sqlstate() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;
         for (statement, code, fault) in [
@@ -41,7 +41,7 @@ async fn errors_keep_their_code_whatever_diesel_thinks_of_them() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_down_is_worth_waiting_for_and_named() {
+async fn a_server_that_is_down_is_a_transient_error_that_names_it() {
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -59,7 +59,7 @@ async fn a_server_that_is_down_is_worth_waiting_for_and_named() {
 }
 
 #[tokio::test]
-async fn a_server_that_says_nothing_is_given_up_in_time() {
+async fn a_server_that_does_not_answer_times_out() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
     let config = PostgresConfig {
@@ -72,7 +72,7 @@ async fn a_server_that_says_nothing_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn a_missing_database_is_not_worth_waiting_for() {
+async fn a_missing_database_is_a_permanent_error() {
     let Some(database) = TestDatabase::start(Edition::Apache).await else {
         return;
     };
@@ -99,10 +99,10 @@ async fn synchronous_commit(connection: &mut AsyncPgConnection) -> String {
 }
 
 #[tokio::test]
-async fn every_session_waits_for_the_disk_whatever_the_default_is() {
+async fn every_session_commits_synchronously_regardless_of_the_default() {
     for database in TestDatabase::start_each().await {
         assert_eq!(synchronous_commit(&mut database.connect().await).await, "on");
-        // The embedded server has one session, to which no default applies any more.
+        // The embedded server has one session, which a new default does not affect.
         if database.edition() == Edition::Community {
             continue;
         }
@@ -138,7 +138,7 @@ async fn every_session_waits_for_the_disk_whatever_the_default_is() {
 }
 
 #[tokio::test]
-async fn a_pool_keeps_to_its_database() {
+async fn a_pool_refuses_another_database() {
     for database in TestDatabase::start_each().await {
         let pool = database.pool();
         let found = identity(&mut pool.get().await.unwrap()).await.unwrap();
@@ -160,7 +160,7 @@ async fn a_broken_connection_is_replaced_by_the_pool() {
         let pool = database.pool();
         {
             let mut conn = pool.get().await.unwrap();
-            // On the embedded server there is only one backend, which must stay.
+            // The embedded server has a single backend, which must not end.
             if database.edition() == Edition::Apache {
                 let error = conn
                     .batch_execute("SELECT pg_terminate_backend(pg_backend_pid())")

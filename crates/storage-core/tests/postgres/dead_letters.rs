@@ -31,7 +31,7 @@ pub(crate) fn signal() -> Signal {
 }
 
 #[tokio::test]
-async fn dead_letters_are_kept_once_found_again_and_requeued_once() {
+async fn dead_letters_are_written_once_and_requeued_once() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;
         let letters = [

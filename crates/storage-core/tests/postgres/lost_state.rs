@@ -1,7 +1,6 @@
-//! What Redis may have lost, computed from the history.
+//! State that Redis has lost, computed from the history.
 
 use storage_core::domain::stream_id::Revision;
-use storage_core::domain::tick::{AcceptedTick, Tick};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::queries::candles::{self, CandleRow};
 use storage_core::postgres::queries::ticks::{self, TickRow};
@@ -12,22 +11,8 @@ use storage_core::testing::postgres::TestDatabase;
 
 use crate::{MINUTE_US, OLD_US, candle, revision, symbol};
 
-/// A tick of A that counts half a unit.
 fn tick(offset_us: i64, price: f64, number: i64, trade_id: Option<&str>) -> TickRow {
-    let origin = revision(number).stream_id();
-    let accepted = AcceptedTick {
-        tick: Tick {
-            symbol: symbol("A"),
-            ts_us: OLD_US + offset_us,
-            price,
-            qty: "0.5".parse().unwrap(),
-            trade_id: trade_id.map(Into::into),
-            side: None,
-        },
-        revision: revision(number),
-        origin,
-    };
-    TickRow::new(&accepted, 50_000_000).unwrap()
+    crate::tick(offset_us, price, trade_id, revision(number).stream_id())
 }
 
 fn base(timeframe: Timeframe, until: i64) -> Base {
@@ -68,7 +53,7 @@ async fn a_base_is_the_candle_of_the_ticks_up_to_its_revision() {
 }
 
 #[tokio::test]
-async fn a_minute_of_which_ticks_were_dropped_counts_by_its_candle() {
+async fn a_minute_whose_ticks_were_dropped_counts_by_its_candle() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;
         let rows = [
@@ -89,7 +74,7 @@ async fn a_minute_of_which_ticks_were_dropped_counts_by_its_candle() {
 }
 
 #[tokio::test]
-async fn minutes_with_ticks_that_their_candle_lacks_are_found_and_ticks_are_read_back_as_they_came() {
+async fn minutes_whose_candle_lacks_ticks_are_found_and_ticks_are_read_in_stream_order() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;
         let rows = [
@@ -114,19 +99,21 @@ async fn minutes_with_ticks_that_their_candle_lacks_are_found_and_ticks_are_read
         assert_eq!(minutes.len(), 2);
         assert_eq!(found(0), (MINUTE_US, revision(20)));
         assert_eq!(found(1), (2 * MINUTE_US, revision(30)));
-        let between = newest_ticks::between(conn, &a, OLD_US, revision(10), revision(30))
+        let between = ticks::between(conn, &a, OLD_US, revision(10), revision(30))
             .await
             .unwrap();
         let seen: Vec<_> = between
             .iter()
-            .map(|tick| (tick.trade_id.as_deref(), tick.origin))
+            .map(|tick| tick.accepted(8))
+            .map(|accepted| (accepted.tick.trade_id, accepted.origin))
             .collect();
-        assert_eq!(seen, [(Some("x"), revision(20)), (None, revision(30))]);
+        let origin = |number| revision(number).stream_id();
+        assert_eq!(seen, [(Some("x".into()), origin(20)), (None, origin(30))]);
     }
 }
 
 #[tokio::test]
-async fn a_position_only_rises() {
+async fn a_position_never_moves_back() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;
         assert_eq!(positions::of(conn, Stream::Ticks(3)).await.unwrap(), None);

@@ -11,7 +11,7 @@ struct Count {
     n: i64,
 }
 
-/// Everything in the schema but diesel's bookkeeping and what belongs to the extension.
+/// Lists the objects of the schema, except diesel's own and those of the extension.
 const LEFT_BEHIND: &str = "
 SELECT (SELECT count(*) FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relname NOT LIKE '\\_\\_diesel%'
             AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e'))
@@ -55,7 +55,7 @@ async fn migrations_go_up_down_and_up_again_on_apache() {
 }
 
 #[tokio::test]
-async fn two_that_migrate_at_once_do_it_once() {
+async fn two_concurrent_migrations_run_each_migration_once() {
     for edition in [Edition::Community, Edition::Apache] {
         let Some(database) = TestDatabase::start_empty(edition).await else {
             continue;
@@ -68,7 +68,7 @@ async fn two_that_migrate_at_once_do_it_once() {
 }
 
 #[tokio::test]
-async fn a_worker_says_that_the_schema_is_behind_and_what_to_do() {
+async fn a_schema_that_is_behind_is_refused_with_the_remedy() {
     for edition in [Edition::Community, Edition::Apache] {
         let Some(database) = TestDatabase::start_empty(edition).await else {
             continue;
@@ -103,13 +103,13 @@ async fn a_schema_of_another_version_is_refused() {
 }
 
 #[tokio::test]
-async fn a_failed_migration_leaves_nothing_half_done() {
+async fn a_failed_migration_changes_nothing() {
     for edition in [Edition::Community, Edition::Apache] {
         let Some(database) = TestDatabase::start_empty(edition).await else {
             continue;
         };
         let mut connection = database.connect().await;
-        // In the way of the last migration.
+        // The last migration fails because of this object.
         connection
             .batch_execute("CREATE TABLE ticks_in_units (x int)")
             .await

@@ -1,11 +1,11 @@
-//! `deploy/postgres`: every role can do its work, and nothing else.
+//! Tests of `deploy/postgres`: each role can run its statements and no others.
 
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use storage_core::postgres::connection::connect;
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::{Fault, sqlstate};
 use storage_core::postgres::migrations;
-use storage_core::postgres::queries::candles::{self, Difference, Successor};
+use storage_core::postgres::queries::candles::{self, Candidate, Difference};
 use storage_core::postgres::queries::{dead_letters, policies, positions, signals, symbols, ticks};
 use storage_core::redis::stream::Stream;
 use storage_core::testing::native::NativeServer;
@@ -21,7 +21,7 @@ const GRANTS: &str = include_str!("../../../../deploy/postgres/grants.sql");
 async fn assert_refused(conn: &mut AsyncPgConnection, statements: &[&str]) {
     for statement in statements {
         let error = conn.batch_execute(statement).await.unwrap_err();
-        // Not the owner, no right, or a read-only transaction.
+        // The role is not the owner, lacks the privilege, or is in a read-only transaction.
         assert!(
             matches!(sqlstate(&error), Some("42501" | "25006")),
             "{statement}: {error}"
@@ -29,10 +29,10 @@ async fn assert_refused(conn: &mut AsyncPgConnection, statements: &[&str]) {
     }
 }
 
-/// What warm-syncer writes, by the statements that it writes with.
+/// Runs the statements of warm-syncer.
 async fn write_as_warm_syncer(conn: &mut AsyncPgConnection) {
     let btc = symbol("BTCUSDT");
-    symbols::keep_decimals(conn).await.unwrap();
+    symbols::lock_decimals(conn).await.unwrap();
     for new in [1, 0] {
         assert_eq!(symbols::register(conn, &[&btc]).await.unwrap(), new);
     }
@@ -43,7 +43,7 @@ async fn write_as_warm_syncer(conn: &mut AsyncPgConnection) {
         candles::insert_1m(conn, &[candle("BTCUSDT", 0, 1.0, 1)]).await.unwrap(),
         1
     );
-    let successor = Successor {
+    let candidate = Candidate {
         symbol: btc,
         start_us: OLD_US,
         trades: 3,
@@ -51,7 +51,7 @@ async fn write_as_warm_syncer(conn: &mut AsyncPgConnection) {
         revision: revision(2),
     };
     assert_eq!(
-        candles::differing(conn, &[successor]).await.unwrap(),
+        candles::compare(conn, &[candidate]).await.unwrap(),
         [(0, Difference::Newer)]
     );
     assert_eq!(
@@ -59,7 +59,7 @@ async fn write_as_warm_syncer(conn: &mut AsyncPgConnection) {
         1
     );
 
-    // The first entry of a trade counts, also where a later one was written first.
+    // The first entry of a trade counts, even if a later one was written before.
     for (entry, written) in [(2, 1), (2, 0), (1, 1)] {
         let tick = tick(0, 1.0, Some("7"), entry);
         assert_eq!(ticks::insert(conn, &[tick]).await.unwrap(), written, "entry {entry}");
@@ -81,11 +81,11 @@ async fn write_as_warm_syncer(conn: &mut AsyncPgConnection) {
 }
 
 #[tokio::test]
-async fn each_role_has_the_rights_of_its_work() {
+async fn each_role_has_the_privileges_that_it_needs() {
     let Some(server) = NativeServer::start(Some("secret"), &[]).await.unwrap() else {
         return;
     };
-    // The second time as after a change of passwords.
+    // The second run is that after a change of passwords.
     for _ in 0..2 {
         roles::deploy(server.config()).await.unwrap();
     }
@@ -133,7 +133,7 @@ async fn each_role_has_the_rights_of_its_work() {
     assert_refused(&mut backup, &["DELETE FROM ticks", "CREATE TABLE mine ()"]).await;
 }
 
-/// The embedded server has one user, who can take a role for a while.
+/// Sets the role of the session, as the embedded server has a single user.
 async fn act_as(conn: &mut AsyncPgConnection, role: &str) {
     conn.batch_execute(&format!("RESET ROLE; SET ROLE \"{role}\""))
         .await
@@ -175,7 +175,7 @@ async fn the_community_editions_schema_needs_no_superuser() {
         .await
         .unwrap();
 
-    // The policies compressed what is that old.
+    // The policies have compressed rows of this age.
     act_as(&mut conn, "warm-syncer").await;
     let corrected = [
         candle("BTCUSDT", 0, 3.0, 3),

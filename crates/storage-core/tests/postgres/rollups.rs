@@ -5,28 +5,28 @@ use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::{Edition, Server};
 use storage_core::postgres::queries::candles::{self, CandleRow};
 use storage_core::postgres::queries::policies::{self, JobKind};
-use storage_core::postgres::queries::rollups::{self, ALWAYS, Purpose};
+use storage_core::postgres::queries::rollups::{self, ALWAYS, Scope};
 use storage_core::postgres::queries::storage;
 use storage_core::testing::postgres::TestDatabase;
 
 use crate::{MINUTE_US, OLD_US, candle, symbol};
 
-/// Brings all larger timeframes up to date for the days of `range`, the smallest first.
+/// Refreshes all larger timeframes for the days of `range`, the smallest first.
 pub(crate) async fn refresh_all(connection: &mut AsyncPgConnection, edition: Edition, range: TimeRange) {
-    // The buckets of the largest reach furthest: with them, each level finds what it needs in the level below.
+    // Each timeframe is computed from the next smaller one, so all are refreshed for whole buckets of the largest.
     let range = if range == ALWAYS {
         range
     } else {
         range.widened_to(Timeframe::D1)
     };
     for timeframe in Timeframe::ALL {
-        rollups::refresh(connection, edition, timeframe, &[range], Purpose::Update)
+        rollups::refresh(connection, edition, timeframe, &[range], Scope::Changed)
             .await
             .unwrap();
     }
 }
 
-/// Two days of two symbols, with gaps and different prices.
+/// Creates two days of two symbols, with gaps and different prices.
 fn some_history() -> Vec<CandleRow> {
     ["A", "B"]
         .into_iter()
@@ -93,7 +93,7 @@ async fn every_larger_timeframe_equals_a_group_by_over_the_minutes() {
 }
 
 #[tokio::test]
-async fn a_late_change_shows_once_its_range_is_refreshed_and_only_then_the_rest_is_touched() {
+async fn a_late_change_appears_after_a_refresh_of_its_range_only() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;
         let edition = database.edition();
@@ -128,7 +128,7 @@ async fn a_late_change_shows_once_its_range_is_refreshed_and_only_then_the_rest_
 }
 
 #[tokio::test]
-async fn policies_do_the_same_where_the_edition_has_them() {
+async fn policies_give_the_same_result() {
     let Some(database) = TestDatabase::start(Edition::Community).await else {
         return;
     };
@@ -172,7 +172,7 @@ async fn policies_do_the_same_where_the_edition_has_them() {
 }
 
 #[tokio::test]
-async fn what_the_history_holds_and_weighs_is_told() {
+async fn content_and_size_of_the_history_are_reported() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;
         let edition = database.edition();

@@ -30,7 +30,7 @@ async fn a_symbol_is_registered_once_with_eight_decimals() {
 }
 
 #[tokio::test]
-async fn decimals_with_rows_change_only_on_demand_and_the_quantities_stay() {
+async fn decimals_with_rows_change_only_on_request_and_keep_the_quantities() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;
         let a = symbol("A");
@@ -126,7 +126,7 @@ async fn decimals_change_in_compressed_chunks_too() {
 }
 
 #[tokio::test]
-async fn decimals_wait_for_whoever_is_counting_lots() {
+async fn a_change_of_decimals_waits_for_transactions_that_count_lots() {
     let Some(database) = TestDatabase::start(Edition::Apache).await else {
         return;
     };
@@ -134,7 +134,7 @@ async fn decimals_wait_for_whoever_is_counting_lots() {
     let a = symbol("A");
     let change = async { symbols::set_decimals(&mut changing, &a, 2, false).await };
     let count = counting.transaction(async |conn| {
-        symbols::keep_decimals(conn).await?;
+        symbols::lock_decimals(conn).await?;
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         candles::upsert_1m(conn, &[candle("A", 0, 10.0, 5)]).await
     });

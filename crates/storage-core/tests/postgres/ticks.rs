@@ -4,30 +4,14 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 use storage_core::domain::stream_id::StreamId;
-use storage_core::domain::tick::{AcceptedTick, Side, Tick};
 use storage_core::postgres::queries::ticks::{self, TickRow};
 use storage_core::testing::postgres::TestDatabase;
 
 use crate::{OLD_US, symbol};
 
 pub(crate) fn tick(offset_us: i64, price: f64, trade_id: Option<&str>, seq: u64) -> TickRow {
-    let entry = StreamId {
-        ms: 1_700_000_000_000,
-        seq,
-    };
-    let accepted = AcceptedTick {
-        tick: Tick {
-            symbol: symbol("A"),
-            ts_us: OLD_US + offset_us,
-            price,
-            qty: "0.5".parse().unwrap(),
-            trade_id: trade_id.map(Into::into),
-            side: Some(Side::Sell),
-        },
-        revision: entry.try_into().unwrap(),
-        origin: entry,
-    };
-    TickRow::new(&accepted, 50_000_000).unwrap()
+    let ms = 1_700_000_000_000;
+    crate::tick(offset_us, price, trade_id, StreamId { ms, seq })
 }
 
 #[derive(QueryableByName)]
@@ -77,10 +61,10 @@ async fn a_tick_counts_once_by_its_trade_id_and_without_one_by_its_entry() {
 }
 
 #[tokio::test]
-async fn the_ticks_of_a_minute_come_in_the_order_in_which_they_were_accepted() {
+async fn the_ticks_of_a_minute_are_read_in_stream_order() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;
-        // The very last is of the next minute.
+        // The last tick is in the next minute.
         let rows = [
             tick(5, 10.0, Some("1"), 1),
             tick(5, 11.0, Some("f81d4fae"), 2),
@@ -95,7 +79,7 @@ async fn the_ticks_of_a_minute_come_in_the_order_in_which_they_were_accepted() {
         assert_eq!(found, rows[..4]);
         for row in &found {
             let again = TickRow::new(&row.accepted(8), row.lots).unwrap();
-            assert_eq!(&again, row, "what it was made of");
+            assert_eq!(&again, row, "the row of the same tick");
         }
         assert_eq!(ticks::of_minute(conn, &symbol("B"), OLD_US).await.unwrap(), []);
         assert_eq!(ticks::delete(conn, &found[2]).await.unwrap(), 1);
@@ -104,10 +88,10 @@ async fn the_ticks_of_a_minute_come_in_the_order_in_which_they_were_accepted() {
 }
 
 #[tokio::test]
-async fn of_a_trade_that_came_twice_the_first_entry_counts_also_when_it_is_written_last() {
+async fn the_first_entry_of_a_trade_counts_even_if_it_is_written_last() {
     for database in TestDatabase::start_each().await {
         let conn = &mut database.connect().await;
-        // All of one microsecond: the entry that came first opens.
+        // All ticks have the same time, so the first entry opens.
         ticks::insert(conn, &[tick(0, 11.0, Some("1"), 7)]).await.unwrap();
         let rows = [tick(0, 10.0, Some("1"), 3), tick(0, 12.0, Some("2"), 5)];
         assert_eq!(ticks::insert(conn, &rows).await.unwrap(), 2);

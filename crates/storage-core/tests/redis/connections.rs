@@ -1,11 +1,11 @@
-//! What a connection does after it broke.
+//! Connections after they broke.
 
 use redis::cmd;
 use storage_core::redis::connection::Connection;
 use storage_core::testing::redis::TestRedis;
 
 #[tokio::test]
-async fn a_connection_opens_itself_again_unless_it_was_opened_once() {
+async fn a_connection_reopens_automatically_unless_it_was_opened_once() {
     let redis = TestRedis::start().await;
     let mut again = Connection::ordinary(&redis.config());
     let mut once = Connection::open_once(&redis.config()).await.unwrap();

@@ -1,4 +1,4 @@
-//! `redis/functions.lua`: what a writer that has stalled brings late changes nothing.
+//! Tests of `redis/functions.lua`: late writes of a stalled writer change nothing.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::codec::repairs::Base;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions::{self, Expiry};
-use storage_core::redis::hot::{self, RestoredBase, Term};
+use storage_core::redis::groups;
+use storage_core::redis::hot::{self, Epoch, RestoredBase};
 use storage_core::redis::keys::{self, Key};
 use storage_core::redis::lease::Membership;
 use storage_core::redis::position::position_of;
@@ -32,7 +33,7 @@ fn candle_key() -> Key {
     keys::candle_current(Timeframe::M1, &symbol("A"))
 }
 
-/// Writes a candle's hash; `false` when it was refused.
+/// Writes the hash of a candle. Returns `false` if it was refused.
 async fn put(conn: &mut Connection, revision: i64, is_final: bool) -> bool {
     let fields = vec![
         ("revision", revision.to_string()),
@@ -46,7 +47,7 @@ async fn put(conn: &mut Connection, revision: i64, is_final: bool) -> bool {
 }
 
 #[tokio::test]
-async fn a_hash_goes_neither_back_to_an_older_revision_nor_from_final_to_open() {
+async fn a_hash_changes_neither_to_an_older_revision_nor_from_final_to_open() {
     let (_redis, mut conn) = prepared().await;
     assert!(put(&mut conn, 9, false).await);
     assert!(!put(&mut conn, 8, true).await);
@@ -58,46 +59,46 @@ async fn a_hash_goes_neither_back_to_an_older_revision_nor_from_final_to_open() 
 }
 
 #[tokio::test]
-async fn an_earlier_owner_takes_no_symbol_away_that_a_later_one_has_open() {
+async fn an_earlier_epoch_removes_no_symbol_of_a_later_one() {
     let (_redis, mut conn) = prepared().await;
     let [a, b, c] = ["A", "B", "C"].map(symbol);
-    let (earlier, open) = Term::begin(&mut conn, 0).await.unwrap();
+    let (earlier, open) = Epoch::begin(&mut conn, 0).await.unwrap();
     assert!(open.is_empty());
-    earlier.opened([&a, &c]).exec_async(&mut conn).await.unwrap();
+    earlier.mark_open([&a, &c]).exec_async(&mut conn).await.unwrap();
 
-    let (later, open) = Term::begin(&mut conn, 0).await.unwrap();
+    let (later, open) = Epoch::begin(&mut conn, 0).await.unwrap();
     assert_eq!(open, [a.clone(), c.clone()]);
-    later.opened([&b]).exec_async(&mut conn).await.unwrap();
-    later.closed([&c]).exec_async(&mut conn).await.unwrap();
-    earlier.closed([&a, &b]).exec_async(&mut conn).await.unwrap();
-    earlier.opened([&b]).exec_async(&mut conn).await.unwrap();
-    earlier.closed([&b]).exec_async(&mut conn).await.unwrap();
+    later.mark_open([&b]).exec_async(&mut conn).await.unwrap();
+    later.mark_closed([&c]).exec_async(&mut conn).await.unwrap();
+    earlier.mark_closed([&a, &b]).exec_async(&mut conn).await.unwrap();
+    earlier.mark_open([&b]).exec_async(&mut conn).await.unwrap();
+    earlier.mark_closed([&b]).exec_async(&mut conn).await.unwrap();
 
-    let (_, open) = Term::begin(&mut conn, 0).await.unwrap();
+    let (_, open) = Epoch::begin(&mut conn, 0).await.unwrap();
     assert_eq!(open, [a, b]);
 }
 
 #[tokio::test]
-async fn the_index_that_an_earlier_version_kept_is_taken_over() {
+async fn the_index_of_an_earlier_version_is_converted() {
     let (_redis, mut conn) = prepared().await;
     let mut earlier = cmd("SADD");
     earlier.arg(keys::open_symbols(3)).arg("A").arg("B");
     earlier.exec_async(&mut conn).await.unwrap();
-    let (term, mut open) = Term::begin(&mut conn, 3).await.unwrap();
+    let (epoch, mut open) = Epoch::begin(&mut conn, 3).await.unwrap();
     open.sort();
     assert_eq!(open, [symbol("A"), symbol("B")]);
-    term.closed(&open).exec_async(&mut conn).await.unwrap();
-    assert!(Term::begin(&mut conn, 3).await.unwrap().1.is_empty());
+    epoch.mark_closed(&open).exec_async(&mut conn).await.unwrap();
+    assert!(Epoch::begin(&mut conn, 3).await.unwrap().1.is_empty());
 }
 
 #[tokio::test]
-async fn a_position_is_moved_only_from_where_it_is_thought_to_be() {
+async fn a_position_moves_only_from_the_expected_one() {
     let (_redis, mut conn) = prepared().await;
     let stream = Stream::Ticks(0);
-    stream::create_group(&mut conn, stream, HOT_WRITER).await.unwrap();
+    groups::create(&mut conn, stream, HOT_WRITER).await.unwrap();
     let mut ids = Vec::new();
     for _ in 0..3 {
-        let id: String = stream::add(stream, &vec![("a", "b".to_owned())])
+        let id: String = stream::add(stream, &[("a", "b".to_owned())])
             .query_async(&mut conn)
             .await
             .unwrap();
@@ -119,7 +120,7 @@ async fn a_position_is_moved_only_from_where_it_is_thought_to_be() {
 }
 
 #[tokio::test]
-async fn members_of_a_future_that_was_none_end_in_time() {
+async fn a_member_with_a_time_in_the_future_expires() {
     let (_redis, mut conn) = prepared().await;
     let mut ahead = cmd("HSET");
     ahead.arg(keys::members(HOT_WRITER)).arg("b").arg(i64::MAX / 1_000_000);
@@ -128,24 +129,24 @@ async fn members_of_a_future_that_was_none_end_in_time() {
     assert_eq!(member.share(&mut conn, 4).await.unwrap(), [0, 1]);
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while member.share(&mut conn, 4).await.unwrap().len() < 4 {
-        assert!(std::time::Instant::now() < deadline, "b never ends");
+        assert!(std::time::Instant::now() < deadline, "b does not expire");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test]
-async fn a_redis_is_complete_since_it_was_first_asked_unless_it_was_new() {
+async fn a_redis_is_complete_since_the_first_request_unless_it_was_new() {
     let (_redis, mut conn) = prepared().await;
     let since_ms = hot::complete_since(&mut conn, 0).await.unwrap();
     assert!(since_ms > 1_700_000_000_000);
-    hot::nothing_lost(0).exec_async(&mut conn).await.unwrap();
+    hot::complete_from_start(0).exec_async(&mut conn).await.unwrap();
     assert_eq!(hot::complete_since(&mut conn, 0).await.unwrap(), since_ms);
-    hot::nothing_lost(1).exec_async(&mut conn).await.unwrap();
+    hot::complete_from_start(1).exec_async(&mut conn).await.unwrap();
     assert_eq!(hot::complete_since(&mut conn, 1).await.unwrap(), 0);
 }
 
 #[tokio::test]
-async fn a_base_is_read_back_as_it_was_handed_over() {
+async fn a_base_is_read_as_it_was_written() {
     let (_redis, mut conn) = prepared().await;
     let mut base = Base {
         symbol: symbol("A"),

@@ -1,4 +1,4 @@
-//! Reading as a group: what others left, what was deleted, who is gone.
+//! Reading as a consumer of a group: pending entries of other consumers, deleted entries, idle consumers.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use storage_core::domain::stream_id::StreamId;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
-use storage_core::redis::groups::groups;
+use storage_core::redis::groups::{self, groups};
 use storage_core::redis::lost::Losses;
 use storage_core::redis::position::position_of;
 use storage_core::redis::stream::{self, Stream, WARM_SYNCER};
@@ -33,9 +33,9 @@ async fn with_entries(count: usize) -> (TestRedis, Connection) {
     let redis = TestRedis::start().await;
     let mut conn = redis.connect();
     functions::load(&mut conn).await.unwrap();
-    stream::create_group(&mut conn, STREAM, WARM_SYNCER).await.unwrap();
+    groups::create(&mut conn, STREAM, WARM_SYNCER).await.unwrap();
     for _ in 0..count {
-        stream::add(STREAM, &vec![("a", "b".to_owned())])
+        stream::add(STREAM, &[("a", "b".to_owned())])
             .exec_async(&mut conn)
             .await
             .unwrap();
@@ -49,7 +49,7 @@ async fn delete(conn: &mut Connection, entry: &Entry) {
     command.exec_async(conn).await.unwrap();
 }
 
-/// Reads until nothing comes any more, acknowledging, and returns how many entries came.
+/// Reads and acknowledges until no entry arrives, and returns the number of entries.
 async fn drain(reader: &mut GroupReader) -> usize {
     let (mut read, mut quiet) = (0, 0);
     while quiet < 3 {
@@ -64,7 +64,7 @@ async fn drain(reader: &mut GroupReader) -> usize {
 }
 
 #[tokio::test]
-async fn what_was_deleted_while_it_was_pending_is_left_out_of_the_own_backlog() {
+async fn own_pending_entries_that_were_deleted_are_left_out() {
     let (redis, mut conn) = with_entries(5).await;
     let first = reader(&redis, "a", Duration::from_secs(60)).read().await.unwrap();
     assert_eq!(first.len(), 2);
@@ -76,7 +76,7 @@ async fn what_was_deleted_while_it_was_pending_is_left_out_of_the_own_backlog() 
 }
 
 #[tokio::test]
-async fn what_a_dead_consumer_left_is_taken_over_but_for_what_was_deleted() {
+async fn pending_entries_of_a_dead_consumer_are_claimed_except_deleted_ones() {
     let (redis, mut conn) = with_entries(5).await;
     let left = reader(&redis, "dead", Duration::from_secs(60)).read().await.unwrap();
     delete(&mut conn, &left[0]).await;
@@ -96,10 +96,10 @@ async fn consumers(conn: &mut Connection) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_consumer_is_taken_out_once_it_is_gone_and_has_nothing_left() {
+async fn an_idle_consumer_without_pending_entries_is_removed() {
     let (redis, mut conn) = with_entries(3).await;
     drain(&mut reader(&redis, "finished", Duration::from_secs(60))).await;
-    stream::add(STREAM, &vec![("a", "b".to_owned())])
+    stream::add(STREAM, &[("a", "b".to_owned())])
         .exec_async(&mut conn)
         .await
         .unwrap();
@@ -111,7 +111,7 @@ async fn a_consumer_is_taken_out_once_it_is_gone_and_has_nothing_left() {
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     loop {
         let retired: Vec<String> = {
-            // As a reader does whose `claim_after` is a tenth of this.
+            // The idle time of a reader whose `claim_after` is a tenth of it.
             let mut command = cmd("FCALL");
             command
                 .arg("storage_retire")
@@ -125,32 +125,35 @@ async fn a_consumer_is_taken_out_once_it_is_gone_and_has_nothing_left() {
             assert_eq!(retired, ["finished"]);
             break;
         }
-        assert!(std::time::Instant::now() < deadline, "nobody is retired");
+        assert!(std::time::Instant::now() < deadline, "no consumer is removed");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(consumers(&mut conn).await, ["unfinished"]);
 }
 
 #[tokio::test]
-async fn a_reader_takes_gone_consumers_out() {
+async fn a_reader_removes_idle_consumers() {
     let (redis, mut conn) = with_entries(1).await;
     drain(&mut reader(&redis, "gone", Duration::from_secs(60))).await;
     let mut live = reader(&redis, "live", Duration::from_millis(5));
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while consumers(&mut conn).await.contains(&"gone".to_owned()) {
         drain(&mut live).await;
-        assert!(std::time::Instant::now() < deadline, "the other one is never taken out");
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the other consumer is not removed"
+        );
     }
 }
 
 #[tokio::test]
-async fn a_group_at_the_end_of_its_stream_has_no_lag_whatever_redis_counts() {
+async fn a_group_at_the_end_of_its_stream_has_no_lag_even_if_redis_reports_one() {
     let (_redis, mut conn) = with_entries(5).await;
     let lag = async |conn: &mut Connection| {
         let position = position_of(conn, STREAM, WARM_SYNCER).await.unwrap().unwrap();
         position.lag.unwrap()
     };
-    // What Redis makes of itself when it crashes after a rewrite of its append-only file: it has forgotten three.
+    // The state after a crash behind a rewrite of the append-only file: Redis has lost three of the entries read.
     let last = stream::range(&mut conn, STREAM, StreamId::START, StreamId::END, 5)
         .await
         .unwrap()[4]
@@ -163,7 +166,7 @@ async fn a_group_at_the_end_of_its_stream_has_no_lag_whatever_redis_counts() {
         .arg(last.to_string());
     forget.arg("ENTRIESREAD").arg(2).exec_async(&mut conn).await.unwrap();
     assert_eq!(lag(&mut conn).await, 0);
-    stream::add(STREAM, &vec![("a", "b".to_owned())])
+    stream::add(STREAM, &[("a", "b".to_owned())])
         .exec_async(&mut conn)
         .await
         .unwrap();

@@ -1,4 +1,4 @@
-//! What others remove unread is found, and counted once.
+//! Entries that other clients remove unread are found, and counted once.
 
 use std::time::{Duration, Instant};
 
@@ -7,9 +7,10 @@ use storage_core::domain::stream_id::StreamId;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
+use storage_core::redis::groups::{self, resume};
 use storage_core::redis::lost::{self, Losses};
-use storage_core::redis::position::resume;
-use storage_core::redis::stream::{self, AGGREGATOR_ADMIN, HOT_WRITER, Stream, StreamReader, WARM_SYNCER};
+use storage_core::redis::stream::{AGGREGATOR_ADMIN, HOT_WRITER, Stream, WARM_SYNCER};
+use storage_core::redis::stream_reader::StreamReader;
 use storage_core::redis::trim;
 use storage_core::telemetry::readiness::Readiness;
 use storage_core::testing::redis::TestRedis;
@@ -18,7 +19,7 @@ const TICKS: Stream = Stream::Ticks(0);
 const BLOCK: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A stream with groups that have read nothing.
+/// A stream with groups that have not read any entry.
 struct Scene {
     redis: TestRedis,
     conn: Connection,
@@ -30,7 +31,7 @@ impl Scene {
         let mut conn = redis.connect();
         functions::load(&mut conn).await.unwrap();
         for group in TICKS.groups() {
-            stream::create_group(&mut conn, TICKS, group).await.unwrap();
+            groups::create(&mut conn, TICKS, group).await.unwrap();
         }
         Self { redis, conn }
     }
@@ -57,16 +58,16 @@ impl Scene {
         self.run::<()>(&["XTRIM", "stream:ticks:0", "MAXLEN", &length]).await;
     }
 
-    /// A reader as a new owner starts it.
+    /// Creates a reader like that of a new owner.
     async fn reader(&mut self, readiness: &Readiness) -> (StreamReader, StreamId) {
         let at = resume(&mut self.conn, TICKS, HOT_WRITER).await.unwrap();
         let config = self.redis.config();
         let losses = Losses::new(&crate::LOST, readiness);
         let reader = StreamReader::new(&config, TICKS, at, BLOCK);
-        (reader.watching(&config, HOT_WRITER, losses), at)
+        (reader.reporting_losses(&config, HOT_WRITER, losses), at)
     }
 
-    /// Reads everything as a new owner and moves the position, so that nothing can hide; returns how many entries came.
+    /// Reads all entries as a new owner, moves the position, and returns the number of entries.
     async fn read_all(&mut self) -> usize {
         let (mut reader, mut at) = self.reader(&Readiness::default()).await;
         let mut count = 0;
@@ -91,7 +92,7 @@ impl Scene {
         records.iter().map(|record| record.entries).sum()
     }
 
-    /// Reads until so many are lost.
+    /// Reads until `expected` entries are lost.
     async fn until_lost(&mut self, reader: &mut StreamReader, expected: u64) {
         let deadline = Instant::now() + PATIENCE;
         while self.lost().await < expected {
@@ -109,7 +110,7 @@ async fn entries_trimmed_before_the_worker_started_are_counted_once() {
     scene.trim_to(101).await;
     let readiness = Readiness::default();
     let (mut reader, _) = scene.reader(&readiness).await;
-    // A second owner that starts at the same place, and one that starts after it was killed.
+    // A second owner starts at the same position, and another one after it was killed.
     let (mut other, _) = scene.reader(&Readiness::default()).await;
     reader.next(1, BLOCK).await.unwrap();
     other.next(1, BLOCK).await.unwrap();
@@ -130,7 +131,7 @@ async fn entries_trimmed_before_the_worker_started_are_counted_once() {
 }
 
 #[tokio::test]
-async fn all_unread_entries_may_be_gone() {
+async fn all_unread_entries_can_be_lost() {
     let mut scene = Scene::start().await;
     scene.add(7).await;
     assert_eq!(scene.read_all().await, 7);
@@ -155,7 +156,7 @@ async fn a_deleted_entry_in_the_middle_is_counted() {
 }
 
 #[tokio::test]
-async fn a_gap_that_comes_and_goes_between_two_looks_is_found() {
+async fn a_loss_between_two_checks_is_found() {
     let mut scene = Scene::start().await;
     let (mut reader, _) = scene.reader(&Readiness::default()).await;
     assert!(reader.next(10, BLOCK).await.unwrap().is_empty());
@@ -171,12 +172,12 @@ async fn a_gap_that_comes_and_goes_between_two_looks_is_found() {
 }
 
 #[tokio::test]
-async fn what_was_read_before_it_was_removed_is_not_lost() {
+async fn entries_removed_after_they_were_read_are_not_lost() {
     let mut scene = Scene::start().await;
     scene.add(20).await;
     let (mut reader, at) = scene.reader(&Readiness::default()).await;
     let read = reader.next(15, BLOCK).await.unwrap();
-    // Also the last of them: the position moves over it all the same.
+    // The position moves past the last of them although it is removed.
     scene.trim_to(3).await;
     scene.until_lost(&mut reader, 2).await;
     scene.advance(at, read.last().unwrap().id, 15).await;
@@ -185,7 +186,7 @@ async fn what_was_read_before_it_was_removed_is_not_lost() {
 }
 
 #[tokio::test]
-async fn trimming_what_is_finished_is_no_loss() {
+async fn trimming_finished_entries_is_not_a_loss() {
     let mut scene = Scene::start().await;
     let last = *scene.add(30).await.last().unwrap();
     assert_eq!(scene.read_all().await, 30);
@@ -195,10 +196,10 @@ async fn trimming_what_is_finished_is_no_loss() {
         .unwrap();
     tokio::time::sleep(Duration::from_millis(5)).await;
     trim::trim(&mut conn, TICKS, Duration::ZERO).await.unwrap();
-    // Trimming is not exact; another does the rest.
+    // Trimming is approximate; another client trims the rest.
     scene.trim_to(0).await;
     assert_eq!(scene.read_all().await, 0);
-    // Read again from the oldest entry, by an operator's wish or as the group was lost.
+    // The group is reset to the oldest entry, by an operator or because it was lost.
     scene.add(4).await;
     scene
         .run::<()>(&["XGROUP", "SETID", "stream:ticks:0", HOT_WRITER, "0"])
@@ -212,12 +213,10 @@ async fn trimming_what_is_finished_is_no_loss() {
 }
 
 #[tokio::test]
-async fn entries_trimmed_before_they_were_handed_out_are_counted_once() {
+async fn entries_trimmed_before_their_delivery_are_counted_once() {
     let mut scene = Scene::start().await;
     let conn = &mut scene.redis.connect();
-    stream::create_group(conn, Stream::Repairs, AGGREGATOR_ADMIN)
-        .await
-        .unwrap();
+    groups::create(conn, Stream::Repairs, AGGREGATOR_ADMIN).await.unwrap();
     let readiness = Readiness::default();
     let options = || GroupReaderOptions {
         group: AGGREGATOR_ADMIN,

@@ -1,8 +1,8 @@
-//! A real Redis: its functions, connections, who may do what, and TLS.
+//! Tests against a real Redis: functions, connections, users and TLS.
 #![allow(clippy::unwrap_used, reason = "a test")]
 #![allow(
     clippy::disallowed_methods,
-    reason = "refusals are tested with commands that no worker sends"
+    reason = "the tests of rights send commands that no worker sends"
 )]
 
 mod access;
@@ -17,8 +17,8 @@ mod tls;
 storage_core::define_metrics! {
     prefix "test";
 
-    /// Entries that were deleted before they were finished.
+    /// Total number of entries removed before they were finished.
     Counter LOST = "lost_entries_total";
-    /// Partitions that are served.
+    /// Number of partitions served.
     Gauge PARTITIONS = "partitions_count";
 }

@@ -1,4 +1,4 @@
-//! Owning partitions.
+//! Ownership of partitions.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
-async fn a_partition_that_is_no_longer_served_is_taken_up_anew() {
+async fn a_partition_whose_task_has_ended_is_acquired_again() {
     let redis = TestRedis::start().await;
     functions::load(&mut redis.connect()).await.unwrap();
     partitions::store_once(&mut redis.connect(), 2).await.unwrap();
@@ -43,7 +43,7 @@ async fn a_partition_that_is_no_longer_served_is_taken_up_anew() {
         token.cancel();
         seen
     };
-    let (owned, seen) = tokio::join!(ownership.own(&readiness, &token, serve), watch);
+    let (owned, seen) = tokio::join!(ownership.run(&readiness, &token, serve), watch);
     owned.unwrap();
     assert_eq!(seen, [0, 1, 1, 1]);
 }

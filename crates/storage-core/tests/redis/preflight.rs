@@ -1,4 +1,4 @@
-//! Settings of Redis that lose data.
+//! Settings of Redis with which it loses data.
 
 use redis::cmd;
 use storage_core::config::redis::RedisConfig;
@@ -6,7 +6,7 @@ use storage_core::redis::connection::Connection;
 use storage_core::redis::preflight::{check, inspect};
 use storage_core::testing::redis::TestRedis;
 
-/// A server with an operator, as whom the test goes on: the default user loses its rights.
+/// Starts a server whose default user can lose its rights, and returns the configuration of another user.
 async fn with_operator(options: &[&str]) -> (TestRedis, RedisConfig) {
     let redis = TestRedis::start_with(options).await;
     acl(
@@ -24,7 +24,7 @@ async fn acl(config: &RedisConfig, words: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_default_user_with_less_than_all_is_refused_where_the_append_only_file_is_on() {
+async fn a_default_user_without_all_rights_is_refused_with_an_append_only_file() {
     let (_redis, config) = with_operator(&["--appendonly", "yes"]).await;
     check(&config).await.unwrap();
     for rights in [
@@ -63,7 +63,7 @@ async fn without_an_append_only_file_it_is_a_warning() {
 }
 
 #[tokio::test]
-async fn what_the_user_may_not_ask_is_a_warning() {
+async fn a_check_without_permission_is_a_warning() {
     let (redis, config) = with_operator(&["--appendonly", "yes"]).await;
     acl(&config, &["SETUSER", "worker", "on", ">worker", "~*", "+get"]).await;
     let worker = RedisConfig::at(&redis.url().replace("redis://", "redis://worker:worker@")).unwrap();
@@ -80,7 +80,7 @@ async fn what_the_user_may_not_ask_is_a_warning() {
 }
 
 #[tokio::test]
-async fn a_policy_that_takes_streams_is_refused_and_one_that_takes_hashes_is_a_warning() {
+async fn a_policy_that_evicts_streams_is_refused_and_one_that_evicts_hashes_is_a_warning() {
     let (_redis, config) = with_operator(&[]).await;
     for (policy, faults, warnings) in [
         ("allkeys-lru", 1, 0),

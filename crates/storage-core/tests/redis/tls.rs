@@ -7,11 +7,12 @@ use storage_core::config::redis::RedisConfig;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::error_class::ErrorClass;
 use storage_core::redis::connection::Connection;
-use storage_core::redis::stream::{Stream, StreamReader};
+use storage_core::redis::stream::Stream;
+use storage_core::redis::stream_reader::StreamReader;
 use storage_core::testing::certificates::Certificates;
 use storage_core::testing::redis::TestRedis;
 
-/// A server with TLS that wants certificates of its clients or not; its port for TLS.
+/// Starts a server with TLS, optionally with client certificates, and returns its TLS port.
 async fn start(certificates: &Certificates, auth_clients: &str) -> (TestRedis, u16) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -31,7 +32,7 @@ async fn start(certificates: &Certificates, auth_clients: &str) -> (TestRedis, u
     (TestRedis::start_with(&options).await, port)
 }
 
-/// Asks on both kinds of connection, which must come to the same end.
+/// Connects with both kinds of connection, whose results must agree.
 async fn ping(config: &RedisConfig) -> RedisResult<String> {
     let wait = Duration::from_millis(10);
     let read = StreamReader::new(config, Stream::Ticks(0), StreamId::START, wait)
@@ -51,7 +52,7 @@ fn trusting(url: &str, ca_file: &Path) -> RedisConfig {
 }
 
 #[tokio::test]
-async fn the_server_must_show_a_certificate_of_the_authority_for_its_name() {
+async fn the_server_needs_a_certificate_for_its_name_from_the_authority() {
     let Some(certificates) = Certificates::create("DNS:localhost") else {
         return;
     };
@@ -81,7 +82,7 @@ async fn the_server_must_show_a_certificate_of_the_authority_for_its_name() {
 }
 
 #[tokio::test]
-async fn a_server_that_wants_a_certificate_gets_one() {
+async fn a_client_certificate_is_sent_to_a_server_that_requires_it() {
     let Some(certificates) = Certificates::create("DNS:localhost") else {
         return;
     };

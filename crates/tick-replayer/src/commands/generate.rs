@@ -223,7 +223,7 @@ fn write(
 }
 
 fn write_all(
-    ticks: impl Iterator<Item = Outgoing>,
+    ticks: impl Iterator<Item = OutgoingTick>,
     out: impl Write,
     bar: &ProgressBar,
     token: &CancellationToken,

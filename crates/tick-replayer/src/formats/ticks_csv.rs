@@ -4,8 +4,8 @@ use std::io::Write;
 
 use anyhow::{Context, ensure};
 use csv::ByteRecord;
+use storage_core::domain::entry::Fields;
 use storage_core::domain::tick::Tick;
-use storage_core::redis::stream::Fields;
 
 use super::decode;
 

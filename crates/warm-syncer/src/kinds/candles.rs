@@ -11,9 +11,9 @@ use storage_core::domain::entry::{Entry, invalid};
 use storage_core::domain::lots::{self, DEFAULT_VOLUME_DECIMALS, Lots};
 use storage_core::domain::rejection::Rejection;
 use storage_core::domain::symbol::Symbol;
-use storage_core::domain::time::TimeRange;
+use storage_core::domain::time::{TimeRange, duration_us};
 use storage_core::domain::timeframe::Timeframe;
-use storage_core::postgres::queries::candles::{self, CandleRow, Difference, Successor};
+use storage_core::postgres::queries::candles::{self, Candidate, CandleRow, Difference};
 use storage_core::redis::codec;
 use storage_core::redis::codec::repairs::Repair;
 
@@ -52,8 +52,8 @@ impl ClosedCandle {
         older.candle.revision < self.candle.since || older.trades > self.trades
     }
 
-    fn successor(&self) -> Successor {
-        Successor {
+    fn candidate(&self) -> Candidate {
+        Candidate {
             symbol: self.symbol.clone(),
             start_us: self.candle.start_us,
             trades: self.trades,
@@ -107,8 +107,8 @@ impl Kind for Candles {
         candles::lock_partition(connection, self.partition).await?;
         let mut written = candles::insert_1m(connection, &rows).await?;
         if written < rows.len() {
-            let successors: Vec<Successor> = fitting.iter().map(|(closed, _)| closed.successor()).collect();
-            let differing = candles::differing(connection, &successors).await?;
+            let candidates: Vec<Candidate> = fitting.iter().map(|(closed, _)| closed.candidate()).collect();
+            let differing = candles::compare(connection, &candidates).await?;
             let newer = differing
                 .iter()
                 .filter(|(_, difference)| *difference == Difference::Newer);
@@ -117,7 +117,7 @@ impl Kind for Candles {
             for (at, _) in differing
                 .into_iter()
                 .rev()
-                .filter(|(_, difference)| *difference == Difference::Torn)
+                .filter(|(_, difference)| *difference == Difference::Diverged)
             {
                 rows.swap_remove(at);
                 repairs.push(fitting[at].0.repair());
@@ -131,7 +131,7 @@ impl Kind for Candles {
             repairs,
             // Unchanged rows are announced, too: after a crash between commit and announcement the rows read again are
             // unchanged.
-            rollups: older_than(&rows, now_us().saturating_sub(micros(self.refresh_window))),
+            rollups: older_than(&rows, now_us().saturating_sub(duration_us(self.refresh_window))),
         })
     }
 }
@@ -198,11 +198,7 @@ fn older_than(rows: &[CandleRow], limit_us: i64) -> Vec<TimeRange> {
 }
 
 fn now_us() -> i64 {
-    micros(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default())
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+    duration_us(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default())
 }
 
 #[cfg(test)]

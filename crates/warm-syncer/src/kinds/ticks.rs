@@ -82,7 +82,7 @@ pub(super) async fn volume_decimals<'a>(
     wanted: impl Iterator<Item = &'a Symbol>,
 ) -> QueryResult<HashMap<Symbol, u8>> {
     let mut wanted: Vec<&Symbol> = wanted.collect::<HashSet<_>>().into_iter().collect();
-    symbols::keep_decimals(connection).await?;
+    symbols::lock_decimals(connection).await?;
     let known = symbols::decimals(connection, &wanted).await?;
     wanted.retain(|symbol| !known.contains_key(*symbol));
     if !wanted.is_empty() {

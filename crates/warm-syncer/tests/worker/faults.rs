@@ -1,8 +1,9 @@
 //! Being killed, told to stop, and working with a database that refuses or is away.
 
 use storage_core::postgres::edition::Edition;
+use storage_core::redis::groups;
 use storage_core::redis::position::position_of;
-use storage_core::redis::stream::{Stream, create_group, length};
+use storage_core::redis::stream::{Stream, length};
 use storage_core::testing::polling::{until, until_true};
 use storage_core::testing::postgres::TestDatabase;
 use storage_core::testing::program::Worker;
@@ -252,7 +253,7 @@ async fn what_an_earlier_version_was_handed_and_did_not_finish_is_written() {
     let stores = Stores::with(database).await;
     let (stream, mut connection) = (ticks_of("A"), stores.redis.connect());
     stores.redis.add_all(stream, &[tick("A", OLD_US, "1", 1)]).await;
-    create_group(&mut connection, stream, "warm-syncer").await.unwrap();
+    groups::create(&mut connection, stream, "warm-syncer").await.unwrap();
     redis::cmd("XREADGROUP")
         .arg(("GROUP", "warm-syncer", "earlier", "STREAMS", stream.key(), ">"))
         .exec_async(&mut connection)

@@ -14,12 +14,13 @@ mod start;
 
 use storage_core::domain::candle::Candle;
 use storage_core::domain::decimal::Decimal;
+use storage_core::domain::entry::Fields;
 use storage_core::domain::partition::partition_of;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::codec::candles;
-use storage_core::redis::stream::{Fields, Stream};
+use storage_core::redis::stream::Stream;
 
 use harness::PARTITIONS;
 

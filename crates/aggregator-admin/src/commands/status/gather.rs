@@ -1,6 +1,7 @@
 //! Reads both stores for the status report.
 
 use anyhow::{Context, bail};
+use storage_core::domain::time::ms_to_us;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::Server;
 use storage_core::postgres::error::Explained;
@@ -11,7 +12,7 @@ use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::redis::position::Position;
 use storage_core::redis::stream::{HOT_WRITER, WARM_SYNCER};
-use storage_core::redis::{backups, database, lease, lost, partitions, position, stream, trim};
+use storage_core::redis::{backups, clock, database, lease, lost, partitions, position, stream};
 
 use super::report::{Backup, Compression, Group, History, Hot, Leases, Replica, Rollup, Stream, Table, scheduler};
 use crate::rollups::ranges::LARGER;
@@ -76,7 +77,7 @@ pub(super) async fn history(pool: &Pool) -> anyhow::Result<History> {
 }
 
 pub(super) async fn hot(redis: &mut Connection) -> anyhow::Result<Hot> {
-    let now_ms = trim::now_ms(redis).await.context("reading the clock")?;
+    let now_ms = clock::now_ms(redis).await.context("reading the clock")?;
     let partitions = partitions::stored(redis)
         .await
         .context("reading the number of partitions")?;
@@ -107,7 +108,7 @@ pub(super) async fn hot(redis: &mut Connection) -> anyhow::Result<Hot> {
     let database = database::stored(redis)
         .await
         .context("reading the database that Redis belongs to")?;
-    let now_us = i64::try_from(now_ms)?.saturating_mul(1_000);
+    let now_us = ms_to_us(now_ms);
     Ok(Hot {
         database: database.map(|database| database.to_string()),
         lost: lost.into_iter().map(Into::into).collect(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use storage_core::domain::time::rfc3339;
+use storage_core::domain::time::{ms_to_us, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::{Edition, Server};
 use storage_core::postgres::queries::policies::{self, JobKind};
@@ -199,7 +199,7 @@ impl From<lost::Record> for Lost {
             stream: record.stream,
             group: record.group,
             entries: record.entries,
-            last: rfc3339(i64::try_from(record.last_ms.saturating_mul(1_000)).unwrap_or(i64::MAX)),
+            last: rfc3339(ms_to_us(record.last_ms)),
         }
     }
 }

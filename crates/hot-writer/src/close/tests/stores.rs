@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use storage_core::domain::candle::Candle;
+use storage_core::domain::candle::CandleState;
 use storage_core::domain::decimal::Decimal;
 use storage_core::domain::stream_id::Revision;
 use storage_core::domain::timeframe::Timeframe;
-use storage_core::redis::codec::candles::CandleState;
 
 use super::{DAY_US, MINUTE_US, rules, state};
 use crate::close::Changes;

@@ -1,4 +1,4 @@
-//! What backup and restore ask of the database besides its rows: snapshots, the extension, roles, WAL.
+//! Queries of backup and restore besides those for rows: snapshots, the extension, roles, and WAL.
 
 use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
@@ -11,7 +11,7 @@ struct Value {
 }
 
 #[derive(QueryableByName)]
-struct Answer {
+struct Terminated {
     #[diesel(sql_type = Bool)]
     yes: bool,
 }
@@ -26,11 +26,8 @@ async fn value(connection: &mut AsyncPgConnection, query: &str) -> QueryResult<S
     Ok(row.value)
 }
 
-/// Begins a transaction that sees one moment, and returns the name by which pg_dump sees the same. The transaction
-/// lasts until [`end_snapshot`] or the end of the connection.
-///
-/// # Errors
-/// The database's.
+/// Begins a transaction and exports its snapshot, and returns the snapshot's name for pg_dump. The transaction lasts
+/// until [`end_snapshot`] or the end of the connection.
 pub async fn begin_snapshot(connection: &mut AsyncPgConnection) -> QueryResult<String> {
     connection
         .batch_execute(
@@ -42,18 +39,12 @@ pub async fn begin_snapshot(connection: &mut AsyncPgConnection) -> QueryResult<S
 }
 
 /// Ends the transaction of [`begin_snapshot`].
-///
-/// # Errors
-/// The database's.
 pub async fn end_snapshot(connection: &mut AsyncPgConnection) -> QueryResult<()> {
     connection.batch_execute("COMMIT").await
 }
 
-/// Tables, views and sequences that belong to no extension: what keeps a database from being empty. At most `limit`.
-///
-/// # Errors
-/// The database's.
-pub async fn occupants(connection: &mut AsyncPgConnection, limit: i64) -> QueryResult<Vec<String>> {
+/// Lists at most `limit` tables, views and sequences that belong to no extension. A database with any is not empty.
+pub async fn user_relations(connection: &mut AsyncPgConnection, limit: i64) -> QueryResult<Vec<String>> {
     let rows: Vec<Value> = sql_query(
         "SELECT format('%I.%I', n.nspname, c.relname) AS value
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -70,10 +61,7 @@ pub async fn occupants(connection: &mut AsyncPgConnection, limit: i64) -> QueryR
     Ok(rows.into_iter().map(|row| row.value).collect())
 }
 
-/// The version of TimescaleDB that the database has; `None` where it has none yet.
-///
-/// # Errors
-/// The database's.
+/// Reads the version of TimescaleDB in the database; `None` if the extension is not created.
 pub async fn extension_version(connection: &mut AsyncPgConnection) -> QueryResult<Option<String>> {
     Ok(values(
         connection,
@@ -83,10 +71,7 @@ pub async fn extension_version(connection: &mut AsyncPgConnection) -> QueryResul
     .pop())
 }
 
-/// The versions of TimescaleDB that the server could give a database.
-///
-/// # Errors
-/// The database's.
+/// Lists the versions of TimescaleDB that the server can create.
 pub async fn available_extension_versions(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
     values(
         connection,
@@ -95,11 +80,8 @@ pub async fn available_extension_versions(connection: &mut AsyncPgConnection) ->
     .await
 }
 
-/// Gives the database TimescaleDB in exactly this version, one of [`available_extension_versions`]. Only a new
-/// connection can use it.
-///
-/// # Errors
-/// The database's.
+/// Creates the extension in exactly this version, one of [`available_extension_versions`]. Only a new connection can
+/// use it.
 pub async fn create_extension(connection: &mut AsyncPgConnection, version: &str) -> QueryResult<()> {
     let quoted = version.replace('\'', "''");
     connection
@@ -107,26 +89,17 @@ pub async fn create_extension(connection: &mut AsyncPgConnection, version: &str)
         .await
 }
 
-/// Stops TimescaleDB's workers and triggers in this database, so that its tables can be filled by pg_restore.
-///
-/// # Errors
-/// The database's.
+/// Stops TimescaleDB's workers and triggers in this database, so that pg_restore can fill its tables.
 pub async fn pre_restore(connection: &mut AsyncPgConnection) -> QueryResult<()> {
     connection.batch_execute("SELECT timescaledb_pre_restore()").await
 }
 
-/// Ends what [`pre_restore`] began.
-///
-/// # Errors
-/// The database's.
+/// Starts TimescaleDB's workers and triggers again after [`pre_restore`].
 pub async fn post_restore(connection: &mut AsyncPgConnection) -> QueryResult<()> {
     connection.batch_execute("SELECT timescaledb_post_restore()").await
 }
 
-/// Roles that own or were granted something in this database, and so are named in a dump.
-///
-/// # Errors
-/// The database's.
+/// Lists the roles that own objects or have privileges in this database, which a dump therefore names.
 pub async fn named_roles(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
     values(
         connection,
@@ -145,18 +118,12 @@ pub async fn named_roles(connection: &mut AsyncPgConnection) -> QueryResult<Vec<
     .await
 }
 
-/// The roles of the server.
-///
-/// # Errors
-/// The database's.
+/// Lists the roles of the server.
 pub async fn roles(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
     values(connection, "SELECT rolname::text AS value FROM pg_roles ORDER BY 1").await
 }
 
-/// What tells this server's files and WAL from every other's.
-///
-/// # Errors
-/// The database's.
+/// Reads the system identifier, which identifies the data files and the WAL of this server.
 pub async fn system_identifier(connection: &mut AsyncPgConnection) -> QueryResult<String> {
     value(
         connection,
@@ -165,10 +132,7 @@ pub async fn system_identifier(connection: &mut AsyncPgConnection) -> QueryResul
     .await
 }
 
-/// The size of a WAL segment in bytes.
-///
-/// # Errors
-/// The database's.
+/// Reads the size of a WAL segment in bytes.
 pub async fn wal_segment_bytes(connection: &mut AsyncPgConnection) -> QueryResult<String> {
     value(
         connection,
@@ -179,20 +143,17 @@ pub async fn wal_segment_bytes(connection: &mut AsyncPgConnection) -> QueryResul
 
 /// A replication slot.
 #[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
-pub struct Slot {
-    /// Whether somebody streams from it now.
+pub struct ReplicationSlot {
+    /// `true` if a client streams from it.
     #[diesel(sql_type = Bool)]
     pub active: bool,
-    /// WAL written but not yet confirmed by whoever streams, in bytes; `None` before the first use.
+    /// WAL that is written but not confirmed by the client, in bytes; `None` before the first use.
     #[diesel(sql_type = Nullable<BigInt>)]
     pub lag_bytes: Option<i64>,
 }
 
-/// The slot of this name, if there is one.
-///
-/// # Errors
-/// The database's.
-pub async fn slot(connection: &mut AsyncPgConnection, name: &str) -> QueryResult<Option<Slot>> {
+/// Reads the slot `name`; `None` if it does not exist.
+pub async fn slot(connection: &mut AsyncPgConnection, name: &str) -> QueryResult<Option<ReplicationSlot>> {
     sql_query(
         "SELECT active, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint AS lag_bytes
          FROM pg_replication_slots WHERE slot_name = $1",
@@ -203,17 +164,14 @@ pub async fn slot(connection: &mut AsyncPgConnection, name: &str) -> QueryResult
     .optional()
 }
 
-/// Ends whoever streams from the slot, and says whether there was somebody.
-///
-/// # Errors
-/// The database's.
-pub async fn free_slot(connection: &mut AsyncPgConnection, name: &str) -> QueryResult<bool> {
-    let freed: Option<Answer> = sql_query(
+/// Terminates the client that streams from the slot. Returns `true` if there was one.
+pub async fn terminate_slot_client(connection: &mut AsyncPgConnection, name: &str) -> QueryResult<bool> {
+    let terminated: Option<Terminated> = sql_query(
         "SELECT pg_terminate_backend(active_pid, 5000) AS yes FROM pg_replication_slots WHERE slot_name = $1 AND active",
     )
     .bind::<Text, _>(name)
     .get_result(connection)
     .await
     .optional()?;
-    Ok(freed.is_some_and(|answer| answer.yes))
+    Ok(terminated.is_some_and(|row| row.yes))
 }

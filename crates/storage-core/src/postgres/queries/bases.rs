@@ -1,38 +1,29 @@
-//! The part of a candle of any timeframe that hot-writer has lost, computed from `ticks`.
+//! The beginning of a candle that hot-writer has lost, computed from `ticks` and `candles_1m`.
 
-use chrono::{DateTime, Utc};
-use diesel::sql_types::{BigInt, Double, Text, Timestamptz};
+use diesel::sql_types::{BigInt, SmallInt, Text, Timestamptz};
 use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
+use super::candles::HistoryCandle;
 use crate::domain::candle::Candle;
-use crate::domain::decimal::Decimal;
+use crate::domain::stream_id::Revision;
 use crate::domain::time::to_datetime;
+use crate::postgres::columns::Micros;
 use crate::redis::codec::repairs::Base;
 
 #[derive(QueryableByName)]
 struct Row {
-    #[diesel(sql_type = Double)]
-    open: f64,
-    #[diesel(sql_type = Double)]
-    high: f64,
-    #[diesel(sql_type = Double)]
-    low: f64,
-    #[diesel(sql_type = Double)]
-    close: f64,
-    #[diesel(sql_type = Text)]
-    volume: String,
+    #[diesel(embed)]
+    candle: HistoryCandle,
+    #[diesel(sql_type = Timestamptz, column_name = first, deserialize_as = Micros)]
+    first_us: i64,
+    #[diesel(sql_type = Timestamptz, column_name = last, deserialize_as = Micros)]
+    last_us: i64,
     #[diesel(sql_type = BigInt)]
-    trades: i64,
-    #[diesel(sql_type = Timestamptz)]
-    first: DateTime<Utc>,
-    #[diesel(sql_type = Timestamptz)]
-    last: DateTime<Utc>,
-    #[diesel(sql_type = BigInt)]
-    since: i64,
+    since: Revision,
 }
 
-// Minute by minute, because a minute of which retention has dropped ticks is known from its candle only, without the times of its
+// Computed by minute: if retention has dropped ticks of a minute, only its candle is known, without the times of its
 // first and last tick.
 const BASE: &str = "
 WITH from_ticks AS (
@@ -52,15 +43,13 @@ WITH from_ticks AS (
     UNION ALL SELECT * FROM from_candles WHERE NOT EXISTS (
         SELECT FROM from_ticks ticks WHERE ticks.minute = from_candles.minute AND ticks.trades >= from_candles.trades)
 )
-SELECT (array_agg(open ORDER BY minute))[1] AS open, max(high) AS high, min(low) AS low,
-       (array_agg(close ORDER BY minute DESC))[1] AS close, sum(volume)::text AS volume, sum(trades)::bigint AS trades,
-       min(first) AS first, max(last) AS last, min(since) AS since
+SELECT $2 AS time, (array_agg(open ORDER BY minute))[1] AS open, max(high) AS high, min(low) AS low,
+       (array_agg(close ORDER BY minute DESC))[1] AS close, lots_to_units(sum(volume), $5)::text AS volume,
+       sum(trades)::bigint AS trades, $4 AS revision, min(first) AS first, max(last) AS last, min(since) AS since
 FROM minutes HAVING count(*) > 0";
 
-/// The candle of the ticks of `base`, of a symbol with volumes in lots of `decimals`. `None` where there are no ticks.
-///
-/// # Errors
-/// The database's.
+/// Computes the candle of the ticks of `base`, whose symbol has volumes in lots of `decimals`. `None` if there are no
+/// ticks.
 pub async fn compute(connection: &mut AsyncPgConnection, base: &Base, decimals: u8) -> QueryResult<Option<Candle>> {
     let end_us = base.start_us + base.timeframe.micros();
     let found: Option<Row> = sql_query(BASE)
@@ -68,25 +57,21 @@ pub async fn compute(connection: &mut AsyncPgConnection, base: &Base, decimals: 
         .bind::<Timestamptz, _>(to_datetime(base.start_us))
         .bind::<Timestamptz, _>(to_datetime(end_us))
         .bind::<BigInt, _>(base.revision.as_i64())
+        .bind::<SmallInt, _>(i16::from(decimals))
         .get_result(connection)
         .await
         .optional()?;
-    let Some(row) = found else { return Ok(None) };
-    let lots: i128 = row
-        .volume
-        .parse()
-        .map_err(|error| diesel::result::Error::DeserializationError(Box::new(error)))?;
-    Ok(Some(Candle {
-        start_us: base.start_us,
-        open: row.open,
-        high: row.high,
-        low: row.low,
-        close: row.close,
-        volume: Decimal::from_lots(lots, decimals),
-        trades: row.trades,
-        first_us: row.first.timestamp_micros(),
-        last_us: row.last.timestamp_micros(),
-        since: row.since.try_into().unwrap_or_default(),
+    Ok(found.map(|row| Candle {
+        start_us: row.candle.start_us,
+        open: row.candle.open,
+        high: row.candle.high,
+        low: row.candle.low,
+        close: row.candle.close,
+        volume: row.candle.volume,
+        trades: row.candle.trades,
+        first_us: row.first_us,
+        last_us: row.last_us,
+        since: row.since,
         revision: base.revision,
     }))
 }

@@ -1,7 +1,7 @@
-//! From when on `ticks` and `candles_1m` are complete: the border that retention leaves.
+//! The time from which `ticks` and `candles_1m` are complete: the border that retention leaves.
 //!
-//! Rows before the border are what is left of a source, or came late into a chunk that was dropped, and nothing is computed
-//! from them as if they were all. The border is stored, as chunks don't show it, and only moves forward.
+//! Rows before the border are an incomplete rest, or were written late into a chunk that had been dropped, so no candle
+//! is computed from them alone. The border is stored because chunks do not show it. It only moves forward.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use diesel::sql_types::{BigInt, Bool, Nullable, Text, Timestamptz};
 use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
+use super::hypertables::hypertable_of;
 use super::policies::{self, JobKind};
-use super::rollups;
 use crate::domain::time::to_datetime;
 use crate::domain::timeframe::Timeframe;
 use crate::postgres::edition::Edition;
@@ -28,10 +28,7 @@ impl Border {
     }
 }
 
-/// Returns from when on `table` is complete, in µs since 1970; `None` if nothing was ever dropped from it.
-///
-/// # Errors
-/// The database's.
+/// Returns the time from which `table` is complete, in µs since 1970; `None` if no rows were ever dropped from it.
 pub async fn since(connection: &mut AsyncPgConnection, table: &str) -> QueryResult<Option<i64>> {
     let border: Option<Border> = sql_query("SELECT since FROM complete_since WHERE table_name = $1")
         .bind::<Text, _>(table)
@@ -41,10 +38,7 @@ pub async fn since(connection: &mut AsyncPgConnection, table: &str) -> QueryResu
     Ok(border.and_then(Border::since_us))
 }
 
-/// The start, in µs since 1970, of the first bucket of `timeframe` that may be computed from `table`.
-///
-/// # Errors
-/// The database's.
+/// Returns the start of the first bucket of `timeframe` that may be computed from `table`, in µs since 1970.
 pub async fn first_bucket(connection: &mut AsyncPgConnection, table: &str, timeframe: Timeframe) -> QueryResult<i64> {
     let since_us = since(connection, table).await?;
     Ok(since_us.map_or(i64::MIN, |since_us| {
@@ -52,12 +46,9 @@ pub async fn first_bucket(connection: &mut AsyncPgConnection, table: &str, timef
     }))
 }
 
-/// Notes what TimescaleDB's retention jobs drop, and what others dropped of `candles_1m`. Call it before anything is computed from
-/// old rows.
-///
-/// # Errors
-/// The database's.
-pub async fn notice(connection: &mut AsyncPgConnection, edition: Edition) -> QueryResult<()> {
+/// Moves the borders past the rows that TimescaleDB's retention jobs drop, and past chunks of `candles_1m` that someone
+/// dropped by hand. Call it before any computation from old rows.
+pub async fn update_borders(connection: &mut AsyncPgConnection, edition: Edition) -> QueryResult<()> {
     for job in policies::jobs(connection, edition).await? {
         if let (JobKind::Retain, Some(kept)) = (job.kind, job.age) {
             advance_to_retention(connection, &job.table, kept).await?;
@@ -66,12 +57,9 @@ pub async fn notice(connection: &mut AsyncPgConnection, edition: Edition) -> Que
     advance_to_chunks(connection, edition, Timeframe::M1.table()).await
 }
 
-/// Notes that `table` may lack rows before `since_us`. A border that lies later stays. Call it before rows are dropped.
-///
-/// # Errors
-/// The database's.
+/// Records that `table` may lack rows before `since_us`; a later border stays. Call it before dropping rows.
 pub async fn advance(connection: &mut AsyncPgConnection, table: &str, since_us: i64) -> QueryResult<()> {
-    // Looks first, so that a role that only reads can compare the history while nothing changes.
+    // Reads first, so that a read-only role can compare the history while the border does not move.
     if since(connection, table).await? >= Some(since_us) {
         return Ok(());
     }
@@ -86,17 +74,14 @@ pub async fn advance(connection: &mut AsyncPgConnection, table: &str, since_us: 
     Ok(())
 }
 
-/// The chunks of a table, and which of them were created later than one of a later time: by late rows, as a rule.
+/// Chunks of a table. One is late if a chunk of a later time was created before it, as late rows cause.
 const CHUNKS: &str = "
 WITH chunks AS MATERIALIZED (
     SELECT range_start, range_end, coalesce(chunk_creation_time > min(chunk_creation_time) OVER (
                ORDER BY range_start ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING), false) AS is_late
     FROM timescaledb_information.chunks WHERE hypertable_schema = current_schema() AND hypertable_name = $1)";
 
-/// Notes what a retention of `kept` drops of `table`, now or at any later moment of its policy.
-///
-/// # Errors
-/// The database's.
+/// Moves the border past the rows of `table` that a retention of `kept` drops now or at the next run of its policy.
 pub async fn advance_to_retention(connection: &mut AsyncPgConnection, table: &str, kept: Duration) -> QueryResult<()> {
     let border: Border = sql_query(format!(
         "{CHUNKS} SELECT coalesce(min(range_start), now() - make_interval(secs => $2)) AS since
@@ -112,13 +97,10 @@ pub async fn advance_to_retention(connection: &mut AsyncPgConnection, table: &st
     }
 }
 
-/// Notes what was dropped of `table` by others, such as an operator's `drop_chunks`: days have candles and no chunk, and no chunk
-/// before them is older than the ones after. The border moves to the oldest chunk that was not created by late rows.
-///
-/// # Errors
-/// The database's.
+/// Moves the border past chunks of `table` that an operator dropped: a day has candles but no chunk, and no earlier
+/// chunk is older than the later ones. The border moves to the oldest chunk that late rows did not create.
 pub async fn advance_to_chunks(connection: &mut AsyncPgConnection, edition: Edition, table: &str) -> QueryResult<()> {
-    let days = rollups::stored(connection, edition, Timeframe::D1).await?;
+    let days = hypertable_of(connection, edition, Timeframe::D1).await?;
     let border: Border = sql_query(format!(
         "{CHUNKS},
          known AS (SELECT coalesce((SELECT since FROM complete_since WHERE table_name = $1), '-infinity') AS since),
@@ -145,16 +127,14 @@ struct Waiting {
     any: bool,
 }
 
-/// Returns `true` if ticks that a retention of `kept` drops came within the last hour and no larger candle counts them yet.
-///
-/// # Errors
-/// The database's.
+/// Returns `true` if ticks that a retention of `kept` drops arrived within the last hour and are in no larger candle
+/// yet.
 pub async fn has_uncounted_ticks(
     connection: &mut AsyncPgConnection,
     edition: Edition,
     kept: Duration,
 ) -> QueryResult<bool> {
-    let candles = rollups::stored(connection, edition, Timeframe::M5).await?;
+    let candles = hypertable_of(connection, edition, Timeframe::M5).await?;
     let recent_ms = (Utc::now() - Duration::from_secs(3_600)).timestamp_millis();
     let waiting: Waiting = sql_query(format!(
         "SELECT EXISTS (

@@ -1,4 +1,4 @@
-//! `dead_letters`: what no worker could use, until somebody looks at it.
+//! `dead_letters`: rejected entries, for an operator to inspect and requeue.
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -8,61 +8,57 @@ use serde_json::Value;
 
 use crate::postgres::schema::dead_letters;
 
-/// An entry that could not be used, as it is written.
+/// A dead letter to write.
 #[derive(Clone, Debug, PartialEq, Insertable)]
 #[diesel(table_name = dead_letters)]
 pub struct NewDeadLetter {
-    /// The stream that holds the entry.
+    /// Stream that holds the entry.
     pub stream: String,
-    /// The entry's ID there.
+    /// ID of the entry.
     pub entry_id: String,
-    /// Why it could not be used.
+    /// Reason for the rejection.
     pub reason: String,
-    /// The original fields, as a JSON object.
+    /// Original fields as a JSON object.
     pub fields: Value,
-    /// Whether a value was too long and was cut.
+    /// `true` if a value was truncated.
     pub truncated: bool,
 }
 
-/// An entry that could not be used, as it is read.
+/// A dead letter as the table holds it.
 #[derive(Clone, Debug, PartialEq, Queryable, Selectable)]
 #[diesel(table_name = dead_letters)]
 pub struct DeadLetter {
-    /// The stream that held the entry.
+    /// Stream that held the entry.
     pub stream: String,
-    /// The entry's ID there.
+    /// ID of the entry.
     pub entry_id: String,
-    /// Why it could not be used.
+    /// Reason for the rejection.
     pub reason: String,
-    /// The original fields, as a JSON object.
+    /// Original fields as a JSON object.
     pub fields: Value,
-    /// Whether a value was too long and was cut: such an entry can't be requeued.
+    /// `true` if a value was truncated; such a dead letter can't be requeued.
     pub truncated: bool,
-    /// When it was written here.
+    /// Time at which the row was written.
     pub first_seen: DateTime<Utc>,
-    /// When it was put into its stream again.
+    /// Time of the requeue.
     pub requeued_at: Option<DateTime<Utc>>,
-    /// The ID that it got then.
+    /// ID of the requeued entry.
     pub requeued_as: Option<String>,
 }
 
-/// Which dead letters to list.
+/// Filter of dead letters.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Only this stream's.
+    /// Stream of the dead letters.
     pub stream: Option<String>,
-    /// Only those whose reason contains this text.
+    /// Text that the reason contains.
     pub reason: Option<String>,
-    /// Also those that were requeued.
+    /// `true` to include requeued dead letters.
     pub requeued_too: bool,
 }
 
-/// Writes the dead letters that the table does not hold yet. Returns how many were new.
-///
-/// PostgreSQL has no zero characters in text; they become U+FFFD.
-///
-/// # Errors
-/// The database's.
+/// Writes the dead letters that the table does not hold yet, and returns their number. Zero characters, which
+/// PostgreSQL's text can't contain, become U+FFFD.
 pub async fn insert(connection: &mut AsyncPgConnection, letters: &[NewDeadLetter]) -> QueryResult<usize> {
     let letters: Vec<_> = letters.iter().cloned().map(without_zero_characters).collect();
     diesel::insert_into(dead_letters::table)
@@ -98,10 +94,7 @@ fn visible_json(value: Value) -> Value {
     }
 }
 
-/// The newest `limit` dead letters that `filter` lets through, newest first.
-///
-/// # Errors
-/// The database's.
+/// Lists the newest `limit` dead letters that match `filter`, newest first.
 pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i64) -> QueryResult<Vec<DeadLetter>> {
     let mut query = dead_letters::table.select(DeadLetter::as_select()).into_boxed();
     if let Some(stream) = &filter.stream {
@@ -128,10 +121,7 @@ pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i6
         .await
 }
 
-/// One dead letter.
-///
-/// # Errors
-/// The database's.
+/// Reads one dead letter.
 pub async fn find(connection: &mut AsyncPgConnection, stream: &str, entry_id: &str) -> QueryResult<Option<DeadLetter>> {
     dead_letters::table
         .find((stream, entry_id))
@@ -141,10 +131,7 @@ pub async fn find(connection: &mut AsyncPgConnection, stream: &str, entry_id: &s
         .optional()
 }
 
-/// The dead letters of an ID in any stream.
-///
-/// # Errors
-/// The database's.
+/// Reads the dead letters with an ID, of any stream.
 pub async fn with_id(connection: &mut AsyncPgConnection, entry_id: &str) -> QueryResult<Vec<DeadLetter>> {
     dead_letters::table
         .filter(dead_letters::entry_id.eq(entry_id))
@@ -154,10 +141,7 @@ pub async fn with_id(connection: &mut AsyncPgConnection, entry_id: &str) -> Quer
         .await
 }
 
-/// One dead letter, kept from others until the end of this transaction.
-///
-/// # Errors
-/// The database's.
+/// Reads one dead letter and locks its row until the end of this transaction.
 pub async fn lock(connection: &mut AsyncPgConnection, stream: &str, entry_id: &str) -> QueryResult<Option<DeadLetter>> {
     dead_letters::table
         .find((stream, entry_id))
@@ -168,10 +152,7 @@ pub async fn lock(connection: &mut AsyncPgConnection, stream: &str, entry_id: &s
         .optional()
 }
 
-/// Notes that a dead letter was put into its stream again as `new_id`. Returns whether it was still waiting for that.
-///
-/// # Errors
-/// The database's.
+/// Marks a dead letter as requeued with the entry `new_id`. Returns `false` if it was requeued before.
 pub async fn mark_requeued(
     connection: &mut AsyncPgConnection,
     stream: &str,
@@ -192,21 +173,18 @@ pub async fn mark_requeued(
     .map(|changed| changed == 1)
 }
 
-/// How many dead letters of a stream wait for somebody.
+/// Number of a stream's dead letters that were not requeued.
 #[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
 pub struct Waiting {
-    /// The stream.
+    /// Stream of the dead letters.
     #[diesel(sql_type = Text)]
     pub stream: String,
-    /// Their number.
+    /// Number of dead letters.
     #[diesel(sql_type = BigInt)]
     pub letters: i64,
 }
 
-/// The dead letters that were not requeued, counted by stream.
-///
-/// # Errors
-/// The database's.
+/// Counts the dead letters that were not requeued by stream.
 pub async fn waiting(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Waiting>> {
     diesel::sql_query(
         "SELECT stream, count(*) AS letters FROM dead_letters WHERE requeued_at IS NULL GROUP BY stream ORDER BY stream",

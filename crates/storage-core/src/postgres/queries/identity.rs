@@ -1,4 +1,4 @@
-//! The identity of the database, and the settings of its server that endanger what is committed.
+//! The identity of the database, and settings of its server that risk the loss of committed data.
 
 use diesel::sql_types::{Bool, Text};
 use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
@@ -18,10 +18,7 @@ struct Exists {
     yes: bool,
 }
 
-/// The identity of the database that `connection` leads to.
-///
-/// # Errors
-/// The database's.
+/// Reads the identity of the database.
 pub async fn identity(connection: &mut AsyncPgConnection) -> QueryResult<DatabaseIdentity> {
     let row: Value = sql_query(
         "SELECT format('%s@%s/%s', id, (SELECT system_identifier FROM pg_control_system()),
@@ -33,10 +30,7 @@ pub async fn identity(connection: &mut AsyncPgConnection) -> QueryResult<Databas
     Ok(DatabaseIdentity::new(row.value))
 }
 
-/// As [`identity`], where the schema may lack it still.
-///
-/// # Errors
-/// The database's.
+/// Reads the identity of the database; `None` if the schema does not contain one yet.
 pub async fn identity_if_migrated(connection: &mut AsyncPgConnection) -> QueryResult<Option<DatabaseIdentity>> {
     let table: Exists = sql_query("SELECT to_regclass('database_identity') IS NOT NULL AS yes")
         .get_result(connection)
@@ -47,10 +41,8 @@ pub async fn identity_if_migrated(connection: &mut AsyncPgConnection) -> QueryRe
     identity(connection).await.optional()
 }
 
-/// What the server's settings put at risk, each with what to do. Empty for the embedded server, which is for development.
-///
-/// # Errors
-/// The database's.
+/// Lists settings of the server that risk the loss of committed data, each with its remedy. The embedded server is for
+/// development, so its list is empty.
 pub async fn risks(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
     let rows: Vec<Value> = sql_query(
         "SELECT name AS value FROM pg_settings

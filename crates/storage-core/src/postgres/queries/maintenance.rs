@@ -1,4 +1,4 @@
-//! Calls of procedures that take as long as they take, and commit on their way.
+//! Calls of procedures that run without a time limit and commit in between.
 
 use diesel::sql_types::Text;
 use diesel::{QueryResult, QueryableByName, sql_query};
@@ -10,7 +10,8 @@ struct Limit {
     statement_timeout: String,
 }
 
-/// Runs `call` alone, as a procedure must that commits, and without the session's time limit.
+/// Runs `call` outside a transaction, as a procedure that commits requires, and without the statement timeout of the
+/// session.
 pub(super) async fn call(connection: &mut AsyncPgConnection, call: &str) -> QueryResult<()> {
     let limit: Limit = sql_query("SHOW statement_timeout").get_result(connection).await?;
     connection.batch_execute("SET statement_timeout = 0").await?;

@@ -1,10 +1,11 @@
-//! All SQL but the migrations': one module per family of tables.
+//! All SQL except the migrations, with one module per family of tables.
 
 pub mod backup;
 pub mod bases;
 pub mod candles;
 pub mod completeness;
 pub mod dead_letters;
+pub mod hypertables;
 pub mod identity;
 mod maintenance;
 pub mod newest_ticks;

@@ -1,4 +1,4 @@
-//! TimescaleDB's jobs: which there are, what they are set to, and running one where the server has no scheduler.
+//! TimescaleDB's jobs: listing them, changing their settings, and running them on a server without a scheduler.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use super::maintenance;
 use super::rollups::exclusive;
 use crate::postgres::edition::Edition;
 
-/// What a job does. In the order in which they should run: retention must not drop what a refresh still reads.
+/// Kind of a job, in the order in which jobs should run: retention must not drop rows that a refresh still reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum JobKind {
-    /// Brings a continuous aggregate up to date.
+    /// Refreshes a continuous aggregate.
     Refresh,
     /// Compresses old chunks.
     Compress,
@@ -22,25 +22,25 @@ pub enum JobKind {
     Retain,
 }
 
-/// A policy of one of our tables.
+/// A policy of a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
-    /// TimescaleDB's number of it.
+    /// Number of the job in TimescaleDB.
     pub id: i32,
-    /// What it does.
+    /// Kind of the job.
     pub kind: JobKind,
-    /// The table or continuous aggregate it works on: `candles_1m`, `candles_1d`, …
+    /// Table or continuous aggregate of the job, such as `candles_1m` or `candles_1d`.
     pub table: String,
-    /// How often it runs.
+    /// Interval between two runs.
     pub every: Duration,
-    /// The age that it goes by: how far back a refresh reaches, or from when on chunks are compressed or dropped.
+    /// Age up to which buckets are refreshed, or from which chunks are compressed or dropped.
     pub age: Option<Duration>,
-    /// Its settings, as TimescaleDB keeps them: `start_offset`, `end_offset`, `compress_after`, `drop_after`.
+    /// Settings of the job in TimescaleDB: `start_offset`, `end_offset`, `compress_after`, `drop_after`.
     pub config: Value,
 }
 
 impl JobKind {
-    /// The setting that [`Job::age`] is.
+    /// Returns the setting that holds [`Job::age`].
     const fn setting(self) -> &'static str {
         match self {
             Self::Refresh => "start_offset",
@@ -66,15 +66,13 @@ struct Row {
     config: Value,
 }
 
-/// The policies, refreshes of small timeframes first, as they should run; none on the Apache edition.
-///
-/// # Errors
-/// The database's.
+/// Lists the policies in the order in which they should run, refreshes of small timeframes first. The Apache edition
+/// has none.
 pub async fn jobs(connection: &mut AsyncPgConnection, edition: Edition) -> QueryResult<Vec<Job>> {
     if edition == Edition::Apache {
         return Ok(Vec::new());
     }
-    // Versions differ in which of its two names they give for a continuous aggregate.
+    // For a continuous aggregate, some versions return the name of the view and others that of its hypertable.
     let rows: Vec<Row> = sql_query(
         "SELECT job_id AS id, proc_name::text, coalesce(view_name, hypertable_name)::text AS table_name,
                 extract(epoch FROM schedule_interval)::bigint AS every_seconds,
@@ -117,11 +115,8 @@ impl Row {
     }
 }
 
-/// Runs a job now, in this session. Not for use inside a transaction. TimescaleDB does not count such a run in its own
-/// statistics, so who runs jobs remembers when.
-///
-/// # Errors
-/// The database's.
+/// Runs a job in this session, outside a transaction. TimescaleDB does not record the run, so the caller must remember
+/// its time.
 pub async fn run_job(connection: &mut AsyncPgConnection, job: &Job) -> QueryResult<()> {
     let call = format!("CALL run_job({})", job.id);
     match job.kind {
@@ -130,10 +125,7 @@ pub async fn run_job(connection: &mut AsyncPgConnection, job: &Job) -> QueryResu
     }
 }
 
-/// Gives a job another [`age`](Job::age).
-///
-/// # Errors
-/// The database's.
+/// Changes the [`age`](Job::age) of a job.
 pub async fn set_age(connection: &mut AsyncPgConnection, job: &Job, age: Duration) -> QueryResult<()> {
     sql_query(
         "SELECT alter_job(job_id, config => config || jsonb_build_object($2, $3))
@@ -147,10 +139,7 @@ pub async fn set_age(connection: &mut AsyncPgConnection, job: &Job, age: Duratio
     Ok(())
 }
 
-/// Drops chunks of `table` that are wholly older than `age`, from now on.
-///
-/// # Errors
-/// The database's.
+/// Adds a policy that drops chunks of `table` entirely older than `age`.
 pub async fn add_retention(connection: &mut AsyncPgConnection, table: &str, age: Duration) -> QueryResult<()> {
     sql_query("SELECT add_retention_policy($1::regclass, drop_after => make_interval(secs => $2))")
         .bind::<Text, _>(table)
@@ -160,10 +149,7 @@ pub async fn add_retention(connection: &mut AsyncPgConnection, table: &str, age:
     Ok(())
 }
 
-/// Keeps all chunks of `table` from now on.
-///
-/// # Errors
-/// The database's.
+/// Removes the retention policy of `table`.
 pub async fn remove_retention(connection: &mut AsyncPgConnection, table: &str) -> QueryResult<()> {
     sql_query("SELECT remove_retention_policy($1::regclass)")
         .bind::<Text, _>(table)
@@ -172,11 +158,8 @@ pub async fn remove_retention(connection: &mut AsyncPgConnection, table: &str) -
     Ok(())
 }
 
-/// Drops chunks of `table` that are wholly older than `age`, now; for the Apache edition, which has no policies. Returns how
-/// many were dropped.
-///
-/// # Errors
-/// The database's.
+/// Drops chunks of `table` entirely older than `age`, and returns their number; for the Apache edition, which has no
+/// policies.
 pub async fn drop_chunks(connection: &mut AsyncPgConnection, table: &str, age: Duration) -> QueryResult<usize> {
     sql_query("SELECT drop_chunks($1::regclass, older_than => make_interval(secs => $2))")
         .bind::<Text, _>(table)

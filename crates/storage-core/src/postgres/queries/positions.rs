@@ -1,4 +1,4 @@
-//! `positions`: the last entry of each stream that the history holds.
+//! `positions`: the last entry of each stream that is written to the history.
 
 use diesel::sql_types::{BigInt, Text};
 use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
@@ -7,10 +7,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use crate::domain::stream_id::Revision;
 use crate::redis::stream::Stream;
 
-/// Notes that everything of `stream` up to `revision` is written. Belongs into the transaction that writes it.
-///
-/// # Errors
-/// The database's.
+/// Records that all entries of `stream` up to `revision` are written. Call it in the transaction that writes them.
 pub async fn raise(connection: &mut AsyncPgConnection, stream: Stream, revision: Revision) -> QueryResult<()> {
     sql_query(
         "INSERT INTO positions (stream, revision) VALUES ($1, $2)
@@ -29,10 +26,7 @@ struct Row {
     revision: i64,
 }
 
-/// The last entry of `stream` that is written, where any is.
-///
-/// # Errors
-/// The database's.
+/// Reads the last written entry of `stream`; `None` if there is none.
 pub async fn of(connection: &mut AsyncPgConnection, stream: Stream) -> QueryResult<Option<Revision>> {
     let found: Option<Row> = sql_query("SELECT revision FROM positions WHERE stream = $1")
         .bind::<Text, _>(stream.key().to_string())

@@ -1,4 +1,4 @@
-//! `signals`: what strategies said, once.
+//! `signals`: every signal, once.
 
 use diesel::sql_types::{Array, BigInt, Double, Text, Timestamptz};
 use diesel::{QueryResult, sql_query};
@@ -7,10 +7,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use crate::domain::signal::Signal;
 use crate::domain::time::to_datetime;
 
-/// Writes the signals that the table does not hold yet. Returns how many were new.
-///
-/// # Errors
-/// The database's.
+/// Writes the signals that the table does not hold yet, and returns their number.
 pub async fn insert(connection: &mut AsyncPgConnection, signals: &[Signal]) -> QueryResult<usize> {
     let texts = |field: fn(&Signal) -> &str| signals.iter().map(field).collect::<Vec<_>>();
     sql_query(

@@ -1,4 +1,4 @@
-//! What the history holds and what it weighs: rows and sums, chunks, compression.
+//! Content and size of the history: rows, volumes, chunks and compression.
 
 use chrono::{DateTime, Utc};
 use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz};
@@ -7,24 +7,21 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use crate::postgres::edition::Edition;
 
-/// The content of a table, as far as two copies of it can be compared by.
+/// Totals of a table, for the comparison of two copies.
 #[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
 pub struct Total {
-    /// The table.
+    /// Name of the table.
     #[diesel(sql_type = Text)]
     pub table_name: String,
-    /// Its rows.
+    /// Number of rows.
     #[diesel(sql_type = BigInt)]
     pub rows: i64,
-    /// The sum of its volumes in lots, as exact decimal text; `None` for a table without volumes or rows.
+    /// Sum of the volumes in lots, as exact decimal text; `None` for a table without volumes or rows.
     #[diesel(sql_type = Nullable<Text>)]
     pub volume: Option<String>,
 }
 
-/// Rows and volumes of every table.
-///
-/// # Errors
-/// The database's.
+/// Reads the totals of every table.
 pub async fn totals(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Total>> {
     sql_query(
         "SELECT 'candles_1m' AS table_name, count(*) AS rows, sum(volume)::text AS volume FROM candles_1m
@@ -45,19 +42,19 @@ pub async fn totals(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Total
 /// The chunks of a hypertable or continuous aggregate.
 #[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
 pub struct Chunks {
-    /// Its name.
+    /// Name of the hypertable or continuous aggregate.
     #[diesel(sql_type = Text)]
     pub table_name: String,
-    /// How many chunks there are.
+    /// Number of chunks.
     #[diesel(sql_type = BigInt)]
     pub chunks: i64,
-    /// How many of them are compressed.
+    /// Number of compressed chunks.
     #[diesel(sql_type = BigInt)]
     pub compressed: i64,
-    /// Start of the oldest.
+    /// Start of the oldest chunk.
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub oldest: Option<DateTime<Utc>>,
-    /// End of the newest.
+    /// End of the newest chunk.
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub newest: Option<DateTime<Utc>>,
     /// Size on disk with indexes, in bytes.
@@ -65,10 +62,7 @@ pub struct Chunks {
     pub size_bytes: i64,
 }
 
-/// The chunks of every table that has some.
-///
-/// # Errors
-/// The database's.
+/// Reads the chunks of every table that has chunks.
 pub async fn chunks(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Chunks>> {
     sql_query(
         "SELECT coalesce(rollups.view_name, chunks.hypertable_name)::text AS table_name,
@@ -85,30 +79,27 @@ pub async fn chunks(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Chunk
     .await
 }
 
-/// What compression did to a hypertable. Only compressed chunks count in the sizes.
+/// Compression of a hypertable.
 #[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
 pub struct Compression {
-    /// The hypertable.
+    /// Name of the hypertable.
     #[diesel(sql_type = Text)]
     pub table_name: String,
-    /// Its chunks.
+    /// Number of chunks.
     #[diesel(sql_type = BigInt)]
     pub chunks: i64,
-    /// Those of them that are compressed.
+    /// Number of compressed chunks.
     #[diesel(sql_type = BigInt)]
     pub compressed_chunks: i64,
-    /// Their size before, with indexes, in bytes.
+    /// Size of the compressed chunks before compression, with indexes, in bytes.
     #[diesel(sql_type = BigInt)]
     pub before_bytes: i64,
-    /// Their size since, with indexes, in bytes.
+    /// Size of the compressed chunks after compression, with indexes, in bytes.
     #[diesel(sql_type = BigInt)]
     pub after_bytes: i64,
 }
 
-/// Compression of each hypertable that has it; `None` on the Apache edition, which has none.
-///
-/// # Errors
-/// The database's.
+/// Reads the compression of each hypertable with compression; `None` on the Apache edition, which can't compress.
 pub async fn compression(
     connection: &mut AsyncPgConnection,
     edition: Edition,
@@ -129,27 +120,24 @@ pub async fn compression(
     Ok(Some(found))
 }
 
-/// The rows of a table and the time that they span.
+/// Rows of a table and their time span.
 #[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
 pub struct Span {
-    /// The table.
+    /// Name of the table.
     #[diesel(sql_type = Text)]
     pub table_name: String,
-    /// Its rows.
+    /// Number of rows.
     #[diesel(sql_type = BigInt)]
     pub rows: i64,
-    /// Time of the oldest.
+    /// Time of the oldest row.
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub oldest: Option<DateTime<Utc>>,
-    /// Time of the newest.
+    /// Time of the newest row.
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub newest: Option<DateTime<Utc>>,
 }
 
-/// Rows and span of the tables of market time.
-///
-/// # Errors
-/// The database's.
+/// Reads rows and time span of every table with event times.
 pub async fn spans(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Span>> {
     sql_query(
         "SELECT 'ticks' AS table_name, count(*) AS rows, min(time) AS oldest, max(time) AS newest FROM ticks
@@ -165,10 +153,7 @@ pub async fn spans(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Span>>
     .await
 }
 
-/// Start, in µs since 1970, of the newest minute that the history holds.
-///
-/// # Errors
-/// The database's.
+/// Reads the start of the newest minute in the history, in µs since 1970.
 pub async fn newest_minute(connection: &mut AsyncPgConnection) -> QueryResult<Option<i64>> {
     let newest: Newest = sql_query("SELECT max(time) AS time FROM candles_1m")
         .get_result(connection)

@@ -1,4 +1,4 @@
-//! `symbols`: the size of each symbol's lot, and the only way to change it once there are rows.
+//! `symbols`: the lots of each symbol, and the change of lots with existing rows.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,8 @@ use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Nullable, SmallInt, Text, Timestamptz};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
-use super::{completeness, rollups};
+use super::completeness;
+use super::hypertables::hypertable_of;
 use crate::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use crate::domain::symbol::Symbol;
 use crate::domain::time::{TimeRange, to_datetime};
@@ -15,15 +16,12 @@ use crate::domain::timeframe::Timeframe;
 use crate::postgres::edition::Server;
 use crate::postgres::schema::symbols;
 
-/// Held shared by every transaction that turns quantities into lots, and exclusively by the one that changes what a
-/// lot is. The number means nothing; it must only be nobody else's.
+/// Advisory lock, an arbitrary number that no other lock uses. Transactions that convert quantities into lots hold it
+/// shared, and one that changes the decimals of a symbol holds it exclusively.
 const LOTS_LOCK: i64 = 0x6c6f_7473;
 
-/// Keeps what a lot is from changing until the end of this transaction. Take it before [`decimals`].
-///
-/// # Errors
-/// The database's.
-pub async fn keep_decimals(connection: &mut AsyncPgConnection) -> QueryResult<()> {
+/// Prevents changes of decimals until the end of this transaction. Call it before [`decimals`].
+pub async fn lock_decimals(connection: &mut AsyncPgConnection) -> QueryResult<()> {
     diesel::sql_query("SELECT pg_advisory_xact_lock_shared($1)")
         .bind::<BigInt, _>(LOTS_LOCK)
         .execute(connection)
@@ -31,25 +29,19 @@ pub async fn keep_decimals(connection: &mut AsyncPgConnection) -> QueryResult<()
     Ok(())
 }
 
-/// Adds the symbols that the table does not hold yet. Returns how many were new.
-///
-/// # Errors
-/// The database's.
+/// Adds the symbols that the table does not hold yet, and returns their number.
 pub async fn register(connection: &mut AsyncPgConnection, new: &[&Symbol]) -> QueryResult<usize> {
     let mut names: Vec<&str> = new.iter().map(|symbol| symbol.as_str()).collect();
     names.sort_unstable();
     names.dedup();
-    // One parameter however many there are: a statement can't have more than 65,535.
+    // An array needs one parameter; a statement can't have more than 65,535.
     diesel::sql_query("INSERT INTO symbols (symbol) SELECT unnest($1) ON CONFLICT DO NOTHING")
         .bind::<Array<Text>, _>(names)
         .execute(connection)
         .await
 }
 
-/// The decimals of the lots of those of `wanted` that the table holds.
-///
-/// # Errors
-/// The database's.
+/// Reads the volume decimals of those of the `wanted` symbols that the table holds.
 pub async fn decimals(connection: &mut AsyncPgConnection, wanted: &[&Symbol]) -> QueryResult<HashMap<Symbol, u8>> {
     let names: Vec<&str> = wanted.iter().map(|symbol| symbol.as_str()).collect();
     let rows: Vec<(String, i16)> = symbols::table
@@ -63,22 +55,19 @@ pub async fn decimals(connection: &mut AsyncPgConnection, wanted: &[&Symbol]) ->
         .collect())
 }
 
-/// A symbol of the history.
+/// A row of `symbols`.
 #[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable)]
 #[diesel(table_name = symbols)]
 pub struct KnownSymbol {
-    /// Its name.
+    /// Name of the symbol.
     pub symbol: String,
-    /// One lot is `10^-volume_decimals` units.
+    /// Decimals of its lots, which are `10^-volume_decimals` units.
     pub volume_decimals: i16,
-    /// When it was first written.
+    /// Time at which the row was written.
     pub first_seen: DateTime<Utc>,
 }
 
-/// All symbols, by name.
-///
-/// # Errors
-/// The database's.
+/// Lists all symbols by name.
 pub async fn list(connection: &mut AsyncPgConnection) -> QueryResult<Vec<KnownSymbol>> {
     symbols::table
         .select(KnownSymbol::as_select())
@@ -87,60 +76,60 @@ pub async fn list(connection: &mut AsyncPgConnection) -> QueryResult<Vec<KnownSy
         .await
 }
 
-/// What [`set_decimals`] did.
+/// Result of [`set_decimals`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rescaled {
-    /// Decimals before.
+    /// Previous decimals.
     pub from: u8,
-    /// Rows of `candles_1m` that were rewritten.
+    /// Number of rewritten rows of `candles_1m`.
     pub candles: usize,
-    /// Rows of `ticks` that were rewritten.
+    /// Number of rewritten rows of `ticks`.
     pub ticks: usize,
-    /// The time of the rewritten candles: the larger timeframes must be refreshed there.
+    /// Time range of the rewritten candles, in which the larger timeframes must be refreshed.
     pub range: Option<TimeRange>,
 }
 
-/// Why [`set_decimals`] changed nothing.
+/// Error of [`set_decimals`], which then has changed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum SetDecimalsError {
-    /// There are rows, and the caller did not ask to rewrite them.
+    /// There are rows, and the caller does not allow rewriting them.
     #[error(
         "{symbol} has {candles} candles and {ticks} ticks in lots of {from} decimals; add --rescale to rewrite them"
     )]
     HasRows {
-        /// The symbol.
+        /// Symbol with the rows.
         symbol: Symbol,
-        /// Decimals of its lots.
+        /// Present decimals.
         from: u8,
-        /// Its rows in `candles_1m`.
+        /// Number of rows in `candles_1m`.
         candles: i64,
-        /// Its rows in `ticks`.
+        /// Number of rows in `ticks`.
         ticks: i64,
     },
     /// The coarser lots can't hold every volume exactly.
     #[error(
-        "{inexact} rows of {symbol} hold volumes finer than {to} decimals, and would be changed; use {least} decimals or more; a trade \
-         that is too large for {least} decimals stays a dead letter"
+        "{inexact} rows of {symbol} have volumes with more than {to} decimals, which would be rounded; use {least} decimals or more; a \
+         trade that is too large for {least} decimals stays a dead letter"
     )]
     Inexact {
-        /// The symbol.
+        /// Symbol with the rows.
         symbol: Symbol,
-        /// The decimals asked for.
+        /// Requested decimals.
         to: u8,
-        /// Rows that rounding would change.
+        /// Number of rows that would be rounded.
         inexact: i64,
-        /// The fewest decimals that hold all of them.
+        /// Smallest number of decimals that holds all rows exactly.
         least: i64,
     },
-    /// The finer lots of some row don't fit a bigint.
-    #[error("some volumes of {symbol} don't fit a bigint at {to} decimals; use fewer")]
+    /// A bigint can't hold the finer lots of a row.
+    #[error("some volumes of {symbol} do not fit in a bigint at {to} decimals; use fewer decimals")]
     TooLarge {
-        /// The symbol.
+        /// Symbol with the row.
         symbol: Symbol,
-        /// The decimals asked for.
+        /// Requested decimals.
         to: u8,
     },
-    /// The database's.
+    /// Error of the database.
     #[error(transparent)]
     Database(#[from] diesel::result::Error),
 }
@@ -157,11 +146,8 @@ struct Rows {
     last: Option<DateTime<Utc>>,
 }
 
-/// Sets what a lot of `symbol` is: `10^-to` units. Rows that exist are rewritten to the same quantities, exactly, if
-/// `rescale` says so, and else nothing is changed. Waits for the transactions that hold [`keep_decimals`].
-///
-/// # Errors
-/// When there are rows and `rescale` is false, when the new lots can't hold some volume exactly, or the database's.
+/// Sets the lots of `symbol` to `10^-to` units, and rewrites existing rows to exactly the same quantities if `rescale`
+/// is `true`. Waits for the transactions that hold [`lock_decimals`].
 pub async fn set_decimals(
     connection: &mut AsyncPgConnection,
     symbol: &Symbol,
@@ -300,7 +286,8 @@ async fn rewrite(
     }
 }
 
-/// The fewest decimals that hold every volume of `symbol` in candles, ticks and the `larger` tables.
+/// Returns the smallest number of decimals that holds every volume of `symbol` in candles, ticks and the `larger`
+/// tables.
 async fn least_decimals(
     connection: &mut AsyncPgConnection,
     symbol: &Symbol,
@@ -323,20 +310,18 @@ async fn least_decimals(
     Ok(least)
 }
 
-/// The tables of the larger timeframes, and up to when each holds candles that can't be computed again, as their minutes were dropped.
+/// Returns the tables of the larger timeframes, each with the border in µs since 1970 before which its candles can't be
+/// computed again, because their minutes were dropped.
 async fn candles_without_minutes(connection: &mut AsyncPgConnection) -> QueryResult<Vec<(String, i64)>> {
     let mut found = Vec::new();
     let Some(server) = Server::detect(connection).await? else {
         return Ok(found);
     };
-    completeness::notice(connection, server.edition).await?;
+    completeness::update_borders(connection, server.edition).await?;
     for timeframe in &Timeframe::ALL[1..] {
         let border_us = completeness::first_bucket(connection, Timeframe::M1.table(), *timeframe).await?;
         if border_us > i64::MIN {
-            found.push((
-                rollups::stored(connection, server.edition, *timeframe).await?,
-                border_us,
-            ));
+            found.push((hypertable_of(connection, server.edition, *timeframe).await?, border_us));
         }
     }
     Ok(found)

@@ -1,6 +1,5 @@
 //! `ticks`: every accepted tick, once.
 
-use chrono::{DateTime, Utc};
 use diesel::sql_types::{Array, BigInt, Double, Nullable, Text, Timestamptz};
 use diesel::{QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -12,34 +11,46 @@ use crate::domain::symbol::Symbol;
 use crate::domain::tick::{AcceptedTick, Side, Tick};
 use crate::domain::time::to_datetime;
 use crate::domain::timeframe::Timeframe;
+use crate::domain::trade_id;
+use crate::postgres::columns::Micros;
 
-/// A tick as the table holds it.
-#[derive(Clone, Debug, PartialEq)]
+/// A row of `ticks`.
+#[derive(Clone, Debug, PartialEq, QueryableByName)]
 pub struct TickRow {
     /// Event time in µs since 1970.
+    #[diesel(sql_type = Timestamptz, column_name = time, deserialize_as = Micros)]
     pub ts_us: i64,
-    /// What was traded.
+    /// Symbol that was traded.
+    #[diesel(sql_type = Text)]
     pub symbol: Symbol,
     /// Price of a unit.
+    #[diesel(sql_type = Double)]
     pub price: f64,
     /// Quantity in lots of the symbol.
+    #[diesel(sql_type = BigInt)]
     pub lots: i64,
-    /// `buy` or `sell`, the taker's side.
-    pub side: Option<&'static str>,
-    /// The stream entry that carried it.
+    /// Side of the taker.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub side: Option<Side>,
+    /// Stream entry of the tick.
+    #[diesel(sql_type = BigInt)]
     pub revision: Revision,
+    #[diesel(embed)]
     key: Key,
 }
 
-/// What tells a tick apart from its symbol's others of the same time: see the migration of `ticks`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Key {
-    number: i64,
-    text: Box<str>,
-}
+/// Columns of a [`TickRow`]. A side other than `buy` and `sell` is read as unknown.
+const COLUMNS: &str =
+    "time, symbol, price, lots, CASE WHEN side IN ('buy', 'sell') THEN side END AS side, revision, trade_no, trade_key";
 
-/// The most digits that every number of so many fits a bigint with.
-const MAX_DIGITS: usize = 18;
+/// Key of a tick among its symbol's ticks of the same time; the migration of `ticks` describes it.
+#[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
+struct Key {
+    #[diesel(sql_type = BigInt, column_name = trade_no)]
+    number: i64,
+    #[diesel(sql_type = Text, column_name = trade_key)]
+    text: String,
+}
 
 impl Key {
     fn of(tick: &AcceptedTick) -> Result<Self, Rejection> {
@@ -48,10 +59,10 @@ impl Key {
                 number: Revision::try_from(tick.origin)?.as_i64(),
                 text: "@".into(),
             },
-            Some(id) => match counted(id) {
+            Some(id) => match trade_id::as_number(id) {
                 Some(number) => Self {
-                    number,
-                    text: "".into(),
+                    number: number.cast_signed(),
+                    text: String::new(),
                 },
                 None => Self {
                     number: 0,
@@ -62,39 +73,29 @@ impl Key {
     }
 }
 
-/// The number that `id` is the one way to write of.
-fn counted(id: &str) -> Option<i64> {
-    let canonical = id == "0" || !id.starts_with('0');
-    let digits = (1..=MAX_DIGITS).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_digit());
-    (canonical && digits).then(|| id.parse().ok()).flatten()
-}
-
 impl TickRow {
-    /// What the table holds once.
+    /// Returns the primary key of the row.
     fn identity(&self) -> (&Symbol, i64, i64, &str) {
         (&self.symbol, self.ts_us, self.key.number, &self.key.text)
     }
 
-    /// The row of a tick whose quantity is `lots`.
-    ///
-    /// # Errors
-    /// When the entry that first carried it has an ID that Redis never gives.
+    /// Creates the row of a tick whose quantity is `lots`. Fails if the ID of its first entry can't be a revision.
     pub fn new(accepted: &AcceptedTick, lots: i64) -> Result<Self, Rejection> {
         Ok(Self {
             ts_us: accepted.tick.ts_us,
             symbol: accepted.tick.symbol.clone(),
             price: accepted.tick.price,
             lots,
-            side: accepted.tick.side.map(|side| side.as_str()),
+            side: accepted.tick.side,
             revision: accepted.revision,
             key: Key::of(accepted)?,
         })
     }
 
-    /// The tick of this row, where its symbol has `decimals`.
+    /// Returns the tick of this row. `decimals` are those of its symbol's lots.
     pub fn accepted(&self, decimals: u8) -> AcceptedTick {
         let first = Revision::try_from(self.key.number).unwrap_or(self.revision);
-        let (trade_id, origin) = match self.key.text.as_ref() {
+        let (trade_id, origin) = match self.key.text.as_str() {
             "@" => (None, first),
             "" => (Some(self.key.number.to_string().into()), self.revision),
             text => (Some(text.into()), self.revision),
@@ -106,7 +107,7 @@ impl TickRow {
                 price: self.price,
                 qty: Decimal::from_lots(self.lots.into(), decimals),
                 trade_id,
-                side: self.side.and_then(|side| side.parse().ok()),
+                side: self.side,
             },
             revision: self.revision,
             origin: origin.stream_id(),
@@ -114,17 +115,14 @@ impl TickRow {
     }
 }
 
-/// Writes the ticks that the table does not hold yet; sorted, so that two writers can't wait for each other. Of a trade that
-/// came several times the first entry counts, as it does in the candles, whichever is written first: several copies write side by
-/// side. Returns how many rows were new or gave way to an earlier entry.
-///
-/// # Errors
-/// The database's.
+/// Writes ticks and returns the number of rows inserted or replaced. Of several entries of a trade the first counts, as
+/// in the candles, whichever is written first, as several replicas write in parallel. Rows are written sorted, so that
+/// two writers can't deadlock.
 pub async fn insert(connection: &mut AsyncPgConnection, rows: &[TickRow]) -> QueryResult<usize> {
     let mut rows: Vec<&TickRow> = rows.iter().collect();
     rows.sort_unstable_by(|a, b| a.identity().cmp(&b.identity()).then(a.revision.cmp(&b.revision)));
     rows.dedup_by(|later, first| later.identity() == first.identity());
-    // As in `candles`: set-returning functions in the SELECT list, as rows that stream.
+    // Set-returning functions in the SELECT list stream their rows, as in `candles`.
     sql_query(
         "INSERT INTO ticks (time, symbol, price, lots, side, trade_no, trade_key, revision)
          SELECT unnest($1), unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7), unnest($8)
@@ -136,106 +134,57 @@ pub async fn insert(connection: &mut AsyncPgConnection, rows: &[TickRow]) -> Que
     .bind::<Array<Text>, _>(rows.iter().map(|row| row.symbol.as_str()).collect::<Vec<_>>())
     .bind::<Array<Double>, _>(rows.iter().map(|row| row.price).collect::<Vec<_>>())
     .bind::<Array<BigInt>, _>(rows.iter().map(|row| row.lots).collect::<Vec<_>>())
-    .bind::<Array<Nullable<Text>>, _>(rows.iter().map(|row| row.side).collect::<Vec<_>>())
+    .bind::<Array<Nullable<Text>>, _>(rows.iter().map(|row| row.side.map(Side::as_str)).collect::<Vec<_>>())
     .bind::<Array<BigInt>, _>(rows.iter().map(|row| row.key.number).collect::<Vec<_>>())
-    .bind::<Array<Text>, _>(rows.iter().map(|row| row.key.text.as_ref()).collect::<Vec<_>>())
+    .bind::<Array<Text>, _>(rows.iter().map(|row| row.key.text.as_str()).collect::<Vec<_>>())
     .bind::<Array<BigInt>, _>(rows.iter().map(|row| row.revision.as_i64()).collect::<Vec<_>>())
     .execute(connection)
     .await
 }
 
-#[derive(QueryableByName)]
-struct Row {
-    #[diesel(sql_type = Timestamptz)]
-    time: DateTime<Utc>,
-    #[diesel(sql_type = Double)]
-    price: f64,
-    #[diesel(sql_type = BigInt)]
-    lots: i64,
-    #[diesel(sql_type = Nullable<Text>)]
-    side: Option<String>,
-    #[diesel(sql_type = BigInt)]
-    trade_no: i64,
-    #[diesel(sql_type = Text)]
-    trade_key: String,
-    #[diesel(sql_type = BigInt)]
-    revision: i64,
-}
-
-/// The ticks of the minute that starts at `start_us`, in the order in which Redis accepted them.
-///
-/// # Errors
-/// The database's.
+/// Reads the ticks of the minute that starts at `start_us`, in stream order.
 pub async fn of_minute(
     connection: &mut AsyncPgConnection,
     symbol: &Symbol,
     start_us: i64,
 ) -> QueryResult<Vec<TickRow>> {
-    let rows: Vec<Row> = sql_query(
-        "SELECT time, price, lots, side, trade_no, trade_key, revision FROM ticks
-         WHERE symbol = $1 AND time >= $2 AND time < $3 ORDER BY revision",
-    )
+    sql_query(format!(
+        "SELECT {COLUMNS} FROM ticks WHERE symbol = $1 AND time >= $2 AND time < $3 ORDER BY revision"
+    ))
     .bind::<Text, _>(symbol.as_str())
     .bind::<Timestamptz, _>(to_datetime(start_us))
     .bind::<Timestamptz, _>(to_datetime(start_us + Timeframe::M1.micros()))
-    .load(connection)
-    .await?;
-    let tick = |row: Row| TickRow {
-        ts_us: row.time.timestamp_micros(),
-        symbol: symbol.clone(),
-        price: row.price,
-        lots: row.lots,
-        side: row.side.and_then(|side| side.parse().ok()).map(Side::as_str),
-        revision: row.revision.try_into().unwrap_or_default(),
-        key: Key {
-            number: row.trade_no,
-            text: row.trade_key.into(),
-        },
-    };
-    Ok(rows.into_iter().map(tick).collect())
+    .get_results(connection)
+    .await
 }
 
-/// Takes a tick out, because its candle can't count it and keeps no record of that.
-///
-/// # Errors
-/// The database's.
+/// Reads the ticks of `symbol` from `from_us` on whose entries lie in `(after, until]`, in stream order.
+pub async fn between(
+    connection: &mut AsyncPgConnection,
+    symbol: &Symbol,
+    from_us: i64,
+    after: Revision,
+    until: Revision,
+) -> QueryResult<Vec<TickRow>> {
+    sql_query(format!(
+        "SELECT {COLUMNS} FROM ticks
+         WHERE symbol = $1 AND time >= $2 AND revision > $3 AND revision <= $4 ORDER BY revision"
+    ))
+    .bind::<Text, _>(symbol.as_str())
+    .bind::<Timestamptz, _>(to_datetime(from_us))
+    .bind::<BigInt, _>(after.as_i64())
+    .bind::<BigInt, _>(until.as_i64())
+    .get_results(connection)
+    .await
+}
+
+/// Deletes a tick that its candle can't count.
 pub async fn delete(connection: &mut AsyncPgConnection, row: &TickRow) -> QueryResult<usize> {
     sql_query("DELETE FROM ticks WHERE symbol = $1 AND time = $2 AND trade_no = $3 AND trade_key = $4")
         .bind::<Text, _>(row.symbol.as_str())
         .bind::<Timestamptz, _>(to_datetime(row.ts_us))
         .bind::<BigInt, _>(row.key.number)
-        .bind::<Text, _>(row.key.text.as_ref())
+        .bind::<Text, _>(row.key.text.as_str())
         .execute(connection)
         .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_one_way_to_write_a_number_is_kept_as_a_number() {
-        for (id, number) in [
-            ("0", 0),
-            ("4711", 4711),
-            ("999999999999999999", 999_999_999_999_999_999),
-        ] {
-            assert_eq!(counted(id), Some(number), "{id}");
-        }
-        for id in [
-            "",
-            "007",
-            "+5",
-            "-5",
-            " 5",
-            "5.0",
-            "1e3",
-            "9999999999999999999",
-            "18446744073709551617",
-            "a",
-            "٣",
-        ] {
-            assert_eq!(counted(id), None, "{id}");
-        }
-    }
 }

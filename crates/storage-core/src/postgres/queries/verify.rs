@@ -1,5 +1,5 @@
-//! The history compared with what it was made from: minutes with their ticks, larger candles with their minutes.
-//! Plain SQL over the source, so that it shares no code with what it checks.
+//! Comparison of candles with their source: minutes with their ticks, larger candles with their minutes. The SQL is
+//! independent of the code that it checks.
 
 use chrono::{DateTime, Utc};
 use diesel::sql_types::{BigInt, Bool, Nullable, Text, Timestamptz};
@@ -10,34 +10,35 @@ use super::completeness;
 use crate::domain::symbol::Symbol;
 use crate::domain::time::{TimeRange, to_datetime};
 use crate::domain::timeframe::Timeframe;
+use crate::postgres::columns::Micros;
 
-/// A candle that is not what its source gives.
+/// A candle that differs from the one computed from its source.
 #[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
 pub struct Difference {
-    /// What was traded.
+    /// Symbol that was traded.
     #[diesel(sql_type = Text)]
     pub symbol: String,
     /// Start of the bucket.
     #[diesel(sql_type = Timestamptz)]
     pub time: DateTime<Utc>,
-    /// `(open,high,low,close,volume in lots,trades)` that the history holds, and in how many rows if it is more than one; `None`
-    /// where it holds none.
+    /// `(open,high,low,close,volume in lots,trades)` of the history, and the number of rows if it is more than one;
+    /// `None` if there is no row.
     #[diesel(sql_type = Nullable<Text>)]
     pub found: Option<String>,
-    /// The same as its source gives it; `None` where the source has nothing.
+    /// The same, computed from the source; `None` if the source has no rows.
     #[diesel(sql_type = Nullable<Text>)]
     pub expected: Option<String>,
-    /// Whether a minute's ticks have a volume beyond a bigint, so that `expected` is not what its candle can be.
+    /// `true` if the volume of a minute's ticks exceeds a bigint, so that no candle can hold `expected`.
     #[diesel(sql_type = Bool)]
     pub is_beyond_bigint: bool,
 }
 
-/// The result of comparing the candles of one timeframe.
+/// Result of comparing the candles of one timeframe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Comparison {
-    /// How many candles there are in the history, in its source, or in both.
+    /// Number of candles in the history, in its source, or in both.
     pub compared: i64,
-    /// Those that differ.
+    /// Candles that differ.
     pub differences: Vec<Difference>,
 }
 
@@ -61,8 +62,8 @@ fn from_minutes(timeframe: Timeframe) -> String {
     )
 }
 
-/// A candle whose source may lack rows, as retention has dropped some, is as it must be if it holds at least what is left.
-const HOLDS_WHAT_IS_LEFT: &str = "f.open IS NOT NULL AND (e.open IS NULL OR (
+/// Condition for a candle whose source may lack rows after retention: it must contain at least the rows that are left.
+const CONTAINS_REMAINING_ROWS: &str = "f.open IS NOT NULL AND (e.open IS NULL OR (
     f.high >= e.high AND f.low <= e.low AND f.volume >= e.volume AND f.trades >= e.trades AND f.revision >= e.revision))";
 
 #[derive(QueryableByName)]
@@ -71,12 +72,9 @@ struct Compared {
     compared: i64,
 }
 
-/// Compares the candles of `timeframe` that start in `range`, whose ends must be bucket borders: minutes with `ticks`,
-/// larger ones with `candles_1m`. Only those of `symbol` where one is given. Candles from before the border since when the source
-/// is complete must hold at least what is left of it.
-///
-/// # Errors
-/// The database's.
+/// Compares the candles of `timeframe` that start in `range`, optionally of one symbol: minutes with `ticks`, larger
+/// ones with `candles_1m`. Both ends of `range` must be bucket borders. Candles before the border from which the source
+/// is complete must contain at least the rows that are left of it.
 pub async fn compare(
     connection: &mut AsyncPgConnection,
     timeframe: Timeframe,
@@ -106,7 +104,7 @@ pub async fn compare(
          WHERE copies > 1
             OR (e.open, e.high, e.low, e.close, e.volume::numeric, e.trades::numeric)
                    IS DISTINCT FROM (f.open, f.high, f.low, f.close, f.volume::numeric, f.trades::numeric)
-               AND NOT coalesce(bucket < $4 AND {HOLDS_WHAT_IS_LEFT}, false)
+               AND NOT coalesce(bucket < $4 AND {CONTAINS_REMAINING_ROWS}, false)
          ORDER BY 1, 2"
     ));
     let compared = sql_query(format!(
@@ -128,39 +126,7 @@ pub async fn compare(
     Ok(Comparison { compared, differences })
 }
 
-#[derive(QueryableByName)]
-struct Chunk {
-    #[diesel(sql_type = Timestamptz)]
-    range_start: DateTime<Utc>,
-    #[diesel(sql_type = Timestamptz)]
-    range_end: DateTime<Utc>,
-}
-
-/// The times of the chunks of the hypertable `table`, which is read as SQL, oldest first.
-///
-/// # Errors
-/// The database's.
-pub async fn chunk_ranges(connection: &mut AsyncPgConnection, table: &str) -> QueryResult<Vec<TimeRange>> {
-    let chunks: Vec<Chunk> = sql_query(
-        "SELECT range_start, range_end FROM timescaledb_information.chunks
-         WHERE (hypertable_schema, hypertable_name) = (
-             SELECT relnamespace::regnamespace::name, relname FROM pg_class WHERE oid = $1::regclass)
-         ORDER BY range_start",
-    )
-    .bind::<Text, _>(table)
-    .get_results(connection)
-    .await?;
-    let range = |chunk: Chunk| TimeRange {
-        from_us: chunk.range_start.timestamp_micros(),
-        to_us: chunk.range_end.timestamp_micros(),
-    };
-    Ok(chunks.into_iter().map(range).collect())
-}
-
-/// The minutes of `symbol` in `range` that have ticks, oldest first; their starts in µs since 1970.
-///
-/// # Errors
-/// The database's.
+/// Returns the starts of the minutes of `symbol` in `range` that have ticks, in µs since 1970, oldest first.
 pub async fn minutes_with_ticks(
     connection: &mut AsyncPgConnection,
     symbol: &Symbol,
@@ -175,14 +141,11 @@ pub async fn minutes_with_ticks(
     .bind::<Timestamptz, _>(to_datetime(range.to_us))
     .get_results(connection)
     .await?;
-    Ok(minutes
-        .into_iter()
-        .map(|minute| minute.minute.timestamp_micros())
-        .collect())
+    Ok(minutes.into_iter().map(|minute| minute.start_us).collect())
 }
 
 #[derive(QueryableByName)]
 struct Minute {
-    #[diesel(sql_type = Timestamptz)]
-    minute: DateTime<Utc>,
+    #[diesel(sql_type = Timestamptz, column_name = minute, deserialize_as = Micros)]
+    start_us: i64,
 }

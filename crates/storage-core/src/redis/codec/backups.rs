@@ -1,25 +1,25 @@
-//! Backups: what backup-runner announces on `stream:backups` once a backup's manifest is there.
+//! Entries of `stream:backups`, which backup-runner announces after it has written the manifest of a backup.
 
 use crate::domain::entry::Entry;
+use crate::domain::entry::Fields;
 use crate::domain::rejection::Rejection;
-use crate::redis::stream::Fields;
 
 /// A finished backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupAnnouncement {
-    /// The backup's name, unique within its destination.
+    /// Name of the backup, unique within its destination.
     pub name: String,
-    /// What was backed up: `redis`, `postgres` or `base`.
+    /// Kind of the backup: `redis`, `postgres` or `base`.
     pub kind: String,
-    /// When it was begun, in µs since 1970.
+    /// Start of the backup in µs since 1970.
     pub started_us: i64,
-    /// How long it took, in ms.
+    /// Duration of the backup in ms.
     pub took_ms: u64,
-    /// The size of its files in bytes.
+    /// Size of its files in bytes.
     pub size_bytes: u64,
 }
 
-/// The entry's fields.
+/// Encodes an entry.
 pub fn entry_fields(backup: &BackupAnnouncement) -> Fields {
     vec![
         ("name", backup.name.clone()),
@@ -30,10 +30,7 @@ pub fn entry_fields(backup: &BackupAnnouncement) -> Fields {
     ]
 }
 
-/// Reads an entry.
-///
-/// # Errors
-/// When a field is missing or is not what [`entry_fields`] writes.
+/// Decodes an entry.
 pub fn decode_entry(entry: &Entry) -> Result<BackupAnnouncement, Rejection> {
     Ok(BackupAnnouncement {
         name: entry.parsed("name")?,

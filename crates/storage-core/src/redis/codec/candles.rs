@@ -1,29 +1,21 @@
-//! Candles: hashes `candle:current:*` and `candle:recent:*`, entries of `stream:candles:<P>`, messages on `candle:*`.
+//! Candles: hashes `candle:current:*` and `candle:recent:*`, entries of `stream:candles:<P>`, and messages on
+//! `candle:*`.
 
 use std::collections::HashMap;
 
 use serde::Serialize;
 
 use super::{as_text, json};
-use crate::domain::candle::Candle;
+use crate::domain::candle::{Candle, CandleState};
 use crate::domain::decimal::Decimal;
+use crate::domain::entry::Fields;
 use crate::domain::entry::{Entry, invalid, parsed, required, utf8};
 use crate::domain::rejection::Rejection;
 use crate::domain::stream_id::{Revision, StreamId};
 use crate::domain::symbol::Symbol;
 use crate::domain::time::{parse_rfc3339, rfc3339};
-use crate::redis::stream::Fields;
 
-/// A candle and whether it is closed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CandleState {
-    /// The candle.
-    pub candle: Candle,
-    /// Whether it is closed; a closed candle changes only by an amendment with a higher revision.
-    pub is_final: bool,
-}
-
-/// The hash's fields.
+/// Encodes a hash.
 pub fn hash_fields(candle: &Candle, is_final: bool) -> Fields {
     vec![
         ("time", rfc3339(candle.start_us)),
@@ -41,14 +33,14 @@ pub fn hash_fields(candle: &Candle, is_final: bool) -> Fields {
     ]
 }
 
-/// The entry of `stream:candles:<P>` for a closed 1-minute candle.
+/// Encodes the entry of a closed 1-minute candle.
 pub fn entry_fields(symbol: &Symbol, candle: &Candle) -> Fields {
     let mut fields = vec![("symbol", symbol.to_string())];
     fields.extend(hash_fields(candle, true));
     fields
 }
 
-/// Revisions are text: they exceed what a double holds exactly.
+/// A message. Revisions and volumes are text because a double can't hold them exactly.
 #[derive(Serialize)]
 struct Message<'a> {
     symbol: &'a str,
@@ -70,7 +62,7 @@ struct Message<'a> {
     is_final: bool,
 }
 
-/// The message on `candle:<TF>:<SYMBOL>`.
+/// Encodes a message.
 pub fn message(symbol: &Symbol, candle: &Candle, is_final: bool) -> String {
     json(&Message {
         symbol: symbol.as_str(),
@@ -89,18 +81,12 @@ pub fn message(symbol: &Symbol, candle: &Candle, is_final: bool) -> String {
     })
 }
 
-/// A candle from an entry of `stream:candles:<P>`.
-///
-/// # Errors
-/// When a field is missing or is not what [`entry_fields`] writes.
+/// Decodes an entry.
 pub fn decode_entry(entry: &Entry) -> Result<(Symbol, Candle), Rejection> {
     Ok((entry.parsed("symbol")?, decode(entry)?.candle))
 }
 
-/// A candle from its hash; `None` where the hash does not exist.
-///
-/// # Errors
-/// When a field is missing or is not what [`hash_fields`] writes.
+/// Decodes a hash; `None` if it is empty, as for a key that does not exist.
 pub fn decode_hash(hash: HashMap<Vec<u8>, Vec<u8>>) -> Result<Option<CandleState>, Rejection> {
     if hash.is_empty() {
         return Ok(None);
@@ -189,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_keeps_what_a_double_would_lose_as_text() {
+    fn revision_and_volume_are_text_in_a_message() {
         let message: serde_json::Value =
             serde_json::from_str(&message(&"XRPETH".parse().unwrap(), &candle(), true)).unwrap();
         assert_eq!(message["revision"], "4611686018427387904");

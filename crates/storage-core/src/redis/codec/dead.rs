@@ -1,42 +1,43 @@
-//! Dead letters: entries that nobody can use, kept as they came, on `stream:dead`.
+//! Dead letters: invalid entries, kept as they arrived, on `stream:dead`.
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+use crate::domain::entry::Fields;
 use crate::domain::entry::{Entry, invalid};
 use crate::domain::rejection::Rejection;
 use crate::domain::stream_id::StreamId;
-use crate::redis::stream::{Fields, Stream};
+use crate::redis::stream::Stream;
 
-/// A longer value is cut, so that rubbish does not fill the memory a second time.
+/// Length to which names and values are truncated, so that a dead letter takes little memory.
 const MAX_VALUE_BYTES: usize = 4_096;
-/// More fields than this are left out.
+/// Number of fields after which the rest is left out.
 const MAX_FIELDS: usize = 64;
 
-/// An entry that can't be used, and why.
+/// An invalid entry and the reason.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeadLetter {
-    /// The key of the stream that it was in.
+    /// Key of the stream of the entry.
     pub stream: String,
-    /// Its ID there.
+    /// ID of the entry.
     pub id: StreamId,
-    /// Why it can't be used, and what to do.
+    /// Reason for the rejection, and remedy.
     pub reason: String,
-    /// Its fields, as text.
+    /// Fields of the entry as text.
     pub fields: Map<String, Value>,
-    /// Whether `fields` is not all of it.
+    /// `true` if `fields` is incomplete.
     pub truncated: bool,
 }
 
 impl DeadLetter {
-    /// The dead letter of `entry`, which `stream` held.
+    /// Creates the dead letter of an entry of `stream`.
     pub fn new(stream: Stream, entry: &Entry, reason: &Rejection) -> Self {
         let mut truncated = entry.fields().nth(MAX_FIELDS).is_some();
         let mut text = |bytes: &[u8]| {
             let cut = &bytes[..bytes.len().min(MAX_VALUE_BYTES)];
             truncated |= cut.len() < bytes.len();
-            // PostgreSQL's text and jsonb hold no zero byte.
+            // PostgreSQL's text and jsonb can't contain a zero byte.
             String::from_utf8_lossy(cut).replace('\0', "\u{fffd}")
         };
         let fields = entry
@@ -54,7 +55,7 @@ impl DeadLetter {
     }
 }
 
-/// The entry's fields.
+/// Encodes an entry.
 pub fn entry_fields(letter: &DeadLetter) -> Fields {
     vec![
         ("stream", letter.stream.clone()),
@@ -65,7 +66,7 @@ pub fn entry_fields(letter: &DeadLetter) -> Fields {
     ]
 }
 
-/// Reads an entry. Whatever is in `stream:dead` becomes a dead letter; one that is malformed becomes its own.
+/// Decodes an entry. A malformed entry of `stream:dead` is returned as the dead letter of itself.
 pub fn decode_entry(entry: &Entry) -> DeadLetter {
     try_decode(entry).unwrap_or_else(|reason| DeadLetter::new(Stream::Dead, entry, &reason))
 }
@@ -94,11 +95,11 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_fields_as_they_came_and_cuts_rubbish() {
-        let rubbish = vec![b'x'; 1_000_000];
+    fn keeps_the_fields_and_truncates_long_values() {
+        let long = vec![b'x'; 1_000_000];
         let letter = DeadLetter::new(
             Stream::Ticks(2),
-            &entry(&[(b"symbol", b"A:B"), (b"\xff\0", &rubbish)]),
+            &entry(&[(b"symbol", b"A:B"), (b"\xff\0", &long)]),
             &Rejection::MissingField("qty"),
         );
         assert_eq!(
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_dead_letter_is_a_dead_letter_itself() {
+    fn a_malformed_dead_letter_becomes_a_dead_letter() {
         let letter = decode_entry(&entry(&[(b"nonsense", b"1")]));
         assert_eq!(
             (letter.stream.as_str(), letter.reason.as_str()),

@@ -1,4 +1,4 @@
-//! What travels in hashes, streams and messages: one module per kind, each with its encoding and its decoding.
+//! Encoding and decoding of hashes, stream entries and messages, with one module per kind.
 
 pub mod backups;
 pub mod candles;
@@ -12,7 +12,7 @@ use std::fmt::Display;
 
 use serde::{Serialize, Serializer};
 
-/// A message as JSON. Those of this module are structures of texts and numbers, which always have a form in it.
+/// Encodes a message as JSON. The messages of this module consist of texts and numbers, so encoding them can't fail.
 fn json(message: &impl Serialize) -> String {
     serde_json::to_string(message).unwrap_or_default()
 }

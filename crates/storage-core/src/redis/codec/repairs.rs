@@ -1,35 +1,36 @@
-//! Repairs: minutes that must be computed again from `ticks`, and candles of which hot-writer lacks the beginning, on
-//! `stream:repairs`.
+//! Entries of `stream:repairs`: minutes that must be computed again from `ticks`, and candles whose beginning
+//! hot-writer has lost.
 
+use crate::domain::entry::Fields;
 use crate::domain::entry::{Entry, invalid};
 use crate::domain::rejection::Rejection;
 use crate::domain::stream_id::Revision;
 use crate::domain::symbol::Symbol;
 use crate::domain::time::{parse_rfc3339, rfc3339};
 use crate::domain::timeframe::Timeframe;
-use crate::redis::stream::Fields;
 
-/// A minute to compute again, once `ticks` holds everything up to `revision`.
+/// A minute to compute again after `ticks` contains every entry up to `revision`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Repair {
-    /// The symbol.
+    /// Symbol of the minute.
     pub symbol: Symbol,
-    /// The minute's start in µs since 1970.
+    /// Start of the minute in µs since 1970.
     pub start_us: i64,
-    /// The last tick entry that the minute is known to hold.
+    /// Last tick entry known to belong to the minute.
     pub revision: Revision,
 }
 
-/// The beginning of a candle that hot-writer lacks: the ticks of its bucket up to `revision`, once `ticks` holds them all.
+/// The beginning of a candle that hot-writer has lost: the ticks of its bucket up to `revision`, to compute after
+/// `ticks` contains all of them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Base {
-    /// The symbol.
+    /// Symbol of the candle.
     pub symbol: Symbol,
-    /// The candle's timeframe.
+    /// Timeframe of the candle.
     pub timeframe: Timeframe,
-    /// The bucket's start in µs since 1970.
+    /// Start of the bucket in µs since 1970.
     pub start_us: i64,
-    /// The last tick entry that belongs to it.
+    /// Last tick entry of the base.
     pub revision: Revision,
 }
 
@@ -42,7 +43,7 @@ pub enum Task {
     Base(Base),
 }
 
-/// The fields of the entry that asks for a base.
+/// Encodes the request for a base.
 pub fn base_fields(base: &Base) -> Fields {
     vec![
         ("symbol", base.symbol.to_string()),
@@ -52,10 +53,7 @@ pub fn base_fields(base: &Base) -> Fields {
     ]
 }
 
-/// Reads an entry of either kind.
-///
-/// # Errors
-/// When a field is missing or is not what [`entry_fields`] or [`base_fields`] writes.
+/// Decodes an entry of either kind.
 pub fn decode_task(entry: &Entry) -> Result<Task, Rejection> {
     let Repair {
         symbol,
@@ -77,7 +75,7 @@ pub fn decode_task(entry: &Entry) -> Result<Task, Rejection> {
     }))
 }
 
-/// The entry's fields.
+/// Encodes the request for a repair.
 pub fn entry_fields(repair: &Repair) -> Fields {
     vec![
         ("symbol", repair.symbol.to_string()),
@@ -86,10 +84,7 @@ pub fn entry_fields(repair: &Repair) -> Fields {
     ]
 }
 
-/// Reads an entry.
-///
-/// # Errors
-/// When a field is missing or is not what [`entry_fields`] writes.
+/// Decodes an entry as a repair.
 pub fn decode_entry(entry: &Entry) -> Result<Repair, Rejection> {
     let time: String = entry.parsed("time")?;
     Ok(Repair {

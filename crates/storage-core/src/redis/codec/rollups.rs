@@ -1,19 +1,16 @@
-//! Rollups: times whose larger timeframes must be refreshed, on `stream:rollups`.
+//! Entries of `stream:rollups`: time ranges whose larger timeframes must be refreshed.
 
+use crate::domain::entry::Fields;
 use crate::domain::entry::{Entry, invalid};
 use crate::domain::rejection::Rejection;
 use crate::domain::time::{TimeRange, parse_rfc3339, rfc3339};
-use crate::redis::stream::Fields;
 
-/// The entry's fields.
+/// Encodes an entry.
 pub fn entry_fields(range: TimeRange) -> Fields {
     vec![("from", rfc3339(range.from_us)), ("to", rfc3339(range.to_us))]
 }
 
-/// Reads an entry.
-///
-/// # Errors
-/// When a field is missing or is not what [`entry_fields`] writes.
+/// Decodes an entry.
 pub fn decode_entry(entry: &Entry) -> Result<TimeRange, Rejection> {
     let time = |field: &'static str| {
         let text: String = entry.parsed(field)?;

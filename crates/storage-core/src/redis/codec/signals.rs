@@ -1,13 +1,12 @@
-//! Signals: hash `signal:active:<SYMBOL>` and messages on `signal:<SYMBOL>`.
-//!
-//! Reading an entry of `stream:signals` is judging it: [`Signal::from_entry`].
+//! Signals: hash `signal:active:<SYMBOL>` and messages on `signal:<SYMBOL>`. [`Signal::from_entry`] decodes entries of
+//! `stream:signals`.
 
 use serde_json::json;
 
+use crate::domain::entry::Fields;
 use crate::domain::signal::Signal;
-use crate::redis::stream::Fields;
 
-/// The hash's fields.
+/// Encodes a hash.
 pub fn hash_fields(signal: &Signal) -> Fields {
     vec![
         ("signal_id", signal.signal_id.to_string()),
@@ -21,7 +20,7 @@ pub fn hash_fields(signal: &Signal) -> Fields {
     ]
 }
 
-/// The message on `signal:<SYMBOL>`.
+/// Encodes a message.
 pub fn message(signal: &Signal) -> String {
     json!({
         "symbol": signal.symbol,

@@ -1,16 +1,15 @@
-//! Ticks: entries of `stream:ticks:<P>`, hash `tick:latest:<SYMBOL>`, messages on `tick:<SYMBOL>`.
-//!
-//! Reading an entry is judging it: [`AcceptedTick::from_entry`].
+//! Ticks: entries of `stream:ticks:<P>`, hash `tick:latest:<SYMBOL>`, and messages on `tick:<SYMBOL>`.
+//! [`AcceptedTick::from_entry`] decodes entries.
 
 use serde::Serialize;
 
 use super::{as_text, json};
 use crate::domain::decimal::Decimal;
+use crate::domain::entry::Fields;
 use crate::domain::stream_id::Revision;
 use crate::domain::tick::{AcceptedTick, Side, Tick};
-use crate::redis::stream::Fields;
 
-/// The entry's fields, as a producer writes them.
+/// Encodes an entry as a producer sends it.
 pub fn entry_fields(tick: &Tick) -> Fields {
     let mut fields = vec![
         ("symbol", tick.symbol.to_string()),
@@ -23,7 +22,7 @@ pub fn entry_fields(tick: &Tick) -> Fields {
     fields
 }
 
-/// The hash's fields. What the producer did not say is empty, so that it replaces what the tick before said.
+/// Encodes a hash. A field that the producer did not send is empty, so that it replaces that of the previous tick.
 pub fn hash_fields(accepted: &AcceptedTick) -> Fields {
     let tick = &accepted.tick;
     vec![
@@ -49,7 +48,7 @@ struct Message<'a> {
     revision: Revision,
 }
 
-/// The message on `tick:<SYMBOL>`.
+/// Encodes a message.
 pub fn message(accepted: &AcceptedTick) -> String {
     let tick = &accepted.tick;
     json(&Message {

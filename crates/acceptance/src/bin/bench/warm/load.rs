@@ -9,13 +9,14 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use storage_core::domain::candle::Candle;
 use storage_core::domain::decimal::Decimal;
+use storage_core::domain::entry::Fields;
 use storage_core::domain::partition::partition_of;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::{Side, Tick};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::codec;
-use storage_core::redis::stream::{Fields, Stream};
+use storage_core::redis::stream::Stream;
 
 /// Symbols of every load.
 pub(super) const SYMBOLS: usize = 500;

@@ -1,9 +1,10 @@
-//! One refresh of a continuous aggregate at a time.
+//! Mutual exclusion of refreshes.
 //!
-//! Refreshes that overlap leave duplicate rows on TimescaleDB 2.21.0 to 2.26.2, and make each other fail (55P03) on later versions. Ours
-//! exclude each other by an advisory lock of the session. TimescaleDB's own jobs take no lock that a session could hold, so the
-//! next start of the aggregate's job is put off, and a job that runs is waited for. A refresher that dies delays the job by
-//! [`PUT_OFF`], where a job that it had disabled would stay so.
+//! Overlapping refreshes of a continuous aggregate leave duplicate rows on TimescaleDB 2.21.0 to 2.26.2, and fail with
+//! 55P03 on later versions. The refreshes of this system exclude each other by a session-level advisory lock.
+//! TimescaleDB's jobs take no lock that a session could hold, so the next start of the aggregate's job is postponed,
+//! and a running job is awaited. A refresh whose process dies delays the job by [`POSTPONEMENT`]; if it disabled the
+//! job instead, the job would stay disabled.
 
 use std::time::Duration;
 
@@ -16,20 +17,30 @@ use tokio::time::{Instant, sleep};
 use crate::postgres::error::{describe, sqlstate};
 use crate::postgres::queries::maintenance;
 
-/// The class of the advisory locks. The number means nothing; it must only be nobody else's.
+/// Class of the advisory locks, an arbitrary number that no other lock uses.
 const LOCKS: i32 = 0x726f_6c6c;
-/// How long the job does not start. A portion of a refresh takes less.
-const PUT_OFF: Duration = Duration::from_secs(900);
-/// A job that is due within this time may be starting.
+/// Time by which the job is postponed; a portion of a refresh takes less.
+const POSTPONEMENT: Duration = Duration::from_secs(900);
+/// Time before its start from which the scheduler may be starting a job.
 const STARTING: Duration = Duration::from_secs(2);
-/// Pause between two looks, and before another attempt.
+/// Pause between two checks of the job, and between two attempts.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How long others are waited for.
-const PATIENCE: Duration = Duration::from_secs(600);
-/// Another refresh holds a lock.
+/// Longest wait for another refresh.
+const MAX_WAIT: Duration = Duration::from_secs(600);
+/// SQLSTATE of a refresh during another one.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
-/// Runs `calls`, which refresh the continuous aggregate `table`, while nobody else refreshes it.
+/// Makes other transactions that refresh or join candles of `table` wait until the end of this transaction. Without it,
+/// each of two transactions with overlapping ranges could read before the other writes.
+pub(super) async fn lock_table(connection: &mut AsyncPgConnection, table: &str) -> QueryResult<()> {
+    sql_query("SELECT pg_advisory_xact_lock(hashtext($1))")
+        .bind::<Text, _>(table)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Runs `calls`, which refresh the continuous aggregate `table`, while no other refresh of it runs.
 pub(in crate::postgres::queries) async fn run(
     connection: &mut AsyncPgConnection,
     table: &str,
@@ -46,7 +57,7 @@ pub(in crate::postgres::queries) async fn run(
 }
 
 async fn without_job(connection: &mut AsyncPgConnection, table: &str, calls: &[String]) -> QueryResult<()> {
-    let job = put_off(connection, table).await?;
+    let job = postpone(connection, table).await?;
     let called = call_each(connection, job.as_ref(), calls).await;
     if let Some(job) = job {
         start_at(connection, &job, job.next_start.unwrap_or_else(Utc::now)).await?;
@@ -57,7 +68,7 @@ async fn without_job(connection: &mut AsyncPgConnection, table: &str, calls: &[S
 async fn call_each(connection: &mut AsyncPgConnection, job: Option<&Job>, calls: &[String]) -> QueryResult<()> {
     let mut renewed = Instant::now();
     for call in calls {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + MAX_WAIT;
         loop {
             match maintenance::call(connection, call).await {
                 Err(error) if sqlstate(&error) == Some(LOCK_NOT_AVAILABLE) && Instant::now() < deadline => {
@@ -67,9 +78,9 @@ async fn call_each(connection: &mut AsyncPgConnection, job: Option<&Job>, calls:
             }
         }
         if let Some(job) = job
-            && renewed.elapsed() > PUT_OFF / 3
+            && renewed.elapsed() > POSTPONEMENT / 3
         {
-            start_at(connection, job, Utc::now() + PUT_OFF).await?;
+            start_at(connection, job, Utc::now() + POSTPONEMENT).await?;
             renewed = Instant::now();
         }
     }
@@ -86,24 +97,24 @@ struct Job {
     is_running: bool,
 }
 
-/// Keeps the scheduler from starting the refresh job of `table`, and waits for one that runs. Returns the job as it was; `None` where
-/// there is none, or no scheduler.
-async fn put_off(connection: &mut AsyncPgConnection, table: &str) -> QueryResult<Option<Job>> {
-    let deadline = Instant::now() + PATIENCE;
+/// Postpones the refresh job of `table` and waits until it does not run. Returns the job as it was; `None` if there is
+/// no job or no scheduler.
+async fn postpone(connection: &mut AsyncPgConnection, table: &str) -> QueryResult<Option<Job>> {
+    let deadline = Instant::now() + MAX_WAIT;
     loop {
         let Some(job) = job(connection, table).await? else {
             return Ok(None);
         };
         if !job.is_running {
-            if let Err(error) = start_at(connection, &job, Utc::now() + PUT_OFF).await {
-                tracing::warn!(table, "the refresh job can't be put off: {}", describe(&error));
+            if let Err(error) = start_at(connection, &job, Utc::now() + POSTPONEMENT).await {
+                tracing::warn!(table, "could not postpone the refresh job: {}", describe(&error));
                 return Ok(None);
             }
             let soon = Utc::now() + STARTING;
             if job.next_start.is_some_and(|start| start > soon) {
                 return Ok(Some(job));
             }
-            // The scheduler may have started it just before, and then shows it a moment later.
+            // The scheduler may have started the job just before, and reports it with a delay.
             sleep(PAUSE).await;
             if !self::job(connection, table).await?.is_some_and(|now| now.is_running) {
                 return Ok(Some(job));
@@ -112,7 +123,7 @@ async fn put_off(connection: &mut AsyncPgConnection, table: &str) -> QueryResult
         if Instant::now() > deadline {
             tracing::warn!(
                 table,
-                "the refresh job has been running for {PATIENCE:?}; refreshing beside it"
+                "the refresh job is still running after {MAX_WAIT:?}; refreshing at the same time"
             );
             return Ok(None);
         }

@@ -1,19 +1,21 @@
-//! Late ticks in candles whose source is no longer complete.
+//! Joining late ticks into candles whose source is no longer complete.
 //!
-//! A candle knows by its revision which ticks it counts. Where `ticks` still holds as many older ones as it counts, they are all there,
-//! and it is computed from them. Where some were dropped, those that came after it are added to it: repeating that changes
-//! nothing, and nothing is ever taken away. Their place among the dropped ones is unknown; as the last to arrive they close
-//! the candle.
+//! The revision of a candle tells which ticks it counts. If `ticks` still holds as many ticks up to that revision as
+//! the candle counts, the candle is computed from them again. If some were dropped, the ticks after that revision are
+//! added to the candle; doing so twice changes nothing, and no tick is ever removed. The order of late and dropped
+//! ticks is unknown, so the late ones set the close.
 
-use diesel::sql_types::{Text, Timestamptz};
+use diesel::sql_types::Timestamptz;
 use diesel::{QueryResult, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use crate::domain::time::{TimeRange, to_datetime};
 use crate::domain::timeframe::Timeframe;
-use crate::postgres::queries::verify::chunk_ranges;
+use crate::postgres::queries::hypertables::chunk_ranges;
+use crate::postgres::queries::rollups::exclusive;
 
-/// Joins the ticks of `range`, whole buckets of `timeframe`, into the candles that `target` holds.
+/// Joins the ticks of `range`, which consists of whole buckets of `timeframe`, into the candles of the hypertable
+/// `target`.
 pub(super) async fn join(
     connection: &mut AsyncPgConnection,
     target: &str,
@@ -36,9 +38,9 @@ async fn join_day(
     range: TimeRange,
 ) -> QueryResult<()> {
     let seconds = timeframe.seconds();
-    // The range is a condition on each table, by which the plan leaves out all chunks but its own. No unique index guards a
-    // continuous aggregate's rows, so ON CONFLICT is not possible. Symbols come from their own table, as the key of `ticks` begins
-    // with them.
+    // The range is a condition on each table, so that the plan excludes the chunks of other times. A continuous
+    // aggregate has no unique index, so ON CONFLICT is impossible. Symbols come from their own table because the
+    // primary key of `ticks` begins with the symbol.
     let join = format!(
         "WITH buckets AS MATERIALIZED (
              SELECT symbol, bucket FROM symbols CROSS JOIN LATERAL (
@@ -82,15 +84,12 @@ async fn join_day(
     );
     connection
         .transaction(async |connection| {
-            // Compiling took seconds where running takes milliseconds: planned for many symbols, a late tick is of one.
+            // JIT compilation took seconds and the query milliseconds: the plan expects many symbols, a late tick has
+            // one.
             connection
                 .batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL jit = off")
                 .await?;
-            // Two processes that join the same ticks would otherwise read before the other wrote.
-            sql_query("SELECT pg_advisory_xact_lock(hashtext($1))")
-                .bind::<Text, _>(timeframe.table())
-                .execute(connection)
-                .await?;
+            exclusive::lock_table(connection, timeframe.table()).await?;
             sql_query(join)
                 .bind::<Timestamptz, _>(to_datetime(range.from_us))
                 .bind::<Timestamptz, _>(to_datetime(range.to_us))

@@ -1,7 +1,7 @@
-//! The larger timeframes: bringing a range of them up to date, and how far each has been made.
+//! Refresh of the larger timeframes, and their watermarks.
 //!
-//! What to refresh is the caller's business and the same on both editions; how, and what may be computed from its source at all, is
-//! decided here.
+//! The caller decides what to refresh, which is the same on both editions. This module decides how, and which buckets
+//! may be computed from their source.
 
 pub(super) mod exclusive;
 mod join;
@@ -12,86 +12,48 @@ use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::completeness;
-use super::verify::chunk_ranges;
+use super::hypertables::{chunk_ranges, hypertable_of};
 use crate::domain::time::{TimeRange, rfc3339, to_datetime};
 use crate::domain::timeframe::Timeframe;
 use crate::postgres::edition::Edition;
 
-/// The whole of history: from 1970 to the year 10000.
+/// The whole history, from 1970 to the year 10000.
 pub const ALWAYS: TimeRange = TimeRange {
     from_us: 0,
     to_us: 253_402_300_800_000_000,
 };
 
-/// The timeframe that `timeframe`'s candles are made from; `None` for the smallest, which is made from ticks.
-pub fn source(timeframe: Timeframe) -> Option<Timeframe> {
-    Timeframe::ALL
-        .windows(2)
-        .find(|pair| pair[1] == timeframe)
-        .map(|pair| pair[0])
-}
-
-#[derive(QueryableByName)]
-struct Stored {
-    #[diesel(sql_type = Text)]
-    name: String,
-}
-
-/// The hypertable that holds the rows of `timeframe`, as SQL: on Community that of the continuous aggregate.
-///
-/// # Errors
-/// The database's.
-pub(super) async fn stored(
-    connection: &mut AsyncPgConnection,
-    edition: Edition,
-    timeframe: Timeframe,
-) -> QueryResult<String> {
-    if edition == Edition::Apache || source(timeframe).is_none() {
-        return Ok(timeframe.table().to_owned());
-    }
-    let stored: Stored = sql_query(
-        "SELECT format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name) AS name
-         FROM timescaledb_information.continuous_aggregates WHERE view_schema = current_schema() AND view_name = $1",
-    )
-    .bind::<Text, _>(timeframe.table())
-    .get_result(connection)
-    .await?;
-    Ok(stored.name)
-}
-
-/// What a refresh is for.
+/// Buckets that a refresh computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// Brings buckets up to date with changes of their source.
-    Update,
-    /// Computes every bucket again, also those whose source did not change: what was wrong in them is gone.
-    Mend,
+pub enum Scope {
+    /// Buckets whose source has changed.
+    Changed,
+    /// Every bucket, which also corrects wrong candles whose source has not changed.
+    All,
 }
 
-/// Recomputes at most this many µs of buckets in one transaction, which bounds the server's memory.
+/// Longest range in µs that one transaction computes, which bounds the memory of the server.
 const PORTION_US: i64 = 30 * Timeframe::D1.micros();
 
-/// Brings the buckets of `timeframe` that `ranges` touch up to date with the smaller timeframe, which must be so
-/// already. Not for use inside a transaction.
+/// Refreshes the buckets of `timeframe` that `ranges` touch from the next smaller timeframe, which must be up to date.
+/// It can't run inside a transaction.
 ///
-/// Buckets from before the source is complete (see [`completeness`]) are not computed from it: late ticks are joined into them.
-///
-/// # Errors
-/// The database's.
+/// Buckets before the border from which the source is complete (see [`completeness`]) are not computed from it; late
+/// ticks are joined into them.
 pub async fn refresh(
     connection: &mut AsyncPgConnection,
     edition: Edition,
     timeframe: Timeframe,
     ranges: &[TimeRange],
-    purpose: Purpose,
+    scope: Scope,
 ) -> QueryResult<()> {
-    let Some(source) = source(timeframe) else { return Ok(()) };
+    let Some(source) = timeframe.source() else {
+        return Ok(());
+    };
     let border_us = completeness::first_bucket(connection, source.table(), timeframe).await?;
-    let (below, target) = (
-        stored(connection, edition, source).await?,
-        stored(connection, edition, timeframe).await?,
-    );
-    let mut chunks = chunk_ranges(connection, &below).await?;
+    let target = hypertable_of(connection, edition, timeframe).await?;
+    let source_table = hypertable_of(connection, edition, source).await?;
+    let mut chunks = chunk_ranges(connection, &source_table).await?;
     chunks.extend(chunk_ranges(connection, &target).await?);
     let chunks = TimeRange::merge(chunks, 0);
     let mut parts = Vec::new();
@@ -103,9 +65,9 @@ pub async fn refresh(
         let complete = complete.into_iter().flat_map(|complete| complete.parts_in(&chunks));
         parts.extend(complete.map(|part| part.widened_to(timeframe)));
     }
-    // TimescaleDB knows which buckets changed, so what lies between two ranges costs less than another call.
-    let gap_us = match (edition, purpose) {
-        (Edition::Community, Purpose::Update) => PORTION_US,
+    // TimescaleDB knows which buckets have changed, so the gap between two ranges costs less than another call.
+    let gap_us = match (edition, scope) {
+        (Edition::Community, Scope::Changed) => PORTION_US,
         _ => 0,
     };
     let parts = TimeRange::merge(parts, gap_us);
@@ -113,7 +75,7 @@ pub async fn refresh(
     match edition {
         Edition::Community => {
             let calls: Vec<String> = portions
-                .filter_map(|portion| refresh_call(timeframe, portion, purpose))
+                .filter_map(|portion| refresh_call(timeframe, portion, scope))
                 .collect();
             exclusive::run(connection, timeframe.table(), &calls).await
         }
@@ -126,17 +88,18 @@ pub async fn refresh(
     }
 }
 
-/// The call that refreshes a continuous aggregate; `None` where nothing of it may be materialized yet.
-fn refresh_call(timeframe: Timeframe, range: TimeRange, purpose: Purpose) -> Option<String> {
-    // A bucket stays unmade until it has been over for its own length, as in the policies (`end_offset`): once made, it is read
-    // as it was then, and not from the smaller timeframe, until its policy comes to it again, which for a day is tomorrow. And
-    // candles of its last minutes may still be on their way when it ends.
+/// Returns the call that refreshes a continuous aggregate; `None` if no bucket of the range may be materialized yet.
+fn refresh_call(timeframe: Timeframe, range: TimeRange, scope: Scope) -> Option<String> {
+    // A bucket is materialized only after it has been over for its own length, like `end_offset` in the policies. Once
+    // materialized, it is no longer computed from the smaller timeframe when it is read, until its policy refreshes it
+    // again, which for a day is the next day. Candles of its last minutes may also arrive after it ends.
     let settled_us = timeframe.bucket_start_us(Utc::now().timestamp_micros() - timeframe.micros());
     let to_us = range.to_us.min(settled_us);
-    // A call can't have parameters outside a function. Without `force` TimescaleDB leaves buckets alone whose source did not change.
-    let force = match purpose {
-        Purpose::Update => "",
-        Purpose::Mend => ", force => true",
+    // CALL takes no parameters outside a function. Without `force`, TimescaleDB skips buckets whose source has not
+    // changed.
+    let force = match scope {
+        Scope::Changed => "",
+        Scope::All => ", force => true",
     };
     (range.from_us < to_us).then(|| {
         format!(
@@ -155,7 +118,7 @@ async fn refresh_managed(
     range: TimeRange,
 ) -> QueryResult<()> {
     let (source, target, seconds) = (source.table(), timeframe.table(), timeframe.seconds());
-    let make = format!(
+    let insert = format!(
         "INSERT INTO {target} AS old (time, symbol, open, high, low, close, volume, trades, revision)
          SELECT time_bucket(INTERVAL '{seconds} seconds', time), symbol, first(open, time), max(high), min(low), last(close, time),
                 sum(volume), sum(trades)::bigint, max(revision)
@@ -163,21 +126,22 @@ async fn refresh_managed(
          GROUP BY 1, 2 ORDER BY 2, 1"
     );
     let replace = format!(
-        "{make}
+        "{insert}
          ON CONFLICT (symbol, time) DO UPDATE SET
              open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
              volume = excluded.volume, trades = excluded.trades, revision = excluded.revision
          WHERE (old.open, old.high, old.low, old.close, old.volume, old.trades, old.revision)
              IS DISTINCT FROM (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.trades, excluded.revision)"
     );
-    // By equality of the bucket, so that the server can hash; a look for each row into its bucket took most of a refresh.
+    // Compares buckets by equality, so that the server can use a hash join; an index lookup per row took most of a
+    // refresh.
     let delete = format!(
         "DELETE FROM {target} gone WHERE time >= $1 AND time < $2 AND NOT EXISTS (
              SELECT FROM {source} part
              WHERE part.symbol = gone.symbol AND time_bucket(INTERVAL '{seconds} seconds', part.time) = gone.time
                AND part.time >= $1 AND part.time < $2)"
     );
-    let note = format!(
+    let progress = format!(
         "INSERT INTO rollup_progress AS old (timeframe, refreshed_until)
          SELECT '{timeframe}', newest.until FROM (
              SELECT max(time) + INTERVAL '{seconds} seconds' AS until FROM {target} WHERE time >= $1 AND time < $2) newest
@@ -187,14 +151,10 @@ async fn refresh_managed(
     connection
         .transaction(async |connection| {
             connection.batch_execute("SET LOCAL statement_timeout = 0").await?;
-            // Two processes that refresh overlapping ranges would otherwise read before the other wrote.
-            sql_query("SELECT pg_advisory_xact_lock(hashtext($1))")
-                .bind::<Text, _>(target)
-                .execute(connection)
-                .await?;
+            exclusive::lock_table(connection, target).await?;
             let statements = match holds_any(connection, target, range).await? {
-                true => vec![replace, delete, note],
-                false => vec![make, note],
+                true => vec![replace, delete, progress],
+                false => vec![insert, progress],
             };
             for statement in statements {
                 sql_query(statement)
@@ -237,11 +197,8 @@ struct Until {
     refreshed_until: DateTime<Utc>,
 }
 
-/// The end, in µs since 1970, of the newest bucket that was made; `None` where none was. On Community, what is newer is
-/// computed when it is read, and what is older is as it was when it was refreshed last.
-///
-/// # Errors
-/// The database's.
+/// Returns the end of the newest materialized bucket in µs since 1970; `None` if there is none. On Community, newer
+/// buckets are computed when they are read, and older ones are as of their last refresh.
 pub async fn watermark(
     connection: &mut AsyncPgConnection,
     edition: Edition,
@@ -257,7 +214,7 @@ pub async fn watermark(
             .get_result(connection)
             .await
             .optional()?;
-            // TimescaleDB says "never" with the smallest number that it has.
+            // Before the first refresh it is the smallest number of its type.
             Ok(mark.and_then(|mark| mark.internal_us).filter(|us| *us > 0))
         }
         Edition::Apache => {

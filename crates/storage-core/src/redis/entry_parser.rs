@@ -1,4 +1,4 @@
-//! Finding the entries in the bytes of a reply to XREAD or XREADGROUP for one stream, while it still comes in.
+//! Incremental parser of the reply to XREAD or XREADGROUP for one stream.
 
 use std::ops::Range;
 
@@ -9,21 +9,18 @@ use super::reply::unexpected;
 use crate::domain::entry::{Entry, take_bulk, take_length};
 use crate::domain::stream_id::StreamId;
 
-/// A reply as far as it has come in. What was found is not looked at again.
+/// State of a partly received reply. Parsed bytes are not parsed again.
 #[derive(Debug, Default)]
-pub(super) struct Scan {
-    /// The bytes that were understood.
+pub(super) struct EntryParser {
+    /// Number of bytes parsed.
     done: usize,
-    /// The entries to come, once the reply's head is there.
+    /// Number of entries still to parse; `None` until the head of the reply is parsed.
     left: Option<usize>,
     found: Vec<(StreamId, Range<usize>)>,
 }
 
-impl Scan {
-    /// Goes on with `reply`, of which there is more than before. Says whether it is complete.
-    ///
-    /// # Errors
-    /// What Redis refuses, or when the reply is of another form.
+impl EntryParser {
+    /// Continues with `reply`, all bytes received so far. Returns `true` if the reply is complete.
     pub(super) fn advance(&mut self, reply: &[u8]) -> RedisResult<bool> {
         let left = match self.left {
             Some(left) => left,
@@ -49,7 +46,7 @@ impl Scan {
         Ok(true)
     }
 
-    /// Takes the complete reply out of `buffer`: its entries.
+    /// Removes the complete reply from `buffer` and returns its entries.
     pub(super) fn take(self, buffer: &mut BytesMut) -> Vec<Entry> {
         let reply = buffer.split_to(self.done).freeze();
         let entry = |(id, bulks)| Entry::of_bulks(id, reply.slice(bulks));
@@ -57,14 +54,14 @@ impl Scan {
     }
 }
 
-/// The number of entries, and where they begin; `None` when that has not come in yet.
+/// Parses the head of a reply: the number of entries and the offset of the first. `None` if it is not received yet.
 fn head(reply: &[u8]) -> RedisResult<Option<(usize, usize)>> {
     if let Some(after) = reply.strip_prefix(NOTHING) {
         return Ok(Some((0, reply.len() - after.len())));
     }
     if reply.starts_with(b"-") {
         return if reply.ends_with(b"\r\n") {
-            Err(refusal(reply))
+            Err(error_reply(reply))
         } else {
             Ok(None)
         };
@@ -86,10 +83,10 @@ fn head(reply: &[u8]) -> RedisResult<Option<(usize, usize)>> {
 }
 
 const NOTHING: &[u8] = b"*-1\r\n";
-/// No head of a reply or of an entry is longer.
+/// Longest head of a reply or of an entry.
 const MAX_HEAD_BYTES: usize = 256;
 
-/// An entry at the beginning of `rest`: its ID, and the length in bytes of its fields, which end where `rest` begins then.
+/// Takes an entry from the beginning of `rest` and returns its ID and the length of its fields in bytes.
 fn entry(rest: &mut &[u8]) -> RedisResult<Option<(StreamId, usize)>> {
     let mut bytes = *rest;
     match take_length(b'*', &mut bytes) {
@@ -121,7 +118,7 @@ fn entry(rest: &mut &[u8]) -> RedisResult<Option<(StreamId, usize)>> {
     Ok(Some((id, begin - bytes.len())))
 }
 
-/// What to make of a head that could not be read: it has not come in yet, unless there is something else in its place.
+/// Returns `None` for a head that is not received yet, and an error for bytes that can't be the beginning of one.
 fn incomplete<T>(may_be: bool, rest: &[u8]) -> RedisResult<Option<T>> {
     let is_begun = matches!(rest.first(), None | Some(b'*' | b'$'));
     if may_be && is_begun && rest.len() < MAX_HEAD_BYTES {
@@ -131,9 +128,9 @@ fn incomplete<T>(may_be: bool, rest: &[u8]) -> RedisResult<Option<T>> {
     }
 }
 
-fn refusal(reply: &[u8]) -> RedisError {
-    let refused = parse_redis_value(reply).and_then(|value| value.extract_error());
-    refused.err().unwrap_or_else(|| unexpected("an error"))
+fn error_reply(reply: &[u8]) -> RedisError {
+    let parsed = parse_redis_value(reply).and_then(|value| value.extract_error());
+    parsed.err().unwrap_or_else(|| unexpected("an error"))
 }
 
 #[cfg(test)]
@@ -143,7 +140,7 @@ mod tests {
 
     type TestFields = Vec<(String, Vec<u8>)>;
 
-    /// The reply of a stream with these entries, the fields of some deleted.
+    /// Encodes the reply for a stream with these entries; a deleted entry has no fields.
     fn reply(entries: &[(u64, Option<TestFields>)]) -> Vec<u8> {
         let bulk = |text: &[u8]| [format!("${}\r\n", text.len()).as_bytes(), text, b"\r\n"].concat();
         let mut reply = [b"*1\r\n*2\r\n", &bulk(b"stream:ticks:0")[..]].concat();
@@ -171,50 +168,47 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_entry_is_found_however_the_reply_is_cut(
+        fn every_entry_is_found_wherever_the_reply_is_split(
             entries in prop::collection::vec((any::<u64>(), prop::option::of(fields())), 0..6),
             cuts in prop::collection::vec(0usize..400, 0..6),
         ) {
             let whole = reply(&entries);
-            let mut scan = Scan::default();
+            let mut parser = EntryParser::default();
             let mut cuts: Vec<_> = cuts.into_iter().filter(|cut| *cut < whole.len()).collect();
             cuts.sort_unstable();
             for cut in cuts {
-                prop_assert_eq!(scan.advance(&whole[..cut]).unwrap(), false);
+                prop_assert_eq!(parser.advance(&whole[..cut]).unwrap(), false);
             }
-            prop_assert!(scan.advance(&whole).unwrap());
+            prop_assert!(parser.advance(&whole).unwrap());
             let expected: Vec<_> = entries
                 .into_iter()
                 .map(|(ms, fields)| Entry::new(StreamId { ms, seq: 7 }, fields.unwrap_or_default()))
                 .collect();
             let mut buffer = BytesMut::from([&whole[..], b"+NEXT"].concat().as_slice());
-            prop_assert_eq!(scan.take(&mut buffer), expected);
+            prop_assert_eq!(parser.take(&mut buffer), expected);
             prop_assert_eq!(&buffer[..], b"+NEXT");
         }
 
         #[test]
-        fn rubbish_is_an_error_or_waits_for_more_and_never_a_panic(reply in any::<Vec<u8>>()) {
-            let _ = Scan::default().advance(&reply);
+        fn any_bytes_are_an_error_or_incomplete_and_never_panic(reply in any::<Vec<u8>>()) {
+            let _ = EntryParser::default().advance(&reply);
         }
     }
 
     #[test]
-    fn nothing_to_read_is_a_complete_reply() {
-        let mut scan = Scan::default();
-        assert!(!scan.advance(b"*-").unwrap());
-        assert!(scan.advance(NOTHING).unwrap());
+    fn a_reply_without_entries_is_complete() {
+        let mut parser = EntryParser::default();
+        assert!(!parser.advance(b"*-").unwrap());
+        assert!(parser.advance(NOTHING).unwrap());
         let mut buffer = BytesMut::from(NOTHING);
-        assert!(scan.take(&mut buffer).is_empty() && buffer.is_empty());
+        assert!(parser.take(&mut buffer).is_empty() && buffer.is_empty());
     }
 
     #[test]
-    fn what_redis_refuses_keeps_its_code() {
-        let refused = |reply: &[u8]| Scan::default().advance(reply);
-        assert!(!refused(b"-NOGROUP No such").unwrap());
-        assert_eq!(
-            refused(b"-NOGROUP No such key\r\n").unwrap_err().code(),
-            Some("NOGROUP")
-        );
+    fn an_error_reply_keeps_its_code() {
+        let parse = |reply: &[u8]| EntryParser::default().advance(reply);
+        assert!(!parse(b"-NOGROUP No such").unwrap());
+        assert_eq!(parse(b"-NOGROUP No such key\r\n").unwrap_err().code(), Some("NOGROUP"));
         for reply in [
             "+OK\r\n",
             ":1\r\n",
@@ -223,7 +217,7 @@ mod tests {
             "*1\r\n*2\r\n:1\r\n",
             "*1\r\n*2\r\n$1\r\ns\r\n*1\r\n:1\r\n",
         ] {
-            assert!(refused(reply.as_bytes()).is_err(), "{reply}");
+            assert!(parse(reply.as_bytes()).is_err(), "{reply}");
         }
     }
 }

@@ -1,0 +1,46 @@
+//! Conversions of columns into the types of [`crate::domain`].
+
+use chrono::{DateTime, Utc};
+use diesel::deserialize::{FromSql, Result};
+use diesel::pg::{Pg, PgValue};
+use diesel::sql_types::{BigInt, Text, Timestamptz};
+
+use crate::domain::decimal::Decimal;
+use crate::domain::stream_id::Revision;
+use crate::domain::symbol::Symbol;
+use crate::domain::tick::Side;
+
+/// A timestamptz in µs since 1970, for `deserialize_as`.
+#[derive(Debug)]
+pub(super) struct Micros(i64);
+
+impl FromSql<Timestamptz, Pg> for Micros {
+    fn from_sql(value: PgValue<'_>) -> Result<Self> {
+        DateTime::<Utc>::from_sql(value).map(|time| Self(time.timestamp_micros()))
+    }
+}
+
+impl From<Micros> for i64 {
+    fn from(Micros(us): Micros) -> Self {
+        us
+    }
+}
+
+impl FromSql<BigInt, Pg> for Revision {
+    fn from_sql(value: PgValue<'_>) -> Result<Self> {
+        let number = <i64 as FromSql<BigInt, Pg>>::from_sql(value)?;
+        Ok(number.try_into().unwrap_or_default())
+    }
+}
+
+macro_rules! from_text {
+    ($($name:ty),*) => {$(
+        impl FromSql<Text, Pg> for $name {
+            fn from_sql(value: PgValue<'_>) -> Result<Self> {
+                Ok(<String as FromSql<Text, Pg>>::from_sql(value)?.parse()?)
+            }
+        }
+    )*};
+}
+
+from_text!(Decimal, Symbol, Side);

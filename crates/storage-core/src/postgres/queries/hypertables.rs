@@ -1,0 +1,62 @@
+//! Hypertables behind tables and continuous aggregates, and their chunks.
+
+use diesel::sql_types::{Text, Timestamptz};
+use diesel::{QueryResult, QueryableByName, sql_query};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+
+use crate::domain::time::TimeRange;
+use crate::domain::timeframe::Timeframe;
+use crate::postgres::columns::Micros;
+use crate::postgres::edition::Edition;
+
+#[derive(QueryableByName)]
+struct Name {
+    #[diesel(sql_type = Text)]
+    name: String,
+}
+
+/// Returns the SQL name of the hypertable that holds the rows of `timeframe`; on Community that of the continuous
+/// aggregate.
+pub(super) async fn hypertable_of(
+    connection: &mut AsyncPgConnection,
+    edition: Edition,
+    timeframe: Timeframe,
+) -> QueryResult<String> {
+    if edition == Edition::Apache || timeframe.source().is_none() {
+        return Ok(timeframe.table().to_owned());
+    }
+    let Name { name } = sql_query(
+        "SELECT format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name) AS name
+         FROM timescaledb_information.continuous_aggregates WHERE view_schema = current_schema() AND view_name = $1",
+    )
+    .bind::<Text, _>(timeframe.table())
+    .get_result(connection)
+    .await?;
+    Ok(name)
+}
+
+#[derive(QueryableByName)]
+struct Chunk {
+    #[diesel(sql_type = Timestamptz, deserialize_as = Micros)]
+    range_start: i64,
+    #[diesel(sql_type = Timestamptz, deserialize_as = Micros)]
+    range_end: i64,
+}
+
+/// Returns the time ranges of the chunks of a hypertable, oldest first. `table` is an SQL name.
+pub async fn chunk_ranges(connection: &mut AsyncPgConnection, table: &str) -> QueryResult<Vec<TimeRange>> {
+    let chunks: Vec<Chunk> = sql_query(
+        "SELECT range_start, range_end FROM timescaledb_information.chunks
+         WHERE (hypertable_schema, hypertable_name) = (
+             SELECT relnamespace::regnamespace::name, relname FROM pg_class WHERE oid = $1::regclass)
+         ORDER BY range_start",
+    )
+    .bind::<Text, _>(table)
+    .get_results(connection)
+    .await?;
+    let range = |chunk: Chunk| TimeRange {
+        from_us: chunk.range_start,
+        to_us: chunk.range_end,
+    };
+    Ok(chunks.into_iter().map(range).collect())
+}

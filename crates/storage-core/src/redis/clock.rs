@@ -1,0 +1,10 @@
+//! The clock of Redis, by which entries get their IDs and leases end.
+
+use redis::aio::ConnectionLike;
+use redis::{RedisResult, cmd};
+
+/// Reads the time, in ms since 1970.
+pub async fn now_ms(conn: &mut impl ConnectionLike) -> RedisResult<u64> {
+    let (seconds, micros): (u64, u64) = cmd("TIME").query_async(conn).await?;
+    Ok(seconds * 1_000 + micros / 1_000)
+}
