@@ -1,3 +1,4 @@
+@any-redis
 Feature: Bad input
   Producers send floats, unusual number formats and sometimes garbage. Usable trades are counted exactly. All
   others become dead letters with a reason, and do not delay the trades behind them.
@@ -100,11 +101,15 @@ Feature: Bad input
       | WHALE  | 2024-03-01T12:00:10Z | 6     | 60000000000 | 2  |
       | WHALE  | 2024-03-01T12:00:40Z | 9     | 60000000000 | 3  |
       | WHALE  | 2024-03-01T12:00:20Z | 4     | 0.5         | 4  |
-    Then the query "SELECT open, high, low, close, volume, trades FROM candles_1m WHERE symbol = 'WHALE' ORDER BY time LIMIT 1" returns "6 6 4 4 6000000000050000000 2"
+    Then these queries return:
+      | query                                                                                                      | result                        |
+      | SELECT open, high, low, close, volume, trades FROM candles_1m WHERE symbol = 'WHALE' ORDER BY time LIMIT 1 | 6 6 4 4 6000000000050000000 2 |
     And every stream is drained
     And `aggregator-admin verify` soon exits 0
     When I follow the advice of the dead letters of WHALE
-    Then the query "SELECT open, high, low, close, volume, trades FROM candles_1m WHERE symbol = 'WHALE' ORDER BY time LIMIT 1" returns "6 9 4 9 1200000000005000 3"
+    Then these queries return:
+      | query                                                                                                      | result                     |
+      | SELECT open, high, low, close, volume, trades FROM candles_1m WHERE symbol = 'WHALE' ORDER BY time LIMIT 1 | 6 9 4 9 1200000000005000 3 |
     And every larger timeframe is the aggregate of candles_1m
     And `aggregator-admin verify` soon exits 0
 

@@ -1,3 +1,4 @@
+@any-redis
 Feature: Compression
   Chunks older than a day are compressed. Queries and late trades work as before.
 

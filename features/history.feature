@@ -61,7 +61,9 @@ Feature: Trades reach the history
 
   Scenario: A busy feed with late, repeated and invalid trades gives a correct history
     Given a running pipeline
-    When I run `tick-replayer generate --ticks 10000 --symbols 8 --rate 5 --speed max --late 0.02 --lateness 15m --duplicate 0.02 --invalid 0.002`
+    When I run `tick-replayer generate` with these options:
+      | ticks | symbols | rate | speed | late | lateness | duplicate | invalid |
+      | 10000 | 8       | 5    | max   | 0.02 | 15m      | 0.02      | 0.002   |
     Then it exits 0
     And every stream is drained
     And `aggregator-admin verify` soon exits 0

@@ -19,7 +19,7 @@ Feature: Lost hot state
     And the open candle of AAA in every timeframe is the aggregate of its trades
     And the metric hot_writer_restored_candles_total of the hot-writer is 6
 
-  Scenario Outline: Candles are restored if <expired> expires while the hot-writer is down and a minute awaits late trades
+  Scenario Outline: Candles are restored if <expired> expires while the hot-writer is down
     When 50 trades of AAA arrive, one per second from 2024-01-15T10:00:00Z
     And a trade of AAA arrives with the event time 2024-01-15T10:01:00Z
     Then the key candle:recent:1m:AAA:1705312800 exists

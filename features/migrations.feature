@@ -15,7 +15,9 @@ Feature: Migrations
     And it says "--yes"
     When I run `aggregator-admin migrate --down --yes`
     Then it exits 0
-    And the query "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname ~ '^(candles|ticks|signals|symbols|dead_letters)'" returns "0"
+    And these queries return:
+      | query                                                                                                                                       | result |
+      | SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname ~ '^(candles\|ticks\|signals\|symbols\|dead_letters)' | 0      |
     When I run `aggregator-admin migrate`
     Then it exits 0
     Given a running pipeline

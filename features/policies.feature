@@ -1,3 +1,4 @@
+@any-redis
 Feature: Policies
   Retention and compression periods are settings. An operator sees a change before it is applied. A period that
   would delete needed data is refused.

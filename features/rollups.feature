@@ -1,3 +1,4 @@
+@any-redis
 Feature: Larger timeframes
   Every larger timeframe is a materialized table that equals the aggregate of the 1-minute candles.
 
@@ -28,7 +29,9 @@ Feature: Larger timeframes
       | SELECT count(*) FROM timescaledb_information.hypertables WHERE hypertable_name LIKE 'candles%' | 6      |
 
   Scenario: The first seven columns of candles_1m are public and stable
-    Then the query "SELECT column_name::text, data_type::text FROM information_schema.columns WHERE table_name = 'candles_1m' AND ordinal_position <= 7 ORDER BY ordinal_position" returns "time timestamp with time zone, symbol text, open double precision, high double precision, low double precision, close double precision, volume bigint"
+    Then these queries return:
+      | query                                                                                                                                                         | result                                                                                                                                                |
+      | SELECT column_name::text, data_type::text FROM information_schema.columns WHERE table_name = 'candles_1m' AND ordinal_position <= 7 ORDER BY ordinal_position | time timestamp with time zone, symbol text, open double precision, high double precision, low double precision, close double precision, volume bigint |
 
   Scenario: A forced refresh leaves larger timeframes correct
     When the seed trades are replayed at speed max

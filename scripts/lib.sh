@@ -1,4 +1,4 @@
-# Functions that the scripts share. Source it; it expects `set -euo pipefail`.
+# Functions of several scripts, which source this file after `set -euo pipefail`.
 # shellcheck shell=bash
 
 PROJECT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -11,7 +11,7 @@ die() {
   exit 1
 }
 
-# need PACKAGE COMMAND…: installs the Debian package unless all its commands are there.
+# need PACKAGE COMMAND…: installs the Debian package unless all its commands exist.
 need() {
   local package=$1 command
   shift
@@ -26,7 +26,7 @@ need() {
 # need_file PACKAGE PATTERN: installs the Debian package unless a file matches.
 need_file() { compgen -G "$2" >/dev/null || apt_install "$1"; }
 
-# apt_install PACKAGE…: as root, without letting a package start its service.
+# apt_install PACKAGE…: installs packages as root without starting their services.
 apt_install() {
   [[ $EUID == 0 ]] || die "$* is missing; install it, or run as root"
   say "installing $*"
@@ -47,8 +47,8 @@ apt_install() {
   ((status == 0)) || die "could not install $*"
 }
 
-# unpack_trixie FOLDER PACKAGE,…: a root folder with packages of Debian 13, which Debian 12 doesn't have, from the mirror
-# that this machine uses. All of it or nothing.
+# unpack_trixie FOLDER PACKAGE,…: unpacks packages of Debian 13 into a root folder, from this machine's mirror. FOLDER
+# exists only if that is complete.
 unpack_trixie() {
   local folder=$1 packages=$2 mirror unfinished=$1.$$
   need mmdebstrap mmdebstrap
@@ -61,8 +61,8 @@ unpack_trixie() {
   mv "$unfinished" "$folder"
 }
 
-# need_toolchain: Rust as new as Cargo.toml says, and what it links with: a C compiler and the C library's files. Debian 12's
-# Rust is too old, and there is no package of a newer one, so it has to be there.
+# need_toolchain: checks that Rust is as new as Cargo.toml demands (the package of Debian 12 is too old), and installs a C
+# compiler and the C library's files to link with.
 need_toolchain() {
   echo '#include <stdlib.h>' | cc -E - >/dev/null 2>&1 || apt_install gcc libc6-dev
   local wanted found
@@ -72,7 +72,7 @@ need_toolchain() {
     die "Rust $wanted or newer is needed, found ${found:-none}; install it with rustup"
 }
 
-# free_port: a TCP port that nobody listens on.
+# free_port: prints a free TCP port.
 free_port() {
   local port
   for _ in {1..100}; do
@@ -84,10 +84,10 @@ free_port() {
 
 port_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# A process is known by its id and its start time, so that a reused id is not taken for it. A zombie has ended.
+# start_time PID: identifies a process together with its ID, which the system may reuse. Nothing for a zombie.
 start_time() { awk '{ sub(/.*\) /, ""); if ($1 != "Z") print $20 }' "/proc/$1/stat" 2>/dev/null; }
 
-# running NAME: whether the process that `launch NAME` started is still there; sets $pid.
+# running NAME: succeeds if the process that `launch NAME` started is running; sets $pid.
 running() {
   local started
   [[ -e $DEV/run/$1.pid ]] || return 1
@@ -95,7 +95,7 @@ running() {
   [[ -n $started && $(start_time "$pid") == "$started" ]]
 }
 
-# launch NAME COMMAND…: in the background, apart from this shell, output to .dev/log/NAME.log.
+# launch NAME COMMAND…: runs the command in a session of its own, with its output in .dev/log/NAME.log.
 launch() {
   local name=$1
   shift
@@ -104,7 +104,7 @@ launch() {
   echo "$! $(start_time $!)" >"$DEV/run/$name.pid"
 }
 
-# halt NAME [SIGNAL]: ends it and waits; kills it after 20 seconds.
+# halt NAME [SIGNAL]: sends the signal and waits for the end; sends SIGKILL after 20 seconds.
 halt() {
   local name=$1 pid
   running "$name" || return 0
@@ -117,7 +117,7 @@ halt() {
   rm -f "$DEV/run/$name.pid"
 }
 
-# await NAME SECONDS COMMAND…: until COMMAND succeeds, or the process ends, or time is up.
+# await NAME SECONDS COMMAND…: waits until COMMAND succeeds; fails if the process ends or the time is up.
 await() {
   local name=$1 deadline=$((SECONDS + $2))
   shift 2
@@ -130,7 +130,15 @@ await() {
   done
 }
 
-# prepare_backups: backup-runner in PATH with all its tools, and the stores to work on in the environment.
+# build_programs: builds all programs; together with the tests if those were built before, as cargo would otherwise build
+# the dependencies again with the features that the programs alone need.
+build_programs() {
+  local tests=()
+  ! compgen -G "$PROJECT/target/debug/deps/cucumber-*" >/dev/null || tests=(--tests)
+  cargo build --quiet --locked --workspace --bins "${tests[@]}"
+}
+
+# prepare_backups: builds backup-runner, and sets PATH and the variables of the tools and stores.
 prepare_backups() {
   local edition flavour
   need_toolchain

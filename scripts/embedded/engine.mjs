@@ -58,9 +58,9 @@ export class Engine {
   }
 
   /** Opens `dataDir` (undefined: in memory). A new one is unpacked from the template, which is made when missing. */
-  static async open({ dataDir, isNew, cacheDir, lockTimeoutMs }) {
+  static async open({ dataDir, isNew, cacheDir, templateFile, lockTimeoutMs }) {
     const options = { dataDir, database: DATABASE, extensions: { timescaledb } };
-    if (isNew) options.loadDataDir = new Blob([await loadTemplate(cacheDir)]);
+    if (isNew) options.loadDataDir = new Blob([await (templateFile ? readFile(templateFile) : loadTemplate(cacheDir))]);
     const db = await PGlite.create(options);
     // There is no shared_preload_libraries here. The loader must come first all the same: without it an existing
     // database gets its extension piecemeal, refuses what the licence allows, and traps on a continuous aggregate.
@@ -211,6 +211,12 @@ export class Engine {
     } catch (error) {
       throw error.severity ? error : new EngineFailure("the database engine failed", { cause: error });
     }
+  }
+
+  /** Writes the whole database to a file, for `templateFile` of another server. */
+  async dump(file) {
+    await this.#db.exec("CHECKPOINT");
+    await writeFile(file, Buffer.from(await (await this.#db.dumpDataDir("none")).arrayBuffer()));
   }
 
   async close() {

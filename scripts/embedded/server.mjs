@@ -2,6 +2,9 @@
 // TimescaleDB Community on a TCP port, from WebAssembly: for development and tests on a machine without containers.
 //
 //   node server.mjs --data DIR | --memory  [--port N] [--port-file FILE] [--cache DIR] [--lock-timeout MS]
+//                   [--template FILE] [--dump FILE]
+//
+// --dump writes the whole database to FILE on SIGTERM; --template starts a new database with the content of such a file.
 //
 // It is one PostgreSQL session in one process. So: one database (`market`), one transaction at a time (others
 // wait, at most --lock-timeout), no background workers, no replication, no cancel, no statement_timeout, no LISTEN,
@@ -30,6 +33,8 @@ const { values: options } = parseArgs({
     "port-file": { type: "string" },
     cache: { type: "string", default: process.env.DEV_CACHE_DIR ?? resolve(here, "../../.dev/cache") },
     "lock-timeout": { type: "string", default: "30000" },
+    template: { type: "string" },
+    dump: { type: "string" },
   },
 });
 if (Boolean(options.data) === options.memory) {
@@ -42,6 +47,7 @@ const engine = await Engine.open({
   dataDir: options.data,
   isNew: !options.data || !existsSync(join(options.data, "PG_VERSION")),
   cacheDir: options.cache,
+  templateFile: options.template,
   lockTimeoutMs: Number(options["lock-timeout"]),
 });
 const parameters = await engine.reportedParameters();
@@ -73,6 +79,7 @@ async function drain() {
   const deadline = setTimeout(() => connections.forEach(({ socket }) => socket.destroy()), DRAIN_MS);
   await Promise.all(served);
   clearTimeout(deadline);
+  if (options.dump) await engine.dump(options.dump);
   await engine.close();
   process.exit(0);
 }

@@ -1,11 +1,8 @@
-//! Questions to PostgreSQL in plain SQL, over a client that the workers don't use this way.
+//! SQL queries with a client of their own, independent of the workers' code.
 
 use tokio_postgres::{Config, NoTls, SimpleQueryMessage};
 
-/// The rows of the last statement, each value as text; NULL is empty.
-///
-/// # Errors
-/// What the server says.
+/// Returns the rows of the last statement, each value as text; NULL is empty.
 pub async fn rows(url: &str, sql: &str) -> Result<Vec<Vec<String>>, String> {
     let parsed: Config = url.parse().map_err(|error: tokio_postgres::Error| error.to_string())?;
     let (client, connection) = parsed.connect(NoTls).await.map_err(describe)?;

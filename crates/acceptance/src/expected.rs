@@ -1,5 +1,5 @@
-//! What a load must come to in the history, and how the history is compared with it: every candle of every timeframe, every sum,
-//! every dead letter.
+//! The history that a load results in, and its comparison with the database: every candle of every timeframe, every
+//! sum, every dead letter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,13 +10,13 @@ use crate::pipeline::Pipeline;
 /// The timeframes that the history has.
 pub const TIMEFRAMES: [&str; 6] = ["1m", "5m", "15m", "1h", "4h", "1d"];
 
-/// How many differences are told.
+/// Number of differences in a report.
 const SHOWN: usize = 3;
 
 /// Number and summed lots of the ticks of each symbol.
 type Sums = BTreeMap<String, (i64, i128)>;
 
-/// What the history must hold, and nothing else.
+/// The complete content of the history.
 #[derive(Clone, Debug)]
 pub struct Expected {
     candles: Vec<(&'static str, Bars)>,
@@ -25,7 +25,7 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// What a load must come to.
+    /// Computes the history that a load results in.
     pub fn of(load: &Load) -> Self {
         let trades = load.trades();
         Self {
@@ -69,20 +69,14 @@ fn sums(trades: &[Trade]) -> Sums {
 }
 
 impl Pipeline {
-    /// Whether the history is what `expected` says.
-    ///
-    /// # Errors
-    /// With the first differences.
+    /// Compares the history with `expected`; the error lists the first differences.
     pub async fn holds(&self, expected: &Expected) -> Result<(), String> {
         self.ticks_are(expected).await?;
         self.dead_letters_are(expected).await?;
         self.candles_are(expected).await
     }
 
-    /// Whether `ticks` has every distinct tick once, by numbers and sums of each symbol.
-    ///
-    /// # Errors
-    /// With the first differences.
+    /// Checks that `ticks` has every distinct tick once, by the number and the sum of each symbol.
     pub async fn ticks_are(&self, expected: &Expected) -> Result<(), String> {
         let rows = self
             .rows("SELECT symbol, count(*), sum(lots) FROM ticks GROUP BY symbol")
@@ -104,13 +98,10 @@ impl Pipeline {
                     found.get(symbol)
                 )
             });
-        told(differences.collect())
+        report(differences.collect())
     }
 
-    /// Whether every candle of every timeframe is right.
-    ///
-    /// # Errors
-    /// With the first differences.
+    /// Compares every candle of every timeframe.
     pub async fn candles_are(&self, expected: &Expected) -> Result<(), String> {
         for (timeframe, bars) in &expected.candles {
             let found = self.history(timeframe).await?;
@@ -119,11 +110,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Whether every bad entry is a dead letter that says why, and nothing else is one. A bad entry that was sent again may be
-    /// several.
-    ///
-    /// # Errors
-    /// With the first differences.
+    /// Checks that every bad entry is a dead letter with its reason, and that there are no others. A bad entry that was
+    /// sent again may be several dead letters.
     pub async fn dead_letters_are(&self, expected: &Expected) -> Result<(), String> {
         let sql = format!("SELECT fields->>'{MARK}', stream, entry_id, reason FROM dead_letters");
         let (mut differences, mut found) = (Vec::new(), BTreeSet::new());
@@ -139,11 +127,11 @@ impl Pipeline {
         }
         let missing = expected.dead_letters.iter().filter(|(mark, _)| !found.contains(*mark));
         differences.extend(missing.map(|(mark, part)| format!("no dead letter {mark}: {part}")));
-        told(differences)
+        report(differences)
     }
 }
 
-fn told(differences: Vec<String>) -> Result<(), String> {
+fn report(differences: Vec<String>) -> Result<(), String> {
     if differences.is_empty() {
         return Ok(());
     }

@@ -1,61 +1,62 @@
-//! Faults that can be made on one machine, each as one call on a [`Pipeline`]: what features and a soak test share.
+//! Faults that features and the soak inject, each as one method of [`Pipeline`].
 //!
-//! A fault that lasts has an end of its own kind: frozen workers wake up, servers come back, the network heals.
+//! A fault that lasts has its own end: a suspended worker resumes, a server starts again, the network heals.
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use nix::sys::signal::Signal;
 use redis::RedisResult;
 use storage_core::redis::stream::Stream;
-use tokio::task::JoinHandle;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
-use crate::database;
+use crate::disk_filler::DiskFiller;
 use crate::network::Store;
 use crate::pipeline::Pipeline;
 use crate::proxy::Proxy;
 use storage_core::testing::polling::PATIENCE;
 
-/// What the network does for a while.
+/// A fault of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weather {
-    /// Every connection is reset, and then again and again.
+pub enum NetworkFault {
+    /// Every connection is reset repeatedly.
     Resets,
-    /// Nothing that is sent arrives and nothing is closed.
-    Silent,
-    /// New connections are dropped, and the open ones are reset.
+    /// All data is dropped, and no connection is closed.
+    Blackhole,
+    /// New connections are dropped, and open ones are reset.
     Refusing,
-    /// Each piece takes some milliseconds.
+    /// Each chunk is delayed by some milliseconds.
     Slow,
-    /// What is sent arrives in pieces of a few bytes.
-    Sliced,
+    /// Data arrives in chunks of a few bytes.
+    Fragmented,
 }
 
-impl Weather {
+impl NetworkFault {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Resets, Self::Silent, Self::Refusing, Self::Slow, Self::Sliced];
+    pub const ALL: [Self; 5] = [
+        Self::Resets,
+        Self::Blackhole,
+        Self::Refusing,
+        Self::Slow,
+        Self::Fragmented,
+    ];
 
-    fn begin(self, way: &Proxy) {
+    fn inject(self, proxy: &Proxy) {
         match self {
-            Self::Resets => way.reset(),
-            Self::Silent => way.silence(),
+            Self::Resets => proxy.reset(),
+            Self::Blackhole => proxy.blackhole(),
             Self::Refusing => {
-                way.refuse();
-                way.reset();
+                proxy.refuse();
+                proxy.reset();
             }
-            Self::Slow => way.slow(Duration::from_millis(20)),
-            Self::Sliced => way.slice(7),
+            Self::Slow => proxy.slow(Duration::from_millis(20)),
+            Self::Fragmented => proxy.fragment(7),
         }
     }
 }
 
-/// Between two resets.
+/// Time between two resets.
 const RESET_INTERVAL: Duration = Duration::from_millis(300);
-
-/// Between two looks whether a full disk has room.
-const FILL_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Pipeline {
     /// Kills a worker (SIGKILL) and waits until it is gone.
@@ -63,54 +64,45 @@ impl Pipeline {
         self.worker(name).kill().await;
     }
 
-    /// Stops a worker in its tracks (SIGSTOP); [`Pipeline::thaw`] lets it go on as if no time had passed.
-    pub fn freeze(&mut self, name: &str) {
+    /// Suspends a worker (SIGSTOP) until [`Pipeline::resume`].
+    pub fn suspend(&mut self, name: &str) {
         self.worker(name).signal(Signal::SIGSTOP);
     }
 
-    /// Lets a frozen worker go on (SIGCONT).
-    pub fn thaw(&mut self, name: &str) {
+    /// Resumes a suspended worker (SIGCONT).
+    pub fn resume(&mut self, name: &str) {
         self.worker(name).signal(Signal::SIGCONT);
     }
 
-    /// Lets the ways to `store`, or to both, have this weather for so long.
-    ///
-    /// # Panics
-    /// When the scenario has no network that can fail.
-    pub async fn weather(&self, weather: Weather, store: Option<Store>, lasts: Duration) {
+    /// Injects a fault into the network to `store`, or to both stores, and removes it after `lasts`.
+    pub async fn fail_network(&self, fault: NetworkFault, store: Option<Store>, lasts: Duration) {
         let network = self.network.as_ref().expect("a network that can fail");
-        let ways = store.map_or_else(|| network.ways(), |store| network.ways_to(store));
+        let proxies = store.map_or_else(|| network.proxies(), |store| network.proxies_to(store));
         let end = Instant::now() + lasts;
         loop {
-            ways.iter().for_each(|way| weather.begin(way));
+            proxies.iter().for_each(|proxy| fault.inject(proxy));
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
-            sleep(if weather == Weather::Resets {
+            sleep(if fault == NetworkFault::Resets {
                 left.min(RESET_INTERVAL)
             } else {
                 left
             })
             .await;
         }
-        ways.iter().for_each(|way| way.heal());
+        proxies.iter().for_each(|proxy| proxy.heal());
     }
 
-    /// Kills Redis and starts it again after so long.
-    ///
-    /// # Errors
-    /// When it does not start.
+    /// Kills Redis and starts it again after `lasts`.
     pub async fn redis_away(&mut self, lasts: Duration) -> anyhow::Result<()> {
         self.redis.stop();
         sleep(lasts).await;
         self.redis.resume().await
     }
 
-    /// Stops the scenario's own database server in mid-flow and starts it again after so long.
-    ///
-    /// # Errors
-    /// When there is none, or it does not start.
+    /// Stops the scenario's own database server without a checkpoint and starts it again after `lasts`.
     pub async fn database_away(&mut self, lasts: Duration) -> anyhow::Result<()> {
         let server = self.other_server.as_mut().context("a database server of its own")?;
         server.stop()?;
@@ -118,13 +110,10 @@ impl Pipeline {
         server.resume().await
     }
 
-    /// Has Redis lose all that was written within so long from now, as when its machine crashes before the append-only file
-    /// reached the disk. The producer goes back to what it had sent by now.
-    ///
-    /// # Errors
-    /// When Redis rewrote the file meanwhile, or does not start.
+    /// Makes Redis lose everything that is written during `lasts`, as in a crash of the machine before the append-only
+    /// file reaches the disk. The producer then goes back to its present position.
     pub async fn lose_what_is_written_within(&mut self, lasts: Duration) -> anyhow::Result<()> {
-        // In this order: what was accepted at this position was in the file before it was answered.
+        // In this order: every entry before this position was in the file before its reply.
         let position = self.publisher.as_ref().map(|publisher| publisher.position());
         let written = self.redis.written()?;
         sleep(lasts).await;
@@ -132,7 +121,7 @@ impl Pipeline {
         let Some((publisher, position)) = self.publisher.as_ref().zip(position) else {
             return self.redis.resume().await;
         };
-        // Before Redis is there again: what comes later must not arrive before what is sent again.
+        // Before Redis starts again: later entries must not arrive before the repeated ones.
         publisher.pause().await;
         publisher.rewind_to(position);
         self.redis.resume().await?;
@@ -141,33 +130,24 @@ impl Pipeline {
     }
 
     /// Removes every function from Redis.
-    ///
-    /// # Errors
-    /// What Redis says.
     pub async fn lose_functions(&self) -> RedisResult<()> {
         self.redis.ask(&["FUNCTION", "FLUSH"]).await
     }
 
     /// Destroys every consumer group of every stream.
-    ///
-    /// # Errors
-    /// What Redis says.
     pub async fn lose_groups(&self) -> RedisResult<()> {
         self.each_group(async |stream, group| self.redis.ask::<()>(&["XGROUP", "DESTROY", stream, group]).await)
             .await
     }
 
     /// Sets every consumer group of every stream back to the oldest entry.
-    ///
-    /// # Errors
-    /// What Redis says.
     pub async fn rewind_groups(&self) -> RedisResult<()> {
         self.each_group(async |stream, group| self.redis.ask::<()>(&["XGROUP", "SETID", stream, group, "0"]).await)
             .await
     }
 
     async fn each_group(&self, change: impl AsyncFn(&str, &str) -> RedisResult<()>) -> RedisResult<()> {
-        for stream in Stream::all(crate::pipeline::PARTITIONS) {
+        for stream in Stream::all(crate::producer::PARTITIONS) {
             for group in stream.groups() {
                 change(&stream.key().to_string(), group).await?;
             }
@@ -175,10 +155,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Ends every session of the database that is in a transaction, until one was. Returns how many.
-    ///
-    /// # Errors
-    /// What the server says, or that there never was one.
+    /// Terminates every session of the database that is in a transaction; waits for at least one. Returns their number.
     pub async fn end_transactions(&self) -> Result<u64, String> {
         let ends = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xid IS NOT NULL";
@@ -189,90 +166,13 @@ impl Pipeline {
                 return Ok(ended);
             }
         }
-        Err("nobody was in a transaction".to_owned())
+        Err("no session was in a transaction".to_owned())
     }
 
-    /// Fills the small disk on which the database lies, and keeps it full until [`Ballast::remove`].
-    ///
-    /// # Errors
-    /// When it has none, or it does not become full.
-    pub async fn fill_disk(&self) -> anyhow::Result<Ballast> {
+    /// Fills the small disk of the database, and keeps it full until [`DiskFiller::remove`].
+    pub async fn fill_disk(&self) -> anyhow::Result<DiskFiller> {
         let server = self.other_server.as_ref();
         let disk = server.and_then(|server| server.small_disk()).context("a small disk")?;
-        let ballast = Ballast {
-            url: self.database_url().to_owned(),
-            disk: disk.display().to_string(),
-            removed: CancellationToken::new(),
-            filling: None,
-        };
-        ballast.fill(0).await?;
-        Ok(ballast.keep_filling())
-    }
-}
-
-/// What fills a disk, in numbered files.
-#[derive(Debug)]
-pub struct Ballast {
-    url: String,
-    disk: String,
-    removed: CancellationToken,
-    /// Ends with how many files there are.
-    filling: Option<JoinHandle<u32>>,
-}
-
-impl Ballast {
-    /// A file that takes what there is. The server's own write, so that it lands where the server sees it.
-    async fn fill(&self, number: u32) -> anyhow::Result<()> {
-        let rows = "SELECT repeat('x', 8000) FROM generate_series(1, 1000000)";
-        let refused = self.write(number, rows).await.err();
-        let refused = refused.context("the disk is larger than the ballast")?;
-        ensure!(refused.contains("No space left on device"), refused);
-        Ok(())
-    }
-
-    async fn write(&self, number: u32, rows: &str) -> Result<(), String> {
-        let copy = format!("COPY ({rows}) TO '{}/ballast.{number}'", self.disk);
-        database::rows(&self.url, &copy).await.map(drop)
-    }
-
-    /// Transactions that fail give back what they had: it is taken too.
-    fn keep_filling(mut self) -> Self {
-        let filler = Self {
-            filling: None,
-            url: self.url.clone(),
-            disk: self.disk.clone(),
-            removed: self.removed.clone(),
-        };
-        self.filling = Some(tokio::spawn(async move {
-            let mut files = 1;
-            while !filler.removed.is_cancelled() {
-                sleep(FILL_INTERVAL).await;
-                // The server may be busy failing.
-                let _ = filler.fill(files).await;
-                files += 1;
-            }
-            files
-        }));
-        self
-    }
-
-    /// Makes room again.
-    ///
-    /// # Errors
-    /// What the server says.
-    pub async fn remove(mut self) -> anyhow::Result<()> {
-        self.removed.cancel();
-        let filling = self.filling.take().context("a disk that is kept full")?;
-        for number in 0..filling.await? {
-            let nothing = self.write(number, "SELECT 1 WHERE false").await;
-            nothing.map_err(anyhow::Error::msg)?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Ballast {
-    fn drop(&mut self) {
-        self.removed.cancel();
+        DiskFiller::start(self.database_url(), disk).await
     }
 }

@@ -1,9 +1,9 @@
-//! Which Redis the suite runs on: `REDIS_FLAVOUR` is `redis` (the default), `redis8`, `valkey` or `cluster`, as
-//! `scripts/services up --redis` has them.
+//! The kind of Redis that the suite runs on: `REDIS_FLAVOUR` is `redis` (the default), `redis8`, `valkey` or `cluster`,
+//! as for `scripts/services up --redis`.
 
 use std::path::PathBuf;
 
-use crate::requirements::tool;
+use crate::tools::tool;
 
 /// A kind of Redis that the pipeline runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,10 +19,7 @@ pub enum Flavour {
 }
 
 impl Flavour {
-    /// What the environment asks for.
-    ///
-    /// # Panics
-    /// When it is none of these.
+    /// The kind that `REDIS_FLAVOUR` names.
     pub fn chosen() -> Self {
         match std::env::var("REDIS_FLAVOUR").as_deref() {
             Ok("" | "redis") | Err(_) => Self::Redis,
@@ -33,7 +30,7 @@ impl Flavour {
         }
     }
 
-    /// Why it can't run here, if so.
+    /// Returns the reason if it can't run on this machine.
     pub fn missing(self) -> Option<String> {
         let there = self.programs().is_none() || self.server().exists();
         (!there).then(|| format!("no {}; run `scripts/services tools`", self.server().display()))
@@ -48,7 +45,7 @@ impl Flavour {
         }
     }
 
-    /// The program that is the server.
+    /// The server's program.
     pub fn server(self) -> PathBuf {
         let name = if self == Self::Valkey {
             "valkey-server"
@@ -58,7 +55,7 @@ impl Flavour {
         self.programs().unwrap_or_default().join(name)
     }
 
-    /// How many servers share the keys.
+    /// Number of servers that share the keys.
     pub const fn masters(self) -> u16 {
         match self {
             Self::Cluster => 3,

@@ -1,5 +1,5 @@
-//! What the feature suite stands on: stores of a scenario's own, the workers as real processes, a producer, and an oracle
-//! that knows the pipeline's rules only from their description.
+//! The base of the feature suite and the soak: stores of each scenario, the workers as real processes, a producer, and
+//! an oracle that is independent of the workers' code.
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,
@@ -7,10 +7,12 @@
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a step that can't go on has failed, and the suite's output is its result"
+    reason = "a step that can't continue has failed, and the suite's output is its result"
 )]
 
+pub mod command_line;
 pub mod database;
+pub mod disk_filler;
 pub mod expected;
 pub mod faults;
 pub mod flavour;
@@ -24,3 +26,4 @@ pub mod publisher;
 pub mod redis_server;
 pub mod replicated;
 pub mod requirements;
+pub mod tools;

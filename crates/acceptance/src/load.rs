@@ -1,5 +1,5 @@
-//! A load that a seed makes: ticks in, out of and far behind order, duplicates, and entries that nobody can use, each with what
-//! must become of it. Pure: the same plan gives the same entries.
+//! A load that is generated from a seed: ticks in order, out of order and late, duplicates and bad entries, each with
+//! its expected disposition. The same plan results in the same entries.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,32 +10,32 @@ use rand::{RngExt, SeedableRng};
 use crate::oracle::{DECIMALS, Trade, micros};
 use crate::producer::{self, Fields};
 
-/// Name of the field by which a bad entry is known again among the dead letters, however often it was sent.
+/// Name of the field that identifies a bad entry among the dead letters.
 pub const MARK: &str = "mark";
 
-/// Event time by which ticks out of order are behind their symbol's newest, at most: they amend.
+/// Maximum age of ticks out of order, in event time behind their symbol's newest tick: within the amend window.
 const OUT_OF_ORDER: Duration = Duration::from_secs(8 * 60);
-/// Event time by which late ticks are behind, at least: beyond the amend window, so that their minutes are repaired.
+/// Minimum age of late ticks: beyond the amend window, so that their minutes are repaired.
 const LATE_FROM: Duration = Duration::from_secs(14 * 60);
-/// Event time by which late ticks are behind, at most.
+/// Maximum age of late ticks.
 const LATE_TO: Duration = Duration::from_secs(3 * 60 * 60);
-/// Of how many entries back a duplicate repeats one.
+/// Number of recent entries of which a duplicate repeats one.
 const REACH: usize = 5_000;
 
-/// What to make.
+/// Parameters of a load.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Seed of the random numbers.
     pub seed: u64,
-    /// Number of entries, bad and repeated ones included.
+    /// Number of entries, including bad and repeated ones.
     pub entries: usize,
     /// Number of symbols; the first is the busiest.
     pub symbols: usize,
-    /// Partitions of the streams.
+    /// Number of partitions of the streams.
     pub partitions: u16,
     /// RFC 3339: event time at the start, in the past.
     pub start: &'static str,
-    /// Event time that all of it takes.
+    /// Event time from the first to the last entry.
     pub span: Duration,
     /// Share of entries that repeat an earlier one.
     pub duplicates: f64,
@@ -43,20 +43,20 @@ pub struct Plan {
     pub out_of_order: f64,
     /// Share of ticks that are behind by more than the amend window.
     pub late: f64,
-    /// Share of entries that nobody can use.
+    /// Share of bad entries.
     pub bad: f64,
-    /// Share of ticks with the very event time of their symbol's one before: only the order of arrival tells which closes.
+    /// Share of ticks with the same event time as their symbol's previous tick: the order of arrival decides the close.
     pub equal_times: f64,
 }
 
 impl Plan {
-    /// `entries` over six hours of event time with a good share of everything.
+    /// `entries` over six hours of event time with a share of everything.
     pub fn new(seed: u64, entries: usize) -> Self {
         Self {
             seed,
             entries,
             symbols: 8,
-            partitions: crate::pipeline::PARTITIONS,
+            partitions: crate::producer::PARTITIONS,
             start: "2024-03-01T00:00:00Z",
             span: Duration::from_secs(6 * 60 * 60),
             duplicates: 0.05,
@@ -68,18 +68,18 @@ impl Plan {
     }
 }
 
-/// What must become of an entry.
+/// Expected disposition of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Disposition {
     /// It is in its candles.
     Counted,
-    /// It changes nothing, as an earlier entry was the same trade.
+    /// It is the same trade as an earlier entry and changes nothing.
     Duplicate,
     /// It is a dead letter.
     Dead(Flaw),
 }
 
-/// What is wrong with a bad entry.
+/// Flaw of a bad entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// It has no price.
@@ -94,19 +94,19 @@ pub enum Flaw {
     TooFine,
     /// Its quantity is beyond what lots can hold.
     TooLarge,
-    /// Its side is neither.
+    /// Its side is neither `buy` nor `sell`.
     Side,
     /// Its event time is not a number.
     Time,
     /// Its event time is in the future.
     Future,
-    /// Its trade ID begins as the pipeline's own keys do.
+    /// Its trade ID begins with `@`, which is reserved.
     TradeId,
-    /// Its symbol has characters that no symbol has.
+    /// Its symbol contains an invalid character.
     Symbol,
     /// It is in another symbol's stream.
     Partition,
-    /// It is kilobytes of rubbish.
+    /// Its quantity is several kilobytes of invalid text.
     Rubbish,
 }
 
@@ -128,7 +128,7 @@ impl Flaw {
         Self::Rubbish,
     ];
 
-    /// What the dead letter's reason says among other things.
+    /// A part of the dead letter's reason.
     pub fn reason(self) -> &'static str {
         match self {
             Self::NoPrice => "field `price` is missing",
@@ -147,7 +147,7 @@ impl Flaw {
         }
     }
 
-    fn spoil(self, fields: &mut Fields) {
+    fn apply(self, fields: &mut Fields) {
         let (field, value) = match self {
             Self::NoPrice => ("price", None),
             Self::NaNPrice => ("price", Some("NaN".to_owned())),
@@ -173,24 +173,24 @@ impl Flaw {
 pub struct Entry {
     /// The partition whose stream it is sent to.
     pub partition: u16,
-    /// The trade; of a bad entry, what it was before it was spoilt.
+    /// The trade; of a bad entry, the valid trade that it was made from.
     pub trade: Trade,
-    /// What must become of it.
-    pub fate: Fate,
+    /// Its expected disposition.
+    pub disposition: Disposition,
 }
 
 impl Entry {
     /// The fields that the producer sends.
     pub fn fields(&self) -> Fields {
         let mut fields = producer::fields(&self.trade);
-        if let Fate::Dead(flaw) = self.fate {
-            flaw.spoil(&mut fields);
+        if let Disposition::Dead(flaw) = self.disposition {
+            flaw.apply(&mut fields);
             fields.push((MARK.to_owned(), self.mark()));
         }
         fields
     }
 
-    /// What a bad entry is known by.
+    /// Text that identifies a bad entry.
     pub fn mark(&self) -> String {
         format!("{} {}", self.trade.symbol, self.trade.id.as_deref().unwrap_or_default())
     }
@@ -204,10 +204,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Makes what `plan` says.
-    ///
-    /// # Panics
-    /// When the plan's start is no time.
+    /// Generates the load of `plan`.
     pub fn new(plan: &Plan) -> Self {
         let mut maker = Maker::new(plan);
         Self {
@@ -217,37 +214,40 @@ impl Load {
 
     /// The trades that must be counted, in order of arrival.
     pub fn trades(&self) -> Vec<Trade> {
-        let counted = self.entries.iter().filter(|entry| entry.fate == Fate::Counted);
+        let counted = self
+            .entries
+            .iter()
+            .filter(|entry| entry.disposition == Disposition::Counted);
         counted.map(|entry| entry.trade.clone()).collect()
     }
 
-    /// The marks of what must be dead letters, and a part of each one's reason.
+    /// The marks of the entries that become dead letters, each with a part of its reason.
     pub fn dead_letters(&self) -> BTreeMap<String, &'static str> {
-        let dead = self.entries.iter().filter_map(|entry| match entry.fate {
-            Fate::Dead(flaw) => Some((entry.mark(), flaw.reason())),
+        let dead = self.entries.iter().filter_map(|entry| match entry.disposition {
+            Disposition::Dead(flaw) => Some((entry.mark(), flaw.reason())),
             _ => None,
         });
         dead.collect()
     }
 
-    /// The number of entries that only repeat others.
+    /// The number of duplicates.
     pub fn duplicates(&self) -> usize {
         self.entries
             .iter()
-            .filter(|entry| entry.fate == Fate::Duplicate)
+            .filter(|entry| entry.disposition == Disposition::Duplicate)
             .count()
     }
 }
 
-/// A symbol while the load is made.
+/// State of a symbol while the load is generated.
 struct Market {
     symbol: String,
     partition: u16,
-    /// Hundredths.
+    /// Price in hundredths.
     price: u32,
     newest_us: i64,
     trades: u64,
-    /// Whether trade IDs are text; else they are numbers.
+    /// `true` if trade IDs are text, `false` if they are numbers.
     text_ids: bool,
 }
 
@@ -300,18 +300,18 @@ impl<'a> Maker<'a> {
             return Entry {
                 partition: (partition + elsewhere) % self.plan.partitions,
                 trade,
-                fate: Fate::Dead(flaw),
+                disposition: Disposition::Dead(flaw),
             };
         }
         self.made.push(trade.clone());
         Entry {
             partition,
             trade,
-            fate: Fate::Counted,
+            disposition: Disposition::Counted,
         }
     }
 
-    /// One of the last entries again: mostly a recent one.
+    /// Repeats one of the last entries, mostly a recent one.
     fn repeat(&mut self) -> Entry {
         let reach = if self.rng.random_bool(0.5) { 50 } else { REACH };
         let oldest = self.made.len().saturating_sub(reach);
@@ -319,11 +319,11 @@ impl<'a> Maker<'a> {
         Entry {
             partition: producer::partition(&trade.symbol, self.plan.partitions),
             trade,
-            fate: Fate::Duplicate,
+            disposition: Disposition::Duplicate,
         }
     }
 
-    /// A symbol: of two drawn ones the first, so that some are busy and some are quiet.
+    /// Returns the lower of two random symbols, so that some symbols are busy and others quiet.
     fn choose(&mut self) -> usize {
         let [one, other] = [0; 2].map(|_| self.rng.random_range(0..self.markets.len()));
         one.min(other)

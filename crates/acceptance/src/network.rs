@@ -1,4 +1,4 @@
-//! The network between the workers and their stores, as a scenario may let it fail: each worker has its own way to each store.
+//! A network between workers and stores that can fail: each worker has its own proxy to each store.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -36,55 +36,50 @@ impl Store {
     }
 }
 
-/// A proxy for each worker and store, made when the worker is first started. Restarts go the same way.
+/// A proxy for each worker and store. It is created at the worker's first start and kept over restarts.
 #[derive(Debug, Default)]
 pub struct Network {
-    ways: Mutex<BTreeMap<(String, Store), Arc<Proxy>>>,
+    proxies: Mutex<BTreeMap<(String, Store), Arc<Proxy>>>,
 }
 
 impl Network {
-    /// Has the URLs in `environment` lead through the proxies of `worker`.
-    ///
-    /// # Panics
-    /// When a URL names no server.
+    /// Replaces the URLs in `environment` by those of the proxies of `worker`.
     pub fn route(&self, worker: &str, environment: &mut BTreeMap<String, String>) {
         for store in Store::ALL {
             let Some(url) = environment.get_mut(store.variable()) else {
                 continue;
             };
             let mut parsed: Url = url.parse().expect("a URL");
-            let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
-            let way = ways
+            let mut proxies = self.proxies.lock().unwrap_or_else(PoisonError::into_inner);
+            let proxy = proxies
                 .entry((worker.to_owned(), store))
                 .or_insert_with(|| Arc::new(Proxy::start(address(&parsed, store)).expect("a free port")));
             parsed.set_host(Some("127.0.0.1")).expect("a URL with a host");
-            parsed.set_port(Some(way.port())).expect("a URL with a port");
+            parsed.set_port(Some(proxy.port())).expect("a URL with a port");
             *url = parsed.to_string();
         }
     }
 
-    /// The way of `worker` to `store`.
-    ///
-    /// # Panics
-    /// When it was never started.
-    pub fn way(&self, worker: &str, store: Store) -> Arc<Proxy> {
-        let ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
-        let way = ways.get(&(worker.to_owned(), store));
-        way.unwrap_or_else(|| panic!("{worker} has no way to {store:?}"))
+    /// Returns the proxy of `worker` to `store`.
+    pub fn proxy(&self, worker: &str, store: Store) -> Arc<Proxy> {
+        let proxies = self.proxies.lock().unwrap_or_else(PoisonError::into_inner);
+        let proxy = proxies.get(&(worker.to_owned(), store));
+        proxy
+            .unwrap_or_else(|| panic!("{worker} has no proxy to {store:?}"))
             .clone()
     }
 
-    /// Every way.
-    pub fn ways(&self) -> Vec<Arc<Proxy>> {
-        let ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
-        ways.values().cloned().collect()
+    /// Returns every proxy.
+    pub fn proxies(&self) -> Vec<Arc<Proxy>> {
+        let proxies = self.proxies.lock().unwrap_or_else(PoisonError::into_inner);
+        proxies.values().cloned().collect()
     }
 
-    /// Every worker's way to `store`.
-    pub fn ways_to(&self, store: Store) -> Vec<Arc<Proxy>> {
-        let ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
-        let to = ways.iter().filter(|((_, other), _)| *other == store);
-        to.map(|(_, way)| way.clone()).collect()
+    /// Returns every worker's proxy to `store`.
+    pub fn proxies_to(&self, store: Store) -> Vec<Arc<Proxy>> {
+        let proxies = self.proxies.lock().unwrap_or_else(PoisonError::into_inner);
+        let to = proxies.iter().filter(|((_, other), _)| *other == store);
+        to.map(|(_, proxy)| proxy.clone()).collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the pipeline must come to, computed another way: trades in order of arrival, grouped by bucket.
+//! The expected candles, computed independently of the pipeline: trades in order of arrival, grouped by bucket.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -12,19 +12,19 @@ pub const DECIMALS: usize = 8;
 /// A trade that must be counted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trade {
-    /// What was traded.
+    /// The symbol.
     pub symbol: String,
     /// Event time, µs since 1970.
     pub ts_us: i64,
-    /// As text, as the producer sends it.
+    /// Price as text, as the producer sends it.
     pub price: String,
-    /// As text, as the producer sends it.
+    /// Quantity as text, as the producer sends it.
     pub qty: String,
-    /// The exchange's number of the trade.
+    /// The exchange's ID of the trade.
     pub id: Option<String>,
 }
 
-/// A candle as text would show it, volume in lots of 8 decimals.
+/// A candle with its volume in lots of 8 decimals.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bar {
     /// Price of the first trade.
@@ -53,7 +53,7 @@ pub fn group(trades: &[Trade], width_us: i64) -> Bars {
             in_order.push(trade);
         }
     }
-    in_order.sort_by_key(|trade| trade.ts_us); // stable: arrival decides between equals
+    in_order.sort_by_key(|trade| trade.ts_us); // stable: the order of arrival decides between equal times
     let mut bars = Bars::new();
     for trade in in_order {
         let price: f64 = trade.price.parse().expect("a price");
@@ -76,7 +76,7 @@ pub fn group(trades: &[Trade], width_us: i64) -> Bars {
     bars
 }
 
-/// Plain decimal text in lots, exactly.
+/// Converts decimal text to lots, exactly.
 pub fn lots(units: &str) -> i128 {
     let (whole, fraction) = units.split_once('.').unwrap_or((units, ""));
     let (kept, rest) = fraction.split_at(fraction.len().min(DECIMALS));
@@ -84,10 +84,7 @@ pub fn lots(units: &str) -> i128 {
     format!("{whole}{kept:0<DECIMALS$}").parse().expect("decimal text")
 }
 
-/// Says where two sets of candles differ.
-///
-/// # Errors
-/// With the first differences.
+/// Compares two sets of candles; the error lists the first differences.
 pub fn compare(expected: &Bars, found: &Bars) -> Result<(), String> {
     let keys: std::collections::BTreeSet<_> = expected.keys().chain(found.keys()).collect();
     let differences: Vec<String> = keys
@@ -116,7 +113,7 @@ pub fn compare(expected: &Bars, found: &Bars) -> Result<(), String> {
     ))
 }
 
-/// The trades of a Binance aggregate-trade file with times in ms.
+/// Reads the trades of a Binance aggregate-trade file with times in ms.
 pub fn binance_trades(file: &Path, symbol: &str) -> Vec<Trade> {
     let text = fs::read_to_string(file).expect("a trade file");
     let rows = text.lines().map(|line| line.split(',').collect::<Vec<_>>());
@@ -132,7 +129,7 @@ pub fn binance_trades(file: &Path, symbol: &str) -> Vec<Trade> {
     trades.collect()
 }
 
-/// Candles that another program made: `time,open,high,low,close,volume,trades`.
+/// Reads candles of another program: `time,open,high,low,close,volume,trades`.
 pub fn candle_file(file: &Path, symbol: &str) -> Bars {
     let text = fs::read_to_string(file).expect("a candle file");
     let bar = |line: &str| {

@@ -1,10 +1,11 @@
-//! A scenario's world: its stores, its workers, and what it has seen.
+//! The world of a scenario: its stores, its workers and their results.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use cucumber::World;
 use serde_json::Value;
@@ -20,20 +21,17 @@ use storage_core::testing::redis;
 use tempfile::TempDir;
 
 use crate::database;
-use crate::faults::Ballast;
+use crate::disk_filler::DiskFiller;
 use crate::flavour::Flavour;
 use crate::network::Network;
 use crate::oracle::{Bar, Bars, Trade};
-use crate::producer::{self, Fields};
+use crate::producer::{self, Fields, PARTITIONS};
 use crate::publisher::Publisher;
 use crate::redis_server::{OPERATOR, RedisServer, Written};
 use crate::replicated::Replicated;
-use crate::requirements::tool;
+use crate::tools::tool;
 
-/// Partitions of the streams, as by default.
-pub const PARTITIONS: u16 = 4;
-
-/// Settings that make waiting short, with which every worker starts.
+/// Settings with short intervals, with which every worker starts.
 const SETTINGS: [(&str, &str); 12] = [
     ("RUST_LOG", "info"),
     ("METRICS_LISTEN", "127.0.0.1:0"),
@@ -49,39 +47,35 @@ const SETTINGS: [(&str, &str); 12] = [
     ("STORAGE_REDIS__RESPONSE_TIMEOUT", "10s"),
 ];
 
-/// The edition that the suite runs on now.
-pub static EDITION: RwLock<Edition> = RwLock::new(Edition::Community);
-
-/// What was published, by channel.
+/// Published messages, each with its channel.
 pub type Messages = Arc<Mutex<Vec<(String, Value)>>>;
 
-/// What one scenario has.
+/// Stores, workers and results of one scenario.
 #[derive(Debug, World)]
 #[world(init = Self::start)]
 pub struct Pipeline {
     /// The workers that run or ran. Fields are dropped in order: workers, then stores, then files.
     pub workers: Vec<Worker>,
-    /// The edition that it runs on.
-    pub edition: Edition,
+    edition: Edition,
     /// Its Redis.
     pub redis: RedisServer,
-    /// Its database, once a step asked for one.
+    /// Its database, after the first step that needs one.
     pub database: Option<TestDatabase>,
-    /// Other URLs than those of the scenario's own stores, and further settings.
+    /// Environment variables that override those of the scenario's own stores.
     pub settings: BTreeMap<String, String>,
     /// Files of this scenario.
     pub folder: TempDir,
-    /// How the last command ended.
+    /// Outcome of the last command.
     pub outcome: Option<Outcome>,
-    /// How the last programs of several ended, by name.
+    /// Outcomes of the last programs that ran together, by name.
     pub said: BTreeMap<String, Outcome>,
     /// A database server of this scenario alone.
     pub other_server: Option<NativeServer>,
-    /// What fills the disk of that server.
-    pub ballast: Option<Ballast>,
-    /// The network between the workers and their stores, where it can fail.
+    /// Keeps the disk of that server full.
+    pub disk_filler: Option<DiskFiller>,
+    /// The proxies between the workers and their stores, if the network can fail.
     pub network: Option<Network>,
-    /// The feed handler that sends beside the steps.
+    /// The feed handler that sends in the background.
     pub publisher: Option<Publisher>,
     /// A Prometheus, and its port.
     pub prometheus: Option<(ServerProcess, u16)>,
@@ -89,25 +83,26 @@ pub struct Pipeline {
     pub replicated: Option<Replicated>,
     /// The certificates of its Redis.
     pub certificates: Option<Certificates>,
-    /// Files of its Redis as they were when a step copied them.
+    /// Sizes of the files of its Redis at an earlier step.
     pub backup: Option<Written>,
     /// The trades that were sent and must be counted, in order.
     pub trades: Vec<Trade>,
-    /// What was published since the scenario subscribed.
+    /// Messages that were published since the scenario subscribed.
     pub messages: Messages,
-    /// What a step keeps for a later one.
+    /// Values that one step keeps for a later one.
     pub notes: HashMap<String, String>,
-    /// The replay that runs beside the steps.
+    /// The replay that runs in the background.
     pub replay: Option<tokio::task::JoinHandle<std::io::Result<Outcome>>>,
+    started: Instant,
     stopped_logs: Vec<String>,
 }
 
 impl Pipeline {
     async fn start() -> anyhow::Result<Self> {
-        let edition = *EDITION.read().unwrap_or_else(PoisonError::into_inner);
         Ok(Self {
+            started: Instant::now(),
             folder: TempDir::new()?,
-            edition,
+            edition: Edition::Community,
             redis: RedisServer::start().await?,
             database: None,
             settings: BTreeMap::new(),
@@ -115,7 +110,7 @@ impl Pipeline {
             outcome: None,
             said: BTreeMap::new(),
             other_server: None,
-            ballast: None,
+            disk_filler: None,
             network: None,
             publisher: None,
             prometheus: None,
@@ -130,12 +125,27 @@ impl Pipeline {
         })
     }
 
+    /// Sets the edition of the database that [`Pipeline::migrate`] creates; the Community edition by default.
+    pub fn set_edition(&mut self, edition: Edition) {
+        self.edition = edition;
+    }
+
+    /// The edition of its database.
+    pub fn edition(&self) -> Edition {
+        self.edition
+    }
+
+    /// The time since it was started.
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// Makes Redis ready for hot-writer, as `aggregator-admin migrate` does, without a database.
     pub async fn prepare_redis(&self) {
         redis::prepare(&mut self.redis.connect(), PARTITIONS).await;
     }
 
-    /// Makes both stores ready, as an operator does.
+    /// Prepares both stores with `aggregator-admin migrate`.
     pub async fn migrate(&mut self) {
         if self.database.is_none() {
             self.database = TestDatabase::start(self.edition).await;
@@ -144,11 +154,11 @@ impl Pipeline {
         self.succeeded();
     }
 
-    /// Lets go of the workers and the database. Not left to dropping: that waits for the server, and the server may wait for
-    /// another scenario's connection, which on the same thread would wait for this.
+    /// Ends the workers and the database on a thread of their own: dropping the database waits for its server, which
+    /// may wait for the connection of another scenario on this thread.
     pub async fn close(&mut self) {
         self.publisher = None;
-        self.ballast = None;
+        self.disk_filler = None;
         self.workers.clear();
         let servers = (self.database.take(), self.other_server.take());
         tokio::task::spawn_blocking(move || drop(servers))
@@ -157,25 +167,16 @@ impl Pipeline {
     }
 
     /// The database's URL.
-    ///
-    /// # Panics
-    /// When no step asked for one.
     pub fn database_url(&self) -> &str {
         self.database.as_ref().expect("a database").url()
     }
 
     /// Rows of a query as text.
-    ///
-    /// # Errors
-    /// What the server says.
     pub async fn rows(&self, sql: &str) -> Result<Vec<Vec<String>>, String> {
         database::rows(self.database_url(), sql).await
     }
 
     /// The only value of a query.
-    ///
-    /// # Errors
-    /// What the server says.
     pub async fn value(&self, sql: &str) -> Result<String, String> {
         let rows = self.rows(sql).await?;
         rows.into_iter()
@@ -229,10 +230,7 @@ impl Pipeline {
         environment
     }
 
-    /// Whether every group of every stream has finished everything.
-    ///
-    /// # Errors
-    /// Says which has not.
+    /// Returns an error with the first group that has not finished its stream.
     pub async fn drained(&self) -> Result<(), String> {
         let mut conn = self.redis.connect();
         for stream in Stream::all(PARTITIONS) {
@@ -245,7 +243,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Runs a command of one of the programs to its end: restores as the operator, all else as the worker's user.
+    /// Runs a command of a program to its end: `restore` as the operator, any other command as the worker's user.
     pub async fn command(&mut self, name: &str, arguments: &[&str]) {
         let program = match arguments.first() {
             Some(&"restore") => self.program_as(OPERATOR, name),
@@ -254,18 +252,12 @@ impl Pipeline {
         self.outcome = Some(program.run(arguments).await);
     }
 
-    /// The last command.
-    ///
-    /// # Panics
-    /// When there was none.
+    /// The outcome of the last command.
     pub fn outcome(&self) -> &Outcome {
         self.outcome.as_ref().expect("a command that ran")
     }
 
-    /// Demands that the last command ended well.
-    ///
-    /// # Panics
-    /// When it did not.
+    /// Panics unless the last command exited 0.
     pub fn succeeded(&self) {
         assert_eq!(self.outcome().code, Some(0), "{:?}", self.outcome());
     }
@@ -283,10 +275,7 @@ impl Pipeline {
         self.worker(name).ready().await;
     }
 
-    /// A worker of this scenario.
-    ///
-    /// # Panics
-    /// When there is none of that name.
+    /// The worker `name` of this scenario.
     pub fn worker(&self, name: &str) -> &Worker {
         let worker = self.workers.iter().find(|worker| worker.name() == name);
         worker.unwrap_or_else(|| panic!("no {name} was started"))
@@ -306,7 +295,7 @@ impl Pipeline {
         self.trades.push(trade);
     }
 
-    /// Sends a tick entry as it is; returns stream and ID.
+    /// Sends an entry to the tick stream of `symbol`; returns stream and ID.
     pub async fn send_fields(&self, symbol: &str, fields: &Fields) -> (String, String) {
         let stream = format!("stream:ticks:{}", producer::partition(symbol, PARTITIONS));
         let id = producer::add(&self.redis, &stream, fields)
@@ -316,9 +305,6 @@ impl Pipeline {
     }
 
     /// The candles of a timeframe in the history.
-    ///
-    /// # Errors
-    /// What the server says.
     pub async fn history(&self, timeframe: &str) -> Result<Bars, String> {
         let sql = format!(
             "SELECT symbol, (extract(epoch FROM time) * 1000000)::bigint, open, high, low, close, volume, trades FROM candles_{timeframe}"
@@ -339,10 +325,7 @@ impl Pipeline {
         Ok(rows.into_iter().map(bar).collect())
     }
 
-    /// A hash in Redis.
-    ///
-    /// # Errors
-    /// What Redis says.
+    /// Reads a hash of Redis.
     pub async fn hash(&self, key: &str) -> Result<BTreeMap<String, String>, String> {
         self.redis
             .ask(&["HGETALL", key])
@@ -350,17 +333,14 @@ impl Pipeline {
             .map_err(|error| error.to_string())
     }
 
-    /// A file with this content.
-    ///
-    /// # Panics
-    /// When it can't be written.
+    /// Creates a file with this content.
     pub fn file(&self, name: &str, content: &str) -> PathBuf {
         let path = self.folder.path().join(name);
         fs::write(&path, content).expect("to write a file");
         path
     }
 
-    /// What the workers printed, for somebody who looks for the cause of a failure.
+    /// The last lines of the logs of all workers.
     pub fn logs(&self) -> String {
         let mut logs = self.stopped_logs.join("\n");
         for worker in &self.workers {

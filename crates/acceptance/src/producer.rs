@@ -1,9 +1,12 @@
-//! A feed handler or a strategy, as the wire format describes it.
+//! A feed handler, independent of the workers' code.
 
 use redis::RedisResult;
 
 use crate::oracle::Trade;
 use crate::redis_server::RedisServer;
+
+/// Number of partitions of the streams: the default.
+pub const PARTITIONS: u16 = 4;
 
 /// Fields of an entry, in order.
 pub type Fields = Vec<(String, String)>;
@@ -38,9 +41,6 @@ pub fn fields(trade: &Trade) -> Fields {
 }
 
 /// Adds an entry and returns its ID.
-///
-/// # Errors
-/// When Redis refuses it.
 pub async fn add(redis: &RedisServer, stream: &str, fields: &Fields) -> RedisResult<String> {
     let mut command = vec!["XADD", stream, "*"];
     command.extend(fields.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]));

@@ -1,12 +1,12 @@
-//! A network that fails on demand: a TCP proxy of this process in front of a server, because nothing that is kept up does
-//! this inside a test's own process.
+//! A network that fails on demand: a TCP proxy in front of a server, in the test's process. No maintained crate offers
+//! this.
 //!
-//! It can cut, fall silent, refuse, be slow and deliver in slices; and it can stop a client at a chosen message
-//! ([`Trap`]). All that a worker does to the world is a message to Redis or PostgreSQL, so a kill at a message is a kill
-//! between two effects, of the very program that is released.
+//! It can reset connections, drop data, refuse, delay and fragment; and it can suspend a client at a chosen message
+//! ([`Breakpoint`]). Every effect of a worker is a message to Redis or PostgreSQL, so a kill at a message is
+//! a kill between two effects of the released program.
 
+mod breakpoint;
 mod link;
-mod trap;
 
 #[cfg(test)]
 mod tests;
@@ -20,11 +20,11 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use breakpoint::ActiveBreakpoint;
+pub use breakpoint::{Breakpoint, Delivered, PendingBreakpoint, SuspendedConnection};
 use link::Link;
-use trap::Armed;
-pub use trap::{Cut, Held, Snare, Trap};
 
-/// A proxy on a port of its own. Dropping it cuts its connections.
+/// A proxy on its own port. Dropping it resets its connections.
 #[derive(Debug)]
 pub struct Proxy {
     shared: Arc<Shared>,
@@ -32,7 +32,7 @@ pub struct Proxy {
     accepting: JoinHandle<()>,
 }
 
-/// What the connections of a proxy have in common.
+/// State that the connections of a proxy share.
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
@@ -42,24 +42,21 @@ struct Shared {
 struct State {
     target: SocketAddr,
     conditions: Conditions,
-    traps: Vec<Armed>,
+    breakpoints: Vec<ActiveBreakpoint>,
     links: Vec<Weak<Link>>,
 }
 
-/// How the network is now.
+/// Present faults of the network.
 #[derive(Clone, Copy, Debug, Default)]
 struct Conditions {
     refuses: bool,
-    is_silent: bool,
+    is_blackhole: bool,
     delay: Duration,
-    slice_bytes: Option<usize>,
+    chunk_bytes: Option<usize>,
 }
 
 impl Proxy {
     /// Listens on a free port of 127.0.0.1 and forwards to `target`.
-    ///
-    /// # Errors
-    /// When there is no free port.
     pub fn start(target: SocketAddr) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
@@ -68,7 +65,7 @@ impl Proxy {
             state: Mutex::new(State {
                 target,
                 conditions: Conditions::default(),
-                traps: Vec::new(),
+                breakpoints: Vec::new(),
                 links: Vec::new(),
             }),
         });
@@ -85,7 +82,7 @@ impl Proxy {
         self.port
     }
 
-    /// Leads to another server from now on, as after a managed failover; what is open is cut.
+    /// Connects to another server from now on, as after a managed failover, and resets the open connections.
     pub fn retarget(&self, target: SocketAddr) {
         self.shared.state().target = target;
         self.reset();
@@ -103,22 +100,22 @@ impl Proxy {
         self.shared.state().conditions.refuses = true;
     }
 
-    /// Swallows what both sides send and closes nothing, as when a peer is gone without a word, until [`Proxy::heal`].
-    pub fn silence(&self) {
-        self.shared.state().conditions.is_silent = true;
+    /// Drops the data of both sides and closes nothing, as when a peer has vanished, until [`Proxy::heal`].
+    pub fn blackhole(&self) {
+        self.shared.state().conditions.is_blackhole = true;
     }
 
-    /// Waits so long before each piece that it forwards.
+    /// Delays each chunk that it forwards by `delay`.
     pub fn slow(&self, delay: Duration) {
         self.shared.state().conditions.delay = delay;
     }
 
-    /// Forwards pieces of at most so many bytes.
-    pub fn slice(&self, bytes: usize) {
-        self.shared.state().conditions.slice_bytes = Some(bytes.max(1));
+    /// Forwards chunks of at most `bytes` bytes.
+    pub fn fragment(&self, bytes: usize) {
+        self.shared.state().conditions.chunk_bytes = Some(bytes.max(1));
     }
 
-    /// Is a sound network again. A connection of which something was swallowed is reset, as its peer would do.
+    /// Ends all faults. A connection that has lost data is reset, as its peer would do.
     pub fn heal(&self) {
         self.shared.state().conditions = Conditions::default();
         for link in self.shared.links() {
@@ -128,14 +125,17 @@ impl Proxy {
         }
     }
 
-    /// Stops a client when it sends what `trap` looks for, counted from now over all connections.
-    pub fn trap(&self, trap: Trap) -> Snare {
-        let (caught, snare) = oneshot::channel();
-        self.shared.state().traps.push(Armed::new(trap, caught));
-        Snare::new(snare)
+    /// Suspends a client when it sends the pattern of `breakpoint`, counted from now over all connections.
+    pub fn set_breakpoint(&self, breakpoint: Breakpoint) -> PendingBreakpoint {
+        let (reached, pending) = oneshot::channel();
+        self.shared
+            .state()
+            .breakpoints
+            .push(ActiveBreakpoint::new(breakpoint, reached));
+        PendingBreakpoint::new(pending)
     }
 
-    /// How many connections are open.
+    /// Returns the number of open connections.
     pub fn connections(&self) -> usize {
         self.shared.links().len()
     }
@@ -157,7 +157,7 @@ impl Shared {
         self.state().conditions
     }
 
-    /// The open connections.
+    /// Returns the open connections.
     fn links(&self) -> Vec<Arc<Link>> {
         let mut state = self.state();
         state.links.retain(|link| link.strong_count() > 0);

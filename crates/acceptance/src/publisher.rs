@@ -1,5 +1,5 @@
-//! A feed handler that knows where it is: it sends a load in the background, repeats what may not have arrived, and can be set back
-//! to an earlier position, as a producer does after Redis has lost its last second.
+//! A feed handler that sends a load in the background. It repeats batches that may not have arrived, and can go back to
+//! an earlier position, as a producer does after Redis has lost its last second.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,25 +12,25 @@ use tokio::task::JoinHandle;
 
 use crate::load::Load;
 
-/// Entries in a batch at most.
+/// Maximum number of entries in a batch.
 const BATCH: usize = 500;
-/// Time between two batches, and before one that failed is sent again.
+/// Pause between two batches, and before a failed batch is sent again.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How long an answer may take before the batch is sent again over a new connection.
+/// Timeout of a reply, after which the batch is sent again over a new connection.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
-/// For how long it remembers when it was where.
+/// Age up to which earlier positions are remembered.
 const MEMORY: Duration = Duration::from_secs(120);
 
-/// How fast entries are sent.
+/// Rate at which entries are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
-    /// As fast as Redis takes them.
+    /// The rate that Redis accepts.
     FlatOut,
-    /// So many a second on average; what a fault held up is caught up with.
+    /// Average number of entries per second; delays by faults are made up for.
     PerSecond(u32),
 }
 
-/// A task that sends a load. It ends with this.
+/// A task that sends a load. Dropping it ends the task.
 #[derive(Debug)]
 pub struct Publisher {
     state: Arc<Mutex<State>>,
@@ -41,19 +41,19 @@ pub struct Publisher {
 struct State {
     /// Entries that Redis has accepted, from the start.
     position: usize,
-    /// Changes when the position is set: an answer to a batch of before says nothing about the position of now.
+    /// Incremented by each set of the position: the reply to an earlier batch must not move it.
     epoch: u64,
     total: usize,
     paused: bool,
     in_flight: bool,
     accepted: usize,
     failures: usize,
-    /// When it reached which position.
+    /// Earlier positions with their times.
     reached: VecDeque<(Instant, usize)>,
 }
 
 impl Publisher {
-    /// Begins to send `load` to the Redis of `config`.
+    /// Starts sending `load` to the Redis of `config`.
     pub fn start(load: Arc<Load>, config: &RedisConfig, pace: Pace) -> Self {
         let state = Arc::new(Mutex::new(State {
             position: 0,
@@ -78,22 +78,22 @@ impl Publisher {
         locked(&self.state)
     }
 
-    /// How many entries Redis has accepted, from the start.
+    /// Number of entries that Redis has accepted, from the start.
     pub fn position(&self) -> usize {
         self.state().position
     }
 
-    /// How many entries Redis has accepted, those that were sent again included.
+    /// Number of entries that Redis has accepted, including those that were sent again.
     pub fn accepted(&self) -> usize {
         self.state().accepted
     }
 
-    /// How many batches were refused or not answered.
+    /// Number of batches that were refused or not answered.
     pub fn failures(&self) -> usize {
         self.state().failures
     }
 
-    /// Where it was at `time`, or at the earliest that it remembers.
+    /// The position at `time`, or the earliest that it remembers.
     pub fn position_at(&self, time: Instant) -> usize {
         let state = self.state();
         let before = state.reached.iter().rev().find(|(reached, _)| *reached <= time);
@@ -106,13 +106,13 @@ impl Publisher {
         self.state().set(position);
     }
 
-    /// Goes back to where it was at `time`.
+    /// Goes back to the position at `time`.
     pub fn rewind_to_time(&self, time: Instant) {
         let position = self.position_at(time);
         self.rewind_to(position);
     }
 
-    /// Sends nothing more until [`resume`](Self::resume), and waits for the answer to what is on its way.
+    /// Stops sending until [`resume`](Self::resume), and waits for the reply to the present batch.
     pub async fn pause(&self) {
         self.state().paused = true;
         while self.state().in_flight {
@@ -120,15 +120,12 @@ impl Publisher {
         }
     }
 
-    /// Goes on after [`pause`](Self::pause).
+    /// Continues after [`pause`](Self::pause).
     pub fn resume(&self) {
         self.state().paused = false;
     }
 
-    /// Whether Redis has accepted all of it.
-    ///
-    /// # Errors
-    /// Says how far it is.
+    /// Returns an error with the position unless Redis has accepted all entries.
     pub fn done(&self) -> Result<(), String> {
         let state = self.state();
         match state.position == state.total {
@@ -159,7 +156,7 @@ impl State {
         }
     }
 
-    /// The entries to send now, at most as many as were due after `elapsed`.
+    /// The next entries to send, limited to those that are due after `elapsed`.
     fn next(&mut self, pace: Pace, elapsed: Duration) -> Option<(u64, std::ops::Range<usize>)> {
         let due = match pace {
             Pace::FlatOut => self.total,
@@ -199,7 +196,8 @@ async fn publish(load: Arc<Load>, config: RedisConfig, pace: Pace, state: Arc<Mu
             let sent = send(&load, batch.clone(), &mut connection).await;
             locked(&state).answered(epoch, &batch, sent.is_ok());
             flat_out = sent.is_ok() && batch.len() == BATCH;
-            // The driver does not look into an aborted transaction, and would never learn there that a cluster's slots have moved.
+            // The driver ignores the redirections in an aborted transaction, so it does not learn that a cluster's
+            // slots have moved.
             if sent.is_err() {
                 connection = Connection::ordinary(&config);
             }
@@ -210,7 +208,8 @@ async fn publish(load: Arc<Load>, config: RedisConfig, pace: Pace, state: Arc<Mu
     }
 }
 
-/// To each stream all of its part or nothing, in order: at the memory limit Redis may refuse one entry and accept the next.
+/// Sends the part of each stream as a transaction: at the memory limit Redis may refuse one entry and accept the next,
+/// which would be out of order.
 async fn send(load: &Load, batch: std::ops::Range<usize>, connection: &mut Connection) -> RedisResult<()> {
     let mut parts: BTreeMap<u16, Pipeline> = BTreeMap::new();
     for entry in &load.entries[batch] {

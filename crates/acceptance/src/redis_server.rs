@@ -1,5 +1,5 @@
-//! A Redis with the project's own configuration and users for each scenario, of the kind that `REDIS_FLAVOUR` names; or the one
-//! that `REDIS_URL` names, emptied.
+//! A Redis for each scenario, with the project's configuration and users, of the kind that `REDIS_FLAVOUR` names; or
+//! the server that `REDIS_URL` names, emptied.
 
 mod faults;
 
@@ -21,32 +21,32 @@ pub use faults::{Written, libfaketime};
 
 /// Slots of a cluster.
 const SLOTS: u16 = 16_384;
-/// What stands for a server's own port in the options of [`RedisServer::restart_with`].
+/// Placeholder of a server's port in the options of [`RedisServer::restart_with`].
 pub const PORT: &str = "<port>";
 
-/// The users of Redis, in the project.
+/// The project's file of users.
 const USERS: &str = "redis/users.acl";
-/// The user with all rights, as whom the harness itself speaks; as of every user here, its name is its password.
+/// The user of the harness, with all rights. The password of each user is its name.
 pub const OPERATOR: &str = "operator";
 
 /// A Redis that only one scenario uses: one server, or the masters of a cluster.
 #[derive(Debug)]
 pub struct RedisServer {
-    /// How it is reached with all rights.
+    /// The operator's configuration.
     pub config: RedisConfig,
     flavour: Flavour,
     options: Vec<String>,
     clock: Option<Clock>,
-    // Before `data`, as fields are dropped in order: a Redis whose folder is gone does not end.
+    // Before `data`, as fields are dropped in order: a Redis without its folder does not end.
     nodes: Vec<Node>,
     data: TempDir,
-    /// The password of each user, in files as `deploy/redis-users.sh` reads them; `None` of a given server.
+    /// The password of each user, in files as `deploy/redis-users.sh` reads them; `None` for a given server.
     secrets: Option<TempDir>,
     /// The file with the users' rights.
     rights: PathBuf,
 }
 
-/// One server of it.
+/// One of its servers.
 #[derive(Debug)]
 struct Node {
     port: u16,
@@ -57,10 +57,7 @@ struct Node {
 }
 
 impl RedisServer {
-    /// Starts one, or empties the given one.
-    ///
-    /// # Errors
-    /// When there is none.
+    /// Starts a server, or empties the given one.
     pub async fn start() -> anyhow::Result<Self> {
         if let Some(url) = given() {
             let server = Self {
@@ -83,7 +80,7 @@ impl RedisServer {
             match server.resume().await {
                 Ok(()) => return Ok(server),
                 Err(error) if attempts == 5 => return Err(error),
-                Err(_) => attempts += 1, // somebody else took a port
+                Err(_) => attempts += 1, // another process took a port
             }
         }
     }
@@ -123,19 +120,14 @@ impl RedisServer {
     }
 
     /// Starts it again with this file of users instead of the project's.
-    ///
-    /// # Errors
-    /// When it does not start.
     pub async fn restart_with_users(&mut self, rights: PathBuf) -> anyhow::Result<()> {
         self.end_in_order();
         self.rights = rights;
         self.resume().await
     }
 
-    /// Starts it again with further options, as `redis-server --option value` takes them; [`PORT`] is each server's port.
-    ///
-    /// # Errors
-    /// When it does not start.
+    /// Starts it again with further options, as `redis-server --option value` takes them; [`PORT`] is each server's
+    /// port.
     pub async fn restart_with(&mut self, options: &[&str], config: RedisConfig) -> anyhow::Result<()> {
         self.stop();
         self.options.extend(options.iter().map(|option| (*option).to_owned()));
@@ -143,12 +135,12 @@ impl RedisServer {
         self.resume().await
     }
 
-    /// Kills it; its data stays.
+    /// Kills it and keeps its data.
     pub fn stop(&mut self) {
         self.end("KILL");
     }
 
-    /// Ends it with SIGTERM; its data stays.
+    /// Ends it with SIGTERM and keeps its data.
     pub fn end_in_order(&mut self) {
         self.end("TERM");
     }
@@ -160,9 +152,6 @@ impl RedisServer {
     }
 
     /// Starts it on its ports and data.
-    ///
-    /// # Errors
-    /// When it does not start.
     pub async fn resume(&mut self) -> anyhow::Result<()> {
         self.port()?;
         let mut environment = self.clock_environment();
@@ -189,13 +178,13 @@ impl RedisServer {
         Ok(())
     }
 
-    /// Makes the servers a cluster, unless they are one already, and waits until it serves.
+    /// Forms a cluster of the servers, unless they are one, and waits until it serves.
     async fn unite(&self) -> anyhow::Result<()> {
         let share = SLOTS.div_ceil(self.flavour.masters());
         let (mut epoch, mut from) = (1, 0);
         for (at, node) in self.nodes.iter().enumerate() {
             let redis = self.of_node(node)?;
-            // Not while it loads its data.
+            // No answer while it loads its data.
             let info = async |redis: &RedisConfig| query::<String>(redis, &["CLUSTER", "INFO"]).await.ok();
             let info = self.until(node, info).await?;
             if info.contains("cluster_slots_assigned:0\r") {
@@ -226,20 +215,17 @@ impl RedisServer {
         Ok(process.until(PATIENCE, async || ready(&redis).await).await?)
     }
 
-    /// Where it keeps its data; a cluster's masters each in a folder there.
+    /// The data folder; each master of a cluster has a folder in it.
     pub fn folder(&self) -> &Path {
         self.data.path()
     }
 
-    /// Where each server keeps its files.
+    /// The folder of each server.
     pub fn folders(&self) -> Vec<&Path> {
         self.nodes.iter().map(|node| node.folder.as_path()).collect()
     }
 
     /// The port of an own server; the first master's of a cluster.
-    ///
-    /// # Errors
-    /// When it is a given one.
     pub fn port(&self) -> anyhow::Result<u16> {
         let first = self.nodes.first().context("this Redis is not the scenario's own")?;
         Ok(first.port)
@@ -250,10 +236,7 @@ impl RedisServer {
         self.config.url.expose()
     }
 
-    /// Returns the configuration with which a user of `redis/users.acl` connects; of a given server, the one it has.
-    ///
-    /// # Panics
-    /// Never: the URL was read before.
+    /// The configuration of a user of `redis/users.acl`; the operator's for a given server.
     pub fn config_for(&self, user: &str) -> RedisConfig {
         let Some(secrets) = &self.secrets else {
             return self.config.clone();
@@ -268,16 +251,13 @@ impl RedisServer {
         }
     }
 
-    /// As [`Self::config_for`], but of one server also where it is a cluster. Nobody in particular has no login.
-    ///
-    /// # Errors
-    /// When it is a given one.
+    /// The configuration of a user, or of a client without a login, for the first server of a cluster.
     pub fn node_config_for(&self, user: Option<&str>) -> anyhow::Result<RedisConfig> {
         let login = user.map_or_else(String::new, |user| format!("{user}:{user}@"));
         config(&format!("redis://{login}127.0.0.1:{}", self.port()?))
     }
 
-    /// How one server is reached, with all rights.
+    /// The operator's configuration for one server.
     fn of_node(&self, node: &Node) -> anyhow::Result<RedisConfig> {
         let (scheme, _) = self.url().split_once("://").context("a URL")?;
         let scheme = scheme.split('+').next().unwrap_or(scheme);
@@ -287,10 +267,7 @@ impl RedisServer {
         })
     }
 
-    /// What Redis answers to a command.
-    ///
-    /// # Errors
-    /// When it refuses.
+    /// Runs a command and returns the reply.
     pub async fn ask<T: FromRedisValue>(&self, command: &[&str]) -> RedisResult<T> {
         query(&self.config, command).await
     }
@@ -308,7 +285,7 @@ impl Node {
 
     fn spawn(&self, flavour: Flavour, environment: &[String], options: &[String]) -> anyhow::Result<ServerProcess> {
         let (port, bus) = (self.port.to_string(), self.bus.to_string());
-        // A copy: Sentinel has a server write down what it has become.
+        // A copy, as a server writes its role to the file when Sentinel changes it.
         let conf = self.folder.join("redis.conf");
         std::fs::copy(project().join("redis/redis.conf"), &conf)?;
         let users = format!("REDIS_USERS={}", self.folder.join("users.acl").display());
@@ -323,7 +300,7 @@ impl Node {
             &port,
             "--dir",
             self.folder.to_str().context("a folder name")?,
-            // With what it follows another server, once it is a replica.
+            // The login with which it follows another server as a replica.
             "--masteruser",
             OPERATOR,
             "--masterauth",
@@ -367,25 +344,20 @@ pub fn given() -> Option<String> {
     std::env::var("REDIS_URL").ok().filter(|url| !url.is_empty())
 }
 
-/// Patient, for a machine that does much else.
-///
-/// # Errors
-/// When the URL is none.
+/// The configuration for `url`, with a timeout for a machine that is busy with other tests.
 pub fn config(url: &str) -> anyhow::Result<RedisConfig> {
     let password_file = std::env::var_os("REDIS_PASSWORD_FILE")
         .map(PathBuf::from)
         .filter(|_| given().is_some());
     Ok(RedisConfig {
+        connect_timeout: Duration::from_secs(30),
         response_timeout: Duration::from_secs(30),
         password_file,
         ..RedisConfig::at(url)?
     })
 }
 
-/// A port that nobody listens on.
-///
-/// # Errors
-/// When there is none.
+/// Returns a free port.
 pub fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -14,7 +14,7 @@ use crate::flavour::Flavour;
 use crate::redis_server::{OPERATOR, RedisServer, config, free_port};
 use storage_core::testing::polling::until;
 
-/// The master's name.
+/// Name of the master.
 const NAME: &str = "market";
 
 /// The replica, and the Sentinel that knows which of the two is the master.
@@ -29,10 +29,7 @@ pub struct Replicated {
 }
 
 impl Replicated {
-    /// Gives `first` a replica and a Sentinel; from then on it is reached through the Sentinel.
-    ///
-    /// # Errors
-    /// When they don't start.
+    /// Starts a replica of `first` and a Sentinel, and makes clients of `first` connect through the Sentinel.
     pub async fn start(first: &mut RedisServer) -> anyhow::Result<Self> {
         let replica = RedisServer::start().await?;
         let (first_port, replica_port) = (first.port()?, replica.port()?);
@@ -70,20 +67,14 @@ impl Replicated {
         Ok(replicated)
     }
 
-    /// Has the replica take the master's place; the old master becomes its replica.
-    ///
-    /// # Errors
-    /// When the Sentinel does not answer.
+    /// Promotes the replica; the old master becomes its replica.
     pub async fn fail_over(&mut self) -> anyhow::Result<()> {
         self.sentinel(&["FAILOVER", NAME]).await?;
         self.taken_over().await;
         Ok(())
     }
 
-    /// Kills the master, which is `first` or the replica, and waits until the other one has taken its place.
-    ///
-    /// # Errors
-    /// When the Sentinel does not answer.
+    /// Kills the master, which is `first` or the replica, and waits until the other server is the master.
     pub async fn kill_master(&mut self, first: &mut RedisServer) -> anyhow::Result<()> {
         if self.ports[0] == self.first_port {
             first.stop();
@@ -113,10 +104,7 @@ impl Replicated {
         self.ports.reverse();
     }
 
-    /// Whether the replica follows the master and the Sentinel knows it.
-    ///
-    /// # Errors
-    /// Says what is missing.
+    /// Returns an error unless the replica follows the master and the Sentinel knows the replica.
     pub async fn is_in_order(&self) -> Result<(), String> {
         let replicas = self
             .sentinel(&["REPLICAS", NAME])

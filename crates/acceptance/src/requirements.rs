@@ -1,4 +1,4 @@
-//! What a scenario needs of the machine, as tags. One that can't run here is skipped, and says why.
+//! Tags that name what a scenario needs of the machine. A scenario that can't run here is skipped with the reason.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -7,9 +7,10 @@ use storage_core::postgres::edition::Edition;
 
 use crate::flavour::Flavour;
 use crate::redis_server;
+use crate::tools::tool;
 use storage_core::testing::process::project;
 
-/// Why a scenario with these tags can't run here on `edition`, if so.
+/// Returns the reason if a scenario with these tags can't run on this machine and `edition`.
 pub fn unmet(tags: &[String], edition: Edition) -> Option<String> {
     let has = |tag: &str| tags.iter().any(|other| other == tag);
     if let Some(missing) = missing_server(edition)
@@ -47,7 +48,8 @@ pub fn unmet(tags: &[String], edition: Edition) -> Option<String> {
     None
 }
 
-/// Whether a scenario with these tags is about `edition`. What only concerns Redis runs once, with the first one.
+/// Returns `true` if a scenario with these tags runs on `edition`. Scenarios of Redis alone run once, with the first
+/// edition.
 pub fn concerns(tags: &[String], edition: Edition, first: Edition) -> bool {
     let has = |tag: &str| tags.iter().any(|other| other == tag);
     match edition {
@@ -66,13 +68,6 @@ fn missing_server(edition: Edition) -> Option<String> {
         Edition::Apache => env::var_os("TEST_NATIVE_DATABASE_URL").is_some() || tool("initdb").exists(),
     };
     (!there).then(|| format!("no server of the {edition} edition; run `scripts/services tools`"))
-}
-
-/// A program that `scripts/services tools` installed.
-pub fn tool(name: &str) -> PathBuf {
-    env::var_os("PG_BIN")
-        .map_or_else(|| project().join(".dev/bin"), PathBuf::from)
-        .join(name)
 }
 
 /// The folder with the real trades and the candles made from them by another program.

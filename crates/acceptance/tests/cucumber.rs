@@ -1,7 +1,8 @@
 //! Runs `features/*.feature` on both TimescaleDB editions, or on the one that `EDITION` names.
 //!
-//! `cargo test -p acceptance --test cucumber -- --name REGEX` runs some of them. What can't run on this machine is printed
-//! as `skipped: REASON` and counted as skipped. The last line is `N passed, N failed, N skipped`, in scenarios.
+//! `cargo test --workspace --test cucumber -- --name REGEX` runs some of them, `-- --concurrency N` several side by
+//! side. A scenario that can't run on this machine is printed as `skipped: REASON (FEATURE: SCENARIO)`. The last lines
+//! are the seconds of the slowest scenarios and `N passed, N failed, N skipped`, in scenarios.
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,
@@ -14,9 +15,11 @@
 mod steps;
 
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use acceptance::pipeline::{EDITION, Pipeline};
+use acceptance::pipeline::Pipeline;
 use acceptance::{redis_server, requirements};
 use cucumber::event::ScenarioFinished;
 use cucumber::tag::Ext;
@@ -28,6 +31,10 @@ use storage_core::testing::process::project;
 static PASSED: AtomicUsize = AtomicUsize::new(0);
 static FAILED: AtomicUsize = AtomicUsize::new(0);
 static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+static DURATIONS: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
+
+/// Number of the slowest scenarios that are printed at the end.
+const SLOWEST: usize = 8;
 
 type Options = cli::Opts<cucumber::parser::basic::Cli, cucumber::runner::basic::Cli, cucumber::writer::basic::Cli>;
 
@@ -37,21 +44,30 @@ async fn main() -> ExitCode {
     if std::env::args().any(|argument| argument == "--list") {
         return ExitCode::SUCCESS;
     }
-    // The library that two others would choose between otherwise; an error says that one was chosen already.
+    // Two TLS libraries are linked, and one has to be chosen; an error means that one was chosen already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut sound = true;
     let editions = editions();
     for edition in &editions {
         println!("\n=== TimescaleDB {edition} edition ===\n");
-        *EDITION.write().unwrap() = *edition;
         sound &= run(*edition, editions[0]).await;
     }
     let [passed, failed, skipped] = [&PASSED, &FAILED, &SKIPPED].map(|count| count.load(Ordering::Relaxed));
+    print_slowest();
     println!("\n{passed} passed, {failed} failed, {skipped} skipped");
     if sound && failed == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+fn print_slowest() {
+    let mut durations = DURATIONS.lock().unwrap();
+    durations.sort_by(|(one, _), (other, _)| other.cmp(one));
+    println!();
+    for (duration, scenario) in durations.iter().take(SLOWEST) {
+        println!("{:6.1} s  {scenario}", duration.as_secs_f64());
     }
 }
 
@@ -96,17 +112,23 @@ async fn run(edition: Edition, first: Edition) -> bool {
         .with_cli(options)
         .max_concurrent_scenarios(concurrent)
         .fail_on_skipped()
+        .before(move |_, _, _, world| {
+            world.set_edition(edition);
+            Box::pin(async {})
+        })
         .after(|_, _, scenario, finished, world| {
             let passed = matches!(finished, ScenarioFinished::StepPassed);
             let counter = if passed { &PASSED } else { &FAILED };
             counter.fetch_add(1, Ordering::Relaxed);
             Box::pin(async move {
                 let Some(world) = world else { return };
+                let name = format!("{} ({})", scenario.name, world.edition());
+                DURATIONS.lock().unwrap().push((world.age(), name));
                 if !passed {
                     println!(
                         "--- logs of the scenario that failed: {} ({})\n{}",
                         scenario.name,
-                        world.edition,
+                        world.edition(),
                         world.logs()
                     );
                 }

@@ -1,5 +1,5 @@
-//! aggregator-admin: the schema, larger timeframes, repairs, compression and retention of the history, and the operator's
-//! commands.
+//! aggregator-admin: schema, larger timeframes, repairs, compression and retention of the history, and the commands of
+//! the operator.
 
 mod backups;
 mod bases;

@@ -8,6 +8,7 @@ use storage_core::redis::lost::Losses;
 use storage_core::retry::keep_running;
 use storage_core::service::Service;
 use storage_core::startup::{POSTGRES, REDIS, Startup};
+use tokio::time::sleep;
 
 use crate::config::Config;
 use crate::plan::objections;
@@ -56,7 +57,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     service.run().await
 }
 
-/// Keeps `work` running as the task `name`.
+/// Spawns the task `name`, which restarts `work` after each failure.
 fn spawn<F>(
     service: &mut Service,
     worker: &Worker,
@@ -67,7 +68,16 @@ fn spawn<F>(
 {
     let worker = worker.clone();
     service.spawn(name, async move {
-        keep_running(name, &worker.readiness, &worker.token, || work(worker.clone())).await;
+        // A statement may take longer than the grace period, on the embedded server above all. Every task can end at any
+        // statement, as it is repeated until it is acknowledged, so a slow one is abandoned while there is time to end.
+        let deadline = async {
+            worker.token.cancelled().await;
+            sleep(worker.config.service.shutdown_grace / 2).await;
+        };
+        tokio::select! {
+            () = keep_running(name, &worker.readiness, &worker.token, || work(worker.clone())) => {}
+            () = deadline => tracing::info!(task = name, "abandoned a slow statement; it is repeated after the next start"),
+        }
         Ok(())
     });
 }

@@ -90,7 +90,8 @@ struct PartitionTasks {
 }
 
 impl PartitionTasks {
-    /// Works on the streams of a partition until told to stop; the owner of the first one also on those that have no partitions.
+    /// Processes the streams of a partition until `stop` is cancelled; partition 0 includes the streams without
+    /// partitions.
     async fn serve(self, partition: u16) {
         let rows = self.config.warm.batch_rows;
         let candles = Candles {

@@ -1,4 +1,4 @@
-//! One connection through the proxy: a pump in each direction.
+//! One connection through the proxy: a task in each direction.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,20 +15,20 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::trap::{self, Cut, Held, Sprung};
+use super::breakpoint::{self, Delivered, Hit, SuspendedConnection};
 
 const BUFFER_BYTES: usize = 64 * 1024;
-/// How much of what was sent is remembered, for a pattern that comes in two pieces.
+/// Number of sent bytes that are remembered, for a pattern that arrives in two chunks.
 const EARLIER_BYTES: usize = 1024;
-/// An answer is whole when nothing more came for so long.
+/// A reply is complete if no further data arrives for this time.
 const QUIET: Duration = Duration::from_millis(25);
 
-/// What the two pumps of a connection share.
+/// State that the two directions of a connection share.
 #[derive(Debug, Default)]
 pub(super) struct Link {
     ended: CancellationToken,
     lost: AtomicBool,
-    /// The server's answers are kept back.
+    /// `true` while the server's replies are held back.
     keeps: AtomicBool,
     kept_bytes: AtomicUsize,
     released: Notify,
@@ -39,23 +39,23 @@ impl Link {
         self.ended.cancel();
     }
 
-    /// Whether bytes were swallowed, so that nothing sensible can follow.
+    /// `true` if bytes were dropped, so that the protocol can't continue.
     pub(super) fn has_lost(&self) -> bool {
         self.lost.load(Ordering::SeqCst)
     }
 }
 
-/// Has `stream` end with RST instead of FIN when it is closed.
+/// Makes `stream` send RST instead of FIN when it is closed.
 pub(super) fn reset(stream: &TcpStream) {
-    // A socket that the peer has reset already can't be set any more.
+    // An error means that the peer has reset the socket already.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// Forwards both ways until either side ends or the link is cut.
+/// Forwards in both directions until either side closes or the link is reset.
 pub(super) async fn run(link: Arc<Link>, client: TcpStream, target: SocketAddr, shared: Arc<Shared>) {
     let ended = link.ended.clone();
-    if shared.conditions().is_silent {
-        // Nobody answers; not even the server knows of this client.
+    if shared.conditions().is_blackhole {
+        // The connection is open, but the server does not know of this client.
         link.lost.store(true, Ordering::SeqCst);
         ended.cancelled().await;
         reset(&client);
@@ -77,12 +77,12 @@ pub(super) async fn run(link: Arc<Link>, client: TcpStream, target: SocketAddr, 
     if !sound {
         for to in [up.to, down.to] {
             reset(to.as_ref());
-            to.forget(); // else it would say an orderly good-bye first
+            to.forget(); // a dropped half would send FIN first
         }
     }
 }
 
-/// One direction.
+/// One direction of a connection.
 struct Pump<'a> {
     link: &'a Link,
     shared: &'a Shared,
@@ -94,7 +94,7 @@ impl<'a> Pump<'a> {
         Self { link, shared, to }
     }
 
-    /// What the client sends, up to the end or a trap.
+    /// Forwards requests until the client closes the connection or reaches a breakpoint.
     async fn requests(&mut self, mut from: OwnedReadHalf) -> io::Result<()> {
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut earlier = Vec::new();
@@ -104,9 +104,9 @@ impl<'a> Pump<'a> {
                 return self.end().await;
             }
             let read = &buffer[..count];
-            let sprung = trap::spring(&mut self.shared.state().traps, &earlier, read);
-            match sprung {
-                Some(sprung) => self.hold(sprung, read, &mut from).await?,
+            let hit = breakpoint::find_hit(&mut self.shared.state().breakpoints, &earlier, read);
+            match hit {
+                Some(hit) => self.hold(hit, read, &mut from).await?,
                 None => self.forward(read).await?,
             }
             earlier.extend_from_slice(read);
@@ -114,25 +114,25 @@ impl<'a> Pump<'a> {
         }
     }
 
-    async fn hold(&mut self, sprung: Sprung, read: &[u8], from: &mut OwnedReadHalf) -> io::Result<()> {
-        let passes = match sprung.cut {
-            Cut::Before => sprung.start,
-            Cut::Within => sprung.end + (read.len() - sprung.end) / 2,
-            Cut::After => read.len(),
+    async fn hold(&mut self, hit: Hit, read: &[u8], from: &mut OwnedReadHalf) -> io::Result<()> {
+        let passes = match hit.delivered {
+            Delivered::Nothing => hit.start,
+            Delivered::Part => hit.end + (read.len() - hit.end) / 2,
+            Delivered::All => read.len(),
         };
         let (passed, rest) = read.split_at(passes);
-        if sprung.cut == Cut::After {
+        if hit.delivered == Delivered::All {
             self.link.kept_bytes.store(0, Ordering::SeqCst);
             self.link.keeps.store(true, Ordering::SeqCst);
         }
         self.forward(passed).await?;
-        if sprung.cut == Cut::After {
+        if hit.delivered == Delivered::All {
             self.answered(from).await?;
         }
-        let (go_on, gone_on) = oneshot::channel();
-        // Nobody waits any more: nobody wants it held.
-        let is_held = sprung.caught.send(Held::new(go_on)).is_ok();
-        if is_held && gone_on.await.is_err() {
+        let (resume, resumed) = oneshot::channel();
+        // An error means that the breakpoint was dropped: the connection goes on.
+        let is_awaited = hit.reached.send(SuspendedConnection::new(resume)).is_ok();
+        if is_awaited && resumed.await.is_err() {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         self.link.keeps.store(false, Ordering::SeqCst);
@@ -140,7 +140,7 @@ impl<'a> Pump<'a> {
         self.forward(rest).await
     }
 
-    /// Forwards what else the client sends before it waits for the answer, until that has come.
+    /// Forwards the rest of the client's requests until the reply has arrived.
     async fn answered(&mut self, from: &mut OwnedReadHalf) -> io::Result<()> {
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut kept = 0;
@@ -159,7 +159,7 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// What the server answers, or keeps back while a trap says so.
+    /// Forwards replies, or holds them back while a breakpoint demands it.
     async fn answers(&mut self, mut from: OwnedReadHalf) -> io::Result<()> {
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut kept = Vec::new();
@@ -185,9 +185,9 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Passes on that a side has ended, unless that is swallowed too.
+    /// Closes the other side too, unless data is dropped.
     async fn end(&mut self) -> io::Result<()> {
-        if self.shared.conditions().is_silent {
+        if self.shared.conditions().is_blackhole {
             self.link.lost.store(true, Ordering::SeqCst);
             self.link.ended.cancelled().await;
         }
@@ -198,17 +198,17 @@ impl<'a> Pump<'a> {
         let mut left = bytes;
         while !left.is_empty() {
             let conditions = self.shared.conditions();
-            if conditions.is_silent {
+            if conditions.is_blackhole {
                 self.link.lost.store(true, Ordering::SeqCst);
                 return Ok(());
             }
             if !conditions.delay.is_zero() {
                 sleep(conditions.delay).await;
             }
-            let piece = left.len().min(conditions.slice_bytes.unwrap_or(usize::MAX));
+            let piece = left.len().min(conditions.chunk_bytes.unwrap_or(usize::MAX));
             self.to.write_all(&left[..piece]).await?;
             left = &left[piece..];
-            if conditions.slice_bytes.is_some() {
+            if conditions.chunk_bytes.is_some() {
                 tokio::task::yield_now().await;
             }
         }

@@ -58,21 +58,24 @@ async fn gets_nothing(client: &mut BufReader<TcpStream>) -> bool {
     timeout(A_WHILE, client.read(&mut byte)).await.is_err()
 }
 
-fn trap(pattern: &str, occurrence: usize, cut: Cut) -> Trap {
+fn breakpoint(pattern: &str, occurrence: usize, delivered: Delivered) -> Breakpoint {
     let pattern = pattern.as_bytes().to_vec();
-    Trap {
+    Breakpoint {
         pattern,
         occurrence,
-        cut,
+        delivered,
     }
 }
 
-async fn caught(snare: Snare) -> Held {
-    timeout(PATIENCE, snare.caught()).await.expect("a catch").unwrap()
+async fn reached(pending: PendingBreakpoint) -> SuspendedConnection {
+    timeout(PATIENCE, pending.reached())
+        .await
+        .expect("a suspended connection")
+        .unwrap()
 }
 
 #[tokio::test]
-async fn a_reset_is_a_reset_and_a_new_connection_works() {
+async fn a_client_sees_a_reset_and_can_connect_again() {
     let (address, _lines) = server().await;
     let proxy = Proxy::start(address).unwrap();
     let mut first = client(&proxy).await;
@@ -86,7 +89,7 @@ async fn a_reset_is_a_reset_and_a_new_connection_works() {
 }
 
 #[tokio::test]
-async fn the_same_address_leads_elsewhere() {
+async fn a_proxy_can_be_moved_to_another_server() {
     let (first, mut first_lines) = server().await;
     let (second, mut second_lines) = server().await;
     let proxy = Proxy::start(first).unwrap();
@@ -100,14 +103,14 @@ async fn the_same_address_leads_elsewhere() {
 }
 
 #[tokio::test]
-async fn silence_swallows_until_it_is_healed() {
+async fn a_blackhole_drops_data_until_it_is_healed() {
     let (address, mut lines) = server().await;
     let proxy = Proxy::start(address).unwrap();
     let mut old = client(&proxy).await;
     let mut idle = client(&proxy).await;
     ask(&mut old, "a\n").await;
     ask(&mut idle, "a\n").await;
-    proxy.silence();
+    proxy.blackhole();
     let mut new = client(&proxy).await;
     send(&mut old, "b\n").await;
     send(&mut new, "c\n").await;
@@ -134,11 +137,11 @@ async fn a_refused_connection_is_dropped_and_an_open_one_goes_on() {
 }
 
 #[tokio::test]
-async fn a_slow_and_sliced_network_loses_nothing() {
+async fn a_slow_and_fragmented_network_loses_nothing() {
     let (address, _lines) = server().await;
     let proxy = Proxy::start(address).unwrap();
     proxy.slow(Duration::from_millis(2));
-    proxy.slice(3);
+    proxy.fragment(3);
     let begun = std::time::Instant::now();
     let line = "0123456789".repeat(10);
     assert_eq!(
@@ -150,17 +153,17 @@ async fn a_slow_and_sliced_network_loses_nothing() {
 }
 
 #[tokio::test]
-async fn before_means_that_the_server_never_sees_it() {
+async fn with_nothing_delivered_the_server_does_not_receive_the_message() {
     let (address, mut lines) = server().await;
     let proxy = Proxy::start(address).unwrap();
-    let snare = proxy.trap(trap("stop", 2, Cut::Before));
+    let pending = proxy.set_breakpoint(breakpoint("stop", 2, Delivered::Nothing));
     let mut client = client(&proxy).await;
     assert_eq!(ask(&mut client, "stop 1\n").await, "stop 1!\n");
     send(&mut client, "before\nstop 2\nbehind\n").await;
-    let held = caught(snare).await;
+    let suspended = reached(pending).await;
     assert_eq!(answer(&mut client).await.unwrap(), "before!\n");
     assert!(gets_nothing(&mut client).await);
-    drop(held);
+    drop(suspended);
     assert!(answer(&mut client).await.is_err());
     assert_eq!(
         [lines.recv().await.unwrap(), lines.recv().await.unwrap()],
@@ -170,47 +173,47 @@ async fn before_means_that_the_server_never_sees_it() {
 }
 
 #[tokio::test]
-async fn within_means_that_a_part_arrives() {
+async fn with_a_part_delivered_the_server_receives_a_truncated_message() {
     let (address, mut lines) = server().await;
     let proxy = Proxy::start(address).unwrap();
-    let snare = proxy.trap(trap("stop", 1, Cut::Within));
+    let pending = proxy.set_breakpoint(breakpoint("stop", 1, Delivered::Part));
     let mut client = client(&proxy).await;
     send(&mut client, "stop\n1\n2\n3\n").await;
-    let held = caught(snare).await;
+    let suspended = reached(pending).await;
     assert_eq!(lines.recv().await.unwrap(), "stop");
     assert_eq!(answer(&mut client).await.unwrap(), "stop!\n");
-    held.go_on();
+    suspended.resume();
     for line in ["1", "2", "3"] {
         assert_eq!(lines.recv().await.unwrap(), line);
     }
 }
 
 #[tokio::test]
-async fn after_means_that_it_is_done_and_the_client_does_not_know() {
+async fn with_all_delivered_the_server_replies_and_the_client_does_not_receive_it() {
     let (address, mut lines) = server().await;
     let proxy = Proxy::start(address).unwrap();
-    let snare = proxy.trap(trap("stop", 1, Cut::After));
+    let pending = proxy.set_breakpoint(breakpoint("stop", 1, Delivered::All));
     let mut client = client(&proxy).await;
-    // In two pieces, so that the rest of the request is still to come when the trap springs.
+    // In two writes, so that the rest of the request arrives after the breakpoint is reached.
     send(&mut client, "st").await;
     send(&mut client, "op\n1").await;
     send(&mut client, "2\n").await;
-    let held = caught(snare).await;
+    let suspended = reached(pending).await;
     assert_eq!(
         [lines.recv().await.unwrap(), lines.recv().await.unwrap()],
         ["stop", "12"]
     );
     assert!(gets_nothing(&mut client).await);
-    held.go_on();
+    suspended.resume();
     assert_eq!(answer(&mut client).await.unwrap(), "stop!\n");
     assert_eq!(answer(&mut client).await.unwrap(), "12!\n");
     assert_eq!(ask(&mut client, "more\n").await, "more!\n");
 }
 
 #[tokio::test]
-async fn a_trap_that_nobody_waits_for_holds_nobody() {
+async fn a_dropped_breakpoint_suspends_no_connection() {
     let (address, _lines) = server().await;
     let proxy = Proxy::start(address).unwrap();
-    drop(proxy.trap(trap("stop", 1, Cut::Before)));
+    drop(proxy.set_breakpoint(breakpoint("stop", 1, Delivered::Nothing)));
     assert_eq!(ask(&mut client(&proxy).await, "stop\n").await, "stop!\n");
 }

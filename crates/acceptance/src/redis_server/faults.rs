@@ -1,4 +1,4 @@
-//! What can be wrong with a Redis itself: its clock, and the end of its append-only file.
+//! Faults of Redis itself: a wrong clock and a truncated append-only file.
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 
 use super::RedisServer;
 
-/// The library of Debian's package `libfaketime`, where it is installed.
+/// The library of Debian's package `libfaketime`, if it is installed.
 pub fn libfaketime() -> Option<PathBuf> {
     let architectures = fs::read_dir("/usr/lib").ok()?.flatten();
     architectures
@@ -15,10 +15,10 @@ pub fn libfaketime() -> Option<PathBuf> {
         .find(|library| library.exists())
 }
 
-/// Less than the shortest entry.
+/// Less than the size of the shortest entry.
 const TORN_BYTES: u64 = 7;
 
-/// A clock that can be moved.
+/// An adjustable clock.
 #[derive(Debug)]
 pub(super) struct Clock {
     library: PathBuf,
@@ -30,10 +30,7 @@ pub(super) struct Clock {
 pub struct Written(Vec<(PathBuf, u64)>);
 
 impl RedisServer {
-    /// Starts it again with a clock that [`RedisServer::step_clock`] moves.
-    ///
-    /// # Errors
-    /// When it does not start.
+    /// Starts it again with a clock that [`RedisServer::step_clock`] sets.
     pub async fn take_clock(&mut self) -> anyhow::Result<()> {
         let library = libfaketime().context("libfaketime is not installed")?;
         let file = self.folder().join("clock");
@@ -43,26 +40,23 @@ impl RedisServer {
         self.resume().await
     }
 
-    /// Sets its clock so many seconds off the true time.
-    ///
-    /// # Errors
-    /// When its clock was not taken.
+    /// Sets its clock `seconds` ahead of the true time.
     pub fn step_clock(&self, seconds: i64) -> anyhow::Result<()> {
         let clock = self.clock.as_ref().context("the clock was not taken")?;
-        // In one step: half a number is another number.
+        // A rename, as a file that is half written holds another number.
         let new = clock.file.with_extension("new");
         fs::write(&new, format!("{seconds:+}"))?;
         fs::rename(new, &clock.file)?;
         Ok(())
     }
 
-    /// Variables with which a program sees the clock of this scenario.
+    /// Environment variables with which a program sees the adjustable clock.
     pub(super) fn clock_environment(&self) -> Vec<String> {
         let Some(clock) = &self.clock else {
             return Vec::new();
         };
         vec![
-            // The C library's memory functions too, before jemalloc's: those ask for the time before the library is ready for it.
+            // The C library's memory functions go before jemalloc's, which read the time before libfaketime is ready.
             format!("LD_PRELOAD={} libc.so.6", clock.library.display()),
             format!("FAKETIME_TIMESTAMP_FILE={}", clock.file.display()),
             "FAKETIME_NO_CACHE=1".to_owned(),
@@ -70,10 +64,7 @@ impl RedisServer {
         ]
     }
 
-    /// How far the append-only files go now: what was answered until now is before that.
-    ///
-    /// # Errors
-    /// When there is none.
+    /// The present ends of the append-only files. Every command that was answered is before them.
     pub fn written(&self) -> anyhow::Result<Written> {
         let files = self.nodes.iter().map(|node| append_only_file(&node.folder));
         let files = files.collect::<anyhow::Result<Vec<_>>>()?;
@@ -84,11 +75,8 @@ impl RedisServer {
         Ok(Written(measured.collect::<anyhow::Result<_>>()?))
     }
 
-    /// Kills it and has its files be as they were at `written`, and a torn entry behind that: what a crash of the machine leaves
-    /// with `appendfsync everysec`.
-    ///
-    /// # Errors
-    /// When the append-only file was rewritten meanwhile.
+    /// Kills it and truncates its files to `written` and a partial entry, as a crash of the machine does with
+    /// `appendfsync everysec`.
     pub fn crash_back_to(&mut self, written: &Written) -> anyhow::Result<()> {
         self.stop();
         let mut any = false;
@@ -103,7 +91,7 @@ impl RedisServer {
     }
 }
 
-/// The part of it that a server in `folder` writes to.
+/// The part of the append-only file that a server in `folder` writes to.
 fn append_only_file(folder: &Path) -> anyhow::Result<PathBuf> {
     let mut newest = None;
     for entry in fs::read_dir(folder.join("appendonlydir"))? {

@@ -1,4 +1,4 @@
-//! Losing stores and finding damage.
+//! Loss of stores and damage of backups.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use storage_core::testing::postgres::TestDatabase;
 #[when("both stores are lost")]
 async fn stores_lost(world: &mut Pipeline) {
     world.close().await;
-    world.database = TestDatabase::start_empty(world.edition).await;
+    world.database = TestDatabase::start_empty(world.edition()).await;
     world.redis.ask::<()>(&["FLUSHALL"]).await.unwrap();
     world.redis.ask::<()>(&["FUNCTION", "FLUSH"]).await.unwrap();
 }

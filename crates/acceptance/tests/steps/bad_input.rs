@@ -1,24 +1,28 @@
-//! Entries that can't be used, or hardly.
+//! Invalid and unusual entries, and their dead letters.
 
-use acceptance::oracle::Trade;
 use acceptance::pipeline::Pipeline;
-use acceptance::producer;
+use acceptance::producer::{self, Fields};
 use cucumber::gherkin::Step;
 use cucumber::{then, when};
 use storage_core::testing::polling::until;
 
-use super::hot::rows;
+use super::check::{check, equal};
+use super::table::rows;
+use super::trades::valid;
 
-const TIME_US: i64 = 1_709_294_400_000_000; // 2024-03-01T12:00:00Z
+/// Sends an entry and notes its stream and ID.
+async fn send(world: &mut Pipeline, symbol: &str, fields: &Fields) {
+    let (stream, id) = world.send_fields(symbol, fields).await;
+    world
+        .notes
+        .extend([("stream".to_owned(), stream), ("id".to_owned(), id)]);
+}
 
-fn sound(symbol: &str) -> Trade {
-    Trade {
-        symbol: symbol.to_owned(),
-        ts_us: TIME_US,
-        price: "1.5".to_owned(),
-        qty: "2".to_owned(),
-        id: None,
-    }
+/// Returns the fields of a valid trade without `field`.
+fn fields_without(symbol: &str, field: &str) -> Fields {
+    let mut fields = producer::fields(&valid(symbol));
+    fields.retain(|(name, _)| name != field);
+    fields
 }
 
 #[when(expr = "a trade of {word} arrives with {word} {string}")]
@@ -28,12 +32,9 @@ async fn with_field(world: &mut Pipeline, symbol: String, field: String, value: 
         "next year" => (chrono::Utc::now().timestamp_micros() + 365 * 86_400_000_000).to_string(),
         _ => value,
     };
-    let mut fields = producer::fields(&sound(&symbol));
-    fields.retain(|(name, _)| *name != field);
+    let mut fields = fields_without(&symbol, &field);
     fields.push((field, value));
-    let (stream, id) = world.send_fields(&symbol, &fields).await;
-    world.notes.insert("stream".to_owned(), stream);
-    world.notes.insert("id".to_owned(), id);
+    send(world, &symbol, &fields).await;
 }
 
 #[when("trades arrive with these fields:")]
@@ -58,11 +59,7 @@ async fn volumes(world: &mut Pipeline, step: &Step) {
 
 #[when(expr = "a trade of {word} arrives without {word}")]
 async fn without_field(world: &mut Pipeline, symbol: String, field: String) {
-    let mut fields = producer::fields(&sound(&symbol));
-    fields.retain(|(name, _)| *name != field);
-    let (stream, id) = world.send_fields(&symbol, &fields).await;
-    world.notes.insert("stream".to_owned(), stream);
-    world.notes.insert("id".to_owned(), id);
+    send(world, &symbol, &fields_without(&symbol, &field)).await;
 }
 
 #[when(expr = "{int} trades of {word} arrive with {word} {string}")]
@@ -72,22 +69,13 @@ async fn several_with_field(world: &mut Pipeline, count: usize, symbol: String, 
     }
 }
 
-#[when(expr = "a valid trade of {word} arrives")]
-async fn sound_trade(world: &mut Pipeline, symbol: String) {
-    world.send(sound(&symbol)).await;
-}
-
 #[then(expr = "a dead letter reports {string}")]
 async fn dead_letter(world: &mut Pipeline, text: String) {
     let (stream, id) = (&world.notes["stream"], &world.notes["id"]);
     let sql = format!("SELECT reason FROM dead_letters WHERE stream = '{stream}' AND entry_id = '{id}'");
     until("the dead letter", async || {
         let reasons = world.rows(&sql).await?;
-        if reasons.len() == 1 && reasons[0][0].contains(&text) {
-            Ok(())
-        } else {
-            Err(format!("{reasons:?}"))
-        }
+        check(reasons.len() == 1 && reasons[0][0].contains(&text), &text, &reasons)
     })
     .await;
 }
@@ -95,44 +83,36 @@ async fn dead_letter(world: &mut Pipeline, text: String) {
 #[then(expr = "the volume of {word} in candles_1m is {string} units in {int} trade(s)")]
 async fn volume(world: &mut Pipeline, symbol: String, units: String, trades: i64) {
     let sql = format!(
-        "SELECT trim_scale(sum(volume))::text, sum(trades) FROM candles_in_units WHERE timeframe = '1m' AND symbol = '{symbol}'"
+        "SELECT trim_scale(sum(volume))::text, sum(trades) FROM candles_in_units
+         WHERE timeframe = '1m' AND symbol = '{symbol}'"
     );
     until("the volume", async || {
-        let found = world.rows(&sql).await?;
-        if found == [[units.clone(), trades.to_string()]] {
-            Ok(())
-        } else {
-            Err(format!("{found:?}"))
-        }
+        equal(&world.rows(&sql).await?, &[[units.clone(), trades.to_string()]])
     })
     .await;
 }
 
 #[when(expr = "I follow the advice of the dead letters of {word}")]
-async fn obey(world: &mut Pipeline, symbol: String) {
+async fn follow_advice(world: &mut Pipeline, symbol: String) {
     let sql = format!(
         "SELECT reason, stream || '/' || entry_id FROM dead_letters
          WHERE fields->>'symbol' = '{symbol}' AND requeued_at IS NULL ORDER BY first_seen, entry_id"
     );
-    let mut letters = Vec::new();
+    let mut dead_letters = Vec::new();
     until("dead letters", async || {
-        letters = world.rows(&sql).await?;
-        if letters.is_empty() {
-            Err("none".to_owned())
-        } else {
-            Ok(())
-        }
+        dead_letters = world.rows(&sql).await?;
+        check(!dead_letters.is_empty(), "a dead letter", &dead_letters)
     })
     .await;
-    for letter in letters {
-        let (_, advice) = letter[0].split_once("run `").expect("advice");
+    for dead_letter in dead_letters {
+        let (_, advice) = dead_letter[0].split_once("run `").expect("advice");
         let (command, then) = advice.split_once('`').expect("a command");
         assert_eq!(then, ", then requeue this dead letter");
         let words: Vec<&str> = command.split(' ').collect();
         world.command(words[0], &words[1..]).await;
         world.succeeded();
         world
-            .command("aggregator-admin", &["dead-letters", "requeue", &letter[1]])
+            .command("aggregator-admin", &["dead-letters", "requeue", &dead_letter[1]])
             .await;
         world.succeeded();
     }

@@ -1,4 +1,4 @@
-//! Kills between two effects: a worker is stopped at a message to a store, killed there, and started again.
+//! Kills between two effects: a worker is suspended at a message to a store, killed and started again.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use acceptance::network::{Network, Store};
 use acceptance::pipeline::Pipeline;
-use acceptance::proxy::{Cut, Trap};
+use acceptance::proxy::{Breakpoint, Delivered};
 use acceptance::publisher::Publisher;
 use cucumber::gherkin::Step;
 use cucumber::{given, then, when};
@@ -16,13 +16,13 @@ use storage_core::testing::polling::PATIENCE;
 use storage_core::testing::program::{Program, Worker};
 use tokio::time::timeout;
 
-use super::hot::rows;
+use super::table::rows;
 
-/// Where a worker is killed.
+/// A message at which a worker is killed.
 struct Point {
     store: Store,
     message: String,
-    passes: Cut,
+    delivered: Delivered,
 }
 
 #[given("a proxy between each worker and each of its stores")]
@@ -47,7 +47,7 @@ async fn killed_at_each(world: &mut Pipeline, rounds: usize, step: &Step) {
         let program = world.program(&name);
         sequences.push((worker, points, program));
     }
-    let scene = Scene {
+    let shared = Kills {
         network: world.network.as_ref().expect("a network"),
         folder: world.folder.path(),
         kills: AtomicUsize::new(0),
@@ -55,30 +55,30 @@ async fn killed_at_each(world: &mut Pipeline, rounds: usize, step: &Step) {
     let all = rounds * step.table.as_ref().map_or(0, |table| table.rows.len() - 1);
     let kills = sequences
         .into_iter()
-        .map(|(worker, points, program)| scene.kill_at_each(worker, points, rounds, program));
+        .map(|(worker, points, program)| shared.kill_at_each(worker, points, rounds, program));
     let publisher = world.publisher.as_ref().expect("a feed");
     let survivors = tokio::select! {
         survivors = join_all(kills) => survivors,
-        () = spread(publisher, world.trades.len(), &scene.kills, all) => unreachable!("it never ends"),
+        () = pace_feed(publisher, world.trades.len(), &shared.kills, all) => unreachable!("it never ends"),
     };
     publisher.resume();
     world
         .notes
-        .insert("kills".to_owned(), scene.kills.into_inner().to_string());
+        .insert("kills".to_owned(), shared.kills.into_inner().to_string());
     world.workers.extend(survivors);
 }
 
-/// Holds the feed back, so that it lasts as long as there are kills to come.
-async fn spread(publisher: &Publisher, trades: usize, kills: &AtomicUsize, all: usize) {
-    let (mut seen, mut since) = (0, Instant::now());
+/// Pauses the feed whenever it is ahead of the kills, so that it lasts until the last kill.
+async fn pace_feed(publisher: &Publisher, trades: usize, kills: &AtomicUsize, all: usize) {
+    let (mut counted, mut since) = (0, Instant::now());
     loop {
         let done = kills.load(Ordering::SeqCst);
-        if done > seen {
-            (seen, since) = (done, Instant::now());
+        if done > counted {
+            (counted, since) = (done, Instant::now());
         }
-        // A share for each kill, and some more when one lets itself be waited for.
-        let waited = usize::try_from(since.elapsed().as_millis()).expect("ms") / 5;
-        if publisher.position() > trades * (done + 1) / all + waited {
+        // Each kill gets an equal share of the trades, and more while the next kill is awaited.
+        let extra = usize::try_from(since.elapsed().as_millis()).expect("ms") / 5;
+        if publisher.position() > trades * (done + 1) / all + extra {
             publisher.pause().await;
         } else {
             publisher.resume();
@@ -90,63 +90,66 @@ async fn spread(publisher: &Publisher, trades: usize, kills: &AtomicUsize, all: 
 #[then(expr = "the workers were killed at least {int} times")]
 async fn kills(world: &mut Pipeline, least: usize) {
     let kills: usize = world.notes["kills"].parse().unwrap();
-    assert!(kills >= least, "{kills} kills");
+    assert!(kills >= least, "expected at least {least} kills, found {kills}");
 }
 
 fn point(row: &BTreeMap<String, String>) -> Point {
     let store = match row["store"].as_str() {
         "Redis" => Store::Redis,
         "PostgreSQL" => Store::Database,
-        other => panic!("no store: {other}"),
+        other => panic!("{other} is not a store; use Redis or PostgreSQL"),
     };
-    let passes = match row["delivered"].as_str() {
-        "nothing" => Cut::Before,
-        "a part" => Cut::Within,
-        "all" => Cut::After,
-        other => panic!("no such part of a message: {other}"),
+    let delivered = match row["delivered"].as_str() {
+        "nothing" => Delivered::Nothing,
+        "a part" => Delivered::Part,
+        "all" => Delivered::All,
+        other => panic!("{other} is not a part of a message; use nothing, a part or all"),
     };
     Point {
         store,
         message: row["message"].clone(),
-        passes,
+        delivered,
     }
 }
 
 impl Point {
-    fn trap(&self) -> Trap {
-        // Words of a Redis command stand apart by their lengths.
+    fn breakpoint(&self) -> Breakpoint {
+        // The protocol of Redis separates the words of a command by their lengths.
         let mut words = self.message.split(' ');
         let mut pattern = words.next().unwrap_or_default().to_owned();
         for word in words {
             pattern.push_str(&format!("\r\n${}\r\n{word}", word.len()));
         }
-        Trap {
+        Breakpoint {
             pattern: pattern.into_bytes(),
             occurrence: 1,
-            cut: self.passes,
+            delivered: self.delivered,
         }
     }
 }
 
-/// What the sequences of kills have in common.
-struct Scene<'a> {
+/// Shared state of the sequences of kills.
+struct Kills<'a> {
     network: &'a Network,
     folder: &'a Path,
     kills: AtomicUsize,
 }
 
-impl Scene<'_> {
+impl Kills<'_> {
     async fn kill_at_each(&self, mut worker: Worker, points: Vec<Point>, rounds: usize, program: Program) -> Worker {
         let name = worker.name().to_owned();
         let begun = Instant::now();
         for point in std::iter::repeat_n(&points, rounds).flatten() {
-            let snare = self.network.way(&name, point.store).trap(point.trap());
-            let caught = timeout(PATIENCE, snare.caught()).await;
-            let Ok(held) = caught else {
+            let pending = self
+                .network
+                .proxy(&name, point.store)
+                .set_breakpoint(point.breakpoint());
+            let reached = timeout(PATIENCE, pending.reached()).await;
+            let Ok(suspended) = reached else {
                 panic!("{name} never sent {}:\n{}", point.message, worker.log());
             };
             worker.kill().await;
-            drop(held);
+            drop(suspended);
             self.kills.fetch_add(1, Ordering::SeqCst);
             worker = program.start_in(self.folder, &name);
         }

@@ -1,4 +1,4 @@
-//! A Redis that is replaced by its replica.
+//! Failover of Redis.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ async fn replicated(world: &mut Pipeline) {
     world.replicated = Some(replicated);
 }
 
-/// The producer goes back to where it was before: a master takes writes until it learns that it is none any more.
+/// Sets the producer back to the start of the failover: the old master accepts writes until it becomes a replica.
 #[when("I trigger a failover")]
 async fn demoted(world: &mut Pipeline) {
     let begun = Instant::now();
@@ -24,8 +24,8 @@ async fn demoted(world: &mut Pipeline) {
 }
 
 #[when("the master is killed and its replica is promoted")]
-async fn dies(world: &mut Pipeline) {
-    // What it had not told its replica by then is lost.
+async fn master_killed(world: &mut Pipeline) {
+    // Writes that were not replicated before the kill are lost.
     let begun = Instant::now();
     let replicated = world.replicated.as_mut().expect("a replica");
     replicated.kill_master(&mut world.redis).await.unwrap();

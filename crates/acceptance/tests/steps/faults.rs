@@ -1,12 +1,13 @@
-//! Servers that go away, and what is in them that should not be.
+//! Servers that stop, and broken contents of Redis.
 
 use std::fs;
 
-use acceptance::http;
 use acceptance::pipeline::Pipeline;
 use cucumber::{given, then, when};
 use storage_core::testing::polling::until;
 use storage_core::testing::process::project;
+
+use super::check::check;
 
 #[given("Redis is down")]
 #[when("Redis is killed")]
@@ -31,7 +32,7 @@ async fn redis_killed(world: &mut Pipeline) {
     world.redis.resume().await.unwrap();
 }
 
-/// Every master of a cluster gets it, as settings and users are of each by itself.
+/// Sends the command to every master of a cluster, as each has its own settings and users.
 #[when(regex = r"^I send `(.+)` to Redis$")]
 async fn operator_sends(world: &mut Pipeline, command: String) {
     let mut words = command.split(' ');
@@ -49,15 +50,16 @@ async fn operator_sends(world: &mut Pipeline, command: String) {
 async fn connections_end(world: &mut Pipeline) {
     let ends = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                 WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    assert_ne!(world.value(ends).await.unwrap(), "0");
+    let ended = world.value(ends).await.unwrap();
+    assert_ne!(ended, "0", "number of terminated sessions");
 }
 
 #[then(expr = "the {word} is not ready and reports {string}")]
-async fn not_ready(world: &mut Pipeline, name: String, dependency: String) {
+async fn not_ready(world: &mut Pipeline, name: String, problem: String) {
     let worker = world.worker(&name);
     until("a reason on /readyz", async || match worker.get("/readyz").await {
-        (503, body) if body.contains(&dependency) => Ok(()),
-        (status, body) => Err(format!("{status} {body}")),
+        (503, body) if body.contains(&problem) => Ok(()),
+        found => check(false, (503, &problem), found),
     })
     .await;
 }
@@ -70,11 +72,11 @@ async fn becomes_ready(world: &mut Pipeline, name: String) {
 #[given(expr = "the functions in Redis are of version {int}")]
 async fn old_functions(world: &mut Pipeline, version: u32) {
     let library = fs::read_to_string(project().join("redis/functions.lua")).unwrap();
-    let of_version = |line: &str| match line.starts_with("local VERSION = ") {
+    let with_version = |line: &str| match line.starts_with("local VERSION = ") {
         true => format!("local VERSION = {version}"),
         false => line.to_owned(),
     };
-    let library = library.lines().map(of_version).collect::<Vec<_>>().join("\n");
+    let library = library.lines().map(with_version).collect::<Vec<_>>().join("\n");
     world
         .redis
         .ask::<()>(&["FUNCTION", "LOAD", "REPLACE", &library])

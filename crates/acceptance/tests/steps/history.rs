@@ -1,17 +1,19 @@
-//! The history: every trade once, larger timeframes, compression, migrations.
+//! The history: replays, candles, ticks and queries.
 
 use std::path::PathBuf;
 
-use acceptance::oracle::{self, Trade};
+use acceptance::oracle;
 use acceptance::pipeline::Pipeline;
 use acceptance::requirements::market_data;
 use cucumber::gherkin::Step;
-use cucumber::{given, then, when};
+use cucumber::{then, when};
 use storage_core::testing::polling::{PATIENCE, until, until_within};
 use storage_core::testing::process::project;
 use storage_core::testing::program::Outcome;
 
-use super::hot::rows;
+use super::check::{check, equal};
+use super::table::rows;
+use super::trades::minute_us;
 
 const SEED: &str = "seed/xrpeth-aggTrades-2019-10-11.csv";
 const LARGER: [(&str, &str); 5] = [
@@ -85,18 +87,13 @@ async fn replay_begins(world: &mut Pipeline, which: String, speed: String) {
 
 #[when(expr = "{int} trades have been folded")]
 async fn folded(world: &mut Pipeline, count: u64) {
-    let symbol_hash = "candle:current:1d:XRPETH";
-    until("trades in today's candle", async || {
-        let hash = world.hash(symbol_hash).await?;
+    until("trades of candle:current:1d:XRPETH", async || {
+        let hash = world.hash("candle:current:1d:XRPETH").await?;
         let trades: u64 = hash
             .get("trades")
             .and_then(|text| text.parse().ok())
             .unwrap_or_default();
-        if trades >= count {
-            Ok(())
-        } else {
-            Err(format!("{trades} trades"))
-        }
+        check(trades >= count, count.., trades)
     })
     .await;
 }
@@ -154,11 +151,7 @@ async fn ticks_once(world: &mut Pipeline) {
     let expected = trades(oracle::group(&world.trades, oracle::width_us("1d")));
     until("ticks", async || {
         let found = world.value("SELECT count(*) FROM ticks").await?;
-        if found == expected {
-            Ok(())
-        } else {
-            Err(format!("{found} rows, {expected} expected"))
-        }
+        equal(&found, &expected)
     })
     .await;
 }
@@ -168,49 +161,26 @@ async fn larger_timeframes(world: &mut Pipeline) {
     for (timeframe, width) in LARGER {
         let table = format!("candles_{timeframe}");
         let grouped = format!(
-            "SELECT date_bin('{width}', time, '1970-01-01 00:00Z'), symbol, (array_agg(open ORDER BY time))[1], max(high), min(low),
-                    (array_agg(close ORDER BY time DESC))[1], sum(volume)::numeric, sum(trades)::bigint
+            "SELECT date_bin('{width}', time, '1970-01-01 00:00Z'), symbol, (array_agg(open ORDER BY time))[1],
+                    max(high), min(low), (array_agg(close ORDER BY time DESC))[1], sum(volume)::numeric,
+                    sum(trades)::bigint
              FROM candles_1m GROUP BY 1, 2"
         );
         let kept = format!("SELECT time, symbol, open, high, low, close, volume::numeric, trades::bigint FROM {table}");
         let differences = format!(
-            "SELECT (SELECT count(*) FROM ({grouped}) g) || ' expected, ' || (SELECT count(*) FROM ({kept}) k) || ' found, '
+            "SELECT (SELECT count(*) FROM ({grouped}) g) || ' expected, '
+                 || (SELECT count(*) FROM ({kept}) k) || ' found, '
                  || (SELECT count(*) FROM (({grouped}) EXCEPT ({kept})) d) || ' differ'"
         );
         until_within(2 * PATIENCE, &table, async || {
             let found = world.value(&differences).await?;
             let expected = found.split(' ').next().unwrap();
-            if found == format!("{expected} expected, {expected} found, 0 differ") && expected != "0" {
-                Ok(())
-            } else {
-                Err(found)
+            match expected != "0" && found == format!("{expected} expected, {expected} found, 0 differ") {
+                true => Ok(()),
+                false => Err(found),
             }
         })
         .await;
-    }
-}
-
-#[given(expr = "400 trades of {word} from the last {int} days")]
-async fn recent_trades(world: &mut Pipeline, symbol: String, days: i64) {
-    // Ends in the past: the minute before the current one.
-    let minute_us = 60_000_000;
-    let now_us = chrono::Utc::now().timestamp_micros() / minute_us * minute_us;
-    let begin_us = now_us - days * 24 * 60 * minute_us;
-    let step_us = (now_us - begin_us) / 400;
-    for number in 0..400_i64 {
-        let ts_us = begin_us + number * step_us;
-        let price = format!("{}.5", 100 + number % 17);
-        let qty = format!("0.{}", 1 + number % 9);
-        let id = Some(number.to_string());
-        world
-            .send(Trade {
-                symbol: symbol.clone(),
-                ts_us,
-                price,
-                qty,
-                id,
-            })
-            .await;
     }
 }
 
@@ -219,11 +189,7 @@ async fn query(world: &mut Pipeline, sql: String, expected: String) {
     until_within(2 * PATIENCE, &sql, async || {
         let rows = world.rows(&sql).await?;
         let found = rows.iter().map(|row| row.join(" ")).collect::<Vec<_>>().join(", ");
-        if found == expected {
-            Ok(())
-        } else {
-            Err(format!("{found:?}, not {expected:?}"))
-        }
+        equal(&found, &expected)
     })
     .await;
 }
@@ -235,95 +201,30 @@ async fn queries(world: &mut Pipeline, step: &Step) {
     }
 }
 
-#[when(expr = "a trade of {word} arrives {int} {word} late")]
-async fn late_trade(world: &mut Pipeline, symbol: String, number: i64, unit: String) {
-    let unit_us = match unit.as_str() {
-        "hour" | "hours" => 3_600_000_000,
-        "day" | "days" => 86_400_000_000,
-        other => panic!("no unit: {other}"),
-    };
-    let ts_us = chrono::Utc::now().timestamp_micros() - number * unit_us;
-    let trade = Trade {
-        symbol,
-        ts_us,
-        price: "1.25".to_owned(),
-        qty: "3".to_owned(),
-        id: Some("late".to_owned()),
-    };
-    world.send(trade).await;
-}
-
-/// The begin of a minute of so many days ago: the noon of that day, or the present minute.
-fn minute_of(world: &mut Pipeline, days: i64) -> i64 {
-    let now_us = chrono::Utc::now().timestamp_micros();
-    let start_us = match days {
-        0 => now_us - now_us % 60_000_000,
-        _ => now_us - now_us % 86_400_000_000 - days * 86_400_000_000 + 43_200_000_000,
-    };
-    let note = world.notes.entry(format!("minute of {days} days ago"));
-    note.or_insert_with(|| start_us.to_string()).parse().unwrap()
-}
-
-#[given(regex = r"^trades of (\S+) from (this minute|\d+ days ago) arrive:$")]
-#[when(regex = r"^trades of (\S+) from (this minute|\d+ days ago) arrive:$")]
-async fn trades_of_a_day(world: &mut Pipeline, symbol: String, day: String, step: &Step) {
-    let days = day.split(' ').next().and_then(|days| days.parse().ok());
-    let start_us = minute_of(world, days.unwrap_or_default());
-    for row in rows(step) {
-        let second: i64 = row["second"].parse().unwrap();
-        let trade = Trade {
-            symbol: symbol.clone(),
-            ts_us: start_us + second * 1_000_000,
-            price: row["price"].clone(),
-            qty: row["qty"].clone(),
-            id: Some(row["id"].clone()),
-        };
-        world.send(trade).await;
-    }
-}
-
 #[then(expr = "the 1-minute candle of {word} from {int} days ago is:")]
 async fn minute_is(world: &mut Pipeline, symbol: String, days: i64, step: &Step) {
-    let start_us = minute_of(world, days);
+    let start_us = minute_us(world, days);
     let sql = format!(
         "SELECT open, high, low, close, trim_scale(volume), trades FROM candles_in_units
          WHERE timeframe = '1m' AND symbol = '{symbol}' AND time = to_timestamp({start_us} / 1000000)"
     );
     let columns = ["open", "high", "low", "close", "volume", "trades"];
-    let expected: Vec<String> = columns.map(|column| rows(step)[0][column].clone()).into();
+    let expected = [columns.map(|column| rows(step)[0][column].clone()).to_vec()];
     until_within(2 * PATIENCE, "the minute", async || {
         let found = world.rows(&sql).await?;
-        if found == [expected.clone()] {
-            Ok(())
-        } else {
-            Err(format!("{found:?}"))
-        }
+        equal(&found, &expected)
     })
     .await;
 }
 
 #[when(expr = "I repair the minute of {word} from {int} days ago")]
 async fn repaired(world: &mut Pipeline, symbol: String, days: i64) {
-    let start_us = minute_of(world, days);
+    let start_us = minute_us(world, days);
     let [from, to] = [start_us, start_us + 60_000_000].map(storage_core::domain::time::rfc3339);
     world
         .command("aggregator-admin", &["repair", &symbol, "--from", &from, "--to", &to])
         .await;
     world.succeeded();
-}
-
-#[then(expr = "the 1-minute candle of {word} is final in Redis")]
-async fn closed_minute(world: &mut Pipeline, symbol: String) {
-    let key = format!("candle:current:1m:{symbol}");
-    until("a closed minute", async || {
-        let hash = world.hash(&key).await?;
-        if hash.get("final").is_some_and(|value| value == "1") {
-            Ok(())
-        } else {
-            Err(format!("{hash:?}"))
-        }
-    })
-    .await;
 }
 
 #[then("every stream is drained")]
@@ -336,11 +237,7 @@ async fn verified(world: &mut Pipeline) {
     let admin = world.program("aggregator-admin");
     until("verify", async || {
         let outcome = admin.run(&["verify"]).await;
-        if outcome.code == Some(0) {
-            Ok(())
-        } else {
-            Err(format!("{outcome:?}"))
-        }
+        check(outcome.code == Some(0), "exit code 0", &outcome)
     })
     .await;
 }

@@ -1,16 +1,16 @@
-//! A feed that goes on beside the steps.
+//! A feed that sends in the background.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use acceptance::load::{Fate, Load, Plan};
-use acceptance::pipeline::{PARTITIONS, Pipeline};
-use acceptance::producer;
+use acceptance::load::{Disposition, Load, Plan};
+use acceptance::pipeline::Pipeline;
+use acceptance::producer::{self, PARTITIONS};
 use acceptance::publisher::{Pace, Publisher};
 use cucumber::{then, when};
 use storage_core::testing::polling::until_within;
 
-/// Longer than any feed with its faults.
+/// Deadline of a feed, longer than any feed with its faults takes.
 const FEED_PATIENCE: Duration = Duration::from_secs(900);
 
 #[when(expr = "a feed starts sending {int} trades at {int} per second, with seed {int}")]
@@ -18,7 +18,7 @@ async fn begin(world: &mut Pipeline, entries: usize, rate: u32, seed: u64) {
     start(world, load(entries, seed), Pace::PerSecond(rate), seed);
 }
 
-/// What is sent again after later trades would change which of one microsecond closes.
+/// Without trades of the same microsecond, whose order would change when some are sent again after later ones.
 #[when(expr = "a feed starts sending {int} trades of distinct times at {int} per second, with seed {int}")]
 async fn begin_with_different_times(world: &mut Pipeline, entries: usize, rate: u32, seed: u64) {
     let load = Load::new(&Plan {
@@ -34,12 +34,12 @@ async fn begin_flat_out(world: &mut Pipeline, entries: usize, seed: u64) {
     start(world, load(entries, seed), Pace::FlatOut, seed);
 }
 
-/// A symbol's first trade opens its candles, and the next look at quiet symbols closes them.
+/// Each new symbol opens candles, which the clock closes soon.
 #[when(expr = "a feed starts sending {int} trades at {int} per second, every {int}th of a new symbol, with seed {int}")]
 async fn begin_with_new_symbols(world: &mut Pipeline, entries: usize, rate: u32, nth: usize, seed: u64) {
     let mut load = load(entries, seed);
     for (number, entry) in load.entries.iter_mut().step_by(nth).enumerate() {
-        if entry.fate == Fate::Counted {
+        if entry.disposition == Disposition::Counted {
             entry.trade.symbol = format!("NEW{number}");
             entry.partition = producer::partition(&entry.trade.symbol, PARTITIONS);
         }
@@ -56,7 +56,7 @@ fn load(entries: usize, seed: u64) -> Load {
 
 fn start(world: &mut Pipeline, load: Load, pace: Pace, seed: u64) {
     println!("the feed's seed is {seed}");
-    // The oracle finds the duplicates itself.
+    // The oracle drops the duplicates.
     world
         .trades
         .extend(load.entries.iter().map(|entry| entry.trade.clone()));

@@ -1,11 +1,12 @@
-//! What Redis keeps, and when it has no room for more.
+//! Memory limit and trimming of Redis.
 
-use acceptance::pipeline::{PARTITIONS, Pipeline};
-use acceptance::producer;
+use acceptance::pipeline::Pipeline;
+use acceptance::producer::{self, PARTITIONS};
 use cucumber::{given, then, when};
 use storage_core::redis::inspect;
 use storage_core::testing::polling::until;
 
+use super::check::{check, equal};
 use super::hot::length;
 
 #[given(expr = "Redis has {int} MB of free memory")]
@@ -21,30 +22,27 @@ async fn room(world: &mut Pipeline, megabytes: u64) {
 }
 
 #[when("PostgreSQL is killed")]
-async fn database_goes(world: &mut Pipeline) {
-    let server = world.other_server.as_mut().expect("a database server of its own");
+async fn database_killed(world: &mut Pipeline) {
+    let server = world.other_server.as_mut().expect("a dedicated database server");
     server.stop().unwrap();
 }
 
 #[when("PostgreSQL is started again")]
-async fn database_comes_back(world: &mut Pipeline) {
-    let server = world.other_server.as_mut().expect("a database server of its own");
+async fn database_started(world: &mut Pipeline) {
+    let server = world.other_server.as_mut().expect("a dedicated database server");
     server.resume().await.unwrap();
 }
 
 #[then("Redis refuses further trades")]
-async fn feed_waits(world: &mut Pipeline) {
+async fn trades_refused(world: &mut Pipeline) {
     let publisher = world.publisher.as_ref().expect("a feed");
     let mut last = (publisher.failures(), publisher.position());
-    // Refused, and again at the same place: not only once and by chance.
-    until("a feed that is held up", async || {
+    // A single failure might have another cause, so two looks at the same position must differ in failures only.
+    until("refusal of trades", async || {
         let now = (publisher.failures(), publisher.position());
         let before = std::mem::replace(&mut last, now);
-        if now.0 > before.0 && now.1 == before.1 {
-            Ok(())
-        } else {
-            Err(format!("{now:?}"))
-        }
+        let refused = now.0 > before.0 && now.1 == before.1;
+        check(refused, "more failures at the same position", (before, now))
     })
     .await;
 }
@@ -52,18 +50,14 @@ async fn feed_waits(world: &mut Pipeline) {
 #[then("the hot-writer has read every trade that Redis accepted")]
 async fn all_read(world: &mut Pipeline) {
     let worker = world.worker("hot-writer");
-    until("the ticks that Redis accepted", async || {
+    until("hot_writer_ticks_read_total", async || {
         let mut accepted = 0;
         for partition in 0..PARTITIONS {
             let stream = format!("stream:ticks:{partition}");
             accepted += length(world, &stream).await?;
         }
         let read = worker.metrics().await.get("hot_writer_ticks_read_total").copied();
-        if read == Some(accepted as f64) {
-            Ok(())
-        } else {
-            Err(format!("{read:?} of {accepted}"))
-        }
+        equal(&read, &Some(accepted as f64))
     })
     .await;
 }
@@ -80,7 +74,7 @@ async fn foreign_group(world: &mut Pipeline, group: String) {
     }
 }
 
-/// As one step of Redis, so that no reader comes in between.
+/// Adds and trims in one transaction, so that no reader sees the trimmed entries.
 #[when(expr = "{int} ticks of {word} arrive in one transaction that trims the stream to {int} entries")]
 async fn trimmed_ticks(world: &mut Pipeline, count: usize, symbol: String, kept: usize) {
     let stream = format!("stream:ticks:{}", producer::partition(&symbol, PARTITIONS));
@@ -131,23 +125,22 @@ async fn names_both_ids(world: &mut Pipeline, name: String) {
         .lines()
         .find(|line| line.contains("before they were read"))
         .expect(&log);
-    let id = |field: &str| {
+    let has_id = |field: &str| {
         line.split(field)
             .nth(1)
             .is_some_and(|rest| rest.trim_matches('"').split('-').count() > 1)
     };
-    assert!(id("position=") && id("first_left="), "{line}");
+    assert!(
+        has_id("position=") && has_id("first_left="),
+        "expected two entry IDs, found {line}"
+    );
 }
 
 #[then(expr = "{word} contains fewer than {int} entries")]
 async fn few_left(world: &mut Pipeline, stream: String, most: usize) {
     until(&stream, async || {
         let length = length(world, &stream).await?;
-        if length < most {
-            Ok(())
-        } else {
-            Err(format!("{length} entries"))
-        }
+        check(length < most, ..most, length)
     })
     .await;
 }

@@ -1,8 +1,8 @@
-//! What Prometheus reads.
+//! Metrics, health and Prometheus.
 
 use acceptance::pipeline::Pipeline;
 use acceptance::redis_server::free_port;
-use acceptance::requirements::tool;
+use acceptance::tools::tool;
 use cucumber::gherkin::Step;
 use cucumber::{then, when};
 use storage_core::testing::http::{self, samples};
@@ -11,7 +11,8 @@ use storage_core::testing::process::{ServerProcess, project};
 use storage_core::testing::program::Program;
 use tempfile::TempDir;
 
-use super::hot::rows;
+use super::check::equal;
+use super::table::rows;
 
 #[then("these metrics are exported with help and type:")]
 async fn metrics_there(world: &mut Pipeline, step: &Step) {
@@ -22,11 +23,11 @@ async fn metrics_there(world: &mut Pipeline, step: &Step) {
         for line in lines {
             assert!(
                 page.lines().any(|found| found.starts_with(&line)),
-                "{worker}: no `{line}` in\n{page}"
+                "{worker}: expected `{line}`, found\n{page}"
             );
         }
-        let shows = samples(&page).keys().any(|sample| sample.starts_with(name.as_str()));
-        assert!(shows, "{worker}: no sample of {name} in\n{page}");
+        let has_sample = samples(&page).keys().any(|sample| sample.starts_with(name.as_str()));
+        assert!(has_sample, "{worker}: expected a sample of {name}, found\n{page}");
     }
 }
 
@@ -34,12 +35,7 @@ async fn metrics_there(world: &mut Pipeline, step: &Step) {
 async fn metric_is(world: &mut Pipeline, name: String, worker: String, value: f64) {
     let worker = world.worker(&worker);
     until(&name, async || {
-        let found = worker.metrics().await.get(&name).copied();
-        if found == Some(value) {
-            Ok(())
-        } else {
-            Err(format!("{found:?}, not {value}"))
-        }
+        equal(&worker.metrics().await.get(&name).copied(), &Some(value))
     })
     .await;
 }
@@ -85,28 +81,12 @@ async fn ask(world: &Pipeline, query: &str) -> Result<Vec<String>, String> {
 
 #[then(expr = "Prometheus reports {int} workers as up")]
 async fn workers_up(world: &mut Pipeline, count: usize) {
-    until("targets", async || {
-        let up = ask(world, "up").await?;
-        if up == vec!["1"; count] {
-            Ok(())
-        } else {
-            Err(format!("{up:?}"))
-        }
-    })
-    .await;
+    until("targets", async || equal(&ask(world, "up").await?, &vec!["1"; count])).await;
 }
 
 #[then(expr = "Prometheus reports {word} as {int}")]
 async fn prometheus_value(world: &mut Pipeline, name: String, value: u64) {
-    until(&name, async || {
-        let found = ask(world, &name).await?;
-        if found == [value.to_string()] {
-            Ok(())
-        } else {
-            Err(format!("{found:?}"))
-        }
-    })
-    .await;
+    until(&name, async || equal(&ask(world, &name).await?, &[value.to_string()])).await;
 }
 
 #[when("promtool checks the alert rules")]

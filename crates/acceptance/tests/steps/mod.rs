@@ -1,7 +1,8 @@
-//! The steps, by what they are about.
+//! Steps by topic.
 
 mod backup;
 mod bad_input;
+mod check;
 mod crashes;
 mod failover;
 mod faults;
@@ -11,8 +12,11 @@ mod load;
 mod lost_state;
 mod memory;
 mod metrics;
+mod notification;
 mod outages;
 mod scaling;
 mod security;
 mod settings;
 mod setup;
+mod table;
+mod trades;

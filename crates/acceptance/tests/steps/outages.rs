@@ -1,40 +1,40 @@
-//! Stores and networks that fail for a while, and owners that sleep.
+//! Stores and networks that fail for a while, and suspended owners.
 
 use std::time::Duration;
 
-use acceptance::faults::Weather;
+use acceptance::faults::NetworkFault;
 use acceptance::network::Store;
 use acceptance::pipeline::Pipeline;
-use acceptance::proxy::{Cut, Trap};
+use acceptance::proxy::{Breakpoint, Delivered};
 use cucumber::{given, when};
 use storage_core::testing::native::NativeServer;
 use storage_core::testing::polling::{PATIENCE, until};
 use storage_core::testing::postgres::TestDatabase;
 use tokio::time::timeout;
 
-use super::scaling::holders;
+use super::scaling::handed_over;
 
 #[given("a dedicated database server")]
 async fn own_server(world: &mut Pipeline) {
     let server = NativeServer::start(None, &[]).await.unwrap();
-    lend_database(world, server.expect("a native server")).await;
+    use_server(world, server.expect("a native server")).await;
 }
 
 #[given("a dedicated database server with synchronous_commit = off")]
-async fn hasty_server(world: &mut Pipeline) {
-    // PostgreSQL writes its log when a commit waits for it, or at this interval.
+async fn asynchronous_server(world: &mut Pipeline) {
+    // Without waiting commits, PostgreSQL writes its WAL at this interval.
     let settings = ["synchronous_commit=off", "wal_writer_delay=10s"];
     let server = NativeServer::start(None, &settings).await.unwrap();
-    lend_database(world, server.expect("a native server")).await;
+    use_server(world, server.expect("a native server")).await;
 }
 
 #[given(expr = "a dedicated database server with a disk of {int} MB")]
 async fn small_server(world: &mut Pipeline, megabytes: u32) {
     let server = NativeServer::start_with_small_disk(megabytes).await.unwrap();
-    lend_database(world, server.expect("a native server")).await;
+    use_server(world, server.expect("a native server")).await;
 }
 
-async fn lend_database(world: &mut Pipeline, server: NativeServer) {
+async fn use_server(world: &mut Pipeline, server: NativeServer) {
     world.database = Some(TestDatabase::on(&server).await.unwrap());
     world.other_server = Some(server);
 }
@@ -63,28 +63,28 @@ async fn lost_second(world: &mut Pipeline, ms: u64) {
 }
 
 #[when(regex = r"^the network (.+) for (\d+) seconds to Redis, then to PostgreSQL, then to both$")]
-async fn network_fails(world: &mut Pipeline, weather: String, seconds: u64) {
-    let weather = match weather.as_str() {
-        "resets connections" => Weather::Resets,
-        "drops all data silently" => Weather::Silent,
-        "refuses connections" => Weather::Refusing,
-        "is slow" => Weather::Slow,
-        "delivers a few bytes at a time" => Weather::Sliced,
-        other => panic!("no weather: {other}"),
+async fn network_fails(world: &mut Pipeline, fault: String, seconds: u64) {
+    let fault = match fault.as_str() {
+        "resets connections" => NetworkFault::Resets,
+        "drops all data silently" => NetworkFault::Blackhole,
+        "refuses connections" => NetworkFault::Refusing,
+        "is slow" => NetworkFault::Slow,
+        "delivers a few bytes at a time" => NetworkFault::Fragmented,
+        other => panic!("{other} is not a fault of the network"),
     };
     for store in [Some(Store::Redis), Some(Store::Database), None] {
-        world.weather(weather, store, Duration::from_secs(seconds)).await;
+        world.fail_network(fault, store, Duration::from_secs(seconds)).await;
     }
 }
 
 #[when("the disk of the database becomes full")]
 async fn disk_full(world: &mut Pipeline) {
-    world.ballast = Some(world.fill_disk().await.unwrap());
+    world.disk_filler = Some(world.fill_disk().await.unwrap());
 }
 
 #[when("the disk of the database has free space again")]
 async fn disk_freed(world: &mut Pipeline) {
-    world.ballast.take().expect("a full disk").remove().await.unwrap();
+    world.disk_filler.take().expect("a full disk").remove().await.unwrap();
 }
 
 #[when(expr = "PostgreSQL terminates every session in a transaction, {int} times")]
@@ -102,7 +102,10 @@ async fn clock(world: &mut Pipeline, seconds: String, direction: String) {
     let now_s = chrono::Utc::now().timestamp();
     let time: Vec<String> = world.redis.ask(&["TIME"]).await.unwrap();
     let off = time[0].parse::<i64>().unwrap() - now_s;
-    assert!((off - seconds).abs() <= 2, "it is {off} seconds off");
+    assert!(
+        (off - seconds).abs() <= 2,
+        "expected a clock that is {seconds} seconds off, found {off}"
+    );
 }
 
 #[when("every consumer group is destroyed")]
@@ -121,31 +124,23 @@ async fn more_arrived(world: &mut Pipeline, count: usize) {
     let wanted = publisher.position() + count;
     until("the feed", async || match publisher.position() {
         position if position >= wanted => Ok(()),
-        position => Err(format!("{position} of {wanted}")),
+        position => Err(format!("expected position {wanted}, found {position}")),
     })
     .await;
 }
 
-/// It holds a write back, sleeps until others have all that it had, and then finishes that write.
+/// Suspends the worker in the middle of a write until other replicas own its partitions; then the write continues.
 #[when(expr = "the {word} is suspended in the middle of a write until other replicas own its partitions")]
-async fn sleeps(world: &mut Pipeline, name: String) {
-    let way = world.network.as_ref().expect("a network").way(&name, Store::Redis);
-    let snare = way.trap(Trap {
+async fn suspended(world: &mut Pipeline, name: String) {
+    let proxy = world.network.as_ref().expect("a network").proxy(&name, Store::Redis);
+    let pending = proxy.set_breakpoint(Breakpoint {
         pattern: b"tick:latest:".to_vec(),
         occurrence: 3,
-        cut: Cut::Before,
+        delivered: Delivered::Nothing,
     });
-    let held = timeout(PATIENCE, snare.caught()).await.expect("a write").unwrap();
-    world.freeze(&name);
-    until("others serve", async || {
-        let holders = holders(world, "hot-writer").await;
-        let served_by_others = |holder: &Option<String>| holder.as_ref().is_some_and(|holder| *holder != name);
-        match holders.iter().all(served_by_others) {
-            true => Ok(()),
-            false => Err(format!("{holders:?}")),
-        }
-    })
-    .await;
-    held.go_on();
-    world.thaw(&name);
+    let suspended = timeout(PATIENCE, pending.reached()).await.expect("a write").unwrap();
+    world.suspend(&name);
+    handed_over(world, "hot-writer", &name).await;
+    suspended.resume();
+    world.resume(&name);
 }

@@ -1,21 +1,24 @@
-//! Copies that die, leave and join at random, and how long a partition is without an owner.
+//! Replicas that are killed, stopped and added at random, and the times of their handovers.
 
 use std::time::{Duration, Instant};
 
-use acceptance::pipeline::{PARTITIONS, Pipeline};
+use acceptance::pipeline::Pipeline;
+use acceptance::producer::PARTITIONS;
 use cucumber::{then, when};
 use nix::sys::signal::Signal;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
-use storage_core::testing::polling::{PATIENCE, until};
+use storage_core::testing::polling::until;
 
-const COPIES: [(&str, &[&str]); 2] = [
+use super::check::check;
+
+const REPLICAS: [(&str, &[&str]); 2] = [
     ("hot-writer", &["hot-writer", "hot-writer 2", "hot-writer 3"]),
     ("warm-syncer", &["warm-syncer", "warm-syncer 2"]),
 ];
 
-/// Which copy of a worker serves each partition, as its lease says.
-pub(crate) async fn holders(world: &Pipeline, kind: &str) -> Vec<Option<String>> {
+/// Returns the holder of each partition's lease.
+async fn holders(world: &Pipeline, kind: &str) -> Vec<Option<String>> {
     let mut holders = Vec::new();
     for partition in 0..PARTITIONS {
         let lease = format!("lease:{kind}:{partition}");
@@ -24,15 +27,27 @@ pub(crate) async fn holders(world: &Pipeline, kind: &str) -> Vec<Option<String>>
     holders
 }
 
+/// Waits until replicas other than `instance` own every partition.
+pub(crate) async fn handed_over(world: &Pipeline, kind: &str, instance: &str) {
+    until("handover", async || {
+        let holders = holders(world, kind).await;
+        let others = holders
+            .iter()
+            .all(|holder| holder.as_ref().is_some_and(|holder| holder != instance));
+        check(others, format!("holders other than {instance}"), &holders)
+    })
+    .await;
+}
+
 #[when(expr = "replicas are killed, stopped and added at random for {int} seconds, with seed {int}")]
-async fn changing_copies(world: &mut Pipeline, seconds: u64, seed: u64) {
+async fn changing_replicas(world: &mut Pipeline, seconds: u64, seed: u64) {
     println!("the seed of the changes is {seed}");
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let mut changes = 0;
     let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end {
-        let (kind, copies) = COPIES[usize::from(rng.random_bool(0.3))];
-        let (live, gone): (Vec<&str>, Vec<&str>) = copies
+        let (kind, replicas) = REPLICAS[usize::from(rng.random_bool(0.3))];
+        let (live, gone): (Vec<&str>, Vec<&str>) = replicas
             .iter()
             .partition(|name| world.workers.iter().any(|worker| worker.name() == **name));
         let choose = |among: &[&str], rng: &mut Xoshiro256PlusPlus| among[rng.random_range(0..among.len())].to_owned();
@@ -52,14 +67,14 @@ async fn changing_copies(world: &mut Pipeline, seconds: u64, seed: u64) {
         tokio::time::sleep(Duration::from_millis(rng.random_range(0..1_000))).await;
     }
     println!("{changes} changes");
-    for name in COPIES.iter().flat_map(|(_, copies)| *copies) {
+    for name in REPLICAS.iter().flat_map(|(_, replicas)| *replicas) {
         if !world.workers.iter().any(|worker| worker.name() == *name) {
             world.start_worker(name).await;
         }
     }
 }
 
-/// Ends a copy, and waits until others have its partitions.
+/// Ends a replica and waits until others own its partitions.
 async fn remove(world: &mut Pipeline, kind: &str, name: &str, signal: Signal) {
     let instance = name.replace(' ', "-");
     let had = holders(world, kind)
@@ -69,21 +84,13 @@ async fn remove(world: &mut Pipeline, kind: &str, name: &str, signal: Signal) {
         .count();
     let begun = Instant::now();
     world.worker(name).signal(signal);
-    until("a hand-over", async || {
-        let holders = holders(world, kind).await;
-        let served = |holder: &Option<String>| holder.as_ref().is_some_and(|holder| *holder != instance);
-        match holders.iter().all(served) {
-            true => Ok(()),
-            false => Err(format!("{holders:?}")),
-        }
-    })
-    .await;
+    handed_over(world, kind, &instance).await;
     let took = begun.elapsed();
     println!(
         "{name} got {signal}: {had} partitions handed over in {} ms",
         took.as_millis()
     );
-    // One without partitions only waited for what had been going on before.
+    // A replica without partitions has nothing to hand over.
     if had > 0 {
         note(world, signal, took);
     }
@@ -92,7 +99,7 @@ async fn remove(world: &mut Pipeline, kind: &str, name: &str, signal: Signal) {
         signal == Signal::SIGKILL || status.code() == Some(0),
         "{name}: {status}"
     );
-    world.workers.retain(|worker| worker.name != name);
+    world.workers.retain(|worker| worker.name() != name);
 }
 
 fn note(world: &mut Pipeline, signal: Signal, took: Duration) {
@@ -100,19 +107,22 @@ fn note(world: &mut Pipeline, signal: Signal, took: Duration) {
     world.notes.insert(signal.to_string(), slowest.to_string());
 }
 
-/// The slowest hand-over after `signal`, in ms.
+/// Returns the time of the slowest handover after `signal`, in ms.
 fn slowest(world: &Pipeline, signal: Signal) -> u128 {
     let noted = world.notes.get(signal.as_str());
     noted.map_or(0, |text| text.parse().expect("ms"))
 }
 
 #[then(expr = "every handover took at most {int} seconds, and at most {int} seconds after SIGTERM")]
-async fn hand_overs(world: &mut Pipeline, all: u128, told: u128) {
+async fn handovers(world: &mut Pipeline, all: u128, after_sigterm: u128) {
     let (killed, stopped) = (slowest(world, Signal::SIGKILL), slowest(world, Signal::SIGTERM));
-    println!("slowest hand-over: {killed} ms after a kill, {stopped} ms when told to stop");
-    assert!(killed <= all * 1_000 && stopped <= told * 1_000);
+    println!("slowest handover: {killed} ms after SIGKILL, {stopped} ms after SIGTERM");
+    assert!(
+        killed <= all * 1_000 && stopped <= after_sigterm * 1_000,
+        "expected {all} s and {after_sigterm} s at most, found {killed} ms and {stopped} ms"
+    );
     assert!(
         killed > 0 && stopped > 0,
-        "neither kind may be missing: change the seed"
+        "no handover after SIGKILL or none after SIGTERM; use another seed"
     );
 }

@@ -1,4 +1,4 @@
-//! Users, passwords, and what is refused.
+//! Users, passwords and TLS.
 
 use std::fs;
 
@@ -12,9 +12,9 @@ use storage_core::testing::certificates::Certificates;
 use storage_core::testing::native::NativeServer;
 use storage_core::testing::process::project;
 
-use super::hot::rows;
+use super::table::rows;
 
-/// As it was before the default user got rights: while Redis loads its append-only file, it acts as that user.
+/// Redis loads its append-only file as the default user, so that this user needs all rights.
 #[given(expr = "a Redis whose ACL file contains {string}")]
 async fn default_line(world: &mut Pipeline, line: String) {
     let rights = fs::read_to_string(project().join("redis/users.acl")).unwrap();
@@ -81,10 +81,10 @@ async fn tls(world: &mut Pipeline) {
 }
 
 #[then("Redis rejects these commands:")]
-async fn refuses(world: &mut Pipeline, step: &Step) {
+async fn rejects(world: &mut Pipeline, step: &Step) {
     for row in rows(step) {
         let (user, command) = (&row["user"], &row["command"]);
-        // One server also of a cluster: it judges rights before it tells where a key is. The default user has no login.
+        // Redis checks permissions before redirections, so one server of a cluster suffices. The default user has no login.
         let user = Some(user.as_str()).filter(|user| *user != "default");
         let config = world.redis.node_config_for(user).unwrap();
         let mut cmd = redis::Cmd::new();

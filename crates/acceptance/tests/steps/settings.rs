@@ -1,4 +1,4 @@
-//! Steps about the configuration of the programs.
+//! Configuration of the programs.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use cucumber::gherkin::Step;
 use cucumber::{then, when};
 use storage_core::testing::program::Outcome;
 
-/// The programs, and the command of each that uses the configuration.
+/// Programs, and a command of each that uses the configuration.
 const PROGRAMS: [(&str, &str); 5] = [
     ("hot-writer", "run"),
     ("warm-syncer", "run"),
@@ -16,7 +16,7 @@ const PROGRAMS: [(&str, &str); 5] = [
     ("tick-replayer", "generate --ticks 1"),
 ];
 
-/// Durations that are unset by default, so that `check-config` does not print them.
+/// Durations without a default, which `check-config` does not print.
 const UNSET: [&str; 3] = ["retain_ticks", "retain_candles_1m", "retain_signals"];
 
 #[when("each number and each duration in the configuration of each program is set to zero")]
@@ -24,12 +24,12 @@ async fn zero_everywhere(world: &mut Pipeline) {
     world.said.clear();
     for (name, command) in PROGRAMS {
         let program = world.program(name);
-        let shown = program.run(&["check-config"]).await;
-        assert_eq!(shown.code, Some(0), "{shown:?}");
-        for (key, zero) in zeros(&shown) {
+        let printed = program.run(&["check-config"]).await;
+        assert_eq!(printed.code, Some(0), "{printed:?}");
+        for (key, zero) in zeros(&printed) {
             let setting = format!("{key}={zero}");
             for command in ["check-config", command] {
-                // A worker that takes the setting would work on.
+                // A worker that accepted the setting would not exit.
                 if command == "check-config" || world.said[&format!("{name} check-config {key}")].code != Some(0) {
                     let words: Vec<&str> = command.split(' ').chain(["--set", &setting]).collect();
                     let outcome = program.run(&words).await;
@@ -44,23 +44,23 @@ async fn zero_everywhere(world: &mut Pipeline) {
 async fn zero_refused(world: &mut Pipeline, step: &Step) {
     let table = step.table.as_ref().expect("the settings that may be zero");
     let meaningful: BTreeSet<&str> = table.rows.iter().map(|row| row[0].as_str()).collect();
-    let mut taken = BTreeSet::new();
+    let mut accepted = BTreeSet::new();
     for (called, outcome) in &world.said {
         let key = called.split(' ').next_back().unwrap_or_default();
         match outcome.code {
-            Some(0) => _ = taken.insert(key),
+            Some(0) => _ = accepted.insert(key),
             code => assert!(
                 code == Some(64) && outcome.contains(&format!("`{key}`")),
                 "{called}: {outcome:?}"
             ),
         }
     }
-    assert_eq!(taken, meaningful);
+    assert_eq!(accepted, meaningful, "settings that accept zero");
 }
 
-/// The settings that are a number or a duration, and what zero is there.
-fn zeros(shown: &Outcome) -> Vec<(String, &'static str)> {
-    let config: toml::Table = shown.stdout.parse().expect("a configuration");
+/// Returns the settings that are a number or a duration, with their value of zero.
+fn zeros(printed: &Outcome) -> Vec<(String, &'static str)> {
+    let config: toml::Table = printed.stdout.parse().expect("a configuration");
     let mut zeros = Vec::new();
     for (section, values) in &config {
         let values = values.as_table().expect("a section");
@@ -76,6 +76,6 @@ fn zeros(shown: &Outcome) -> Vec<(String, &'static str)> {
             zeros.extend(UNSET.map(|key| (format!("admin.{key}"), "0s")));
         }
     }
-    assert!(!zeros.is_empty(), "{shown:?}");
+    assert!(!zeros.is_empty(), "{printed:?}");
     zeros
 }

@@ -10,7 +10,7 @@ use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::dead_letters::{self, DeadLetter, Filter};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::stream::{self, Stream};
-use storage_core::terminal::{say, table};
+use storage_core::terminal::{say, table, visible};
 
 use crate::config::Config;
 use crate::dead_letter::REQUEUED;
@@ -139,7 +139,7 @@ fn list(letters: &[DeadLetter]) -> anyhow::Result<()> {
 
 fn show(letter: &DeadLetter) -> anyhow::Result<()> {
     say(format_args!("id          {}", name(letter)))?;
-    say(format_args!("reason      {}", letter.reason))?;
+    say(format_args!("reason      {}", visible(&letter.reason)))?;
     say(format_args!(
         "first seen  {}",
         rfc3339(letter.first_seen.timestamp_micros())

@@ -21,27 +21,27 @@ use crate::run;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Prepares both stores: schema, Redis functions, partitions and consumer groups
+    /// Sets up both stores: schema, Redis functions, partitions, consumer groups; prints each change
     Migrate(migrate::Args),
-    /// Runs the worker: repairs, rollups and policies, with /metrics, /healthz and /readyz
+    /// Runs the worker until SIGTERM: repairs, rollups and policies
     Run,
-    /// Shows versions, tables, compression, rollups, streams, workers and backups
+    /// Shows versions, rows, compression, rollups, streams, workers and backups on one screen
     Status(status::Args),
-    /// Recomputes larger timeframes, smallest first
+    /// Refreshes larger timeframes now, smallest first
     Refresh(refresh::Args),
-    /// Shows a symbol's candles: history and open candle as one series
+    /// Shows the candles of a symbol: the history and the open candle as one series
     Candles(candles::Args),
-    /// Lists symbols and sets the decimals of their lots
+    /// Lists symbols, and sets the volume decimals of one
     Symbols(symbols::Args),
-    /// Lists, shows and requeues entries that no worker could use
+    /// Lists, shows and requeues entries that a worker rejected
     DeadLetters(dead_letters::Args),
-    /// Lists the consumer groups of the streams and removes unused ones
+    /// Lists the groups of the streams, and removes a group without readers
     Groups(groups::Args),
-    /// Shows the policies that differ from the configuration, and refuses settings that lose data
+    /// Shows the policies that differ from the configuration; refuses settings that lose data
     Plan,
-    /// Changes the policies to the configuration
+    /// Changes the policies to match the configuration
     Apply,
-    /// Shows a candle in the history and in Redis, and as its source gives it
+    /// Shows the sources of a candle: history, Redis, and a new computation from its source
     Explain(explain::Args),
     /// Compares every candle with its source; exits 1 if one differs
     Verify(verify::Args),

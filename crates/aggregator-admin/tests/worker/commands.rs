@@ -1,4 +1,4 @@
-//! What an operator asks for by hand.
+//! Commands of an operator.
 
 use storage_core::domain::candle::Candle;
 use storage_core::domain::timeframe::Timeframe;
@@ -52,7 +52,7 @@ async fn verify_finds_a_wrong_candle_and_repair_mends_it() {
 }
 
 #[tokio::test]
-async fn candles_are_one_series_up_to_the_one_in_the_making() {
+async fn candles_are_one_series_up_to_the_open_one() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
         stores.database.execute(LATE_MINUTE).await;
@@ -172,7 +172,7 @@ async fn decimals_of_a_symbol_with_rows_change_only_when_asked_to_rescale() {
         );
         assert!(stores.admin(&["symbols"]).stdout.contains("XRPETH"));
 
-        // Redis lost it: PostgreSQL knows.
+        // Redis has lost it, PostgreSQL has not.
         redis::cmd("DEL")
             .arg(keys::symbols())
             .query_async::<()>(&mut stores.redis.connect())
@@ -184,7 +184,7 @@ async fn decimals_of_a_symbol_with_rows_change_only_when_asked_to_rescale() {
 }
 
 #[tokio::test]
-async fn policies_become_what_the_configuration_says_unless_that_loses_data() {
+async fn policies_are_set_to_the_configuration_unless_that_loses_data() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
         assert!(stores.admin(&["plan"]).stdout.starts_with("nothing to do"));
@@ -253,7 +253,7 @@ async fn a_refresh_leaves_larger_candles_whose_minutes_were_dropped() {
 }
 
 #[tokio::test]
-async fn explain_says_what_a_candle_is_and_what_it_should_be() {
+async fn explain_prints_the_candle_and_the_expected_one() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
         stores.database.execute(LATE_MINUTE).await;

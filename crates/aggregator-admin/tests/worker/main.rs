@@ -1,4 +1,4 @@
-//! The program against a real Redis and real databases of both editions.
+//! aggregator-admin with a real Redis and real databases of both editions.
 #![allow(
     clippy::disallowed_methods,
     clippy::panic,

@@ -1,4 +1,4 @@
-//! `migrate`: both stores made ready, once and again, and taken down.
+//! `migrate`: both stores are prepared, also repeatedly, and reverted.
 
 use storage_core::postgres::edition::Edition;
 use storage_core::redis::position::position_of;
@@ -18,7 +18,7 @@ async fn empty_stores() -> Vec<Stores> {
 }
 
 #[tokio::test]
-async fn both_stores_are_made_ready_and_then_there_is_nothing_to_do() {
+async fn both_stores_are_prepared_once() {
     for stores in empty_stores().await {
         let status = stores.admin(&["status"]);
         assert_eq!(status.code, Some(1));
@@ -165,12 +165,12 @@ async fn a_worker_ends_when_another_database_takes_the_place_of_its_own() {
 }
 
 #[tokio::test]
-async fn settings_of_the_server_that_endanger_the_history_are_said() {
+async fn settings_of_the_server_that_endanger_the_history_are_reported() {
     let Some(database) = TestDatabase::start(Edition::Apache).await else {
         return;
     };
     let stores = Stores::with(database).await;
-    // The servers of tests save themselves the waiting for the disk.
+    // Test servers run without fsync, to be faster.
     let is_off = stores.database.text("SELECT current_setting('fsync')").await == "off";
     for said in [stores.admin(&["migrate"]).stdout, stores.admin(&["status"]).stdout] {
         assert_eq!(said.contains("warning: fsync is off"), is_off, "{said}");
@@ -215,7 +215,7 @@ async fn the_number_of_partitions_changes_only_while_nothing_is_in_flight() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_down_is_waited_for_only_so_long() {
+async fn migrate_waits_for_a_server_until_its_timeout() {
     let Some(database) = TestDatabase::start(Edition::Apache).await else {
         return;
     };

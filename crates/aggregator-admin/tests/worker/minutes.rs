@@ -45,7 +45,7 @@ async fn a_late_trade_joins_a_candle_whose_ticks_were_dropped() {
         let verified = stores.admin(&["verify"]);
         assert_eq!(verified.code, Some(0), "{}", verified.stdout);
 
-        // One that happened before it came after it: the later one has closed the minute already.
+        // A trade with an earlier time arrives later: the other one has closed the minute already.
         late_trades(&stores, "(10, 40, 2, 300)").await;
         repair(&stores);
         assert_eq!(stores.database.text(CANDLE).await, "(50,60,40,60,10,3)");
@@ -54,7 +54,7 @@ async fn a_late_trade_joins_a_candle_whose_ticks_were_dropped() {
         repair(&stores);
         assert_eq!(stores.database.text(CANDLE).await, "(50,60,40,46,12,5)");
         assert_eq!(stores.database.number("SELECT trades FROM candles_1d").await, 5);
-        // Others of the day have candles and no ticks either.
+        // The other minutes of the day have candles and no ticks, too.
         stores
             .database
             .execute("INSERT INTO candles_1m VALUES ('2019-10-11 00:01Z', 'XRPETH', 5, 5, 5, 5, 7, 1, 10)")
@@ -80,7 +80,7 @@ async fn a_late_trade_joins_a_candle_whose_ticks_were_dropped() {
 }
 
 #[tokio::test]
-async fn a_late_trade_of_a_minute_of_which_nothing_is_known_is_its_candle() {
+async fn a_late_trade_of_a_minute_without_ticks_and_candle_becomes_its_candle() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
         late_trades(&stores, "(30, 60, 1, 200), (40, 70, 2, 201)").await;
@@ -95,7 +95,7 @@ async fn a_late_trade_of_a_minute_of_which_nothing_is_known_is_its_candle() {
 async fn a_trade_that_does_not_fit_is_a_dead_letter_whose_command_works() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
-        // Twice 60,000,000,000 units, and a little; nothing was dropped.
+        // Two trades of 60,000,000,000 units and a small one; no ticks were dropped.
         late_trades(
             &stores,
             "(10, 1, 6000000000000000000, 100), (20, 2, 6000000000000000000, 101), (30, 3, 100000000, 102)",
@@ -146,7 +146,7 @@ async fn a_trade_that_does_not_fit_a_candle_whose_ticks_were_dropped_can_join_it
             "{dead}"
         );
         assert_eq!(stores.admin(&["verify"]).code, Some(0));
-        // Requeued, in the lots of a symbol that was rescaled meanwhile.
+        // Requeued after the symbol was rescaled.
         late_trades(&stores, "(20, 60, 100, 300)").await;
         repair(&stores);
         assert_eq!(stores.database.text(CANDLE).await, "(50,60,40,40,108,3)");
@@ -154,7 +154,7 @@ async fn a_trade_that_does_not_fit_a_candle_whose_ticks_were_dropped_can_join_it
 }
 
 #[tokio::test]
-async fn a_candle_that_counts_more_than_there_was_is_named_and_lowered_by_force_only() {
+async fn a_candle_with_more_trades_than_ticks_is_reported_and_lowered_only_by_force() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
         late_trades(&stores, "(30, 60, 1, 5)").await;

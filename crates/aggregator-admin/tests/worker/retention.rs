@@ -1,4 +1,4 @@
-//! Trades that are later than their day is kept.
+//! Trades that arrive after retention has dropped their day.
 
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::postgres::edition::Edition;
@@ -48,7 +48,7 @@ async fn check(stores: &Stores) {
 }
 
 #[tokio::test]
-async fn a_trade_later_than_minutes_and_ticks_are_kept_is_counted_and_no_command_takes_older_days_away() {
+async fn a_trade_later_than_retention_is_counted_and_no_command_removes_older_days() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
         stores.database.execute(HISTORY).await;

@@ -1,4 +1,4 @@
-//! `run`: repairs, rollups, backups, and how the worker starts and ends.
+//! `run`: repairs, rollups, backups, start and shutdown.
 
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::time::TimeRange;
@@ -34,7 +34,7 @@ async fn a_minute_is_repaired_once_the_warm_syncers_have_finished_its_ticks() {
         let late = stores.redis.add(ticks(), &vec![("symbol", symbol().to_string())]).await;
         let worker = stores.worker();
         stores.redis.add(Stream::Repairs, &repair(OLD_US, late)).await;
-        // A minute without ticks is done at once; when it is, the other one has been looked at.
+        // A minute without ticks is finished immediately; by then, the other one was examined.
         stores
             .redis
             .add(Stream::Repairs, &repair(OLD_US + 9 * MINUTE_US, StreamId::START))
@@ -76,7 +76,7 @@ async fn a_candle_with_more_trades_than_there_are_ticks_stays() {
 }
 
 #[tokio::test]
-async fn a_late_trade_joins_a_candle_whose_ticks_were_dropped_however_often_it_is_asked_for() {
+async fn a_late_trade_joins_a_candle_whose_ticks_were_dropped_once_for_any_number_of_repairs() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
         stores.database.execute(LATE_MINUTE).await;
@@ -103,7 +103,7 @@ async fn a_late_trade_joins_a_candle_whose_ticks_were_dropped_however_often_it_i
 }
 
 #[tokio::test]
-async fn announced_ranges_are_refreshed_and_rubbish_is_a_dead_letter() {
+async fn announced_ranges_are_refreshed_and_an_invalid_one_is_a_dead_letter() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
         stores.database.execute("INSERT INTO candles_1m SELECT '2019-10-11 00:00Z'::timestamptz + m * INTERVAL '1 minute', 'XRPETH', 1, 2, 0.5, 1.5, 100, 2, m FROM generate_series(1, 600) m").await;
@@ -162,7 +162,7 @@ async fn the_last_backup_of_each_kind_is_kept_for_status() {
 }
 
 #[tokio::test]
-async fn a_worker_that_does_not_fit_says_what_to_do() {
+async fn a_mismatch_with_the_stores_is_an_error_with_the_command_to_run() {
     let Some(database) = TestDatabase::start_each().await.pop() else {
         return;
     };

@@ -82,7 +82,7 @@ async fn add(connection: &mut AsyncPgConnection, symbol: &str) {
         .unwrap();
 }
 
-/// PostgreSQL's programs, with those of a server.
+/// The folder of PostgreSQL's programs, if it contains a server.
 fn server_programs() -> Option<PathBuf> {
     let programs = pg_bin().filter(|folder| folder.join("initdb").exists());
     if programs.is_none() {
@@ -111,7 +111,7 @@ async fn backed_up(programs: &Path, data: &Path) -> (Server, Runner) {
     (server, runner)
 }
 
-/// This moment by the server's clock.
+/// The present time of the server's clock.
 async fn now(connection: &mut AsyncPgConnection) -> String {
     let moment = ask(
         connection,
@@ -122,7 +122,7 @@ async fn now(connection: &mut AsyncPgConnection) -> String {
     moment
 }
 
-/// Waits until everything that was written is archived.
+/// Waits until all WAL that was written is archived.
 async fn archived(connection: &mut AsyncPgConnection) {
     let end = ask(connection, "SELECT pg_current_wal_lsn()::text AS value").await;
     let archived = format!(
@@ -146,7 +146,7 @@ async fn a_server_comes_back_as_it_was_at_a_moment() {
     let mut connection = server.connect().await;
     let running = runner.start();
     running.ready().await;
-    // What a killed one leaves behind is taken over by the next.
+    // The next run completes the segment that the killed one has left.
     running.kill().await;
     let running = runner.start();
     running.ready().await;
@@ -210,7 +210,7 @@ fn advice(said: &str) -> &str {
     said.split('`').nth(1).expect("a command")
 }
 
-/// What is done to an archive, and what is said of it.
+/// Damage to an archive: its name, the function that causes it, and a part of the error.
 type Harm = (&'static str, fn(&[PathBuf]), &'static str);
 
 const HARMS: [Harm; 7] = [
@@ -327,7 +327,7 @@ async fn a_recovery_that_would_end_early_is_refused_and_one_up_to_there_is_not()
         let too_late = run(&restore(&["--target-time", &moments[4]]));
         assert!(too_late.contains(said), "{what}: {too_late}");
 
-        // As printed, by a shell that finds the program.
+        // The command as printed, in a shell with the program in PATH.
         let program = Path::new(env!("CARGO_BIN_EXE_backup-runner")).parent().unwrap();
         let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
         let restored = Command::new("sh")
@@ -341,7 +341,7 @@ async fn a_recovery_that_would_end_early_is_refused_and_one_up_to_there_is_not()
             "{what}: {}",
             String::from_utf8_lossy(&restored.stderr)
         );
-        // Recoveries take their time: one without anything in the archive, one within it.
+        // Recoveries are slow, so only some run: one from an empty archive, the others from a part of it.
         if at < 3 {
             let server = Server::start(&programs, &data, "postgres").await;
             let symbols = ask(&mut server.connect().await, SYMBOLS).await;
@@ -356,7 +356,7 @@ async fn a_recovery_that_would_end_early_is_refused_and_one_up_to_there_is_not()
     let listed = runner.done(&["list"]);
     assert!(listed.contains("archived up to"), "{listed}");
 
-    // What is wrong after the target does not matter.
+    // Damage after the target does not matter.
     fs::remove_file(&wal[2]).unwrap();
     let data = folder.path().join("before the gap");
     let data_dir = data.to_str().unwrap();

@@ -1,4 +1,4 @@
-//! A Redis Cluster, there and back: into one of another size, and into one server.
+//! Backup of a Redis Cluster, and its restore into a cluster of another size and into one server.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use storage_core::testing::redis::TestRedis;
 use crate::support::{Runner, flip_a_byte};
 
 const SLOTS: usize = 16_384;
-/// Keys that lie with different masters.
+/// Keys on different masters.
 const POSITION: &str = "position";
 const EFFECT: &str = "an effect";
 
@@ -100,7 +100,7 @@ async fn fill(conn: &mut Connection) {
     }
 }
 
-/// What there is to compare, from wherever the keys are.
+/// Returns all keys with their values, from all masters.
 async fn contents(conn: &mut Connection) -> Vec<String> {
     let mut found = Vec::new();
     for number in 0..300 {
@@ -143,7 +143,7 @@ async fn a_cluster_comes_back_as_a_cluster_of_another_size_and_as_one_server() {
         let runner = Runner::of(&runner).redis(url);
         let printed = runner.done(&["restore", "redis", "latest"]);
         assert!(
-            printed.contains("304 keys are back, 3 streams with 6 entries"),
+            printed.contains("restored 304 keys, 3 streams with 6 entries"),
             "{printed}"
         );
         assert_eq!(contents(&mut connect(url)).await, expected);
@@ -159,8 +159,8 @@ async fn a_cluster_comes_back_as_a_cluster_of_another_size_and_as_one_server() {
     assert!(complaint.contains("dump-1.rdb was changed"), "{complaint}");
 }
 
-/// A worker writes what follows from an entry before it moves its position over it; so a copy with the position alone would
-/// have lost the effect.
+/// A worker writes the effects of an entry before it moves its position behind the entry, so a backup with the position
+/// alone would have lost the effects.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_of_a_cluster_is_of_one_moment_while_keys_are_written() {
     let from = Cluster::start(3).await;

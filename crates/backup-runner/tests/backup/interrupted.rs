@@ -1,4 +1,4 @@
-//! Backups that don't come to their end leave nothing that counts.
+//! Interrupted backups are not listed as backups.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -71,7 +71,7 @@ async fn a_killed_backup_does_not_count_and_is_removed_when_it_is_old() {
 }
 
 #[tokio::test]
-async fn a_backup_that_is_told_to_end_leaves_nothing() {
+async fn a_backup_that_receives_sigterm_leaves_nothing() {
     let server = TestRedis::start_with(&[]).await;
     let programs = with_redis_cli("echo half > \"$file\"\nexec sleep 60");
     let runner = with_programs(&server, programs.path());

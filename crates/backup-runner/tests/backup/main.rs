@@ -1,11 +1,11 @@
-//! The program against real stores.
+//! backup-runner with real stores.
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
     clippy::unwrap_used,
-    reason = "a test that can't go on has failed; what was skipped must be seen; servers are filled with what no worker writes"
+    reason = "a test that can't continue has failed; servers are filled with keys that no worker writes"
 )]
 
 mod base;

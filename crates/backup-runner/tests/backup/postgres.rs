@@ -1,4 +1,4 @@
-//! The database, there and back, on each edition of TimescaleDB.
+//! Backup and restore of the database, on each edition of TimescaleDB.
 
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use storage_core::postgres::edition::Edition;
@@ -58,9 +58,9 @@ async fn the_database_comes_back_to_the_last_lot() {
         };
         let runner = runner.database(to.url());
         let printed = runner.done(&["restore", "postgres", "latest"]);
-        assert!(printed.contains("the database is back"), "{printed}");
+        assert!(printed.contains("restored the database"), "{printed}");
         assert_eq!(totals_of(&to).await, totals_of(&from).await, "{edition}");
-        // It takes writes again.
+        // It accepts writes again.
         to.connect()
             .await
             .batch_execute("INSERT INTO candles_1m VALUES ('2019-10-12', 'A', 1, 1, 1, 1, 1, 1, 1)")
@@ -99,7 +99,7 @@ async fn a_flipped_byte_is_found() {
 }
 
 #[tokio::test]
-async fn the_embedded_server_has_no_base_backups_and_says_so() {
+async fn a_base_backup_of_the_embedded_server_is_an_error() {
     let Some(database) = TestDatabase::start(Edition::Community).await else {
         return;
     };

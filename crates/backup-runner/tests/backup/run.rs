@@ -29,7 +29,7 @@ async fn backups_are_made_when_they_are_due_and_not_before() {
     running.ready().await;
     running.stop().await;
 
-    // The last one is young enough.
+    // The last backup is younger than the interval.
     let running = runner.start();
     running.ready().await;
     running.stop().await;
@@ -49,10 +49,10 @@ async fn backups_are_made_when_they_are_due_and_not_before() {
 }
 
 #[tokio::test]
-async fn a_failure_is_counted_shown_and_tried_again() {
+async fn a_failure_is_counted_reported_and_retried() {
     let server = TestRedis::start_with(&[]).await;
     let runner = Runner::new()
-        .redis(&server.url().replace("redis://", "redis://nobody:hunter2@"))
+        .redis(&server.url().replace("redis://", "redis://intruder:hunter2@"))
         .setting("backup.postgres_every=0s")
         .setting("backup.redis_every=1s");
     let running = runner.start();
@@ -69,7 +69,7 @@ async fn a_failure_is_counted_shown_and_tried_again() {
 }
 
 #[test]
-fn a_worker_with_nothing_to_do_says_so() {
+fn a_worker_without_a_task_is_misconfigured() {
     let runner = ["redis_every", "postgres_every", "verify_every"]
         .iter()
         .fold(Runner::new(), |runner, key| runner.setting(&format!("backup.{key}=0s")));

@@ -94,7 +94,7 @@ impl Runner {
         serde_json::from_str(&self.done(&["list", "--json"])).unwrap()
     }
 
-    /// The folder of the only backup of a kind, or of what is left of it.
+    /// The folder of the only backup of a kind, complete or not.
     pub(crate) fn only(&self, kind: &str) -> PathBuf {
         let mut found: Vec<PathBuf> = fs::read_dir(self.folder().join(kind))
             .unwrap()

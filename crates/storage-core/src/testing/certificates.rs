@@ -7,13 +7,14 @@ use tempfile::TempDir;
 
 use super::skip::skip;
 
-/// A folder with `ca.pem`; `server.pem` and `client.pem` with their `.key`, signed by it; and `stranger.pem`, an authority
-/// that signed neither.
+/// A folder with `ca.pem`; `server.pem` and `client.pem` with their `.key`, signed by it; and `stranger.pem`, an
+/// authority that signed neither.
 #[derive(Debug)]
 pub struct Certificates(TempDir);
 
 impl Certificates {
-    /// Creates the files; `server.pem` is only for `host`, such as `DNS:localhost`. Skips the test and returns `None` without openssl.
+    /// Creates the files; `server.pem` is only for `host`, such as `DNS:localhost`. Skips the test and returns `None`
+    /// without openssl.
     pub fn create(host: &str) -> Option<Self> {
         let folder = TempDir::new().expect("a temporary folder");
         let script = r#"set -e

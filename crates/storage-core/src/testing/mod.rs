@@ -1,5 +1,5 @@
-//! The harness of all integration tests: stores for one test each, the programs as processes, polling. Behind the feature
-//! `testing`, which no worker enables.
+//! The harness of all integration tests: stores for one test each, the programs as processes, polling. Behind the
+//! feature `testing`, which no worker enables.
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,

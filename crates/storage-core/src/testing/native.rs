@@ -42,16 +42,16 @@ pub struct NativeServer {
 }
 
 impl NativeServer {
-    /// Starts a server whose user `postgres` has `password`, or needs none, with `settings` (`name=value`) that override the usual
-    /// ones. If PostgreSQL is not installed, it skips the test and returns `None`.
+    /// Starts a server whose user `postgres` has `password`, or needs none, with `settings` (`name=value`) that
+    /// override the usual ones. If PostgreSQL is not installed, it skips the test and returns `None`.
     pub async fn start(password: Option<&str>, settings: &[&str]) -> anyhow::Result<Option<Self>> {
         Self::start_if_installed(password, settings, None)
             .await
             .inspect(or_skip)
     }
 
-    /// Starts a server that has a second disk of `megabytes` at [`NativeServer::small_disk`]. Its content is lost when the server
-    /// stops.
+    /// Starts a server that has a second disk of `megabytes` at [`NativeServer::small_disk`]. Its content is lost when
+    /// the server stops.
     pub async fn start_with_small_disk(megabytes: u32) -> anyhow::Result<Option<Self>> {
         Self::start_if_installed(None, &[], Some(megabytes))
             .await
@@ -101,7 +101,7 @@ impl NativeServer {
         }
         let login = password.map(|password| format!(":{password}")).unwrap_or_default();
         let mut server = Self {
-            config: super::postgres::patient(&format!("postgres://postgres{login}@127.0.0.1:{port}/postgres"))?,
+            config: patient(&format!("postgres://postgres{login}@127.0.0.1:{port}/postgres"))?,
             command,
             small_disk,
             process: None,
@@ -143,6 +143,14 @@ impl NativeServer {
         self.process = Some(process);
         Ok(())
     }
+}
+
+/// The configuration for a server at `url`, with a timeout for a machine that is busy with other tests.
+pub(super) fn patient(url: &str) -> anyhow::Result<PostgresConfig> {
+    Ok(PostgresConfig {
+        connect_timeout: PATIENCE,
+        ..PostgresConfig::at(url)?
+    })
 }
 
 fn or_skip(server: &Option<NativeServer>) {

@@ -4,13 +4,13 @@
 //! 2. Apache: the server that `TEST_NATIVE_DATABASE_URL` names (`scripts/test` starts it), else one for this process;
 //!    Community: an embedded server for this test.
 //!
-//! A test's database on a shared server is a copy of a template, which was migrated once by the owner and with the rights of
-//! `deploy/postgres`; [`TestDatabase::login`] returns a worker's configuration. Without a server, [`TestDatabase::start`] skips
-//! the test ([`skip`]) and returns `None`.
+//! A test's database on a shared server is a copy of a template, which was migrated once by the owner and with the
+//! rights of `deploy/postgres`; [`TestDatabase::login`] returns a worker's configuration. Without a server,
+//! [`TestDatabase::start`] skips the test ([`skip`]) and returns `None`.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, process};
 
@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use url::Url;
 
-use super::native::NativeServer;
+use super::native::{NativeServer, patient};
 use super::polling::PATIENCE;
 use super::process::{ServerProcess, project, text, tool};
 use super::roles::{self, ROLES};
@@ -128,29 +128,16 @@ impl TestDatabase {
         if !program.with_file_name("node_modules").exists() {
             return Ok(None);
         }
-        let folder = TempDir::new()?;
-        let port_file = folder.path().join("port");
-        let command = [
-            text(&node)?,
-            text(&program)?,
-            "--memory",
-            "--port",
-            "0",
-            "--port-file",
-            text(&port_file)?,
-        ];
-        let server = ServerProcess::start(&command, "KILL", folder)?;
-        let port = server
-            .until(PATIENCE, async || fs::read_to_string(&port_file).ok())
-            .await
-            .context("embedded server")?;
-        let config = patient(&format!(
-            "postgres://postgres@127.0.0.1:{}/market?sslmode=disable",
-            port.trim()
-        ))?;
-        if migrated {
-            migrations::run(connect(&config, APPLICATION).await?).await?;
-        }
+        let command = [text(&node)?, text(&program)?, "--memory", "--port", "0"];
+        let (server, config) = match migrated {
+            false => embedded_server(&command).await?,
+            true => {
+                let template = embedded_template(&command).await?;
+                let started = embedded_server(&[&command[..], &["--template", text(template)?]].concat()).await?;
+                execute(&started.1, "UPDATE database_identity SET id = DEFAULT").await?;
+                started
+            }
+        };
         Ok(Some(Self {
             config,
             edition: Edition::Community,
@@ -164,7 +151,8 @@ impl TestDatabase {
         self.config.clone()
     }
 
-    /// The configuration of the worker or reader `name`, with its role of `deploy/postgres`; the superuser's if there is no such role.
+    /// The configuration of the worker or reader `name`, with its role of `deploy/postgres`; the superuser's if there
+    /// is no such role.
     pub fn login(&self, name: &str) -> PostgresConfig {
         if self.has_roles && ROLES.contains(&name) {
             roles::login(&self.config, name).expect("a URL with a host")
@@ -252,6 +240,44 @@ impl Drop for TestDatabase {
     }
 }
 
+/// Starts an embedded server and returns it with its configuration.
+async fn embedded_server(command: &[&str]) -> anyhow::Result<(ServerProcess, PostgresConfig)> {
+    let folder = TempDir::new()?;
+    let port_file = folder.path().join("port");
+    let command = [command, &["--port-file", text(&port_file)?]].concat();
+    let server = ServerProcess::start(&command, "KILL", folder)?;
+    let port = server
+        .until(PATIENCE, async || fs::read_to_string(&port_file).ok())
+        .await
+        .context("embedded server")?;
+    let config = patient(&format!(
+        "postgres://postgres@127.0.0.1:{}/market?sslmode=disable",
+        port.trim()
+    ))?;
+    Ok((server, config))
+}
+
+/// Returns the file from which an embedded server starts with this version's schema: migrating takes it longer than
+/// starting.
+async fn embedded_template(command: &[&str]) -> anyhow::Result<&'static Path> {
+    static TEMPLATE: OnceCell<PathBuf> = OnceCell::const_new();
+    let template = TEMPLATE
+        .get_or_try_init(async || {
+            let cache = env::var_os("DEV_CACHE_DIR").map_or_else(|| project().join(".dev/cache"), PathBuf::from);
+            let file = cache.join(format!("embedded-migrated-{:016x}.tar", hash_of_migrations()?));
+            if !file.exists() {
+                let unfinished = format!("{}.{}", text(&file)?, process::id());
+                let (server, config) = embedded_server(&[command, &["--dump", &unfinished]].concat()).await?;
+                migrations::run(connect(&config, APPLICATION).await?).await?;
+                server.end("TERM");
+                fs::rename(unfinished, &file)?;
+            }
+            anyhow::Ok(file)
+        })
+        .await?;
+    Ok(template)
+}
+
 fn or_skip(edition: Edition, opened: anyhow::Result<Option<TestDatabase>>) -> Option<TestDatabase> {
     let database = opened.unwrap_or_else(|error| panic!("a test database: {error:#}"));
     if database.is_none() {
@@ -294,14 +320,6 @@ fn from_environment(name: &str) -> anyhow::Result<Option<PostgresConfig>> {
         password_file,
         ..patient(&url)?
     }))
-}
-
-/// The configuration for a server at `url`, with a timeout for a machine that is busy with other tests.
-pub(super) fn patient(url: &str) -> anyhow::Result<PostgresConfig> {
-    Ok(PostgresConfig {
-        connect_timeout: PATIENCE,
-        ..PostgresConfig::at(url)?
-    })
 }
 
 async fn is_single_session(config: &PostgresConfig) -> anyhow::Result<bool> {
@@ -423,6 +441,7 @@ const EMBEDDED_SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../script
 fn hash_of_migrations() -> anyhow::Result<u64> {
     let mut hasher = DefaultHasher::new();
     let mut folders = vec![project().join("migrations"), roles::SCRIPTS.into()];
+    fs::read(project().join("scripts/embedded/package-lock.json"))?.hash(&mut hasher);
     while let Some(folder) = folders.pop() {
         let mut entries: Vec<PathBuf> = fs::read_dir(&folder)?
             .map(|entry| Ok(entry?.path()))

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 
 use super::polling::poll;
 
-/// Ends the server when standard input ends, which happens when the test's process ends, or when a line asks to keep the folder. It
-/// ignores the signals that a terminal or a test runner sends to the whole process group.
+/// Ends the server when standard input ends, which happens when the test's process ends, or when a line asks to keep
+/// the folder. It ignores the signals that a terminal or a test runner sends to the whole process group.
 const WATCHED: &str = r#"
 trap '' HUP INT TERM
 "$@" </dev/null &
@@ -81,8 +81,8 @@ impl ServerProcess {
         Ok(self.folder.clone())
     }
 
-    /// Ends the server with another signal than it was started with, and waits for its end; its folder stays as long as there is
-    /// another reference to it.
+    /// Ends the server with another signal than it was started with, and waits for its end; its folder stays as long as
+    /// there is another reference to it.
     pub fn end(mut self, signal: &str) {
         if let Some(stdin) = &mut self.child.stdin {
             // Without a watcher there is no server.

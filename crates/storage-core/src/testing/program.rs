@@ -104,7 +104,8 @@ impl Program {
         }
     }
 
-    /// The command line, for a caller that wants the pipes. The kernel kills the process if the thread that started it ends first.
+    /// The command line, for a caller that wants the pipes. The kernel kills the process if the thread that started it
+    /// ends first.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("setpriv");
         command
@@ -178,9 +179,9 @@ impl Program {
 pub struct Outcome {
     /// The exit code; `None` if a signal ended the program.
     pub code: Option<i32>,
-    /// What it wrote to stdout.
+    /// Its output on stdout.
     pub stdout: String,
-    /// What it wrote to stderr.
+    /// Its output on stderr.
     pub stderr: String,
 }
 

@@ -1,6 +1,6 @@
 //! A Redis server for each test.
 //!
-//! If `REDIS_URL` is set, its server is emptied and used instead; such tests must run one after the other.
+//! The server that `REDIS_URL` names is emptied and used instead; such tests must run one after the other.
 
 use std::env;
 use std::net::TcpListener;

@@ -20,8 +20,8 @@ pub const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/pos
 /// The roles that `roles.sql` creates.
 pub const ROLES: [&str; 4] = ["aggregator-admin", "warm-syncer", "backup-runner", "reader"];
 
-/// Prepares the database of `superuser` in the order of a deployment: roles, then the schema by its owner, then the rights of the
-/// other roles.
+/// Prepares the database of `superuser` in the order of a deployment: roles, then the schema by its owner, then the
+/// rights of the other roles.
 pub async fn deploy(superuser: &PostgresConfig) -> anyhow::Result<()> {
     let secrets = TempDir::new()?;
     for role in ROLES {

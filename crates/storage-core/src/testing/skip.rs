@@ -4,8 +4,8 @@ use std::env;
 use std::io::{Write as _, stderr};
 use std::thread;
 
-/// Prints `skipped: TEST: REASON`, where TEST is the name of the test that runs on this thread; panics if `TEST_REQUIRE_SERVERS`
-/// is set. The test returns after that.
+/// Prints `skipped: TEST: REASON`, where TEST is the name of the test that runs on this thread; panics if
+/// `TEST_REQUIRE_SERVERS` is set. The test returns after that.
 ///
 /// libtest captures what the print macros write in a passing test, but not what is written to stderr itself.
 pub fn skip(reason: &str) {

@@ -1,4 +1,4 @@
-//! Being killed, told to stop, and working with a database that refuses or is away.
+//! SIGKILL, SIGTERM, and a database that refuses rows or is down.
 
 use storage_core::postgres::edition::Edition;
 use storage_core::redis::groups;
@@ -69,7 +69,7 @@ async fn killed_again_and_again_nothing_is_lost_or_doubled() {
         rows_beyond(&stores, round * 2_000).await;
         worker.kill().await;
     }
-    // What the killed one was handed, another one takes over.
+    // Another replica claims the entries that the killed one has not acknowledged.
     let other = worker(&stores, "other");
     stores.drained(&STREAMS).await;
     assert_all_arrived(&stores).await;
@@ -77,7 +77,7 @@ async fn killed_again_and_again_nothing_is_lost_or_doubled() {
 }
 
 #[tokio::test]
-async fn told_to_stop_in_mid_flow_it_finishes_its_batch() {
+async fn on_sigterm_it_finishes_its_batch() {
     let Some(database) = TestDatabase::start(Edition::Apache).await else {
         return;
     };
@@ -86,7 +86,7 @@ async fn told_to_stop_in_mid_flow_it_finishes_its_batch() {
     let first = worker(&stores, "one");
     rows_beyond(&stores, 0).await;
     first.stop().await;
-    // So the position has moved over all that is written.
+    // The position is behind everything that is written.
     let (mut connection, mut finished) = (stores.redis.connect(), 0);
     for stream in [Stream::Ticks(0), Stream::Ticks(1)] {
         let position = position_of(&mut connection, stream, "warm-syncer").await.unwrap();
@@ -139,7 +139,7 @@ async fn a_row_that_the_database_refuses_becomes_a_dead_letter_and_the_others_ar
 }
 
 #[tokio::test]
-async fn a_dead_letter_that_the_database_refuses_does_not_go_round_in_circles() {
+async fn a_dead_letter_that_the_database_refuses_is_not_sent_again() {
     let Some(database) = TestDatabase::start(Edition::Apache).await else {
         return;
     };
@@ -246,7 +246,7 @@ async fn a_group_that_is_set_back_is_read_again_although_nothing_new_comes() {
 }
 
 #[tokio::test]
-async fn what_an_earlier_version_was_handed_and_did_not_finish_is_written() {
+async fn entries_that_an_earlier_version_has_not_acknowledged_are_written() {
     let Some(database) = TestDatabase::start(Edition::Apache).await else {
         return;
     };

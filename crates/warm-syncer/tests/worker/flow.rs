@@ -1,4 +1,4 @@
-//! What reaches the tables, and what the others are told.
+//! Rows that reach the tables, and announcements to other workers.
 
 use std::time::{Duration, SystemTime};
 
@@ -85,7 +85,7 @@ async fn candles_ticks_signals_and_dead_letters_reach_their_tables_on_every_edit
 }
 
 #[tokio::test]
-async fn a_tick_that_hot_writer_refuses_is_left_to_it_and_a_repeated_one_is_one() {
+async fn a_tick_that_hot_writer_rejects_is_skipped_and_a_repeated_one_is_written_once() {
     let Some(database) = TestDatabase::start(Edition::Apache).await else {
         return;
     };
@@ -154,11 +154,11 @@ async fn the_size_of_lots_is_the_symbols() {
         reasons[0].contains("`aggregator-admin symbols set HUGE --volume-decimals 8 --rescale`"),
         "{reasons:?}"
     );
-    // Meanwhile the minute is what its ticks give.
+    // Until then the minute is computed from its ticks.
     let repair = format!("symbol=HUGE time=2019-10-11T00:00:00Z revision={}", 10_i64 << 22);
     assert_eq!(stores.redis.entries(Stream::Repairs).await, [repair]);
 
-    // Requeued after that, it brings the minute, also where one that lacks some of its trades was made up to the same entry.
+    // Requeued after that, it replaces a candle of the same revision that lacks some of its trades.
     stores
         .database
         .execute(&format!(
@@ -254,7 +254,7 @@ async fn a_change_within_the_refresh_window_is_not_announced() {
 }
 
 #[tokio::test]
-async fn several_copies_share_the_work() {
+async fn several_replicas_share_the_work() {
     let Some(database) = TestDatabase::start(Edition::Apache).await else {
         return;
     };

@@ -1,4 +1,4 @@
-//! What the worker wants to find before it begins.
+//! Checks of both stores before the worker starts.
 
 use std::net::TcpListener;
 
@@ -95,9 +95,9 @@ async fn a_worker_ends_when_another_database_takes_the_place_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_of_redis_is_said_and_ends_it() {
+async fn a_wrong_password_of_redis_is_logged_and_ends_it() {
     let redis = redis_with(PARTITIONS).await;
-    let url = redis.url().replace("redis://", "redis://somebody:secret-word@");
+    let url = redis.url().replace("redis://", "redis://intruder:secret-word@");
     let (code, log) = ended(&RedisConfig::at(&url).unwrap(), &no_database()).await;
     assert_eq!(code, Some(64), "{log}");
     assert!(
@@ -108,7 +108,7 @@ async fn a_wrong_password_of_redis_is_said_and_ends_it() {
 }
 
 #[tokio::test]
-async fn a_database_that_does_not_exist_is_said_and_ends_it() {
+async fn a_database_that_does_not_exist_is_logged_and_ends_it() {
     let Some(database) = TestDatabase::start(Edition::Apache).await else {
         return;
     };

@@ -1,4 +1,4 @@
-//! What every measurement has: the options, and servers of its own.
+//! Options and servers of a measurement.
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use acceptance::pipeline::PARTITIONS;
+use acceptance::producer::PARTITIONS;
 use acceptance::redis_server::RedisServer;
 use anyhow::{Context, ensure};
 use storage_core::testing::native::NativeServer;
@@ -19,7 +19,8 @@ use tokio::time::sleep;
 
 use crate::figure::Figure;
 
-/// Settings of the native PostgreSQL, as `scripts/services` gives them: durable, unlike a server for tests.
+/// Settings of the native PostgreSQL: the same as in `scripts/services`, and durable, unlike those of a server for
+/// tests.
 const POSTGRES_SETTINGS: [&str; 4] = [
     "fsync=on",
     "synchronous_commit=on",
@@ -27,28 +28,28 @@ const POSTGRES_SETTINGS: [&str; 4] = [
     "max_wal_size=2GB",
 ];
 
-/// How long a worker may take until it serves, and how often it is asked.
+/// Deadline for a worker to own its partitions, and the interval of polling.
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 
-/// One entry of the list of what can be measured.
+/// A measurement and its name on the command line.
 pub(crate) struct Measurement {
     pub(crate) name: &'static str,
     pub(crate) run: for<'a> fn(&'a Bench) -> Measured<'a>,
 }
 
-/// The figures that a measurement is about to have.
+/// Future figures of a measurement.
 pub(crate) type Measured<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Vec<Figure>>> + 'a>>;
 
-/// The options, and files that end with the run.
+/// Options of the run, and its temporary files.
 pub(crate) struct Bench {
     pub(crate) quick: bool,
-    /// How often each side of a figure is measured, by turns.
+    /// Number of rounds. Each round measures both sides of a figure.
     pub(crate) rounds: usize,
     pub(crate) seed: u64,
-    /// Whether all symbols are traded alike.
+    /// `true` if all symbols are traded equally often.
     pub(crate) uniform: bool,
-    /// Where the plot goes.
+    /// File of the plot.
     pub(crate) svg: PathBuf,
     folder: TempDir,
 }
@@ -66,31 +67,31 @@ impl Bench {
         })
     }
 
-    /// `full`, or `quick` under `--quick`.
+    /// Returns `quick` with `--quick`, else `full`.
     pub(crate) fn sized<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
     }
 
-    /// Where logs go.
+    /// Folder of the logs.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// A Redis of its own with the project's configuration (`appendonly yes`, `appendfsync everysec`), with the functions, groups
-    /// and partitions that `aggregator-admin migrate` puts there.
+    /// Starts a Redis with the project's configuration (`appendonly yes`, `appendfsync everysec`) and the functions,
+    /// groups and partitions that `aggregator-admin migrate` creates.
     pub(crate) async fn redis(&self) -> anyhow::Result<RedisServer> {
         let redis = RedisServer::start().await?;
         prepare(&mut redis.connect(), PARTITIONS).await;
         Ok(redis)
     }
 
-    /// A native PostgreSQL of its own that syncs its log at every commit.
+    /// Starts a native PostgreSQL that syncs its WAL at every commit.
     pub(crate) async fn postgres(&self) -> anyhow::Result<NativeServer> {
         let server = NativeServer::start(None, &POSTGRES_SETTINGS).await?;
         server.context("no PostgreSQL here; run `scripts/services tools`")
     }
 
-    /// Starts a worker of the release build with its default configuration, at these stores.
+    /// Starts a worker of the release build with its default configuration.
     pub(crate) fn worker(&self, name: &str, environment: &[(&str, &str)]) -> Worker {
         let program = Program::new(name)
             .env("RUST_LOG", "info")
@@ -98,7 +99,8 @@ impl Bench {
         program.start_in(self.folder(), name)
     }
 
-    /// Starts a comparator of `python/`, in the environment that `scripts/bench` has made. Its output is for the caller to read.
+    /// Starts a script of `python/` in the virtual environment that `scripts/bench` created. The caller reads its
+    /// output.
     pub(crate) fn python(&self, script: &str, arguments: &[&str]) -> anyhow::Result<Child> {
         let python = std::env::var_os("BENCH_PYTHON").context("BENCH_PYTHON is not set; run scripts/bench")?;
         let script = project().join("crates/acceptance/src/bin/bench/python").join(script);
@@ -113,12 +115,12 @@ impl Bench {
     }
 }
 
-/// A worker's metric; 0 where it has none of that name.
+/// Returns the value of a worker's metric; 0 if it has no metric of that name.
 pub(crate) async fn sample(worker: &mut Worker, name: &str) -> anyhow::Result<f64> {
     Ok(worker.metrics().await.get(name).copied().unwrap_or_default())
 }
 
-/// Waits until a worker serves so many partitions.
+/// Waits until a worker owns `partitions` partitions.
 pub(crate) async fn serves(worker: &mut Worker, partitions: u16) -> anyhow::Result<()> {
     let (count, _) = worker.name().split_once(' ').unwrap_or((worker.name(), ""));
     let count = format!("{}_partitions_count", count.replace('-', "_"));
@@ -126,7 +128,7 @@ pub(crate) async fn serves(worker: &mut Worker, partitions: u16) -> anyhow::Resu
     while sample(worker, &count).await? != f64::from(partitions) {
         ensure!(
             begun.elapsed() < PATIENCE,
-            "{} does not serve:\n{}",
+            "{} does not own its partitions:\n{}",
             worker.name(),
             worker.log()
         );

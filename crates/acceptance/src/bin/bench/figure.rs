@@ -1,14 +1,14 @@
-//! A figure: samples of us and of what we are measured against, and what their ratio must reach.
+//! Figures: samples of this project and of a baseline, and the target of their ratio.
 
 use serde::Serialize;
 
-/// What was measured, round by round.
+/// Measured values, one for each round.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(transparent)]
 pub(crate) struct Samples(pub(crate) Vec<f64>);
 
 impl Samples {
-    /// The one in the middle; of an even number the mean of two. NaN where there is none.
+    /// Returns the median; NaN if there are no samples.
     pub(crate) fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -29,82 +29,81 @@ impl Samples {
     }
 }
 
-/// What the median ratio must be, or our own median.
+/// Target of the median ratio, or of our own median.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Reach {
+pub(crate) enum Target {
     AtLeast(f64),
     AtMost(f64),
-    /// In the figure's own unit, whatever the limit is.
+    /// Limit of our own median, in the figure's unit.
     OursAtMost(f64),
-    /// Nothing in particular.
-    Reported,
+    /// No target.
+    None,
 }
 
-/// One line of the table.
+/// A row of the table.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Figure {
     pub(crate) name: &'static str,
-    /// What is measured, and how.
-    pub(crate) explained: &'static str,
+    pub(crate) description: &'static str,
     pub(crate) unit: &'static str,
     pub(crate) ours: Samples,
-    /// What it is measured against.
-    pub(crate) against: &'static str,
-    pub(crate) limit: Samples,
-    /// Round by round: ours by the limit, unless `explained` says otherwise.
+    /// Name of the baseline.
+    pub(crate) compared_with: &'static str,
+    pub(crate) theirs: Samples,
+    /// Ours divided by theirs in each round, or the inverse where the description says so.
     pub(crate) ratio: Samples,
-    pub(crate) reach: Reach,
-    /// What a reader must know about these samples, such as why there is no limit.
+    pub(crate) target: Target,
+    /// Remark about these samples, such as the reason for a missing baseline.
     pub(crate) note: Option<String>,
 }
 
 impl Figure {
-    /// One without samples yet.
+    /// Creates a figure without samples.
     pub(crate) fn new(
         name: &'static str,
-        explained: &'static str,
+        description: &'static str,
         unit: &'static str,
-        against: &'static str,
-        reach: Reach,
+        compared_with: &'static str,
+        target: Target,
     ) -> Self {
         Self {
             name,
-            explained,
+            description,
             unit,
             ours: Samples::default(),
-            against,
-            limit: Samples::default(),
+            compared_with,
+            theirs: Samples::default(),
             ratio: Samples::default(),
-            reach,
+            target,
             note: None,
         }
     }
 
-    /// Adds a round, whose ratio is ours by the limit.
-    pub(crate) fn push(&mut self, ours: f64, limit: f64) {
-        self.add(ours, limit, ours / limit);
+    /// Adds a round whose ratio is ours divided by theirs.
+    pub(crate) fn push(&mut self, ours: f64, theirs: f64) {
+        self.add(ours, theirs, ours / theirs);
     }
 
-    /// Adds a round, whose ratio is the limit by ours: how many times faster or smaller we are.
-    pub(crate) fn push_inverse(&mut self, ours: f64, limit: f64) {
-        self.add(ours, limit, limit / ours);
+    /// Adds a round whose ratio is theirs divided by ours: how many times faster or smaller ours is.
+    pub(crate) fn push_inverse(&mut self, ours: f64, theirs: f64) {
+        self.add(ours, theirs, theirs / ours);
     }
 
-    fn add(&mut self, ours: f64, limit: f64, ratio: f64) {
+    fn add(&mut self, ours: f64, theirs: f64, ratio: f64) {
         self.ours.0.push(ours);
-        self.limit.0.push(limit);
+        self.theirs.0.push(theirs);
         self.ratio.0.push(ratio);
     }
 
-    /// Whether it is as it must be; `None` where nothing must be, or nothing was measured.
-    pub(crate) fn reached(&self) -> Option<bool> {
+    /// Returns `true` if the target is met; `None` if there is no target or no sample.
+    pub(crate) fn meets_target(&self) -> Option<bool> {
         let (ours, ratio) = (self.ours.median(), self.ratio.median());
-        match self.reach {
-            Reach::AtLeast(least) => (!ratio.is_nan()).then_some(ratio >= least),
-            Reach::AtMost(most) => (!ratio.is_nan()).then_some(ratio <= most),
-            Reach::OursAtMost(most) => (!ours.is_nan()).then_some(ours <= most),
-            Reach::Reported => None,
+        match self.target {
+            Target::AtLeast(least) => (!ratio.is_nan()).then_some(ratio >= least),
+            Target::AtMost(most) => (!ratio.is_nan()).then_some(ratio <= most),
+            Target::OursAtMost(most) => (!ours.is_nan()).then_some(ours <= most),
+            Target::None => None,
         }
     }
 }

@@ -1,15 +1,15 @@
-//! The machine that was measured, in words.
+//! Description of the machine that was measured.
 
-use std::fs;
 use std::path::Path;
+use std::{fmt, fs};
 
-use acceptance::requirements::tool;
+use acceptance::tools::tool;
 use anyhow::Context;
 use serde::Serialize;
 use storage_core::testing::process::project;
 use tokio::process::Command;
 
-/// What figures depend on, as text.
+/// Hardware and versions that figures depend on.
 #[derive(Debug, Serialize)]
 pub(crate) struct Machine {
     cores: usize,
@@ -22,8 +22,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// This one.
-    pub(crate) async fn this() -> anyhow::Result<Self> {
+    pub(crate) async fn current() -> anyhow::Result<Self> {
         let memory = field("/proc/meminfo", "MemTotal")?;
         let kib: u64 = memory.trim_end_matches(" kB").parse().context("memory")?;
         Ok(Self {
@@ -36,9 +35,10 @@ impl Machine {
             commit: version(Path::new("git"), &["describe", "--always", "--dirty"]).await,
         })
     }
+}
 
-    /// One line.
-    pub(crate) fn in_words(&self) -> String {
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             cores,
             processor,
@@ -48,11 +48,14 @@ impl Machine {
             postgres,
             commit,
         } = self;
-        format!("{cores} cores ({processor}), {memory_mib} MiB, Linux {kernel}; {redis}; {postgres}; commit {commit}")
+        write!(
+            f,
+            "{cores} cores ({processor}), {memory_mib} MiB, Linux {kernel}; {redis}; {postgres}; commit {commit}"
+        )
     }
 }
 
-/// The first value called `name` in a file of `name: value` lines.
+/// Returns the first value of `name` in a file of `name: value` lines.
 fn field(file: &str, name: &str) -> anyhow::Result<String> {
     let text = fs::read_to_string(file)?;
     let line = text.lines().find(|line| line.starts_with(name));
@@ -62,7 +65,7 @@ fn field(file: &str, name: &str) -> anyhow::Result<String> {
     Ok(value.1.trim().to_owned())
 }
 
-/// What a program prints about itself, as far as it is short; empty where there is no such program.
+/// Returns what a program prints about its version; empty if there is no such program.
 async fn version(program: &Path, arguments: &[&str]) -> String {
     let output = Command::new(program)
         .args(arguments)

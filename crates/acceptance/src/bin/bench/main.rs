@@ -1,6 +1,6 @@
-//! How fast the pipeline is, beside what the same machine can do at most in the same run, and beside what people use today.
+//! Benchmarks of the pipeline, each next to a limit of the same machine or to common tools, measured in the same run.
 //!
-//! `scripts/bench` builds it for release and installs what it needs. Each figure is explained where it is defined.
+//! `scripts/bench` makes the release build and installs what it needs. Each figure is described where it is defined.
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,
@@ -23,40 +23,41 @@ mod warm;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use acceptance::command_line::parse;
 use clap::Parser;
 
 use crate::bench::{Bench, Measurement};
 use crate::report::Report;
 
-/// Measures the pipeline beside the raw limit of this machine, and prints one table
+/// Measures the pipeline next to the raw limit of this machine, and prints one table
 #[derive(Clone, Debug, Parser)]
 #[command(name = "bench", version)]
 struct Options {
-    /// Fewer ticks, candles and rounds: under three minutes altogether
+    /// Use fewer ticks, candles and rounds: under three minutes in total
     #[arg(long)]
     quick: bool,
-    /// Only the measurements whose names begin so; may be repeated
+    /// Run the measurements whose names begin with NAME; may be repeated
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Print the names of the measurements
     #[arg(long)]
     list: bool,
-    /// How often each side of a figure is measured; 3, or 1 with --quick, where not given
+    /// Number of rounds, which each measure both sides of a figure [default: 3, or 1 with --quick]
     #[arg(long)]
     rounds: Option<usize>,
     /// Seed of the load
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Trade all symbols alike, which is the hardest; by Zipf's law where not given
+    /// Trade all symbols equally often, the worst case, instead of by Zipf's law
     #[arg(long)]
     uniform: bool,
-    /// Where every sample and the description of the machine go
+    /// Write every sample and the description of the machine to FILE
     #[arg(long, value_name = "FILE", default_value = ".dev/bench/bench.json")]
     json: PathBuf,
-    /// Where the plot of the measurement `linear` goes
+    /// Write the plot of the measurement `linear` to FILE
     #[arg(long, value_name = "FILE", default_value = ".dev/bench/linear.svg")]
     svg: PathBuf,
-    /// Print the table as markdown
+    /// Print the table as Markdown
     #[arg(long)]
     markdown: bool,
 }
@@ -67,31 +68,28 @@ fn measurements() -> impl Iterator<Item = &'static Measurement> {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let options = match Options::try_parse() {
+    let options: Options = match parse() {
         Ok(options) => options,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
-        }
+        Err(code) => return code,
     };
     if options.list {
         measurements().for_each(|measurement| println!("{}", measurement.name));
         return ExitCode::SUCCESS;
     }
-    let wanted =
-        |name: &str| options.only.is_empty() || options.only.iter().any(|only| name.starts_with(only.as_str()));
-    let chosen: Vec<&Measurement> = measurements().filter(|measurement| wanted(measurement.name)).collect();
-    if chosen.is_empty() {
+    let selects = |only: &String, name: &str| name.starts_with(only.as_str());
+    let selected: Vec<&Measurement> = measurements()
+        .filter(|measurement| {
+            options.only.is_empty() || options.only.iter().any(|only| selects(only, measurement.name))
+        })
+        .collect();
+    if selected.is_empty() {
         eprintln!(
-            "bench: no measurement is called {:?}; --list shows their names",
+            "bench: no measurement begins with {:?}; `scripts/bench --list` prints their names",
             options.only
         );
         return ExitCode::from(64);
     }
-    // The library that two others would choose between otherwise; an error says that one was chosen already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-
-    match run(&options, &chosen).await {
+    match run(&options, &selected).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -101,8 +99,8 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Runs what was chosen and shows it. Says whether all of it could be measured.
-async fn run(options: &Options, chosen: &[&Measurement]) -> anyhow::Result<bool> {
+/// Runs the measurements and prints the table. Returns `false` if one failed.
+async fn run(options: &Options, measurements: &[&Measurement]) -> anyhow::Result<bool> {
     let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 3 }).max(1);
     let bench = Bench::new(
         options.quick,
@@ -113,7 +111,7 @@ async fn run(options: &Options, chosen: &[&Measurement]) -> anyhow::Result<bool>
     )?;
     let mut report = Report::new(&bench).await?;
     let mut complete = true;
-    for measurement in chosen {
+    for measurement in measurements {
         eprintln!("bench: {}", measurement.name);
         match (measurement.run)(&bench).await {
             Ok(figures) => report.figures.extend(figures),

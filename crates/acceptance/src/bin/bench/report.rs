@@ -1,4 +1,4 @@
-//! The table, and the file with every sample.
+//! The table of figures, and the JSON file with every sample.
 
 use std::fs;
 use std::path::Path;
@@ -7,14 +7,21 @@ use comfy_table::{CellAlignment, Table, TableStyle, presets};
 use serde::Serialize;
 
 use crate::bench::Bench;
-use crate::figure::{Figure, Reach, Samples};
+use crate::figure::{Figure, Samples, Target};
 use crate::machine::Machine;
 
 const COLUMNS: [&str; 8] = [
-    "figure", "ours", "against", "theirs", "unit", "ratio", "reach", "reached",
+    "figure",
+    "ours",
+    "compared with",
+    "theirs",
+    "unit",
+    "ratio",
+    "target",
+    "met",
 ];
 
-/// Everything that a run has found.
+/// Figures of a run, and what they depend on.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     machine: Machine,
@@ -28,7 +35,7 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) async fn new(bench: &Bench) -> anyhow::Result<Self> {
         Ok(Self {
-            machine: Machine::this().await?,
+            machine: Machine::current().await?,
             quick: bench.quick,
             rounds: bench.rounds,
             seed: bench.seed,
@@ -37,7 +44,7 @@ impl Report {
         })
     }
 
-    /// Writes all of it to `file` as JSON.
+    /// Writes the report to `file` as JSON.
     pub(crate) fn write(&self, file: &Path) -> anyhow::Result<()> {
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder)?;
@@ -45,17 +52,17 @@ impl Report {
         Ok(fs::write(file, serde_json::to_string_pretty(self)? + "\n")?)
     }
 
-    /// For a terminal.
+    /// Formats the table for a terminal.
     pub(crate) fn table(&self) -> String {
-        self.drawn(presets::UTF8_FULL_CONDENSED)
+        self.format(presets::UTF8_FULL_CONDENSED)
     }
 
-    /// For the README.
+    /// Formats the table as Markdown.
     pub(crate) fn markdown(&self) -> String {
-        self.drawn(presets::ASCII_MARKDOWN)
+        self.format(presets::ASCII_MARKDOWN)
     }
 
-    fn drawn(&self, style: TableStyle) -> String {
+    fn format(&self, style: TableStyle) -> String {
         let mut table = Table::new();
         table.load_style(style).set_header(COLUMNS);
         self.figures.iter().for_each(|figure| {
@@ -72,31 +79,31 @@ impl Report {
         });
         let notes: String = notes.collect();
         let gap = if notes.is_empty() { "" } else { "\n" };
-        format!("{}\n\n{table}\n{gap}{}", self.machine.in_words(), notes.trim_start())
+        format!("{}\n\n{table}\n{gap}{}", self.machine, notes.trim_start())
     }
 }
 
 fn row(figure: &Figure) -> [String; 8] {
     let ratio = figure.ratio.median();
-    let spread = |samples: &Samples| format!("{} ({}…{})", short(ratio), short(samples.min()), short(samples.max()));
+    let range = |samples: &Samples| format!("{} ({}…{})", short(ratio), short(samples.min()), short(samples.max()));
     [
         figure.name.to_owned(),
         short(figure.ours.median()),
-        figure.against.to_owned(),
-        short(figure.limit.median()),
+        figure.compared_with.to_owned(),
+        short(figure.theirs.median()),
         figure.unit.to_owned(),
         match figure.ratio.0.len() {
             0 => "-".to_owned(),
             1 => short(ratio),
-            _ => spread(&figure.ratio),
+            _ => range(&figure.ratio),
         },
-        match figure.reach {
-            Reach::AtLeast(least) => format!("≥ {least}"),
-            Reach::AtMost(most) => format!("≤ {most}"),
-            Reach::OursAtMost(most) => format!("ours ≤ {most}"),
-            Reach::Reported => "-".to_owned(),
+        match figure.target {
+            Target::AtLeast(least) => format!("≥ {least}"),
+            Target::AtMost(most) => format!("≤ {most}"),
+            Target::OursAtMost(most) => format!("ours ≤ {most}"),
+            Target::None => "-".to_owned(),
         },
-        match figure.reached() {
+        match figure.meets_target() {
             Some(true) => "yes".to_owned(),
             Some(false) => "no".to_owned(),
             None => "-".to_owned(),
@@ -104,7 +111,7 @@ fn row(figure: &Figure) -> [String; 8] {
     ]
 }
 
-/// Three digits that count, thousands apart.
+/// Formats a number with three significant digits, and with commas between thousands.
 fn short(value: f64) -> String {
     match value.abs() {
         _ if value.is_nan() => "-".to_owned(),

@@ -1,32 +1,31 @@
-//! How long the partitions of a hot-writer that went away stood still: from the fault until others hold all its leases.
+//! Handover times: from the end of a hot-writer until other replicas hold all its leases.
 
 use std::time::{Duration, Instant};
 
-use acceptance::pipeline::PARTITIONS;
+use acceptance::producer::PARTITIONS;
 use redis::RedisResult;
 use storage_core::redis::connection::Connection;
 use tokio::task::JoinHandle;
 
-/// For how long it is watched.
 const PATIENCE: Duration = Duration::from_secs(30);
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// A hand-over that is watched in the background.
-pub(crate) struct Watched {
-    /// What made it necessary.
+/// A handover that is timed in the background.
+pub(crate) struct Handover {
+    /// Signal that ended the hot-writer.
     pub(crate) cause: &'static str,
     time: JoinHandle<Option<Duration>>,
 }
 
-impl Watched {
-    /// The time that it took; `None` where it was not over in half a minute, or there was nothing to hand over.
+impl Handover {
+    /// Returns the time; `None` if the handover was not complete in half a minute, or the hot-writer held no lease.
     pub(crate) async fn time(self) -> Option<Duration> {
         self.time.await.ok().flatten()
     }
 }
 
-/// Watches until others hold what `instance` holds now.
-pub(crate) async fn watch(mut redis: Connection, instance: &str, cause: &'static str) -> Watched {
+/// Starts timing until other replicas hold the leases that `instance` holds now.
+pub(crate) async fn start(mut redis: Connection, instance: &str, cause: &'static str) -> Handover {
     let holders = holders(&mut redis).await.unwrap_or_default();
     let held: Vec<usize> = (0..holders.len())
         .filter(|partition| holders[*partition].as_deref() == Some(instance))
@@ -46,10 +45,10 @@ pub(crate) async fn watch(mut redis: Connection, instance: &str, cause: &'static
         }
         None
     });
-    Watched { cause, time }
+    Handover { cause, time }
 }
 
-/// Who holds each partition.
+/// Returns the holder of each partition's lease.
 async fn holders(redis: &mut Connection) -> RedisResult<Vec<Option<String>>> {
     let mut gets = redis::pipe();
     for partition in 0..PARTITIONS {

@@ -1,4 +1,4 @@
-//! A soak from its start to its verdict.
+//! Course of a soak: start, load and faults, drain, verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use acceptance::expected::Expected;
 use acceptance::load::{Load, Plan};
 use acceptance::network::Network;
-use acceptance::pipeline::{EDITION, Pipeline};
+use acceptance::pipeline::Pipeline;
 use acceptance::publisher::{Pace, Publisher};
 use acceptance::redis_server;
 use cucumber::World;
@@ -20,77 +20,75 @@ use storage_core::testing::program::Worker;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::Task;
-use crate::handover::Watched;
+use crate::handover::Handover;
+use crate::parameters::Parameters;
 use crate::schedule::{Event, Server, WORKERS, schedule};
 
-/// The producer's name in the network.
+/// Name of the producer in the network.
 pub(crate) const PRODUCER_NAME: &str = "producer";
 
-/// How often workers that have ended are looked for, and started again.
-const SUPERVISION: Duration = Duration::from_millis(500);
-/// How long everything may stand at its end and still differ: nothing more will come then.
+/// Interval of looking for workers that exited, to start them again.
+const SUPERVISION_INTERVAL: Duration = Duration::from_millis(500);
+/// Time after which a drained pipeline whose history is wrong counts as failed.
 const SETTLED: Duration = Duration::from_secs(60);
-/// How much faster than the clock event time runs, so that hours of candles close in minutes.
+/// Factor by which event time is faster than the clock, so that hours of candles close in minutes.
 const ACCELERATION: u32 = 240;
 
-/// A soak.
+/// State of a soak.
 pub(crate) struct Soak {
-    pub(crate) task: Task,
+    pub(crate) parameters: Parameters,
     pub(crate) pipeline: Pipeline,
     pub(crate) begun: Instant,
-    /// Workers that are down because of a fault.
-    pub(crate) away: BTreeSet<usize>,
-    /// Since when Redis may have lost what it was told.
+    /// Workers that a fault has stopped.
+    pub(crate) stopped: BTreeSet<usize>,
+    /// Time since which Redis may have lost writes.
     pub(crate) lost_since: Option<Instant>,
-    pub(crate) handovers: Vec<Watched>,
+    pub(crate) handovers: Vec<Handover>,
     pub(crate) load: Arc<Load>,
     pub(crate) expected: Expected,
-    /// Faults that were made, by kind.
-    pub(crate) made: BTreeMap<String, u32>,
-    /// Workers that ended by themselves and were started again.
+    /// Number of injected faults of each kind.
+    pub(crate) injected: BTreeMap<String, u32>,
+    /// Number of restarts of workers that exited without a fault.
     pub(crate) restarts: u32,
     pub(crate) drained_after: Option<Duration>,
-    /// What may not happen whatever the history holds.
+    /// Errors other than differences in the history.
     failures: Vec<String>,
     starts: [u32; WORKERS.len()],
     supervised: Instant,
 }
 
 enum Action {
-    Begin(Event),
-    Heal(Event),
+    Inject(Event),
+    Recover(Event),
 }
 
 impl Soak {
-    /// Brings everything up.
-    ///
-    /// # Panics
-    /// When something does not start.
-    pub(crate) async fn start(task: Task) -> Self {
-        let entries = usize::try_from(task.length.as_secs() * u64::from(task.rate)).expect("a number of ticks");
+    /// Starts the stores and the workers.
+    pub(crate) async fn start(parameters: Parameters) -> Self {
+        let entries =
+            usize::try_from(parameters.length.as_secs() * u64::from(parameters.rate)).expect("a number of ticks");
         let load = Arc::new(Load::new(&Plan {
-            span: task.length * ACCELERATION,
-            ..Plan::new(task.seed, entries)
+            span: parameters.length * ACCELERATION,
+            ..Plan::new(parameters.seed, entries)
         }));
-        *EDITION.write().expect("the edition") = task.edition;
         let mut pipeline = Pipeline::new().await.expect("a Redis");
+        pipeline.set_edition(parameters.edition);
         pipeline.redis.take_clock().await.expect("a Redis whose clock jumps");
-        pipeline.database = database(&task, &mut pipeline.other_server).await;
+        pipeline.database = database(&parameters, &mut pipeline.other_server).await;
         pipeline.migrate().await;
         pipeline.network = Some(Network::default());
         let short = ("STORAGE_REDIS__RESPONSE_TIMEOUT".to_owned(), "3s".to_owned());
         pipeline.settings.extend([short]);
         let mut soak = Self {
-            task,
+            parameters,
             pipeline,
             begun: Instant::now(),
-            away: BTreeSet::new(),
+            stopped: BTreeSet::new(),
             lost_since: None,
             handovers: Vec::new(),
             expected: Expected::of(&load),
             load,
-            made: BTreeMap::new(),
+            injected: BTreeMap::new(),
             restarts: 0,
             drained_after: None,
             failures: Vec::new(),
@@ -107,24 +105,21 @@ impl Soak {
         soak
     }
 
-    /// Sends the load, makes the faults and waits until the history is what it must be.
-    ///
-    /// # Errors
-    /// Says how it differs, or what else went wrong.
+    /// Sends the load, injects the faults and waits until the history is as expected.
     pub(crate) async fn run(&mut self) -> Result<(), String> {
         self.publish();
         for (at, action) in self.actions() {
             self.wait_until(self.begun + at).await;
             match action {
-                Action::Begin(event) => self.make(&event).await,
-                Action::Heal(event) => {
-                    if let Err(reason) = self.heal(&event.fault).await {
-                        return Err(format!("{} could not be mended: {reason}", event.fault));
+                Action::Inject(event) => self.inject_event(&event).await,
+                Action::Recover(event) => {
+                    if let Err(reason) = self.recover(&event.fault).await {
+                        return Err(format!("cannot recover from `{}`: {reason}", event.fault));
                     }
                 }
             }
         }
-        self.wait_until(self.begun + self.task.length).await;
+        self.wait_until(self.begun + self.parameters.length).await;
         let begun = Instant::now();
         self.drain().await?;
         self.drained_after = Some(begun.elapsed());
@@ -148,47 +143,52 @@ impl Soak {
             password_file: user.password_file,
             ..redis_server::config(&environment["REDIS_URL"]).expect("the URL of a Redis")
         };
-        let pace = Pace::PerSecond(self.task.rate);
+        let pace = Pace::PerSecond(self.parameters.rate);
         self.pipeline.publisher = Some(Publisher::start(Arc::clone(&self.load), &config, pace));
     }
 
-    /// Faults and their ends, in the order of time.
+    /// Returns the starts and ends of all faults, in order of time.
     fn actions(&self) -> Vec<(Duration, Action)> {
-        let events = schedule(self.task.seed, self.task.length, self.task.faults, self.task.server());
+        let events = schedule(
+            self.parameters.seed,
+            self.parameters.length,
+            self.parameters.faults,
+            self.parameters.server(),
+        );
         let actions = events.into_iter().flat_map(|event| {
             let end = event.at + event.lasts;
-            [(event.at, Action::Begin(event.clone())), (end, Action::Heal(event))]
+            [(event.at, Action::Inject(event.clone())), (end, Action::Recover(event))]
         });
         let mut actions: Vec<_> = actions.collect();
         actions.sort_by_key(|(at, _)| *at);
         actions
     }
 
-    async fn make(&mut self, event: &Event) {
+    async fn inject_event(&mut self, event: &Event) {
         self.note(&format!("{} ({:.1} s)", event.fault, event.lasts.as_secs_f64()));
-        match self.begin(&event.fault).await {
-            Ok(()) => *self.made.entry(event.fault.kind()).or_default() += 1,
-            Err(reason) => self.note(&format!("  not made: {reason}")),
+        match self.inject(&event.fault).await {
+            Ok(()) => *self.injected.entry(event.fault.kind()).or_default() += 1,
+            Err(reason) => self.note(&format!("  not injected: {reason}")),
         }
     }
 
-    /// Prints what happens, with its time.
-    pub(crate) fn note(&self, what: &str) {
-        println!("{:6.1} s  {what}", self.begun.elapsed().as_secs_f64());
+    /// Prints an event with its time.
+    pub(crate) fn note(&self, event: &str) {
+        println!("{:6.1} s  {event}", self.begun.elapsed().as_secs_f64());
     }
 
-    /// The name that a worker has among its like since it was last started.
+    /// Returns the instance name of a worker, which changes with every start.
     pub(crate) fn instance(&self, worker: usize) -> String {
         format!("{}-{}", WORKERS[worker].replace(' ', "-"), self.starts[worker])
     }
 
-    /// Starts a worker, as a copy of a name that no other had before.
+    /// Starts a worker with a new instance name.
     pub(crate) fn launch(&mut self, worker: usize) {
         self.starts[worker] += 1;
         let instance = ("STORAGE_SERVICE__INSTANCE".to_owned(), self.instance(worker));
         self.pipeline.settings.extend([instance]);
         self.pipeline.launch(WORKERS[worker]);
-        self.away.remove(&worker);
+        self.stopped.remove(&worker);
     }
 
     async fn wait_until(&mut self, time: Instant) {
@@ -198,23 +198,24 @@ impl Soak {
             if left.is_zero() {
                 return;
             }
-            sleep(left.min(SUPERVISION)).await;
+            sleep(left.min(SUPERVISION_INTERVAL)).await;
         }
     }
 
-    /// Starts workers that have ended again, as whoever runs them does: one that starts without its stores may end and say so.
+    /// Restarts workers that exited, as a service manager does: a worker that starts while its stores are down may
+    /// exit.
     fn supervise(&mut self) {
-        if self.supervised.elapsed() < SUPERVISION {
+        if self.supervised.elapsed() < SUPERVISION_INTERVAL {
             return;
         }
         self.supervised = Instant::now();
         for (number, name) in WORKERS.into_iter().enumerate() {
             let ended = self.pipeline.worker(name).exit_status();
-            if let Some(status) = ended.filter(|_| !self.away.contains(&number)) {
-                let last = last_line(self.pipeline.worker(name));
-                self.note(&format!("  {name} ended with {status}: {last}"));
+            if let Some(status) = ended.filter(|_| !self.stopped.contains(&number)) {
+                let last = last_log_line(self.pipeline.worker(name));
+                self.note(&format!("  {name} exited with {status}: {last}"));
                 if status.code() != Some(1) {
-                    self.failures.push(format!("{name} ended with {status}: {last}"));
+                    self.failures.push(format!("{name} exited with {status}: {last}"));
                 }
                 self.restarts += 1;
                 self.launch(number);
@@ -222,55 +223,52 @@ impl Soak {
         }
     }
 
-    /// Waits until everything is where it must be, and stays there.
+    /// Waits until every stream is drained and the history is as expected twice in a row.
     async fn drain(&mut self) -> Result<(), String> {
         let deadline = Instant::now() + self.patience();
-        let mut standing_since = None;
-        let mut right_before = false;
+        let mut drained_since = None;
+        let mut was_right = false;
         loop {
             self.supervise();
             let publisher = self.pipeline.publisher.as_ref().expect("a publisher");
-            let stands = match publisher.done() {
+            let drained = match publisher.done() {
                 Ok(()) => self.pipeline.drained().await,
                 Err(reason) => Err(reason),
             };
-            let verdict = match &stands {
+            let verdict = match &drained {
                 Ok(()) => self.pipeline.holds(&self.expected).await,
                 Err(reason) => Err(reason.clone()),
             };
             match verdict {
-                Ok(()) if right_before => return Ok(()),
-                Ok(()) => right_before = true,
+                Ok(()) if was_right => return Ok(()),
+                Ok(()) => was_right = true,
                 Err(reason) => {
-                    right_before = false;
-                    let since = match stands {
-                        Ok(()) => *standing_since.get_or_insert_with(Instant::now),
+                    was_right = false;
+                    let since = match drained {
+                        Ok(()) => *drained_since.get_or_insert_with(Instant::now),
                         Err(_) => {
-                            standing_since = None;
+                            drained_since = None;
                             Instant::now()
                         }
                     };
                     if since.elapsed() > SETTLED {
-                        return Err(format!("nothing moves any more, but {reason}"));
+                        return Err(format!("every stream is drained, but {reason}"));
                     }
                     if Instant::now() > deadline {
                         return Err(format!("not drained within {:?}: {reason}", self.patience()));
                     }
                 }
             }
-            sleep(2 * SUPERVISION).await;
+            sleep(2 * SUPERVISION_INTERVAL).await;
         }
     }
 
-    /// A machine that does much else is slow, and what a fault held up has to be caught up with.
+    /// Returns the deadline of draining: long enough for a busy machine and for the backlog of a fault.
     fn patience(&self) -> Duration {
-        Duration::from_secs(180) + self.task.length
+        Duration::from_secs(180) + self.parameters.length
     }
 
-    /// Keeps the workers' logs and Redis's files, and says where.
-    ///
-    /// # Panics
-    /// When they can't be kept.
+    /// Keeps the workers' logs and Redis's files, and returns their folder.
     pub(crate) fn keep_evidence(&mut self) -> PathBuf {
         let folder = std::mem::replace(&mut self.pipeline.folder, TempDir::new().expect("a folder"));
         let folder = folder.keep();
@@ -279,16 +277,15 @@ impl Soak {
         folder
     }
 
-    /// Ends everything.
     pub(crate) async fn close(mut self) {
         self.pipeline.close().await;
     }
 }
 
-async fn database(task: &Task, server: &mut Option<NativeServer>) -> Option<TestDatabase> {
-    let minutes = u32::try_from(task.length.as_secs() / 60).expect("a number of minutes");
-    let started = match task.server() {
-        Server::Embedded => return TestDatabase::start(task.edition).await,
+async fn database(parameters: &Parameters, server: &mut Option<NativeServer>) -> Option<TestDatabase> {
+    let minutes = u32::try_from(parameters.length.as_secs() / 60).expect("a number of minutes");
+    let started = match parameters.server() {
+        Server::Embedded => return TestDatabase::start(parameters.edition).await,
         Server::Native => NativeServer::start(None, &[]).await,
         Server::NativeOnSmallDisk => NativeServer::start_with_small_disk(200 + 60 * minutes).await,
     };
@@ -299,11 +296,11 @@ async fn database(task: &Task, server: &mut Option<NativeServer>) -> Option<Test
     Some(TestDatabase::on(server).await.expect("a database"))
 }
 
-fn last_line(worker: &Worker) -> String {
+fn last_log_line(worker: &Worker) -> String {
     worker.log().lines().next_back().unwrap_or_default().to_owned()
 }
 
-/// Copies a folder; what can't be read is left out.
+/// Copies a folder, except files that cannot be read.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder");
     for entry in fs::read_dir(from).into_iter().flatten().flatten() {

@@ -1,16 +1,16 @@
-//! Which fault is made when, against whom and for how long: a pure function of the seed.
+//! Schedule of faults: kind, target, time and duration, as a pure function of the seed.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use acceptance::network::Store;
-use acceptance::pipeline::PARTITIONS;
+use acceptance::producer::PARTITIONS;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use storage_core::redis::stream::Stream;
 
-/// The workers, in the order in which a fault names them.
+/// Workers; a fault names one by its index.
 pub(crate) const WORKERS: [&str; 7] = [
     "hot-writer 1",
     "hot-writer 2",
@@ -21,105 +21,109 @@ pub(crate) const WORKERS: [&str; 7] = [
     "aggregator-admin 2",
 ];
 
-/// The producer's place behind the workers, among those who have a connection.
+/// Index of the producer, behind those of the workers.
 pub(crate) const PRODUCER: usize = WORKERS.len();
 
 /// Time at the start and at the end without a fault.
 const MARGIN: Duration = Duration::from_secs(2);
-/// How often another fault is drawn when what it concerns suffers from one already.
+/// Number of draws for a fault whose target has no other fault at that time.
 const ATTEMPTS: usize = 50;
 
-/// What is made.
+/// A fault to inject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// A worker is killed, and another started.
+    /// A worker is killed and started again.
     Kill(usize),
-    /// A worker stands still, and goes on.
-    Stop(usize),
-    /// A worker is told to end, and another started.
-    Leave(usize),
-    /// The network between some and a store.
-    Network { store: Store, of: Ends, trouble: Trouble },
+    /// A worker is suspended (SIGSTOP) and resumed.
+    Suspend(usize),
+    /// A worker receives SIGTERM and is started again.
+    Terminate(usize),
+    /// The network between clients and a store fails.
+    Network {
+        store: Store,
+        clients: Clients,
+        fault: NetworkFault,
+    },
     /// Redis is killed and started again.
     RedisRestart,
-    /// Redis loses what it was told in the last milliseconds, and the producer sends it again.
-    RedisCut { back: Duration },
+    /// Redis crashes and loses its last writes, and the producer sends them again.
+    RedisLosesWrites { within: Duration },
     /// Redis is at its memory limit.
     RedisFull,
-    /// Redis's clock jumps by so many seconds, and back.
+    /// The clock of Redis jumps by this number of seconds, and back.
     ClockStep(i64),
-    /// The functions are gone.
+    /// Every function is removed from Redis.
     FunctionsFlushed,
-    /// A group is gone.
+    /// A group is destroyed.
     GroupDestroyed(Stream, &'static str),
-    /// A group is back at the beginning.
-    GroupRewound(Stream, &'static str),
+    /// A group is set back to the oldest entry.
+    GroupSetBack(Stream, &'static str),
     /// The database server is killed and started again.
     DatabaseRestart,
-    /// The disk that the database lies on is full.
+    /// The disk of the database is full.
     DiskFull,
-    /// The database ends every session, in mid-transaction where there is one.
-    SessionsEnded,
+    /// PostgreSQL terminates every session.
+    SessionsTerminated,
 }
 
-/// Whose connections.
+/// Clients whose connections fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ends {
-    /// One worker's, or the producer's.
+pub(crate) enum Clients {
+    /// One worker, or the producer.
     One(usize),
-    /// Everybody's.
+    /// All workers and the producer.
     All,
 }
 
-/// What a network does.
+/// A fault of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trouble {
-    /// Every connection is reset; new ones are taken.
+pub(crate) enum NetworkFault {
+    /// Open connections are reset.
     Reset,
-    /// Every connection is reset, and new ones are too.
+    /// Open connections are reset, and new ones are refused.
     Refuse,
-    /// What is sent arrives nowhere, and nobody says so.
-    Silence,
-    /// Every piece takes so long.
+    /// All data is dropped silently.
+    Blackhole,
+    /// Every chunk is delayed.
     Slow(Duration),
-    /// Pieces of so many bytes.
-    Slice(usize),
+    /// Data arrives in chunks of this number of bytes.
+    Fragment(usize),
 }
 
-/// A fault and its time.
+/// A scheduled fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
-    /// Since the start.
+    /// Time since the start.
     pub(crate) at: Duration,
-    /// After how long it is healed.
+    /// Time until recovery.
     pub(crate) lasts: Duration,
     pub(crate) fault: Fault,
 }
 
-/// The database server, by which some faults can be made and others not.
+/// Kind of database server, which determines the faults that are possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Server {
-    /// In WebAssembly, one session at a time: only the network to it fails.
+    /// A server in WebAssembly with one session: only the network to it can fail.
     Embedded,
-    /// It can be killed.
+    /// A server that can be killed.
     Native,
-    /// It lies on a small disk, which is lost when it is killed.
+    /// A server on a small disk, which is lost when it is killed.
     NativeOnSmallDisk,
 }
 
-/// What can suffer from one fault at a time only.
+/// A target of faults, which has at most one fault at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Resource {
+enum Target {
     Worker(usize),
     Link(Store, usize),
     Redis,
     Database,
 }
 
-/// `count` faults spread over `length`.
+/// Returns `count` faults spread over `length`.
 pub(crate) fn schedule(seed: u64, length: Duration, count: u32, server: Server) -> Vec<Event> {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-    let mut busy_until: BTreeMap<Resource, Duration> = BTreeMap::new();
+    let mut busy_until: BTreeMap<Target, Duration> = BTreeMap::new();
     let slot = length.saturating_sub(2 * MARGIN) / count.max(1);
     let mut events = Vec::new();
     for number in 0..count {
@@ -128,14 +132,14 @@ pub(crate) fn schedule(seed: u64, length: Duration, count: u32, server: Server) 
             let (fault, longest) = draw(&mut rng, server);
             let lasts = Duration::from_millis(rng.random_range(200..=longest));
             let free = fault
-                .concerns()
+                .targets()
                 .iter()
-                .all(|resource| busy_until.get(resource).is_none_or(|until| *until < at));
+                .all(|target| busy_until.get(target).is_none_or(|until| *until < at));
             free.then_some(Event { at, lasts, fault })
         });
         if let Some(event) = drawn {
-            for resource in event.fault.concerns() {
-                busy_until.insert(resource, event.at + event.lasts);
+            for target in event.fault.targets() {
+                busy_until.insert(target, event.at + event.lasts);
             }
             events.push(event);
         }
@@ -143,17 +147,17 @@ pub(crate) fn schedule(seed: u64, length: Duration, count: u32, server: Server) 
     events
 }
 
-/// A fault, and how long it may last in ms.
+/// Returns a random fault, and its longest duration in ms.
 fn draw(rng: &mut Xoshiro256PlusPlus, server: Server) -> (Fault, u64) {
     match rng.random_range(0..25) {
         0..=5 => (Fault::Kill(rng.random_range(0..WORKERS.len())), 5_000),
-        6 | 7 => (Fault::Stop(rng.random_range(0..WORKERS.len())), 5_000),
-        8..=10 => (Fault::Leave(rng.random_range(0..WORKERS.len())), 5_000),
+        6 | 7 => (Fault::Suspend(rng.random_range(0..WORKERS.len())), 5_000),
+        8..=10 => (Fault::Terminate(rng.random_range(0..WORKERS.len())), 5_000),
         11..=15 => (network(rng), 4_000),
         16 => (Fault::RedisRestart, 3_000),
         17 => {
-            let back = Duration::from_millis(rng.random_range(50..=1_000));
-            (Fault::RedisCut { back }, 2_000)
+            let within = Duration::from_millis(rng.random_range(50..=1_000));
+            (Fault::RedisLosesWrites { within }, 2_000)
         }
         18 => (Fault::RedisFull, 3_000),
         19 => (Fault::FunctionsFlushed, 1_000),
@@ -163,7 +167,7 @@ fn draw(rng: &mut Xoshiro256PlusPlus, server: Server) -> (Fault, u64) {
         }
         21 => {
             let (stream, group) = group(rng);
-            (Fault::GroupRewound(stream, group), 200)
+            (Fault::GroupSetBack(stream, group), 200)
         }
         22 => {
             let seconds = rng.random_range(2..=30);
@@ -175,7 +179,7 @@ fn draw(rng: &mut Xoshiro256PlusPlus, server: Server) -> (Fault, u64) {
         _ if server == Server::Embedded => (network(rng), 4_000),
         23 if server == Server::Native => (Fault::DatabaseRestart, 4_000),
         23 => (Fault::DiskFull, 4_000),
-        _ => (Fault::SessionsEnded, 200),
+        _ => (Fault::SessionsTerminated, 200),
     }
 }
 
@@ -185,20 +189,20 @@ fn network(rng: &mut Xoshiro256PlusPlus) -> Fault {
     } else {
         Store::Database
     };
-    let of = match store {
-        _ if rng.random_bool(0.25) => Ends::All,
-        Store::Redis => Ends::One(rng.random_range(0..=PRODUCER)),
-        // Hot-writers have no database.
-        Store::Database => Ends::One(rng.random_range(3..WORKERS.len())),
+    let clients = match store {
+        _ if rng.random_bool(0.25) => Clients::All,
+        Store::Redis => Clients::One(rng.random_range(0..=PRODUCER)),
+        // hot-writer does not connect to the database.
+        Store::Database => Clients::One(rng.random_range(3..WORKERS.len())),
     };
-    let trouble = match rng.random_range(0..5) {
-        0 => Trouble::Reset,
-        1 => Trouble::Refuse,
-        2 => Trouble::Silence,
-        3 => Trouble::Slow(Duration::from_millis(rng.random_range(10..=200))),
-        _ => Trouble::Slice(rng.random_range(1..=100)),
+    let fault = match rng.random_range(0..5) {
+        0 => NetworkFault::Reset,
+        1 => NetworkFault::Refuse,
+        2 => NetworkFault::Blackhole,
+        3 => NetworkFault::Slow(Duration::from_millis(rng.random_range(10..=200))),
+        _ => NetworkFault::Fragment(rng.random_range(1..=100)),
     };
-    Fault::Network { store, of, trouble }
+    Fault::Network { store, clients, fault }
 }
 
 fn group(rng: &mut Xoshiro256PlusPlus) -> (Stream, &'static str) {
@@ -209,39 +213,41 @@ fn group(rng: &mut Xoshiro256PlusPlus) -> (Stream, &'static str) {
 }
 
 impl Fault {
-    fn concerns(&self) -> Vec<Resource> {
+    fn targets(&self) -> Vec<Target> {
         match self {
-            Self::Kill(worker) | Self::Stop(worker) | Self::Leave(worker) => vec![Resource::Worker(*worker)],
+            Self::Kill(worker) | Self::Suspend(worker) | Self::Terminate(worker) => vec![Target::Worker(*worker)],
             Self::Network {
                 store,
-                of: Ends::One(end),
+                clients: Clients::One(end),
                 ..
-            } => vec![Resource::Link(*store, *end)],
+            } => vec![Target::Link(*store, *end)],
             Self::Network {
-                store, of: Ends::All, ..
-            } => (0..=PRODUCER).map(|end| Resource::Link(*store, end)).collect(),
+                store,
+                clients: Clients::All,
+                ..
+            } => (0..=PRODUCER).map(|end| Target::Link(*store, end)).collect(),
             Self::RedisRestart
-            | Self::RedisCut { .. }
+            | Self::RedisLosesWrites { .. }
             | Self::RedisFull
             | Self::ClockStep(_)
             | Self::FunctionsFlushed
             | Self::GroupDestroyed(..)
-            | Self::GroupRewound(..) => vec![Resource::Redis],
-            Self::DatabaseRestart | Self::DiskFull | Self::SessionsEnded => vec![Resource::Database],
+            | Self::GroupSetBack(..) => vec![Target::Redis],
+            Self::DatabaseRestart | Self::DiskFull | Self::SessionsTerminated => vec![Target::Database],
         }
     }
 
-    /// The kind of fault, for counting.
+    /// Returns the kind of the fault, without its parameters.
     pub(crate) fn kind(&self) -> String {
         match self {
             Self::Kill(worker) => format!("kill -9 {}", program(*worker)),
-            Self::Stop(worker) => format!("SIGSTOP {}", program(*worker)),
-            Self::Leave(worker) => format!("SIGTERM {}", program(*worker)),
+            Self::Suspend(worker) => format!("SIGSTOP {}", program(*worker)),
+            Self::Terminate(worker) => format!("SIGTERM {}", program(*worker)),
             Self::Network { store, .. } => format!("network to {}", name(*store)),
-            Self::RedisCut { .. } => "Redis loses its last entries".to_owned(),
+            Self::RedisLosesWrites { .. } => "Redis loses its last writes".to_owned(),
             Self::ClockStep(_) => "Redis's clock jumps".to_owned(),
             Self::GroupDestroyed(..) => "group destroyed".to_owned(),
-            Self::GroupRewound(..) => "group rewound".to_owned(),
+            Self::GroupSetBack(..) => "group set back".to_owned(),
             other => other.to_string(),
         }
     }
@@ -255,19 +261,21 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kill(worker) => write!(f, "kill -9 {}", WORKERS[*worker]),
-            Self::Stop(worker) => write!(f, "SIGSTOP {}", WORKERS[*worker]),
-            Self::Leave(worker) => write!(f, "SIGTERM {}", WORKERS[*worker]),
-            Self::Network { store, of, trouble } => write!(f, "network of {of} to {}: {trouble}", name(*store)),
+            Self::Suspend(worker) => write!(f, "SIGSTOP {}", WORKERS[*worker]),
+            Self::Terminate(worker) => write!(f, "SIGTERM {}", WORKERS[*worker]),
+            Self::Network { store, clients, fault } => write!(f, "network of {clients} to {}: {fault}", name(*store)),
             Self::RedisRestart => f.write_str("kill -9 Redis"),
-            Self::RedisCut { back } => write!(f, "Redis loses its last {} ms", back.as_millis()),
+            Self::RedisLosesWrites { within } => {
+                write!(f, "Redis loses the writes of its last {} ms", within.as_millis())
+            }
             Self::RedisFull => f.write_str("Redis is full"),
             Self::ClockStep(seconds) => write!(f, "Redis's clock jumps by {seconds:+} s"),
             Self::FunctionsFlushed => f.write_str("FUNCTION FLUSH"),
             Self::GroupDestroyed(stream, group) => write!(f, "group {group} of {stream} destroyed"),
-            Self::GroupRewound(stream, group) => write!(f, "group {group} of {stream} rewound to its beginning"),
+            Self::GroupSetBack(stream, group) => write!(f, "group {group} of {stream} set back to the oldest entry"),
             Self::DatabaseRestart => f.write_str("kill -QUIT the database server"),
             Self::DiskFull => f.write_str("the database's disk is full"),
-            Self::SessionsEnded => f.write_str("pg_terminate_backend of all sessions"),
+            Self::SessionsTerminated => f.write_str("pg_terminate_backend of all sessions"),
         }
     }
 }
@@ -279,7 +287,7 @@ fn name(store: Store) -> &'static str {
     }
 }
 
-impl fmt::Display for Ends {
+impl fmt::Display for Clients {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::All => f.write_str("all"),
@@ -288,14 +296,14 @@ impl fmt::Display for Ends {
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for NetworkFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reset => f.write_str("reset"),
             Self::Refuse => f.write_str("refused"),
-            Self::Silence => f.write_str("silent"),
+            Self::Blackhole => f.write_str("drops all data"),
             Self::Slow(delay) => write!(f, "slow ({} ms)", delay.as_millis()),
-            Self::Slice(bytes) => write!(f, "sliced ({bytes} bytes)"),
+            Self::Fragment(bytes) => write!(f, "chunks of {bytes} bytes"),
         }
     }
 }
@@ -314,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_as_many_as_wanted_in_order_and_inside_the_time() {
+    fn a_schedule_has_the_requested_number_of_faults_in_order_and_within_the_time() {
         for seed in 0..20 {
             let events = schedule(seed, TEN_MINUTES, 100, Server::Native);
             assert_eq!(events.len(), 100, "seed {seed}");
@@ -324,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_suffers_from_two_faults_at_a_time() {
+    fn a_target_has_at_most_one_fault_at_a_time() {
         let events = schedule(3, TEN_MINUTES, 300, Server::Native);
         for (number, event) in events.iter().enumerate() {
             let later = events[number + 1..]
@@ -333,21 +341,21 @@ mod tests {
             for later in later {
                 let both = later
                     .fault
-                    .concerns()
+                    .targets()
                     .into_iter()
-                    .find(|resource| event.fault.concerns().contains(resource));
+                    .find(|target| event.fault.targets().contains(target));
                 assert_eq!(both, None, "{event:?} {later:?}");
             }
         }
     }
 
     #[test]
-    fn the_embedded_server_is_neither_killed_nor_told_to_end_sessions() {
+    fn the_embedded_server_itself_has_no_faults() {
         let events = schedule(1, TEN_MINUTES, 300, Server::Embedded);
         assert!(
             events
                 .iter()
-                .all(|event| !event.fault.concerns().contains(&Resource::Database))
+                .all(|event| !event.fault.targets().contains(&Target::Database))
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What a soak did, for people.
+//! Summary of a soak, printed at its end.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,13 +7,13 @@ use std::time::Duration;
 use crate::run::Soak;
 
 impl Soak {
-    /// What was sent, what must have come of it, what was done to it and how it took that.
+    /// Formats the entries sent, the expected history, the faults, and the times of recovery.
     pub(crate) async fn summary(&mut self) -> String {
         let mut text = String::new();
         if let Some(publisher) = &self.pipeline.publisher {
             let _ = writeln!(
                 text,
-                "entries    {} sent, of {} in the load; {} batches failed and were sent again",
+                "entries    {} sent, {} in the load; {} batches failed and were sent again",
                 publisher.accepted(),
                 self.load.entries.len(),
                 publisher.failures()
@@ -21,26 +21,30 @@ impl Soak {
         }
         let _ = writeln!(
             text,
-            "must be    {} distinct ticks of {} lots in {} candles, {} duplicates left out, {} dead letters",
+            "expected   {} distinct ticks of {} lots in {} candles, {} duplicates dropped, {} dead letters",
             self.expected.ticks(),
             self.expected.lots(),
             self.expected.candles(),
             self.load.duplicates(),
             self.expected.dead_letters()
         );
-        for (kind, count) in &self.made {
+        for (kind, count) in &self.injected {
             let _ = writeln!(text, "fault      {count:3} {kind}");
         }
-        let _ = writeln!(text, "restarts   {} of workers that ended by themselves", self.restarts);
+        let _ = writeln!(
+            text,
+            "restarts   {} of workers that exited without a fault",
+            self.restarts
+        );
         let mut times: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
-        for watched in std::mem::take(&mut self.handovers) {
-            let cause = watched.cause;
-            times.entry(cause).or_default().extend(watched.time().await);
+        for handover in std::mem::take(&mut self.handovers) {
+            let cause = handover.cause;
+            times.entry(cause).or_default().extend(handover.time().await);
         }
         for (cause, mut times) in times.into_iter().filter(|(_, times)| !times.is_empty()) {
             times.sort();
-            let shown: Vec<String> = times.iter().map(|time| format!("{:.1}", time.as_secs_f64())).collect();
-            let _ = writeln!(text, "hand-over  after {cause}: {} s", shown.join(" "));
+            let seconds: Vec<String> = times.iter().map(|time| format!("{:.1}", time.as_secs_f64())).collect();
+            let _ = writeln!(text, "handover   after {cause}: {} s", seconds.join(" "));
         }
         let _ = match self.drained_after {
             Some(time) => write!(

@@ -1,4 +1,4 @@
-//! A bare client: commands packed by hand, replies scanned only to find their end. What is left to do by whoever talks to Redis.
+//! A bare client: it packs commands and scans replies to their end, the minimum that any client of Redis does.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -7,34 +7,34 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
-/// How much is read at once, in bytes.
-const CHUNK: usize = 256 * 1024;
+/// Bytes that one read asks for at least.
+const CHUNK_BYTES: usize = 256 * 1024;
 
-/// A connection without any client library.
+/// A connection to Redis without a client library.
 pub(crate) struct Client {
     stream: TcpStream,
     out: Vec<u8>,
-    /// What has been read and not taken yet begins at `taken`.
+    /// Bytes read from the connection. Those from `parsed` to `filled` are still to be parsed.
     read: Vec<u8>,
-    taken: usize,
+    parsed: usize,
     filled: usize,
 }
 
 impl Client {
     pub(crate) fn connect(port: u16) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port)).context("connecting to Redis")?;
+        let stream = TcpStream::connect(("127.0.0.1", port)).context("connect to Redis")?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(120)))?;
         Ok(Self {
             stream,
             out: Vec::new(),
-            read: vec![0; CHUNK],
-            taken: 0,
+            read: vec![0; CHUNK_BYTES],
+            parsed: 0,
             filled: 0,
         })
     }
 
-    /// Packs a command; [`Client::send`] sends it.
+    /// Appends a command to the buffer that [`Client::send`] sends.
     pub(crate) fn pack(&mut self, parts: &[&[u8]]) {
         let _ = write!(self.out, "*{}\r\n", parts.len());
         for part in parts {
@@ -44,16 +44,16 @@ impl Client {
         }
     }
 
-    /// Sends what was packed.
+    /// Sends the packed commands.
     pub(crate) fn send(&mut self) -> anyhow::Result<()> {
         self.stream.write_all(&self.out)?;
         self.out.clear();
         Ok(())
     }
 
-    /// Reads one reply to its end. Valid until the next one is read.
+    /// Reads one reply to its end. It is valid until the next reply is read.
     pub(crate) fn reply(&mut self) -> anyhow::Result<Reply<'_>> {
-        let (mut at, mut items, mut entry_header, mut last_id) = (self.taken, 1_usize, false, 0..0_usize);
+        let (mut at, mut items, mut entry_header, mut last_id) = (self.parsed, 1_usize, false, 0..0_usize);
         while items > 0 {
             let Some(end) = self.line_end(at) else {
                 let moved = self.fill()?;
@@ -87,18 +87,18 @@ impl Client {
                 }
                 b'-' => bail!("Redis: {}", String::from_utf8_lossy(&self.read[line])),
                 b'+' | b':' => at = end + 2,
-                other => bail!("a reply begins with {other}"),
+                other => bail!("the reply begins with byte {other}, which is not a type of RESP2"),
             }
             items -= 1;
         }
-        let begin = std::mem::replace(&mut self.taken, at);
+        let begin = std::mem::replace(&mut self.parsed, at);
         Ok(Reply {
             bytes: &self.read[begin..at],
             last_id: &self.read[last_id],
         })
     }
 
-    /// Reads so many replies and throws them away.
+    /// Reads `replies` replies and discards them.
     pub(crate) fn skip(&mut self, replies: usize) -> anyhow::Result<()> {
         for _ in 0..replies {
             self.reply()?;
@@ -106,17 +106,17 @@ impl Client {
         Ok(())
     }
 
-    /// The replies, for somebody who reads them elsewhere.
+    /// Returns the connection, for reading the replies on another thread.
     pub(crate) fn replies(&self) -> std::io::Result<TcpStream> {
         self.stream.try_clone()
     }
 
-    /// No reply for so long is an error.
-    pub(crate) fn give_up_after(&self, patience: Duration) -> std::io::Result<()> {
+    /// Sets the time without a reply after which reading fails.
+    pub(crate) fn set_read_timeout(&self, patience: Duration) -> std::io::Result<()> {
         self.stream.set_read_timeout(Some(patience))
     }
 
-    /// Ends the connection once Redis has taken everything that was sent.
+    /// Closes the sending side of the connection.
     pub(crate) fn close(self) -> std::io::Result<()> {
         self.stream.shutdown(Shutdown::Write)
     }
@@ -126,15 +126,15 @@ impl Client {
         (at + found + 1 < self.filled).then_some(at + found)
     }
 
-    /// Reads more. Says by how much it moved what was there towards the front.
+    /// Reads more bytes. Returns by how many bytes it moved the earlier ones towards the front.
     fn fill(&mut self) -> anyhow::Result<usize> {
-        let moved = self.taken;
+        let moved = self.parsed;
         if moved > 0 {
             self.read.copy_within(moved..self.filled, 0);
             self.filled -= moved;
-            self.taken = 0;
+            self.parsed = 0;
         }
-        if self.read.len() - self.filled < CHUNK {
+        if self.read.len() - self.filled < CHUNK_BYTES {
             self.read.resize(self.read.len() * 2, 0);
         }
         let count = self.stream.read(&mut self.read[self.filled..])?;
@@ -144,15 +144,15 @@ impl Client {
     }
 }
 
-/// A reply as it came.
+/// A reply in the encoding of the protocol.
 pub(crate) struct Reply<'a> {
     pub(crate) bytes: &'a [u8],
-    /// The ID of the last entry in it, where it holds entries.
+    /// ID of the last stream entry; empty if the reply contains no entries.
     pub(crate) last_id: &'a [u8],
 }
 
 impl<'a> Reply<'a> {
-    /// Its strings, in order.
+    /// Returns the bulk strings, in order.
     pub(crate) fn strings(&self) -> impl Iterator<Item = &'a [u8]> {
         let (bytes, mut at) = (self.bytes, 0);
         std::iter::from_fn(move || {
@@ -180,7 +180,10 @@ fn line(bytes: &[u8], at: usize) -> Option<Range<usize>> {
 
 fn number(digits: &[u8]) -> anyhow::Result<i64> {
     let (negative, digits) = digits.strip_prefix(b"-").map_or((false, digits), |rest| (true, rest));
-    ensure!(digits.iter().all(u8::is_ascii_digit), "a length that is none");
+    ensure!(
+        digits.iter().all(u8::is_ascii_digit),
+        "the reply contains a length that is not a number"
+    );
     let value = digits
         .iter()
         .fold(0, |value, digit| value * 10 + i64::from(digit - b'0'));

@@ -1,8 +1,8 @@
-//! Emptying streams that are full: hot-writer, and the bare client that throws away what it reads.
+//! Draining a backlog: by hot-writer, and by a bare client that discards what it reads.
 
 use std::time::{Duration, Instant};
 
-use acceptance::pipeline::PARTITIONS;
+use acceptance::producer::PARTITIONS;
 use acceptance::redis_server::RedisServer;
 use anyhow::{Context, ensure};
 use storage_core::redis::position::position_of;
@@ -12,54 +12,61 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::client::Client;
-use super::load::{Loaded, waiting};
+use super::load::{LoadedRedis, staging_stream};
 use crate::bench::{Bench, sample, serves};
 
-/// `hot.batch_entries` as it is by default.
+/// Default of `hot.batch_entries`.
 pub(crate) const BATCH_ENTRIES: usize = 5_000;
-/// How often it is asked whether all is done.
 const POLL: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// What emptying the streams took.
+/// Cost of draining the streams.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
+    ticks: u64,
     pub(crate) seconds: f64,
-    /// Processor time of Redis, in µs a tick.
+    /// CPU time of Redis, in µs per tick.
     pub(crate) server_us: f64,
-    /// Commands that Redis ran a tick, those that functions call included.
+    /// Commands of Redis per tick, including those that functions call.
     pub(crate) commands: f64,
 }
 
-/// What Redis has done so far.
-struct Work {
-    seconds: f64,
+impl Cost {
+    pub(crate) fn ticks_per_s(&self) -> f64 {
+        self.ticks as f64 / self.seconds
+    }
+}
+
+/// Resources that Redis has used since its start.
+struct Usage {
+    cpu_s: f64,
     commands: f64,
 }
 
-async fn work(redis: &RedisServer) -> anyhow::Result<Work> {
+async fn usage(redis: &RedisServer) -> anyhow::Result<Usage> {
     let info: String = redis.ask(&["INFO", "everything"]).await?;
     let value = |name: &str| -> anyhow::Result<f64> {
         let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         Ok(line.with_context(|| format!("no {name} in INFO"))?.trim().parse()?)
     };
-    Ok(Work {
-        seconds: value("used_cpu_user")? + value("used_cpu_sys")?,
+    Ok(Usage {
+        cpu_s: value("used_cpu_user")? + value("used_cpu_sys")?,
         commands: value("total_commands_processed")?,
     })
 }
 
-impl Loaded {
-    /// The bare client: XREAD of the same batch size, one stream after the other, each reply scanned to its end and forgotten.
-    pub(crate) async fn read_barely(&self) -> anyhow::Result<Cost> {
-        let before = work(&self.redis).await?;
+impl LoadedRedis {
+    /// Drains the streams by a bare client: XREAD with the same batch size, one stream after the other. It scans each
+    /// reply to its end and discards it.
+    pub(crate) async fn drain_by_bare_client(&self) -> anyhow::Result<Cost> {
+        let before = usage(&self.redis).await?;
         let port = self.redis.port()?;
         let last_ids = self.last_ids.clone();
         let begun = Instant::now();
         spawn_blocking(move || {
             let mut client = Client::connect(port)?;
             for (partition, last_id) in (0..PARTITIONS).zip(last_ids) {
-                read_all(&mut client, &waiting(partition), &last_id.unwrap_or_default())?;
+                read_all(&mut client, &staging_stream(partition), &last_id.unwrap_or_default())?;
             }
             anyhow::Ok(())
         })
@@ -67,10 +74,10 @@ impl Loaded {
         self.cost(begun.elapsed(), before).await
     }
 
-    /// hot-writer, which is ready and waits: from the moment at which the full streams are there until its group has finished all
-    /// of them.
-    pub(crate) async fn drain(&self, worker: &mut Worker) -> anyhow::Result<Cost> {
-        let before = work(&self.redis).await?;
+    /// Drains the streams by a hot-writer that is ready: from renaming the full streams until its group has finished
+    /// all of them.
+    pub(crate) async fn drain_by_hot_writer(&self, worker: &mut Worker) -> anyhow::Result<Cost> {
+        let before = usage(&self.redis).await?;
         let begun = Instant::now();
         self.publish().await?;
         let mut conn = self.redis.connect();
@@ -96,19 +103,20 @@ impl Loaded {
         Ok(cost)
     }
 
-    async fn cost(&self, elapsed: Duration, before: Work) -> anyhow::Result<Cost> {
-        let after = work(&self.redis).await?;
+    async fn cost(&self, elapsed: Duration, before: Usage) -> anyhow::Result<Cost> {
+        let after = usage(&self.redis).await?;
         let ticks = self.load.ticks as f64;
         Ok(Cost {
+            ticks: self.load.ticks,
             seconds: elapsed.as_secs_f64(),
-            server_us: (after.seconds - before.seconds) * 1e6 / ticks,
+            server_us: (after.cpu_s - before.cpu_s) * 1e6 / ticks,
             commands: (after.commands - before.commands) / ticks,
         })
     }
 }
 
-/// A hot-writer that serves all partitions of a Redis in which there is nothing to read yet.
-pub(crate) async fn hot_writer(bench: &Bench, redis: &RedisServer) -> anyhow::Result<Worker> {
+/// Starts a hot-writer and waits until it owns all partitions.
+pub(crate) async fn start_hot_writer(bench: &Bench, redis: &RedisServer) -> anyhow::Result<Worker> {
     let mut worker = bench.worker("hot-writer", &[("REDIS_URL", redis.url())]);
     serves(&mut worker, PARTITIONS).await?;
     Ok(worker)

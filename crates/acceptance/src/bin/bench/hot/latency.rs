@@ -1,4 +1,4 @@
-//! How long it takes from a tick's XADD to the message that tells of it.
+//! Time from a tick's XADD to the published message.
 
 use std::collections::VecDeque;
 use std::io::Read;
@@ -7,62 +7,62 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use acceptance::pipeline::PARTITIONS;
+use acceptance::producer::PARTITIONS;
 use anyhow::Context;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::client::Client;
-use super::drain::{BATCH_ENTRIES, hot_writer};
+use super::drain::{BATCH_ENTRIES, start_hot_writer};
 use super::load::{Feed, Load, stream, symbols};
 use super::throughput::SYMBOLS;
 use crate::bench::Bench;
-use crate::figure::{Figure, Reach};
+use crate::figure::{Figure, Target};
 
 const TICKS_PER_MS: usize = 20;
-/// What is sent before anything is measured.
+/// Time at the start that is not measured.
 const WARM_UP: Duration = Duration::from_secs(1);
-/// After no message for so long there will be none.
+/// Time without a message after which the subscriber stops.
 const QUIET: Duration = Duration::from_secs(2);
 
-const EXPLAINED: &str = "20 ticks of 500 symbols every millisecond, XADDed by one producer, which notes the time at which it writes \
-    each; a subscriber of `tick:*` on a connection of its own notes when a message is there. A tick's time is that from its XADD \
-    to the first message of its symbol with its trade ID or a later one: under load a channel gets the newest state of \
-    each flush. The limit is one bare client that XREADs all streams and PUBLISHes every tick, with the same producer and \
-    subscriber. The first second is not counted.";
+const DESCRIPTION: &str = "20 ticks of 500 symbols every millisecond, XADDed by one producer, which records the time \
+    of each; a subscriber of `tick:*` on its own connection records the arrival of each message. A tick's latency \
+    ends with the first message of its symbol that has its trade ID or a later one: under load, updates are \
+    conflated. The baseline is a bare client that XREADs all streams and PUBLISHes every tick, with the same producer \
+    and subscriber. The first second is not counted.";
 
-/// A tick that was sent or told of: its symbol by rank, its trade ID, and when.
+/// A tick that was sent or a message that was received: index of the symbol, trade ID, time.
 type Event = (usize, u64, Instant);
 
-/// hot-writer against a bare XREAD and PUBLISH.
+/// Compares hot-writer with a bare XREAD and PUBLISH.
 pub(crate) async fn latency(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     let mut p50 = Figure::new(
-        "tick to message at 20,000 ticks/s, p50",
-        EXPLAINED,
+        "tick to message, 20,000 ticks/s, p50",
+        DESCRIPTION,
         "ms",
         "bare XREAD, PUBLISH",
-        Reach::AtMost(2.0),
+        Target::AtMost(2.0),
     );
     let mut p99 = Figure::new(
-        "tick to message at 20,000 ticks/s, p99",
-        EXPLAINED,
+        "tick to message, 20,000 ticks/s, p99",
+        DESCRIPTION,
         "ms",
         "bare XREAD, PUBLISH",
-        Reach::AtMost(3.0),
+        Target::AtMost(3.0),
     );
     for _ in 0..bench.rounds {
-        let limit = bare(bench).await?;
+        let theirs = bare(bench).await?;
         let ours = ours(bench).await?;
-        p50.push(quantile(&ours, 0.5), quantile(&limit, 0.5));
-        p99.push(quantile(&ours, 0.99), quantile(&limit, 0.99));
+        p50.push(quantile(&ours, 0.5), quantile(&theirs, 0.5));
+        p99.push(quantile(&ours, 0.99), quantile(&theirs, 0.99));
     }
     Ok(vec![p50, p99])
 }
 
 async fn ours(bench: &Bench) -> anyhow::Result<Vec<f64>> {
     let redis = bench.redis().await?;
-    let _worker = hot_writer(bench, &redis).await?;
-    measured(bench, redis.port()?).await
+    let _worker = start_hot_writer(bench, &redis).await?;
+    measure(bench, redis.port()?).await
 }
 
 async fn bare(bench: &Bench) -> anyhow::Result<Vec<f64>> {
@@ -74,7 +74,7 @@ async fn bare(bench: &Bench) -> anyhow::Result<Vec<f64>> {
         move || relay(port, &end)
     });
     sleep(Duration::from_millis(100)).await;
-    let times = measured(bench, port).await;
+    let times = measure(bench, port).await;
     end.store(true, Ordering::Relaxed);
     relay.await??;
     times
@@ -102,7 +102,7 @@ fn relay(port: u16, end: &AtomicBool) -> anyhow::Result<()> {
             positions[at] = string.to_vec();
             let values: Vec<&[u8]> = strings.by_ref().take(12).skip(1).step_by(2).collect();
             let [symbol, ts_us, price, qty, trade_id, side] = values[..] else {
-                anyhow::bail!("an entry of {} fields", values.len())
+                anyhow::bail!("an entry has {} fields, expected 6", values.len())
             };
             let message = [
                 br#"{"symbol":""#,
@@ -128,8 +128,8 @@ fn relay(port: u16, end: &AtomicBool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sends ticks at a steady pace, and says how long each took until it was told of, in ms, in ascending order.
-async fn measured(bench: &Bench, port: u16) -> anyhow::Result<Vec<f64>> {
+/// Sends ticks at a steady rate and returns their latencies in ms, in ascending order.
+async fn measure(bench: &Bench, port: u16) -> anyhow::Result<Vec<f64>> {
     let load = bench.load(0, SYMBOLS);
     let length = Duration::from_secs(bench.sized(15, 4));
     let end = Arc::new(AtomicBool::new(false));
@@ -140,7 +140,7 @@ async fn measured(bench: &Bench, port: u16) -> anyhow::Result<Vec<f64>> {
     sleep(Duration::from_millis(100)).await;
     let sent = spawn_blocking(move || produce(port, &load, length)).await??;
     end.store(true, Ordering::Relaxed);
-    times(&sent, &subscriber.await??)
+    latencies(&sent, &subscriber.await??)
 }
 
 fn produce(port: u16, load: &Load, length: Duration) -> anyhow::Result<Vec<Event>> {
@@ -161,7 +161,7 @@ fn produce(port: u16, load: &Load, length: Duration) -> anyhow::Result<Vec<Event
         for _ in 0..TICKS_PER_MS {
             let tick = feed.tick(ts_us);
             let (name, partition) = &names[tick.symbol];
-            tick.add(&mut client, &streams[usize::from(*partition)], "*", name);
+            tick.pack_xadd(&mut client, &streams[usize::from(*partition)], "*", name);
             sent.push((tick.symbol, tick.trade_id, begun));
         }
         let now = Instant::now();
@@ -173,22 +173,22 @@ fn produce(port: u16, load: &Load, length: Duration) -> anyhow::Result<Vec<Event
     client.close()?;
     reader
         .join()
-        .map_err(|_| anyhow::anyhow!("the reader of replies has failed"))?;
+        .map_err(|_| anyhow::anyhow!("the thread that reads the replies panicked"))?;
     Ok(sent)
 }
 
-/// Notes every message on `tick:*`, after `end` until there are no more.
+/// Records every message on `tick:*` until no message arrives after `end`.
 fn subscribe(port: u16, end: &AtomicBool) -> anyhow::Result<Vec<Event>> {
     let mut client = Client::connect(port)?;
     client.pack(&[b"PSUBSCRIBE", b"tick:*"]);
     client.send()?;
     client.skip(1)?;
-    client.give_up_after(QUIET)?;
-    let mut heard = Vec::new();
+    client.set_read_timeout(QUIET)?;
+    let mut received = Vec::new();
     loop {
         let Ok(reply) = client.reply() else {
             if end.load(Ordering::Relaxed) {
-                return Ok(heard);
+                return Ok(received);
             }
             continue;
         };
@@ -196,11 +196,11 @@ fn subscribe(port: u16, end: &AtomicBool) -> anyhow::Result<Vec<Event>> {
         let mut strings = reply.strings().skip(2);
         let (channel, message) = strings.next().zip(strings.next()).context("a message")?;
         let symbol = digits_after(channel, b"tick:S")?.try_into()?;
-        heard.push((symbol, digits_after(message, br#""trade_id":""#)?, now));
+        received.push((symbol, digits_after(message, br#""trade_id":""#)?, now));
     }
 }
 
-/// The number that follows `prefix` in `text`.
+/// Returns the number that follows `prefix` in `text`.
 fn digits_after(text: &[u8], prefix: &[u8]) -> anyhow::Result<u64> {
     let found = text
         .windows(prefix.len())
@@ -212,20 +212,20 @@ fn digits_after(text: &[u8], prefix: &[u8]) -> anyhow::Result<u64> {
     Ok(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
-/// From each tick's XADD to the first message that covers it, in ms, in ascending order.
-fn times(sent: &[Event], heard: &[Event]) -> anyhow::Result<Vec<f64>> {
+/// Returns the time from each tick's XADD to the first message that covers it, in ms, in ascending order.
+fn latencies(sent: &[Event], received: &[Event]) -> anyhow::Result<Vec<f64>> {
     let mut open: Vec<VecDeque<(u64, Instant)>> = vec![VecDeque::new(); SYMBOLS];
     for (symbol, trade_id, at) in sent {
         open[*symbol].push_back((*trade_id, *at));
     }
     let mut times = Vec::with_capacity(sent.len());
-    for (symbol, trade_id, at) in heard {
+    for (symbol, trade_id, at) in received {
         while let Some((_, sent)) = open[*symbol].pop_front_if(|(id, _)| *id <= *trade_id) {
             times.push(at.saturating_duration_since(sent).as_secs_f64() * 1_000.0);
         }
     }
-    let untold: usize = open.iter().map(VecDeque::len).sum();
-    anyhow::ensure!(untold == 0, "no message told of {untold} of {} ticks", sent.len());
+    let missing: usize = open.iter().map(VecDeque::len).sum();
+    anyhow::ensure!(missing == 0, "no message covers {missing} of {} ticks", sent.len());
     times.sort_by(f64::total_cmp);
     Ok(times)
 }

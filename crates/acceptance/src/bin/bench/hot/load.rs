@@ -1,8 +1,8 @@
-//! The ticks that are measured with: made from a seed, and put into Redis as a feed leaves them when nobody reads for a while.
+//! Load of the measurements: ticks generated from a seed, as the backlog that a feed leaves without a reader.
 
 use std::time::SystemTime;
 
-use acceptance::pipeline::PARTITIONS;
+use acceptance::producer::PARTITIONS;
 use acceptance::producer::partition;
 use acceptance::redis_server::RedisServer;
 use anyhow::Context;
@@ -12,15 +12,14 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Duration, sleep};
 
 use super::client::Client;
-use super::drain::Cost;
 use crate::bench::Bench;
 
-/// How many ticks a second of event time has.
+/// Ticks per second of event time.
 pub(crate) const FEED_TICKS_PER_S: u64 = 10_000;
-/// How many entries go to Redis at once.
-const DEPTH: u64 = 1_000;
+/// Entries in a pipeline.
+const PIPELINE: u64 = 1_000;
 
-/// What a load consists of.
+/// Parameters of a load.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
     pub(crate) ticks: u64,
@@ -30,7 +29,7 @@ pub(crate) struct Load {
 }
 
 impl Bench {
-    /// A load as the command line wants it.
+    /// Returns a load with the seed and the popularity of the command line.
     pub(crate) fn load(&self, ticks: u64, symbols: usize) -> Load {
         let popularity = if self.uniform {
             Popularity::Uniform
@@ -46,23 +45,16 @@ impl Bench {
     }
 }
 
-impl Load {
-    /// Ticks a second, where all of them cost so much.
-    pub(crate) fn per_second(&self, cost: &Cost) -> f64 {
-        self.ticks as f64 / cost.seconds
-    }
-}
-
-/// How often which symbol is traded.
+/// Distribution of ticks over symbols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Popularity {
-    /// By Zipf's law: the n-th symbol 1/n times as often as the first. About so it is on exchanges.
+    /// Zipf's law: the n-th symbol is traded 1/n times as often as the first, about as on exchanges.
     Zipf,
-    /// All alike: the hardest, as every batch then changes the most symbols.
+    /// Equal shares: the worst case, because every batch changes the most symbols.
     Uniform,
 }
 
-/// The text of a tick's fields, and where it goes.
+/// A tick with its fields as text, and the index of its symbol.
 pub(crate) struct Tick {
     pub(crate) symbol: usize,
     pub(crate) ts_us: u64,
@@ -72,10 +64,10 @@ pub(crate) struct Tick {
     pub(crate) side: &'static str,
 }
 
-/// An endless feed of ticks: prices walk at random, trades of a symbol are numbered without gaps.
+/// Endless feed of ticks: prices follow a random walk, trade IDs of a symbol have no gaps.
 pub(crate) struct Feed {
     rng: Xoshiro256PlusPlus,
-    /// Sums of the symbols' weights.
+    /// Cumulative weights of the symbols.
     popularity: Vec<f64>,
     cents: Vec<u64>,
     trades: Vec<u64>,
@@ -102,7 +94,7 @@ impl Feed {
         }
     }
 
-    /// The next one, at this event time.
+    /// Returns the next tick, with this event time.
     pub(crate) fn tick(&mut self, ts_us: u64) -> Tick {
         let chosen = self.rng.random::<f64>() * self.popularity.last().copied().unwrap_or_default();
         let symbol = self
@@ -125,7 +117,7 @@ impl Feed {
     }
 }
 
-/// The symbols of a load by rank, with their partitions.
+/// Returns the symbols of a load by rank, with their partitions.
 pub(crate) fn symbols(count: usize) -> Vec<(String, u16)> {
     let name = |at: usize| {
         let name = format!("S{at:06}USD");
@@ -135,37 +127,37 @@ pub(crate) fn symbols(count: usize) -> Vec<(String, u16)> {
     (0..count).map(name).collect()
 }
 
-/// A load in Redis.
-pub(crate) struct Loaded {
+/// A Redis that contains a load.
+pub(crate) struct LoadedRedis {
     pub(crate) redis: RedisServer,
     pub(crate) load: Load,
-    /// By partition: the last entry's ID, where there is one.
+    /// ID of the last entry of each partition; `None` if it has no entries.
     pub(crate) last_ids: Vec<Option<String>>,
-    /// Bytes of the text of all fields' values.
+    /// Size of all field values as text.
     pub(crate) payload_bytes: u64,
 }
 
-/// Where the streams lie until [`Loaded::publish`].
-pub(crate) fn waiting(partition: u16) -> String {
-    format!("waiting:ticks:{partition}")
+/// Key of a stream until [`LoadedRedis::publish`] renames it.
+pub(crate) fn staging_stream(partition: u16) -> String {
+    format!("staging:ticks:{partition}")
 }
 
 pub(crate) fn stream(partition: u16) -> String {
     format!("stream:ticks:{partition}")
 }
 
-impl Loaded {
-    /// Starts a Redis and puts the ticks into streams that no worker knows yet, with the groups that the real ones have. Entry IDs
-    /// are what they would be had a feed of [`FEED_TICKS_PER_S`] come in until now. Returns when Redis is at rest.
+impl LoadedRedis {
+    /// Starts a Redis and adds the ticks to staging streams, which no worker reads, with the real groups. Entry IDs are
+    /// those of a feed of [`FEED_TICKS_PER_S`] that ends now. Returns when Redis is idle.
     pub(crate) async fn new(bench: &Bench, load: Load) -> anyhow::Result<Self> {
         let redis = bench.redis().await?;
-        // Otherwise the files of so fast a feed are written anew all the time.
+        // With persistence, this fast feed would make Redis rewrite its files all the time.
         for setting in [["appendonly", "no"], ["save", ""]] {
             redis.ask::<()>(&["CONFIG", "SET", setting[0], setting[1]]).await?;
         }
         for partition in 0..PARTITIONS {
             for group in ["hot-writer", "warm-syncer"] {
-                let key = waiting(partition);
+                let key = staging_stream(partition);
                 redis
                     .ask::<()>(&["XGROUP", "CREATE", &key, group, "0", "MKSTREAM"])
                     .await?;
@@ -180,12 +172,12 @@ impl Loaded {
             last_ids,
             payload_bytes,
         };
-        loaded.rest().await?;
+        loaded.wait_until_idle().await?;
         Ok(loaded)
     }
 
     /// Waits until Redis writes no files in the background.
-    async fn rest(&self) -> anyhow::Result<()> {
+    async fn wait_until_idle(&self) -> anyhow::Result<()> {
         loop {
             let info: String = self.redis.ask(&["INFO", "persistence"]).await?;
             if info
@@ -199,28 +191,28 @@ impl Loaded {
         }
     }
 
-    /// Puts the streams where workers read, all at once.
+    /// Renames the streams to those that workers read, in one transaction.
     pub(crate) async fn publish(&self) -> anyhow::Result<()> {
         let mut renames = redis::pipe();
         renames.atomic();
         for partition in 0..PARTITIONS {
             renames
                 .cmd("RENAME")
-                .arg(waiting(partition))
+                .arg(staging_stream(partition))
                 .arg(stream(partition))
                 .ignore();
         }
         renames
             .exec_async(&mut self.redis.connect())
             .await
-            .context("publishing the streams")
+            .context("rename the streams")
     }
 }
 
 fn fill(port: u16, load: &Load) -> anyhow::Result<(Vec<Option<String>>, u64)> {
     let mut client = Client::connect(port)?;
     let (names, mut feed) = (symbols(load.symbols), Feed::new(load));
-    let keys: Vec<String> = (0..PARTITIONS).map(waiting).collect();
+    let keys: Vec<String> = (0..PARTITIONS).map(staging_stream).collect();
     let mut last_ids = vec![None; keys.len()];
     let (mut last_ms, mut sequence) = (0, 0);
     let (mut payload_bytes, mut unanswered) = (0, 0);
@@ -233,11 +225,11 @@ fn fill(port: u16, load: &Load) -> anyhow::Result<(Vec<Option<String>>, u64)> {
         sequence = if ms == last_ms { sequence + 1 } else { 0 };
         last_ms = ms;
         let id = format!("{ms}-{sequence}");
-        payload_bytes += tick.add(&mut client, &keys[usize::from(*partition)], &id, name);
+        payload_bytes += tick.pack_xadd(&mut client, &keys[usize::from(*partition)], &id, name);
         last_ids[usize::from(*partition)] = Some(id);
-        if (at + 1) % DEPTH == 0 || at + 1 == load.ticks {
+        if (at + 1) % PIPELINE == 0 || at + 1 == load.ticks {
             client.send()?;
-            client.skip(std::mem::replace(&mut unanswered, usize::try_from(at % DEPTH + 1)?))?;
+            client.skip(std::mem::replace(&mut unanswered, usize::try_from(at % PIPELINE + 1)?))?;
         }
     }
     client.skip(unanswered)?;
@@ -245,8 +237,8 @@ fn fill(port: u16, load: &Load) -> anyhow::Result<(Vec<Option<String>>, u64)> {
 }
 
 impl Tick {
-    /// Packs its XADD, and says how many bytes the values have.
-    pub(crate) fn add(&self, client: &mut Client, key: &str, id: &str, name: &str) -> u64 {
+    /// Packs the tick's XADD and returns the size of its values in bytes.
+    pub(crate) fn pack_xadd(&self, client: &mut Client, key: &str, id: &str, name: &str) -> u64 {
         let (ts_us, trade_id) = (self.ts_us.to_string(), self.trade_id.to_string());
         let fields = [
             ["symbol", name],

@@ -1,57 +1,58 @@
-//! What ticks and symbols take up, in Redis and in hot-writer.
+//! Memory of ticks and symbols in Redis and in hot-writer.
 
 use std::fs;
 
-use acceptance::pipeline::PARTITIONS;
+use acceptance::producer::PARTITIONS;
 use acceptance::redis_server::RedisServer;
 use anyhow::Context;
 use storage_core::domain::timeframe::Timeframe;
 
-use super::drain::hot_writer;
-use super::load::{Loaded, stream, symbols};
+use super::drain::start_hot_writer;
+use super::load::{LoadedRedis, stream, symbols};
 use crate::bench::Bench;
-use crate::figure::{Figure, Reach};
+use crate::figure::{Figure, Target};
 
 const SYMBOLS: usize = 10_000;
-/// How many symbols' hashes are looked at.
-const LOOKED_AT: usize = 200;
-/// The numbers of a candle (`time open high low close volume trades first_us last_us revision since`) in eight bytes each.
+/// Number of symbols whose hashes are measured.
+const SAMPLED_SYMBOLS: usize = 200;
+/// The numbers of a candle (`time open high low close volume trades first_us last_us revision since`) in eight bytes
+/// each.
 const CANDLE_BYTES: usize = 11 * 8;
 /// A latest tick: price, quantity, time, trade ID and revision in eight bytes each.
 const TICK_BYTES: usize = 5 * 8;
 
-/// All of it at 10,000 symbols.
+/// Measures memory at 10,000 symbols.
 pub(crate) async fn memory(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     let mut entry = Figure::new(
         "Redis, a stream entry",
-        "`MEMORY USAGE` of the tick streams by ticks, against the bytes of the text of the six values; their names are in the streams \
-         once a block.",
+        "`MEMORY USAGE` of the tick streams per tick, compared with the size of the six values as text. A stream \
+         stores field names once per block.",
         "bytes",
         "text of the values",
-        Reach::OursAtMost(60.0),
+        Target::OursAtMost(60.0),
     );
     let mut symbol = Figure::new(
         "Redis, a symbol",
-        "`MEMORY USAGE` of a symbol's `tick:latest` and six `candle:current`, keys included, mean of 200 symbols, against the bytes of \
-         the text of their keys, fields and values.",
+        "`MEMORY USAGE` of a symbol's `tick:latest` and six `candle:current`, keys included, mean of 200 symbols, \
+         compared with the size of their keys, fields and values as text.",
         "bytes",
         "their text",
-        Reach::Reported,
+        Target::None,
     );
     let mut worker_memory = Figure::new(
-        "memory of hot-writer, 10,000 symbols",
-        "Resident memory (`VmRSS`) that hot-writer has more after it has emptied the streams than before, against eight bytes for each \
-         number of six candles and a tick for each symbol, and the symbol's name.",
+        "memory, 10,000 symbols",
+        "Growth of hot-writer's resident memory (`VmRSS`) while it drains the streams, compared with eight bytes for \
+         each number of a symbol's six candles and latest tick, and the symbol's name.",
         "MiB",
         "the bare numbers",
-        Reach::Reported,
+        Target::None,
     );
     let load = bench.load(bench.sized(2_000_000, 300_000), SYMBOLS);
     for _ in 0..bench.rounds {
-        let loaded = Loaded::new(bench, load).await?;
-        let worker = &mut hot_writer(bench, &loaded.redis).await?;
+        let loaded = LoadedRedis::new(bench, load).await?;
+        let worker = &mut start_hot_writer(bench, &loaded.redis).await?;
         let before = resident_bytes(worker.id())?;
-        loaded.drain(worker).await?;
+        loaded.drain_by_hot_writer(worker).await?;
         let after = resident_bytes(worker.id())?;
 
         let mut streams = 0;
@@ -72,10 +73,10 @@ pub(crate) async fn memory(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     Ok(vec![entry, symbol, worker_memory])
 }
 
-/// Memory of a symbol's hashes and the bytes of their text, the mean of those that have all of them.
+/// Returns the mean memory of a symbol's hashes and the mean size of their text, in bytes.
 async fn hashes(redis: &RedisServer) -> anyhow::Result<(f64, f64)> {
     let (mut bytes, mut text) = (0, 0);
-    for (name, _) in symbols(LOOKED_AT) {
+    for (name, _) in symbols(SAMPLED_SYMBOLS) {
         let candles = Timeframe::ALL.map(|timeframe| format!("candle:current:{timeframe}:{name}"));
         for key in candles.into_iter().chain([format!("tick:latest:{name}")]) {
             bytes += usage(redis, &key).await?.with_context(|| format!("no {key}"))?;
@@ -83,10 +84,13 @@ async fn hashes(redis: &RedisServer) -> anyhow::Result<(f64, f64)> {
             text += key.len() + fields.iter().map(String::len).sum::<usize>();
         }
     }
-    Ok((bytes as f64 / LOOKED_AT as f64, text as f64 / LOOKED_AT as f64))
+    Ok((
+        bytes as f64 / SAMPLED_SYMBOLS as f64,
+        text as f64 / SAMPLED_SYMBOLS as f64,
+    ))
 }
 
-/// All of it, not an estimate by samples.
+/// Returns the exact memory of a key: without sampling.
 async fn usage(redis: &RedisServer, key: &str) -> anyhow::Result<Option<u64>> {
     Ok(redis.ask(&["MEMORY", "USAGE", key, "SAMPLES", "0"]).await?)
 }

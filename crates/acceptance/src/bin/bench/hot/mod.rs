@@ -1,4 +1,4 @@
-//! hot-writer: ticks in Redis to the hot view.
+//! Measurements of hot-writer: from ticks in Redis to the hot view.
 
 mod client;
 mod drain;
@@ -13,7 +13,7 @@ mod timeseries;
 
 use crate::bench::Measurement;
 
-/// In the order in which they run.
+/// Measurements, in the order in which they run.
 pub(crate) const MEASUREMENTS: &[Measurement] = &[
     Measurement {
         name: "hot-drain",

@@ -1,10 +1,10 @@
-//! Small plots with logarithmic axes, as SVG.
+//! Plots with logarithmic axes, as SVG.
 
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 320.0;
-/// Room for labels around the square that is drawn in.
+/// Margins around the plotting area, for labels.
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 32.0;
@@ -14,9 +14,8 @@ const COLOURS: [&str; 2] = ["#1f6feb", "#8c959f"];
 /// A plot.
 pub(crate) struct Panel {
     pub(crate) title: String,
-    /// What the axis from left to right counts.
-    pub(crate) across: &'static str,
-    pub(crate) up: &'static str,
+    pub(crate) x_label: &'static str,
+    pub(crate) y_label: &'static str,
     pub(crate) series: [Series; 2],
 }
 
@@ -26,7 +25,7 @@ pub(crate) struct Series {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// Powers of ten, from and to, that hold all values.
+/// Range of an axis, as exponents of ten.
 struct Axis {
     from: i32,
     to: i32,
@@ -44,7 +43,7 @@ impl Axis {
         }
     }
 
-    /// Where a value is, from 0 to 1.
+    /// Returns the position of a value on the axis, from 0 to 1.
     fn place(&self, value: f64) -> f64 {
         (value.log10() - f64::from(self.from)) / f64::from(self.to - self.from)
     }
@@ -62,11 +61,12 @@ impl Axis {
     }
 }
 
-/// The panels side by side.
+/// Draws the panels side by side.
 pub(crate) fn svg(panels: &[Panel]) -> String {
     let width = WIDTH * panels.len() as f64;
     let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {HEIGHT}\" font-family=\"sans-serif\" \
+         font-size=\"12\">\n\
          <rect width=\"{width}\" height=\"{HEIGHT}\" fill=\"#fff\"/>\n"
     );
     for (at, panel) in panels.iter().enumerate() {
@@ -109,13 +109,13 @@ fn draw(out: &mut String, panel: &Panel) {
         f64::midpoint(LEFT, WIDTH - RIGHT),
         HEIGHT - 10.0,
         "middle",
-        panel.across,
+        panel.x_label,
     );
     let _ = writeln!(
         out,
         "<text transform=\"translate(14 {:.0}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
         HEIGHT / 2.0,
-        panel.up
+        panel.y_label
     );
     for (at, (series, colour)) in panel.series.iter().zip(COLOURS).enumerate() {
         let path: Vec<String> = series

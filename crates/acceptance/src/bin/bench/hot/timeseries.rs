@@ -1,4 +1,4 @@
-//! The same job inside Redis: RedisTimeSeries with compaction rules.
+//! The job of hot-writer in RedisTimeSeries, with compaction rules.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -17,22 +17,22 @@ use super::drain::BATCH_ENTRIES;
 use super::load::{FEED_TICKS_PER_S, Feed, Load, symbols};
 use super::throughput::{SYMBOLS, rate};
 use crate::bench::Bench;
-use crate::figure::{Figure, Reach, Samples};
+use crate::figure::{Figure, Samples, Target};
 
-/// What is computed of the series of prices, and of that of quantities.
+/// Aggregates of the price series and of the quantity series.
 const RULES: [(&str, &[&str]); 2] = [("price", &["first", "max", "min", "last"]), ("qty", &["sum", "count"])];
 
-/// hot-writer against TS.MADD.
+/// Compares hot-writer with TS.MADD.
 pub(crate) async fn timeseries(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     let mut figure = Figure::new(
-        "hot-writer, by RedisTimeSeries",
-        "One client sends the same ticks as TS.MADD, 5,000 at a time and one command ahead, to a series of prices and one of quantities \
-         for each symbol, with compaction rules for open, high, low, close, volume and trades in six timeframes. Same redis.conf. \
-         Nothing is published, no hash written, and no tick read again: less than \
-         hot-writer does.",
+        "hot-writer, RedisTimeSeries",
+        "One client sends the same ticks by TS.MADD, 5,000 at a time and one command ahead, to a price series and a \
+         quantity series per symbol, with compaction rules for open, high, low, close, volume and trades in six \
+         timeframes and the same redis.conf. It does less than hot-writer: it publishes nothing, writes no hash and \
+         reads no tick back.",
         "ticks/s",
         "TS.MADD",
-        Reach::AtLeast(1.5),
+        Target::AtLeast(1.5),
     );
     let load = bench.load(bench.sized(1_000_000, 200_000), SYMBOLS);
     let Some(folder) = std::env::var_os("BENCH_REDIS_STACK")
@@ -40,7 +40,7 @@ pub(crate) async fn timeseries(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
         .filter(|folder| folder.exists())
     else {
         figure.ours = Samples(vec![rate(bench, load).await?]);
-        figure.note = Some("not available: the wheel with the module could not be installed here".to_owned());
+        figure.note = Some("no baseline: the wheel with RedisTimeSeries could not be installed".to_owned());
         return Ok(vec![figure]);
     };
     for _ in 0..bench.rounds {
@@ -52,7 +52,7 @@ pub(crate) async fn timeseries(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     Ok(vec![figure])
 }
 
-/// A Redis with the module and the project's configuration, and its port.
+/// Starts a Redis with the module and the project's configuration, and returns its port.
 async fn start(stack: &Path) -> anyhow::Result<(ServerProcess, u16)> {
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let folder = TempDir::new()?;
@@ -78,11 +78,11 @@ async fn start(stack: &Path) -> anyhow::Result<(ServerProcess, u16)> {
         client.send().ok()?;
         client.skip(1).ok()
     });
-    ready.await.context("a Redis with RedisTimeSeries")?;
+    ready.await.context("start a Redis with RedisTimeSeries")?;
     Ok((server, port))
 }
 
-/// Makes the series, and says how long adding the ticks took.
+/// Creates the series, adds the ticks and returns the time that adding took.
 fn add_all(port: u16, load: &Load) -> anyhow::Result<Duration> {
     let mut client = Client::connect(port)?;
     let names = symbols(load.symbols);
@@ -97,7 +97,7 @@ fn add_all(port: u16, load: &Load) -> anyhow::Result<Duration> {
     for first in (0..load.ticks).step_by(BATCH_ENTRIES) {
         let mut parts: Vec<Vec<u8>> = vec![b"TS.MADD".to_vec()];
         for at in first..load.ticks.min(first + batch) {
-            // From a minute's start on; the series count in µs, so that no two ticks of a symbol fall together.
+            // From the start of a minute. The timestamps are in µs, so that no two ticks of a symbol have the same one.
             let tick = feed.tick(1_700_000_040_000_000 + at * 1_000_000 / FEED_TICKS_PER_S);
             let (name, ts_us) = (&names[tick.symbol].0, tick.ts_us.to_string().into_bytes());
             parts.extend([
@@ -116,7 +116,7 @@ fn add_all(port: u16, load: &Load) -> anyhow::Result<Duration> {
     Ok(begun.elapsed())
 }
 
-/// Packs what makes the series of a symbol, and says how many commands that are.
+/// Packs the commands that create the series of a symbol, and returns their number.
 fn create(client: &mut Client, symbol: &str) -> usize {
     let mut commands = 0;
     for (value, aggregates) in RULES {

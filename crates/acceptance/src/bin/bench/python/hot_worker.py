@@ -1,9 +1,10 @@
-"""What hot-writer does, as a plain worker in Python does it: redis-py with hiredis, a consumer group, one pipeline a batch.
+"""The job of hot-writer as a plain Python worker: redis-py with hiredis, a consumer group, one pipeline per batch.
 
     hot_worker.py PORT PARTITIONS BATCH_ENTRIES TICKS
 
-Reads the streams of all partitions in turn, folds ticks into candles of six timeframes, writes and publishes the hashes that a
-batch has changed, hands closed minutes on, and acknowledges. Ends after TICKS ticks and prints how many seconds they took.
+Reads the streams of all partitions in turn, folds ticks into candles of six timeframes, writes and publishes the
+hashes that a batch changed, adds closed minutes to their stream, and acknowledges. Ends after TICKS ticks and prints
+its seconds.
 """
 
 import json
@@ -18,7 +19,7 @@ GROUP, CONSUMER = "hot-writer", "python"
 
 
 def fold(candles, changed, closed, tick, revision):
-    """Folds a tick into its symbol's candles; notes which have changed and which minutes are over."""
+    """Folds a tick into its symbol's candles; collects the changed candles and the closed minutes."""
     symbol = tick["symbol"]
     ts_us, price, qty = int(tick["ts_us"]), float(tick["price"]), float(tick["qty"])
     for name, seconds in TIMEFRAMES.items():
@@ -54,7 +55,7 @@ def fold(candles, changed, closed, tick, revision):
 
 
 def write(pipe, latest, candles, changed, closed, partition):
-    """Packs everything that a batch has changed."""
+    """Adds the writes of a batch to the pipeline."""
     for symbol, candle in closed:
         pipe.xadd(f"stream:candles:{partition}", {"symbol": symbol, **candle})
     for symbol, tick in latest.items():

@@ -1,7 +1,7 @@
-"""Drains candles or ticks from Redis streams into TimescaleDB, as a plain Python worker does it: a consumer group, and for each
-batch one COPY into a staging table, one upsert from there, one commit, one XACK.
+"""Drains candles or ticks from Redis streams into TimescaleDB as a plain Python worker: a consumer group, and for each
+batch one COPY into a staging table, one upsert from there, one commit and one XACK.
 
-Prints, as JSON, how many entries it wrote and in how many seconds, from the first reply to the last XACK.
+Prints, as JSON, the number of entries and the seconds from the first reply to the last XACK.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-//! What a candle and a tick take on the disk, before and after compression.
+//! Size of a candle and of a tick on disk, before and after compression.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,21 +16,21 @@ use storage_core::testing::process::project;
 
 use super::stores::{Session, Stores};
 use crate::bench::Bench;
-use crate::figure::{Figure, Reach};
+use crate::figure::{Figure, Target};
 
-/// Name of the variable with a folder of more real trades, and what they are called there.
+/// Environment variable with a folder of more real trades, and the name of their file.
 const FOLDER: &str = "MARKET_DATA_DIR";
 const MORE_TRADES: &str = "xrpeth_agg_trades.csv";
 const SEED_TRADES: &str = "seed/xrpeth-aggTrades-2019-10-11.csv";
 
 /// Rows in a statement.
 const BATCH: usize = 5_000;
-/// By how much each symbol's trades are later than those of the one before.
+/// Offset between the trades of one symbol and those of the next.
 const SHIFT_US: i64 = 7 * 60_000_000;
-/// As by default.
+/// Default decimals of a symbol.
 const DECIMALS: u8 = 8;
 
-/// Sizes on the embedded Community edition.
+/// Measures sizes on the embedded Community edition.
 pub(crate) async fn bytes(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     let symbols = bench.sized(100, 20);
     let trades = trades()?;
@@ -54,20 +54,21 @@ pub(crate) async fn bytes(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     let session = stores.session().await?;
     let mut candle = Figure::new(
         "compressed candle",
-        "bytes of a 1-minute candle, index and all, once its chunk is compressed; the ratio says how many times smaller that is. The \
-         candles are those of real trades of XRPETH, from MARKET_DATA_DIR or else the seed's. A chunk of one symbol would mostly hold \
-         what every chunk costs, so the same trades come as those of many symbols, each some minutes after the one before. They take \
-         up to 40 ms to Redis, which their revisions show.",
+        "bytes of a 1-minute candle in a compressed chunk, including the index; the ratio says how many times \
+         smaller it is. The candles are those of real trades of XRPETH, from MARKET_DATA_DIR or else from the seed. A \
+         chunk of one symbol would be dominated by the fixed cost of a chunk, so the same trades are used for many \
+         symbols, each some minutes later than the one before. Trades reach Redis within up to 40 ms, which shows in \
+         their revisions.",
         "bytes",
         "before compression",
-        Reach::OursAtMost(10.0),
+        Target::OursAtMost(10.0),
     );
     let mut tick = Figure::new(
         "compressed tick",
-        "bytes of one of those trades in `ticks`, as with candles.",
+        "bytes of one of these trades in `ticks`, measured like the candles.",
         "bytes",
         "before compression",
-        Reach::Reported,
+        Target::None,
     );
     compress(&session, "candles_1m", candle_count, &mut candle).await?;
     compress(&session, "ticks", tick_count, &mut tick).await?;
@@ -75,7 +76,7 @@ pub(crate) async fn bytes(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     Ok(vec![candle, tick])
 }
 
-/// Compresses all chunks of a table, and adds bytes a row before and after to `figure`.
+/// Compresses all chunks of a table, and adds the bytes per row before and after to `figure`.
 async fn compress(session: &Session, table: &str, rows: usize, figure: &mut Figure) -> anyhow::Result<()> {
     let size = format!("SELECT hypertable_size('{table}')");
     let before = session.number(&size).await? as f64;
@@ -94,7 +95,7 @@ async fn compress(session: &Session, table: &str, rows: usize, figure: &mut Figu
     Ok(())
 }
 
-/// A trade as the file has it.
+/// A trade of the file.
 struct Trade {
     number: i64,
     price: f64,
@@ -110,7 +111,7 @@ fn trades() -> anyhow::Result<Vec<Trade>> {
     let trade = |line: &str| {
         let columns: Vec<&str> = line.split(',').collect();
         let [number, price, qty, _, _, ms, maker] = columns[..] else {
-            anyhow::bail!("`{line}` is no aggregate trade");
+            anyhow::bail!("`{line}` is not an aggregate trade");
         };
         Ok(Trade {
             number: number.parse()?,
@@ -123,7 +124,7 @@ fn trades() -> anyhow::Result<Vec<Trade>> {
     text.lines().skip(1).map(trade).collect()
 }
 
-/// The trades as those of the `number`th symbol.
+/// Returns the trades as those of the `number`th symbol.
 fn of_symbol(trades: &[Trade], number: u32) -> anyhow::Result<Vec<AcceptedTick>> {
     let symbol: storage_core::domain::symbol::Symbol = format!("XRPETH{number:02}").parse()?;
     let (mut newest, mut accepted) = (StreamId::START, Vec::with_capacity(trades.len()));
@@ -148,14 +149,14 @@ fn of_symbol(trades: &[Trade], number: u32) -> anyhow::Result<Vec<AcceptedTick>>
     Ok(accepted)
 }
 
-/// The candles of one symbol's ticks.
+/// Returns the candles of one symbol's ticks.
 fn candle_rows(ticks: &[AcceptedTick]) -> anyhow::Result<Vec<CandleRow>> {
     let mut candles: Vec<Candle> = Vec::new();
     for AcceptedTick { tick, revision, .. } in ticks {
         let start_us = Timeframe::M1.bucket_start_us(tick.ts_us);
         match candles.last_mut().filter(|last| last.start_us == start_us) {
             Some(last) => {
-                let volume = last.volume.checked_add(tick.qty).context("a volume")?;
+                let volume = last.volume.checked_add(tick.qty).context("the volume overflows")?;
                 last.fold(tick.ts_us, tick.price, volume, *revision);
             }
             None => candles.push(Candle::of_tick(
@@ -184,6 +185,6 @@ fn candle_rows(ticks: &[AcceptedTick]) -> anyhow::Result<Vec<CandleRow>> {
 }
 
 fn lots(quantity: Decimal) -> anyhow::Result<i64> {
-    let (lots, _) = quantity.to_lots(DECIMALS).context("a quantity in lots")?;
+    let (lots, _) = quantity.to_lots(DECIMALS).context("the quantity does not fit lots")?;
     Ok(lots.try_into()?)
 }

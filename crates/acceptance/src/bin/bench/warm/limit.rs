@@ -1,4 +1,4 @@
-//! What the database takes at most from one connection: the same rows, ready in memory, by prepared statements and COPY.
+//! Limit of the database on one connection: the same rows, ready in memory, written by prepared statements or COPY.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -7,24 +7,25 @@ use storage_core::domain::stream_id::Revision;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::load::{CandleOf, TickOf};
+use super::load::{SymbolCandle, TickEntry};
 use super::stores::{Session, rate};
 
-/// What warm-syncer's upsert is, apart from its code, so that this stays what it is when that changes.
+/// A copy of warm-syncer's upsert, so that the baseline stays the same when warm-syncer changes.
 const UPSERT: &str = "
 INSERT INTO candles_1m (time, symbol, open, high, low, close, volume, trades, revision)
-SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::float8[], $4::float8[], $5::float8[], $6::float8[], $7::bigint[],
-                     $8::integer[], $9::bigint[]) AS new (time, symbol, open, high, low, close, volume, trades, revision)
+SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::float8[], $4::float8[], $5::float8[], $6::float8[],
+                     $7::bigint[], $8::integer[], $9::bigint[])
+    AS new (time, symbol, open, high, low, close, volume, trades, revision)
 ORDER BY symbol, time
 ON CONFLICT (symbol, time) DO UPDATE SET
     open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
     volume = excluded.volume, trades = excluded.trades, revision = excluded.revision
 WHERE candles_1m.revision < excluded.revision";
 
-/// Batch sizes of which the best counts.
+/// Batch sizes that are tried; the fastest counts.
 const SIZES: [usize; 3] = [1_000, 5_000, 10_000];
 
-/// The columns of a batch of candles.
+/// Columns of a batch of candles.
 struct Columns<'a> {
     time: Vec<SystemTime>,
     symbol: Vec<&'a str>,
@@ -35,8 +36,8 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn of(candles: &'a [CandleOf]) -> anyhow::Result<Self> {
-        let prices = |price: fn(&CandleOf) -> f64| candles.iter().map(price).collect();
+    fn of(candles: &'a [SymbolCandle]) -> anyhow::Result<Self> {
+        let prices = |price: fn(&SymbolCandle) -> f64| candles.iter().map(price).collect();
         let trades = candles.iter().map(|of| i32::try_from(of.candle.trades));
         Ok(Self {
             time: candles
@@ -72,9 +73,9 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Candles a second by `INSERT … SELECT FROM unnest` into the empty table, in the order of the streams: a batch of each in turn. The
-/// best of several batch sizes.
-pub(super) async fn insert_candles(session: &Session, partitions: &[Vec<CandleOf>]) -> anyhow::Result<f64> {
+/// Returns the candles per second of `INSERT … SELECT FROM unnest` into the empty table, with a batch of each stream in
+/// turn; the best of several batch sizes.
+pub(super) async fn insert_candles(session: &Session, partitions: &[Vec<SymbolCandle>]) -> anyhow::Result<f64> {
     let mut best = 0.0_f64;
     for size in SIZES {
         best = best.max(insert_in_batches(session, partitions, size).await?);
@@ -82,7 +83,7 @@ pub(super) async fn insert_candles(session: &Session, partitions: &[Vec<CandleOf
     Ok(best)
 }
 
-async fn insert_in_batches(session: &Session, partitions: &[Vec<CandleOf>], size: usize) -> anyhow::Result<f64> {
+async fn insert_in_batches(session: &Session, partitions: &[Vec<SymbolCandle>], size: usize) -> anyhow::Result<f64> {
     let mut streams: Vec<_> = partitions.iter().map(|candles| candles.chunks(size)).collect();
     let longest = partitions.iter().map(Vec::len).max().unwrap_or_default();
     let mut batches = Vec::new();
@@ -100,8 +101,8 @@ async fn insert_in_batches(session: &Session, partitions: &[Vec<CandleOf>], size
     Ok(rate(partitions.iter().map(Vec::len).sum(), begun.elapsed()))
 }
 
-/// Ticks a second by one `COPY … BINARY` into the empty table, in the order of the streams, one after the other.
-pub(super) async fn copy_ticks(session: &Session, partitions: &[Vec<TickOf>]) -> anyhow::Result<f64> {
+/// Returns the ticks per second of one `COPY … BINARY` into the empty table, one stream after the other.
+pub(super) async fn copy_ticks(session: &Session, partitions: &[Vec<TickEntry>]) -> anyhow::Result<f64> {
     const TYPES: [Type; 8] = [
         Type::TIMESTAMPTZ,
         Type::TEXT,
@@ -138,7 +139,11 @@ pub(super) async fn copy_ticks(session: &Session, partitions: &[Vec<TickOf>]) ->
     }
     let copied = writer.finish().await?;
     let took = begun.elapsed();
-    ensure!(copied == u64::try_from(rows.len())?, "{copied} of {} rows", rows.len());
+    ensure!(
+        copied == u64::try_from(rows.len())?,
+        "{copied} rows were copied, expected {}",
+        rows.len()
+    );
     Ok(rate(rows.len(), took))
 }
 

@@ -1,8 +1,9 @@
-//! What is drained: candles and ticks from a seed, the same whatever the machine and the day but for their times, which end now.
+//! Load of the measurements: candles and ticks from a seed, the same on every machine and day except for their times,
+//! which end now.
 
 use std::time::{Duration, SystemTime};
 
-use acceptance::pipeline::PARTITIONS;
+use acceptance::producer::PARTITIONS;
 use acceptance::redis_server::RedisServer;
 use anyhow::Context;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -18,18 +19,18 @@ use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::codec;
 use storage_core::redis::stream::Stream;
 
-/// Symbols of every load.
+/// Number of symbols of every load.
 pub(super) const SYMBOLS: usize = 500;
-/// Time that the ticks are spread over.
+/// Event time of all ticks.
 const TICKS_SPAN: Duration = Duration::from_secs(600);
-/// How long a trade takes to reach Redis.
+/// Time from a trade to its entry in Redis.
 const LATENCY_MS: i64 = 5;
-/// Decimals of volumes, of which the tables hold lots.
+/// Decimals of volumes.
 const DECIMALS: u8 = 8;
 /// `XADD`s in a pipeline.
 const PIPELINE: usize = 1_000;
 
-/// One symbol's price in cents as it walks.
+/// Random walk of a symbol's price, in cents.
 struct Walk {
     symbol: Symbol,
     cents: i64,
@@ -58,17 +59,17 @@ impl Walk {
 }
 
 /// A candle of a symbol, and its volume in lots.
-pub(super) struct CandleOf {
+pub(super) struct SymbolCandle {
     pub(super) symbol: Symbol,
     pub(super) candle: Candle,
     pub(super) lots: i64,
 }
 
-/// The candles of `minutes` minutes that end now, by partition in the order in which hot-writer closes them.
-pub(super) fn candles(seed: u64, minutes: usize) -> anyhow::Result<Vec<Vec<CandleOf>>> {
+/// Returns the candles of `minutes` minutes that end now, by partition, in the order in which hot-writer closes them.
+pub(super) fn candles(seed: u64, minutes: usize) -> anyhow::Result<Vec<Vec<SymbolCandle>>> {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
     let mut walks = Walk::all(&mut random)?;
-    let mut partitions: Vec<Vec<CandleOf>> = (0..PARTITIONS).map(|_| Vec::new()).collect();
+    let mut partitions: Vec<Vec<SymbolCandle>> = (0..PARTITIONS).map(|_| Vec::new()).collect();
     let minute_us = Timeframe::M1.micros();
     let first_us = Timeframe::M1.bucket_start_us(now_us()?) - i64::try_from(minutes)? * minute_us;
     for minute in 0..i64::try_from(minutes)? {
@@ -95,7 +96,7 @@ pub(super) fn candles(seed: u64, minutes: usize) -> anyhow::Result<Vec<Vec<Candl
                 since: revision(first_us, seq)?,
                 revision: revision(last_us, seq)?,
             };
-            partitions[usize::from(partition_of(&walk.symbol, PARTITIONS))].push(CandleOf {
+            partitions[usize::from(partition_of(&walk.symbol, PARTITIONS))].push(SymbolCandle {
                 symbol: walk.symbol.clone(),
                 candle,
                 lots,
@@ -105,21 +106,21 @@ pub(super) fn candles(seed: u64, minutes: usize) -> anyhow::Result<Vec<Vec<Candl
     Ok(partitions)
 }
 
-/// A tick, its quantity in lots, and the entry that carries it.
-pub(super) struct TickOf {
+/// A tick, its quantity in lots, and the ID of its entry.
+pub(super) struct TickEntry {
     pub(super) tick: Tick,
     pub(super) lots: i64,
     pub(super) id: StreamId,
-    /// The trade's number, which is its `trade_id`.
+    /// Number that is the `trade_id`.
     pub(super) number: i64,
 }
 
-/// `count` ticks of the last ten minutes, all symbols equally busy, by partition.
-pub(super) fn ticks(seed: u64, count: usize) -> anyhow::Result<Vec<Vec<TickOf>>> {
+/// Returns `count` ticks of the last ten minutes by partition; all symbols are traded equally often.
+pub(super) fn ticks(seed: u64, count: usize) -> anyhow::Result<Vec<Vec<TickEntry>>> {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
     let mut walks = Walk::all(&mut random)?;
     let mut numbers = [1_000_000_i64; SYMBOLS];
-    let mut partitions: Vec<Vec<TickOf>> = (0..PARTITIONS).map(|_| Vec::new()).collect();
+    let mut partitions: Vec<Vec<TickEntry>> = (0..PARTITIONS).map(|_| Vec::new()).collect();
     let span_us = i64::try_from(TICKS_SPAN.as_micros())?;
     let first_us = now_us()? - span_us - 1_000 * LATENCY_MS;
     let count = i64::try_from(count)?;
@@ -136,7 +137,7 @@ pub(super) fn ticks(seed: u64, count: usize) -> anyhow::Result<Vec<Vec<TickOf>>>
             trade_id: Some(numbers[symbol].to_string().into()),
             side: Some(if random.random() { Side::Buy } else { Side::Sell }),
         };
-        partitions[usize::from(partition_of(&walk.symbol, PARTITIONS))].push(TickOf {
+        partitions[usize::from(partition_of(&walk.symbol, PARTITIONS))].push(TickEntry {
             tick,
             lots,
             id: entry_id(ts_us, u64::try_from(at)?)?,
@@ -146,18 +147,18 @@ pub(super) fn ticks(seed: u64, count: usize) -> anyhow::Result<Vec<Vec<TickOf>>>
     Ok(partitions)
 }
 
-/// The entry of a trade, the `number`th of them.
+/// Returns the entry ID of the `number`th trade.
 fn entry_id(ts_us: i64, number: u64) -> anyhow::Result<StreamId> {
     let ms = u64::try_from(ts_us / 1_000 + LATENCY_MS)?;
     Ok(StreamId { ms, seq: number })
 }
 
 fn revision(ts_us: i64, seq: u64) -> anyhow::Result<Revision> {
-    Revision::try_from(entry_id(ts_us, seq)?).context("a revision")
+    Revision::try_from(entry_id(ts_us, seq)?).context("the entry ID does not fit a revision")
 }
 
-/// Puts candles into their streams, as hot-writer does.
-pub(super) async fn add_candles(redis: &RedisServer, partitions: &[Vec<CandleOf>]) -> anyhow::Result<()> {
+/// Adds candles to their streams, as hot-writer does.
+pub(super) async fn add_candles(redis: &RedisServer, partitions: &[Vec<SymbolCandle>]) -> anyhow::Result<()> {
     for (partition, candles) in (0..).zip(partitions) {
         let entries = candles
             .iter()
@@ -167,8 +168,8 @@ pub(super) async fn add_candles(redis: &RedisServer, partitions: &[Vec<CandleOf>
     Ok(())
 }
 
-/// Puts ticks into their streams, as feed handlers do.
-pub(super) async fn add_ticks(redis: &RedisServer, partitions: &[Vec<TickOf>]) -> anyhow::Result<()> {
+/// Adds ticks to their streams, as feed handlers do.
+pub(super) async fn add_ticks(redis: &RedisServer, partitions: &[Vec<TickEntry>]) -> anyhow::Result<()> {
     for (partition, ticks) in (0..).zip(partitions) {
         let entries = ticks
             .iter()

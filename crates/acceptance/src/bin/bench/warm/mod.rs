@@ -1,4 +1,4 @@
-//! The database side: warm-syncer, the rollups, and what history costs to read and to keep.
+//! Measurements of the history: warm-syncer, rollups, queries and compression.
 
 use crate::bench::Measurement;
 
@@ -11,7 +11,7 @@ mod rollups;
 mod stores;
 mod syncer;
 
-/// In the order in which they run.
+/// Measurements, in the order in which they run.
 pub(crate) const MEASUREMENTS: &[Measurement] = &[
     Measurement {
         name: "warm-candles",

@@ -1,13 +1,14 @@
 //! The job of warm-syncer in plain Python: `python/warm_worker.py`.
 
-use acceptance::pipeline::PARTITIONS;
+use acceptance::producer::PARTITIONS;
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use super::stores::Stores;
 use crate::bench::Bench;
 
-/// Entries a second that it drains, `batch` of a stream in a transaction, until it has had `entries`.
+/// Returns the entries per second that it drains, with `batch` entries of a stream per transaction, until it has
+/// drained `entries`.
 pub(super) async fn drain(
     bench: &Bench,
     stores: &Stores<'_>,
@@ -31,12 +32,12 @@ pub(super) async fn drain(
     ];
     let worker = bench.python("warm_worker.py", &arguments)?;
     let output = worker.wait_with_output().await?;
-    ensure!(output.status.success(), "warm_worker.py: {}", output.status);
+    ensure!(output.status.success(), "warm_worker.py failed: {}", output.status);
     let result: Value = serde_json::from_slice(&output.stdout)?;
     let number = |name: &str| {
         result[name]
             .as_f64()
-            .with_context(|| format!("no `{name}` in {result}"))
+            .with_context(|| format!("warm_worker.py printed no `{name}`: {result}"))
     };
     Ok(number("entries")? / number("seconds")?)
 }

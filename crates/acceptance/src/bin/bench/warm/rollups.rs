@@ -1,6 +1,6 @@
-//! Larger timeframes: what it costs to bring them up to date, and what reading them spares.
+//! Larger timeframes: cost of a refresh, and time that reading them saves.
 //!
-//! The history ends two days ago at midnight, so that every bucket is over and made.
+//! The history ends two days ago at midnight, so that every bucket is closed and materialized.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use tokio_postgres::SimpleQueryMessage;
 
 use super::stores::{Session, Stores};
 use crate::bench::Bench;
-use crate::figure::{Figure, Reach};
+use crate::figure::{Figure, Target};
 
 const LARGER: [Timeframe; 5] = [
     Timeframe::M5,
@@ -21,37 +21,34 @@ const LARGER: [Timeframe; 5] = [
     Timeframe::H4,
     Timeframe::D1,
 ];
-/// Symbols of the history that is refreshed.
+/// Number of symbols of the history that is refreshed.
 const SYMBOLS: usize = 500;
 /// Minutes of a year.
 const YEAR: usize = 365 * 1_440;
-/// How often a query is run; the fastest counts.
+/// Runs of a query; the fastest counts.
 const RUNS: usize = 5;
 
-/// Refreshing and reading on the Apache edition, where aggregator-admin keeps the larger timeframes.
+/// Measures refreshing and reading on the Apache edition, where aggregator-admin materializes larger timeframes.
 pub(crate) async fn apache(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     let minutes = bench.sized(2_000, 200);
-    of_edition(
+    on_edition(
         bench,
         Edition::Apache,
         minutes,
-        ["refresh of all timeframes", "hourly candles of all symbols"],
+        ["refresh, all timeframes", "hourly candles"],
     )
     .await
 }
 
-/// The same on the Community edition, which keeps the larger timeframes itself. Its server is the embedded one, so there are fewer
-/// minutes.
+/// Measures the same on the Community edition, where TimescaleDB materializes larger timeframes. Its server is the
+/// embedded one, so there are fewer minutes.
 pub(crate) async fn community(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     let minutes = bench.sized(1_000, 60);
-    let names = [
-        "refresh of all timeframes, Community",
-        "hourly candles of all symbols, Community",
-    ];
-    of_edition(bench, Edition::Community, minutes, names).await
+    let names = ["refresh, all timeframes, Community", "hourly candles, Community"];
+    on_edition(bench, Edition::Community, minutes, names).await
 }
 
-async fn of_edition(
+async fn on_edition(
     bench: &Bench,
     edition: Edition,
     minutes: usize,
@@ -61,23 +58,25 @@ async fn of_edition(
     fill(&stores, bench.seed, SYMBOLS, minutes).await?;
     let mut refreshed = Figure::new(
         names[0],
-        "seconds of aggregator-admin refresh --all, from start to exit, on a history of 500 symbols that has only minutes yet. The limit \
-         is one INSERT … SELECT … GROUP BY from candles_1m for each timeframe, into plain tables with the same columns and primary key.",
+        "seconds of `aggregator-admin refresh --all`, from start to exit, on a history of 500 symbols that has only \
+         minutes. The baseline is one INSERT … SELECT … GROUP BY from candles_1m for each timeframe, into plain \
+         tables with the same columns and primary key.",
         "s",
         "INSERT … GROUP BY",
-        Reach::AtMost(1.3),
+        Target::AtMost(1.3),
     );
     let mut read = Figure::new(
         names[1],
-        "hourly candles of all symbols, read from candles_1h, against the same computed from candles_1m. It is the server's time that \
-         counts, until all rows are written out: what they take to the client is the same on both sides. The fastest of several runs.",
+        "hourly candles of all symbols, read from candles_1h, compared with computing them from candles_1m. The time \
+         is the server's, until all rows are serialized, because sending them takes the same time on both sides. The \
+         fastest of several runs.",
         "ms",
         "from candles_1m",
-        Reach::AtLeast(100.0),
+        Target::AtLeast(100.0),
     );
     for _ in 0..bench.rounds {
         let session = stores.session().await?;
-        let plain = insert_plainly(&session).await?;
+        let plain = insert_into_plain_tables(&session).await?;
         if edition == Edition::Apache {
             session.client.batch_execute("TRUNCATE rollup_progress").await?;
         }
@@ -96,45 +95,45 @@ async fn of_edition(
                 rows(timeframe.table().to_owned()).await?,
                 rows(plain_table(timeframe)).await?,
             );
-            ensure!(ours == plain, "{ours} candles of {timeframe}, not {plain}");
+            ensure!(ours == plain, "candles_{timeframe} has {ours} rows, expected {plain}");
         }
-        let made = fastest(&session, "SELECT * FROM candles_1h").await?;
+        let materialized = fastest(&session, "SELECT * FROM candles_1h").await?;
         let computed = fastest(&session, &computed(Timeframe::H1, "candles_1m")).await?;
-        compare(&mut read, made, computed);
+        compare(&mut read, materialized, computed);
         session.close().await;
     }
     Ok(vec![refreshed, read])
 }
 
-/// Reading a year of one symbol.
+/// Measures reading a year of one symbol.
 pub(crate) async fn year(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     let stores = Stores::start(bench, Edition::Apache).await?;
     fill(&stores, bench.seed, 1, YEAR).await?;
     let session = stores.session().await?;
-    // Not by a refresh: how the days were made is another figure, and reading them shows no difference.
-    let made = format!("INSERT INTO candles_1d {}", computed(Timeframe::D1, "candles_1m"));
-    session.client.batch_execute(&made).await?;
+    // Without a refresh, which is another figure and makes no difference for reading.
+    let insert = format!("INSERT INTO candles_1d {}", computed(Timeframe::D1, "candles_1m"));
+    session.client.batch_execute(&insert).await?;
     session.client.batch_execute("VACUUM ANALYZE candles_1d").await?;
     let mut read = Figure::new(
         "daily candles of a year",
-        "daily candles of one symbol over a year, read from candles_1d, against the same computed from candles_1m; the server's time, as \
-         with hourly candles. The database holds that year of the symbol, and nothing else.",
+        "daily candles of one symbol over a year, read from candles_1d, compared with computing them from \
+         candles_1m; the server's time, as with hourly candles. The database contains only this year of the symbol.",
         "ms",
         "from candles_1m",
-        Reach::AtLeast(50.0),
+        Target::AtLeast(50.0),
     );
     let condition = "WHERE symbol = 'SYM001'";
     for _ in 0..bench.rounds {
-        let made = fastest(&session, &format!("SELECT * FROM candles_1d {condition}")).await?;
+        let materialized = fastest(&session, &format!("SELECT * FROM candles_1d {condition}")).await?;
         let from = format!("candles_1m {condition}");
         let computed = fastest(&session, &computed(Timeframe::D1, &from)).await?;
-        compare(&mut read, made, computed);
+        compare(&mut read, materialized, computed);
     }
     session.close().await;
     Ok(vec![read])
 }
 
-/// Candles of `symbols` for `minutes` minutes until two days ago at midnight, in the order of time, as they come.
+/// Inserts the candles of `symbols` symbols for `minutes` minutes until two days ago at midnight, in order of time.
 async fn fill(stores: &Stores<'_>, seed: u64, symbols: usize, minutes: usize) -> anyhow::Result<()> {
     let session = stores.session().await?;
     let seed = seed % 1_000;
@@ -144,10 +143,12 @@ async fn fill(stores: &Stores<'_>, seed: u64, symbols: usize, minutes: usize) ->
             "SELECT setseed({seed} / 1000.0);
              INSERT INTO candles_1m (time, symbol, open, high, low, close, volume, trades, revision)
              SELECT time, 'SYM' || lpad(number::text, 3, '0'), price, price + 0.05, price - 0.05, price + 0.01,
-                    (random() * 1e12)::bigint, (random() * 400)::integer + 1, (extract(epoch FROM time) * 1000)::bigint << 22 | number
+                    (random() * 1e12)::bigint, (random() * 400)::integer + 1,
+                    (extract(epoch FROM time) * 1000)::bigint << 22 | number
              FROM (SELECT time, number, round((100 + number + random())::numeric, 2)::float8 AS price
-                   FROM generate_series(date_trunc('day', now(), 'UTC') - INTERVAL '2 days' - INTERVAL '{minutes} minutes',
-                                        date_trunc('day', now(), 'UTC') - INTERVAL '2 days 1 minute', INTERVAL '1 minute') AS time,
+                   FROM generate_series(date_trunc('day', now(), 'UTC') - INTERVAL '2 days {minutes} minutes',
+                                        date_trunc('day', now(), 'UTC') - INTERVAL '2 days 1 minute',
+                                        INTERVAL '1 minute') AS time,
                         generate_series(1, {symbols}) AS number) priced
              ORDER BY time, number"
         ))
@@ -157,10 +158,11 @@ async fn fill(stores: &Stores<'_>, seed: u64, symbols: usize, minutes: usize) ->
     Ok(())
 }
 
-/// The candles of `timeframe`, computed from smaller ones.
+/// Returns the query that computes the candles of `timeframe` from smaller ones.
 fn computed(timeframe: Timeframe, from: &str) -> String {
     format!(
-        "SELECT time_bucket(INTERVAL '{} seconds', time), symbol, first(open, time), max(high), min(low), last(close, time),
+        "SELECT time_bucket(INTERVAL '{} seconds', time), symbol, first(open, time), max(high), min(low),
+                last(close, time),
                 sum(volume), sum(trades)::bigint, max(revision)
          FROM {from} GROUP BY 1, 2",
         timeframe.seconds()
@@ -171,8 +173,8 @@ fn plain_table(timeframe: Timeframe) -> String {
     format!("plain_{timeframe}")
 }
 
-/// What a refresh is compared with.
-async fn insert_plainly(session: &Session) -> anyhow::Result<Duration> {
+/// Returns the time of the baseline of a refresh.
+async fn insert_into_plain_tables(session: &Session) -> anyhow::Result<Duration> {
     let mut statements = String::new();
     for timeframe in LARGER {
         let table = plain_table(timeframe);
@@ -180,7 +182,8 @@ async fn insert_plainly(session: &Session) -> anyhow::Result<Duration> {
             .client
             .batch_execute(&format!(
                 "DROP TABLE IF EXISTS {table};
-                 CREATE TABLE {table} (time timestamptz NOT NULL, symbol text NOT NULL, open float8 NOT NULL, high float8 NOT NULL,
+                 CREATE TABLE {table} (time timestamptz NOT NULL, symbol text NOT NULL, open float8 NOT NULL,
+                     high float8 NOT NULL,
                      low float8 NOT NULL, close float8 NOT NULL, volume numeric NOT NULL, trades bigint NOT NULL,
                      revision bigint NOT NULL, PRIMARY KEY (symbol, time))"
             ))
@@ -193,51 +196,51 @@ async fn insert_plainly(session: &Session) -> anyhow::Result<Duration> {
     Ok(begun.elapsed())
 }
 
-/// How long a query takes, in ms.
+/// Time of a query, in ms.
 #[derive(Clone, Copy)]
-struct Took {
-    /// Planned, executed, and its rows written out for the client.
+struct QueryTime {
+    /// Planning, executing and serializing the rows.
     server: f64,
-    /// From sending it to the last row.
+    /// Time from sending the query to receiving the last row.
     client: f64,
 }
 
-/// Of several runs the fastest.
-async fn fastest(session: &Session, sql: &str) -> anyhow::Result<Took> {
+/// Runs a query several times and returns the fastest times.
+async fn fastest(session: &Session, sql: &str) -> anyhow::Result<QueryTime> {
     let (statement, mut fastest) = (session.client.prepare(sql).await?, None);
     for _ in 0..RUNS {
-        let server = at_server(session, sql).await?;
+        let server = server_ms(session, sql).await?;
         let begun = Instant::now();
         session.client.query(&statement, &[]).await?;
         let client = begun.elapsed().as_secs_f64() * 1e3;
-        let best = fastest.get_or_insert(Took { server, client });
-        *best = Took {
+        let best = fastest.get_or_insert(QueryTime { server, client });
+        *best = QueryTime {
             server: best.server.min(server),
             client: best.client.min(client),
         };
     }
-    fastest.context("a run")
+    fastest.context("no run")
 }
 
-async fn at_server(session: &Session, sql: &str) -> anyhow::Result<f64> {
+async fn server_ms(session: &Session, sql: &str) -> anyhow::Result<f64> {
     let explain = format!("EXPLAIN (ANALYZE, TIMING OFF, SERIALIZE BINARY, FORMAT JSON) {sql}");
     let messages = session.client.simple_query(&explain).await?;
     let plan = messages.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0),
         _ => None,
     });
-    let plan: Value = serde_json::from_str(plan.context("a plan")?)?;
+    let plan: Value = serde_json::from_str(plan.context("EXPLAIN returned no plan")?)?;
     let ms = |name: &str| plan[0][name].as_f64().with_context(|| format!("no `{name}` in {plan}"));
     Ok(ms("Planning Time")? + ms("Execution Time")?)
 }
 
-/// Adds a round to what reading candles spares.
-fn compare(figure: &mut Figure, made: Took, computed: Took) {
-    figure.push_inverse(made.server, computed.server);
+/// Adds a round to a figure of reading candles.
+fn compare(figure: &mut Figure, materialized: QueryTime, computed: QueryTime) {
+    figure.push_inverse(materialized.server, computed.server);
     figure.note = Some(format!(
-        "until the last row was with the client, in the last round, {:.1} ms against {:.1} ms, {:.0} times",
-        made.client,
+        "up to the last row at the client, the last round took {:.1} ms, compared with {:.1} ms: {:.0} times",
+        materialized.client,
         computed.client,
-        computed.client / made.client
+        computed.client / materialized.client
     ));
 }

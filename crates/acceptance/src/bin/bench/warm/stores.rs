@@ -1,8 +1,8 @@
-//! The stores of one measurement, and the programs that work on them.
+//! Stores of one measurement, and programs that run on them.
 
 use std::time::Duration;
 
-use acceptance::pipeline::PARTITIONS;
+use acceptance::producer::PARTITIONS;
 use acceptance::redis_server::RedisServer;
 use anyhow::{Context, ensure};
 use storage_core::postgres::edition::Edition;
@@ -15,7 +15,7 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::bench::Bench;
 
-/// A Redis and a database of their own, both as `aggregator-admin migrate` leaves them.
+/// A Redis and a database, prepared by `aggregator-admin migrate`.
 pub(super) struct Stores<'a> {
     bench: &'a Bench,
     pub(super) redis: RedisServer,
@@ -25,7 +25,8 @@ pub(super) struct Stores<'a> {
 }
 
 impl<'a> Stores<'a> {
-    /// Apache on a native server, Community on the embedded one, which keeps all in memory.
+    /// Starts the Apache edition on a native server, or the Community edition on the embedded server, which stores data
+    /// in memory.
     pub(super) async fn start(bench: &'a Bench, edition: Edition) -> anyhow::Result<Self> {
         let server = match edition {
             Edition::Apache => Some(bench.postgres().await?),
@@ -48,44 +49,35 @@ impl<'a> Stores<'a> {
         Ok(stores)
     }
 
-    /// What the workers get: where the stores are.
+    /// Returns the variables with the URLs of the stores.
     fn addresses(&self) -> [(&'static str, &str); 2] {
         [("REDIS_URL", self.redis.url()), ("DATABASE_URL", self.database.url())]
     }
 
-    /// Runs aggregator-admin to its end and returns what it printed.
-    ///
-    /// # Errors
-    /// What it says when it fails.
+    /// Runs a command of aggregator-admin and returns its output.
     pub(super) async fn admin(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.run("aggregator-admin", arguments).await
     }
 
-    /// Runs one of the programs to its end and returns what it printed.
-    ///
-    /// # Errors
-    /// What it says when it fails.
+    /// Runs a command of a program and returns its output.
     pub(super) async fn run(&self, name: &str, arguments: &[&str]) -> anyhow::Result<String> {
         let ended = Program::new(name).envs(self.addresses()).run(arguments).await;
         ensure!(ended.code == Some(0), "{name} {arguments:?}: {}", ended.stderr);
         Ok(ended.stdout)
     }
 
-    /// Starts a copy of warm-syncer as by default. It ends when it is dropped.
-    pub(super) fn syncer(&self, copy: &str) -> Worker {
+    /// Starts a replica of warm-syncer with the default configuration. Dropping it ends it.
+    pub(super) fn syncer(&self, replica: &str) -> Worker {
         let [redis, database] = self.addresses();
-        let environment = [redis, database, ("STORAGE_SERVICE__INSTANCE", copy)];
+        let environment = [redis, database, ("STORAGE_SERVICE__INSTANCE", replica)];
         self.bench.worker("warm-syncer", &environment)
     }
 
-    /// A session with the database, for what the figures are compared with.
-    ///
-    /// # Errors
-    /// When it can't be opened.
+    /// Opens a session with the database, for measuring the baseline.
     pub(super) async fn session(&self) -> anyhow::Result<Session> {
         let (client, connection) = tokio_postgres::connect(self.database.url(), NoTls).await?;
         let connection = tokio::spawn(async move {
-            // What breaks it fails the query that waits for it.
+            // An error also fails the query that waits for the reply.
             let _ = connection.await;
         });
         Ok(Session { client, connection })
@@ -99,36 +91,30 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Empties a table and has the server write down what is left to write, so that each measurement begins alike.
-    ///
-    /// # Errors
-    /// The database's.
+    /// Truncates a table and runs a checkpoint, so that every measurement starts in the same state.
     pub(super) async fn empty(&self, table: &str) -> anyhow::Result<()> {
         self.client.batch_execute(&format!("TRUNCATE {table}")).await?;
         Ok(self.client.batch_execute("CHECKPOINT").await?)
     }
 
-    /// The number that a query gives.
-    ///
-    /// # Errors
-    /// The database's.
+    /// Returns the only value of a query.
     pub(super) async fn number(&self, sql: &str) -> anyhow::Result<i64> {
         Ok(self.client.query_one(sql, &[]).await?.try_get(0)?)
     }
 
-    /// Ends it: the embedded server has one session, and the next client waits for this one's end.
+    /// Closes the session. The embedded server has one session, for which the next client waits.
     pub(super) async fn close(self) {
         drop(self.client);
         let _ = self.connection.await;
     }
 }
 
-/// The streams of a kind, by partition.
+/// Returns the streams of a kind, by partition.
 pub(super) fn streams(of: fn(u16) -> Stream) -> impl Iterator<Item = Stream> {
     (0..PARTITIONS).map(of)
 }
 
-/// Things a second.
+/// Returns a count per second.
 pub(super) fn rate(count: usize, took: Duration) -> f64 {
     count as f64 / took.as_secs_f64()
 }

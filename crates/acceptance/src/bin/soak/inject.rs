@@ -1,4 +1,4 @@
-//! Making a fault, and mending it.
+//! Injection of faults, and recovery from them.
 
 use std::time::{Duration, Instant};
 
@@ -10,43 +10,42 @@ use storage_core::testing::polling::PATIENCE;
 
 use crate::handover;
 use crate::run::{PRODUCER_NAME, Soak};
-use crate::schedule::{Ends, Fault, PRODUCER, Trouble, WORKERS};
+use crate::schedule::{Clients, Fault, NetworkFault, PRODUCER, WORKERS};
 
-/// How far before a loss the producer begins again: Redis may hold back what it writes to the append-only file for two seconds
-/// while the disk is busy.
-const BACK: Duration = Duration::from_secs(5);
+/// Time before a loss to which the producer is set back: while the disk is busy, Redis may delay writes to the
+/// append-only file by two seconds.
+const RESEND_BEFORE: Duration = Duration::from_secs(5);
 
 impl Soak {
-    /// Makes a fault.
-    ///
-    /// # Errors
-    /// Says why it could not be made.
-    pub(crate) async fn begin(&mut self, fault: &Fault) -> Result<(), String> {
+    /// Injects a fault.
+    pub(crate) async fn inject(&mut self, fault: &Fault) -> Result<(), String> {
         match fault {
             Fault::Kill(worker) => {
                 self.must_run(*worker)?;
-                self.watch_handover(*worker, "kill -9").await;
-                self.away.insert(*worker);
+                self.time_handover(*worker, "kill -9").await;
+                self.stopped.insert(*worker);
                 self.pipeline.kill_worker(WORKERS[*worker]).await;
             }
-            Fault::Stop(worker) => {
+            Fault::Suspend(worker) => {
                 self.must_run(*worker)?;
-                self.pipeline.freeze(WORKERS[*worker]);
+                self.pipeline.suspend(WORKERS[*worker]);
             }
-            Fault::Leave(worker) => {
+            Fault::Terminate(worker) => {
                 self.must_run(*worker)?;
-                self.watch_handover(*worker, "SIGTERM").await;
-                self.away.insert(*worker);
+                self.time_handover(*worker, "SIGTERM").await;
+                self.stopped.insert(*worker);
                 self.pipeline.worker(WORKERS[*worker]).signal(Signal::SIGTERM);
             }
-            Fault::Network { store, of, trouble } => {
-                self.ways(*store, *of).iter().for_each(|way| trouble.begin(way));
+            Fault::Network { store, clients, fault } => {
+                self.proxies(*store, *clients)
+                    .iter()
+                    .for_each(|proxy| fault.inject(proxy));
             }
             Fault::RedisRestart => {
                 self.lost_since = Some(Instant::now());
                 self.pipeline.redis.stop();
             }
-            Fault::RedisCut { back } => self.cut_redis(*back).await,
+            Fault::RedisLosesWrites { within } => self.lose_writes(*within).await,
             Fault::RedisFull => self.redis(&["CONFIG", "SET", "maxmemory", "1mb"]).await?,
             Fault::ClockStep(seconds) => self.step_clock(*seconds)?,
             Fault::FunctionsFlushed => self.redis(&["FUNCTION", "FLUSH"]).await?,
@@ -54,7 +53,7 @@ impl Soak {
                 let key = stream.key().to_string();
                 self.redis(&["XGROUP", "DESTROY", &key, group]).await?;
             }
-            Fault::GroupRewound(stream, group) => {
+            Fault::GroupSetBack(stream, group) => {
                 let key = stream.key().to_string();
                 self.redis(&["XGROUP", "SETID", &key, group, "0"]).await?;
             }
@@ -64,9 +63,9 @@ impl Soak {
             }
             Fault::DiskFull => {
                 let filled = self.pipeline.fill_disk().await;
-                self.pipeline.ballast = Some(filled.map_err(|error| format!("{error:#}"))?);
+                self.pipeline.disk_filler = Some(filled.map_err(|error| format!("{error:#}"))?);
             }
-            Fault::SessionsEnded => {
+            Fault::SessionsTerminated => {
                 let ends = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                             WHERE datname = current_database() AND pid <> pg_backend_pid()";
                 self.pipeline.rows(ends).await?;
@@ -75,28 +74,27 @@ impl Soak {
         Ok(())
     }
 
-    /// Mends it.
-    ///
-    /// # Errors
-    /// Says why it could not be mended.
-    pub(crate) async fn heal(&mut self, fault: &Fault) -> Result<(), String> {
+    /// Ends a fault and restores what it stopped.
+    pub(crate) async fn recover(&mut self, fault: &Fault) -> Result<(), String> {
         match fault {
             Fault::Kill(worker) => self.launch(*worker),
-            Fault::Stop(worker) => self.pipeline.thaw(WORKERS[*worker]),
-            Fault::Leave(worker) => {
+            Fault::Suspend(worker) => self.pipeline.resume(WORKERS[*worker]),
+            Fault::Terminate(worker) => {
                 let status = self.pipeline.worker(WORKERS[*worker]).ended().await;
                 if !status.success() {
-                    self.note(&format!("{} ended with {status} on SIGTERM", WORKERS[*worker]));
+                    self.note(&format!("{} exited with {status} after SIGTERM", WORKERS[*worker]));
                 }
                 self.launch(*worker);
             }
-            Fault::Network { store, of, .. } => self.ways(*store, *of).iter().for_each(|way| way.heal()),
-            Fault::RedisRestart | Fault::RedisCut { .. } => {
+            Fault::Network { store, clients, .. } => {
+                self.proxies(*store, *clients).iter().for_each(|proxy| proxy.heal())
+            }
+            Fault::RedisRestart | Fault::RedisLosesWrites { .. } => {
                 let resumed = self.pipeline.redis.resume().await;
                 resumed.map_err(|error| format!("{error:#}"))?;
-                let lost_since = self.lost_since.take().expect("a fault that was begun");
+                let lost_since = self.lost_since.take().expect("an injected fault");
                 let publisher = self.pipeline.publisher.as_ref().expect("a publisher");
-                publisher.rewind_to_time(lost_since.checked_sub(BACK).unwrap_or(self.begun));
+                publisher.rewind_to_time(lost_since.checked_sub(RESEND_BEFORE).unwrap_or(self.begun));
                 publisher.resume();
             }
             Fault::RedisFull => self.redis(&["CONFIG", "SET", "maxmemory", "0"]).await?,
@@ -106,26 +104,29 @@ impl Soak {
                 server.resume().await.map_err(|error| format!("{error:#}"))?;
             }
             Fault::DiskFull => {
-                if let Some(ballast) = self.pipeline.ballast.take() {
-                    ballast.remove().await.map_err(|error| format!("{error:#}"))?;
+                if let Some(disk_filler) = self.pipeline.disk_filler.take() {
+                    disk_filler.remove().await.map_err(|error| format!("{error:#}"))?;
                 }
             }
-            Fault::FunctionsFlushed | Fault::GroupDestroyed(..) | Fault::GroupRewound(..) | Fault::SessionsEnded => {}
+            Fault::FunctionsFlushed
+            | Fault::GroupDestroyed(..)
+            | Fault::GroupSetBack(..)
+            | Fault::SessionsTerminated => {}
         }
         Ok(())
     }
 
-    /// Redis is killed and has lost what it was told in the last `back`.
-    async fn cut_redis(&mut self, back: Duration) {
+    /// Kills Redis and removes its writes of the last `within`.
+    async fn lose_writes(&mut self, within: Duration) {
         self.lost_since = Some(Instant::now());
         let written = self.pipeline.redis.written();
-        tokio::time::sleep(back).await;
+        tokio::time::sleep(within).await;
         self.pipeline.redis.stop();
-        // Nothing new may come before what was lost.
+        // New entries must not precede the lost ones.
         self.pipeline.publisher.as_ref().expect("a publisher").pause().await;
         let cut = written.and_then(|written| self.pipeline.redis.crash_back_to(&written));
         if let Err(error) = cut {
-            self.note(&format!("  only killed: {error:#}"));
+            self.note(&format!("  killed without a loss of writes: {error:#}"));
         }
     }
 
@@ -137,18 +138,18 @@ impl Soak {
     fn must_run(&mut self, worker: usize) -> Result<(), String> {
         match self.pipeline.worker(WORKERS[worker]).exit_status() {
             None => Ok(()),
-            Some(status) => Err(format!("it had ended with {status}")),
+            Some(status) => Err(format!("the worker has exited with {status}")),
         }
     }
 
-    async fn watch_handover(&mut self, worker: usize, cause: &'static str) {
+    async fn time_handover(&mut self, worker: usize, cause: &'static str) {
         if WORKERS[worker].starts_with("hot-writer") {
-            let watched = handover::watch(self.pipeline.redis.connect(), &self.instance(worker), cause).await;
-            self.handovers.push(watched);
+            let handover = handover::start(self.pipeline.redis.connect(), &self.instance(worker), cause).await;
+            self.handovers.push(handover);
         }
     }
 
-    /// Asks Redis; one that was just started may still load its data.
+    /// Sends a command to Redis, again while Redis loads its data.
     async fn redis(&self, command: &[&str]) -> Result<(), String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -162,27 +163,27 @@ impl Soak {
         }
     }
 
-    fn ways(&self, store: Store, of: Ends) -> Vec<Arc<Proxy>> {
+    fn proxies(&self, store: Store, clients: Clients) -> Vec<Arc<Proxy>> {
         let network = self.pipeline.network.as_ref().expect("a network that can fail");
-        match of {
-            Ends::All => network.ways_to(store),
-            Ends::One(PRODUCER) => vec![network.way(PRODUCER_NAME, store)],
-            Ends::One(worker) => vec![network.way(WORKERS[worker], store)],
+        match clients {
+            Clients::All => network.proxies_to(store),
+            Clients::One(PRODUCER) => vec![network.proxy(PRODUCER_NAME, store)],
+            Clients::One(worker) => vec![network.proxy(WORKERS[worker], store)],
         }
     }
 }
 
-impl Trouble {
-    fn begin(self, way: &Proxy) {
+impl NetworkFault {
+    fn inject(self, proxy: &Proxy) {
         match self {
-            Self::Reset => way.reset(),
+            Self::Reset => proxy.reset(),
             Self::Refuse => {
-                way.refuse();
-                way.reset();
+                proxy.refuse();
+                proxy.reset();
             }
-            Self::Silence => way.silence(),
-            Self::Slow(delay) => way.slow(delay),
-            Self::Slice(bytes) => way.slice(bytes),
+            Self::Blackhole => proxy.blackhole(),
+            Self::Slow(delay) => proxy.slow(delay),
+            Self::Fragment(bytes) => proxy.fragment(bytes),
         }
     }
 }
