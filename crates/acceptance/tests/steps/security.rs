@@ -84,7 +84,7 @@ async fn tls(world: &mut Pipeline) {
 async fn rejects(world: &mut Pipeline, step: &Step) {
     for row in rows(step) {
         let (user, command) = (&row["user"], &row["command"]);
-        // Redis checks permissions before redirections, so one server of a cluster suffices. The default user has no login.
+        // Redis checks permissions before redirections, so one server of a cluster suffices.
         let user = Some(user.as_str()).filter(|user| *user != "default");
         let config = world.redis.node_config_for(user).unwrap();
         let mut cmd = redis::Cmd::new();
