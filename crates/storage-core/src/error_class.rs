@@ -1,13 +1,13 @@
 //! Classes of errors: whether a retry helps, and the exit code of a program that ends with the error.
 //!
 //! - 0, done: also `--help`, `--version`, a worker that ends after SIGTERM or SIGINT, and a command whose reader went
-//! away.
+//!   away.
 //! - 1, failed: an error of the class [`Permanent`](ErrorClass::Permanent), or [`Transient`](ErrorClass::Transient) for
-//! longer than a command waits; a check that found a difference; a shutdown that was aborted.
+//!   longer than a command waits; a check that found a difference; a shutdown that was aborted.
 //! - 64, wrong usage, configuration or set-up: an error of the class [`Misconfigured`](ErrorClass::Misconfigured), such
-//! as an unknown flag or key, a value that is not allowed, a password file that can't be read, a port in use, a refused
-//! password or right, a missing database, a schema or functions of another version, stores that do not belong together,
-//! or settings of Redis that lose data.
+//!   as an unknown flag or key, a value that is not allowed, a password file that can't be read, a port in use, a
+//!   refused password or right, a missing database, a schema or functions of another version, stores that do not belong
+//!   together, or settings of Redis that lose data.
 //!
 //! A worker that starts waits while the error is transient: a store is down, or its host name does not resolve yet. A
 //! worker that runs retries every error of its stores, as passwords are rotated and schemas migrated while it runs.
