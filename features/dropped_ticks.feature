@@ -9,7 +9,7 @@ Feature: Late trades after retention has dropped the ticks
     And trades of XRPETH from 10 days ago arrive:
       | second | price | qty | id |
       | 20     | 50    | 7   | 1  |
-    And trades of XRPETH from this minute arrive:
+    And trades of XRPETH from 3 days ago arrive:
       | second | price | qty | id |
       | 0      | 55    | 1   | 2  |
     Then the 1-minute candle of XRPETH from 10 days ago is:
@@ -46,7 +46,7 @@ Feature: Late trades after retention has dropped the ticks
     And `aggregator-admin verify` soon exits 0
 
   Scenario: A late trade of a minute without trades creates the candle
-    When trades of ETHUSDT from this minute arrive:
+    When trades of ETHUSDT from 3 days ago arrive:
       | second | price | qty | id |
       | 0      | 55    | 1   | 1  |
     And trades of ETHUSDT from 10 days ago arrive:

@@ -130,6 +130,19 @@ await() {
   done
 }
 
+# in_background COMMAND…: runs the command in a process group of its own, which `end_background` ends.
+in_background() {
+  set -m
+  "$@" &
+  set +m
+}
+
+# end_background: ends all that `in_background` started, with its children.
+end_background() {
+  local pid
+  for pid in $(jobs -rp); do kill -- "-$pid" 2>/dev/null || true; done
+}
+
 # build_programs: builds all programs; together with the tests if those were built before, as cargo would otherwise build
 # the dependencies again with the features that the programs alone need.
 build_programs() {
