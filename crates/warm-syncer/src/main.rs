@@ -1,8 +1,9 @@
 //! warm-syncer: writes closed candles, ticks, signals and dead letters from the Redis streams to TimescaleDB.
 //!
-//! A batch passes the stages [`read`], [`collect`], [`commit`] and [`acknowledge`]. A [`pipeline`] takes one stream
-//! through them; [`kinds`] converts the entries of each stream. An entry is acknowledged after the transaction that
-//! holds it was committed, and every write may be repeated, so a worker that was killed only repeats a batch.
+//! A batch passes the stages in this order: [`read`], [`collect`], [`commit`], [`acknowledge`]. A [`pipeline`] runs
+//! them for one stream; [`kinds`] has the rows that its entries become. An entry is acknowledged only after its
+//! transaction was committed, and every write may be repeated, so a worker that was killed at any point only repeats a
+//! batch.
 
 use std::process::ExitCode;
 
