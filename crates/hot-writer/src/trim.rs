@@ -1,4 +1,4 @@
-//! Trimming of the streams of an owned partition. The owner of partition 0 also trims the streams without partitions.
+//! Trims the streams of an owned partition. The owner of partition 0 also trims the streams without partitions.
 
 use storage_core::redis::connection::Connection;
 use storage_core::redis::stream::Stream;
@@ -14,7 +14,7 @@ pub(crate) async fn trim_partition(config: &Config, partition: u16) {
     if partition == 0 {
         streams.extend(Stream::UNPARTITIONED);
     }
-    // The trade IDs of the dedup window are read from the stream, so the stream must be longer than the window.
+    // A new owner restores the dedup window from the stream, so the stream must reach back further than the window.
     let retention = config.stream.retention.max(config.hot.dedup_window.mul_f64(1.1));
     loop {
         tokio::time::sleep(config.hot.trim_interval).await;
@@ -22,7 +22,7 @@ pub(crate) async fn trim_partition(config: &Config, partition: u16) {
             match trim(&mut conn, *stream, retention).await {
                 Ok(trimmed) => metrics::ENTRIES_TRIMMED.increment(trimmed),
                 Err(error) => {
-                    tracing::warn!(%stream, %error, "could not trim the stream; trying again at the next interval");
+                    tracing::warn!(%stream, %error, "trimming failed; retrying at the next interval");
                 }
             }
         }

@@ -1,7 +1,7 @@
-//! tick-replayer, a producer: recorded or generated ticks go into the streams that hot-writer and warm-syncer read.
+//! tick-replayer: publishes recorded or generated ticks on the streams that hot-writer and warm-syncer read.
 //!
-//! A tick's way: it is read ([`formats`]) or made ([`generate`]), waits for its time ([`pace`]), and is published in
-//! batches ([`publish`]); [`feed`] connects the three.
+//! A tick is read ([`formats`]) or generated ([`generate`]), waits until it is due ([`pace`]), and is published in a
+//! batch ([`publish`]); [`feed`] connects these stages.
 
 mod commands;
 mod config;

@@ -1,8 +1,9 @@
-//! warm-syncer: closed candles, ticks, signals and dead letters from the Redis streams to TimescaleDB.
+//! warm-syncer: writes closed candles, ticks, signals and dead letters from the Redis streams to TimescaleDB.
 //!
-//! A batch goes through the stages in this order: [`read`], [`collect`], [`commit`], [`acknowledge`]. A [`pipeline`] takes one
-//! stream through them; what a stream's entries become is in [`kinds`]. An entry is acknowledged only after the transaction that
-//! holds it was committed, and every write may be repeated, so being killed at any point only means doing a batch again.
+//! A batch passes the stages in this order: [`read`], [`collect`], [`commit`], [`acknowledge`]. A [`pipeline`] runs
+//! them for one stream; [`kinds`] has the rows that its entries become. An entry is acknowledged only after its
+//! transaction was committed, and every write may be repeated, so a worker that was killed at any point only repeats a
+//! batch.
 
 use std::process::ExitCode;
 

@@ -49,7 +49,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     service.run().await
 }
 
-/// Serves this copy's share of the partitions until `stop` is cancelled, then gives them back.
+/// Serves this replica's share of the partitions until `stop` is cancelled, then releases them.
 async fn own(
     config: Config,
     pool: Pool,
@@ -90,7 +90,8 @@ struct PartitionTasks {
 }
 
 impl PartitionTasks {
-    /// Works on the streams of a partition until told to stop; the owner of the first one also on those that have no partitions.
+    /// Runs the pipelines of a partition until the shutdown. The owner of partition 0 also runs those of the streams
+    /// without partitions.
     async fn serve(self, partition: u16) {
         let rows = self.config.warm.batch_rows;
         let candles = Candles {

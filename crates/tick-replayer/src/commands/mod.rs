@@ -5,24 +5,24 @@ pub(crate) mod replay;
 
 use crate::config::Config;
 
-/// Puts recorded or generated ticks into the ingress streams
+/// Publishes recorded or generated ticks on the ingress streams
 ///
-/// The number of partitions is read from Redis, where `aggregator-admin migrate` stored it. While Redis is down or full,
-/// the replayer waits; a batch with an unknown outcome is sent again, and trade ids keep the pipeline from counting its
-/// ticks twice.
+/// The number of partitions is read from Redis, where `aggregator-admin migrate` stored it. While Redis is down or
+/// full, tick-replayer waits. A batch with an unknown outcome is sent again; trade IDs keep its ticks from counting
+/// twice.
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
     /// Replays a file of recorded trades
     ///
-    /// Ticks keep the event time that the file records. Replaying a file twice, or from the start again, changes nothing
-    /// where its trades have ids. SIGTERM or SIGINT ends the replay after the current batch, with exit code 0; the last
-    /// line reports the ticks and the event time that were reached.
+    /// Ticks keep the event time of the recording. Replaying a file again changes nothing if its trades have IDs.
+    /// SIGTERM or SIGINT ends the replay after the current batch with exit code 0; the last line of the output reports
+    /// the number of ticks and the event time that were reached.
     Replay(replay::Args),
     /// Generates ticks by a seeded random walk
     ///
-    /// Prices walk on a grid, volumes come in clusters and follow the time of day, and some symbols are traded far more
-    /// than others. The same options, --start included, give the same ticks. Trade ids count up from the start's time in
-    /// µs, so that two runs don't take each other's.
+    /// Prices move on a grid, volumes come in clusters and follow the time of day, and some symbols are traded far more
+    /// than others. The same options, including --start, give the same ticks. Trade IDs count up from the start time in
+    /// µs, so that two runs have different ones.
     Generate(generate::Args),
 }
 
