@@ -13,6 +13,8 @@ mod metrics;
 mod minute;
 mod plan;
 mod policies;
+mod progress;
+mod recompute;
 mod repairs;
 mod rollups;
 mod run;
