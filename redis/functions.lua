@@ -3,7 +3,7 @@
 -- the library. Raise VERSION with every change of behaviour; a worker refuses an older library.
 local VERSION = 4
 
--- Returns whether revision `a` is newer than `b`. Lua's doubles can't hold revisions exactly, so they are compared as
+-- Returns true if revision `a` is newer than `b`. Lua's doubles can't hold revisions exactly, so they are compared as
 -- decimal text.
 local function newer(a, b)
   if #a ~= #b then return #a > #b end
@@ -17,9 +17,9 @@ local function named(flat)
   return fields
 end
 
--- put KEY revision expire_command expire_ms channel message field value ... Writes a whole hash and publishes it,
--- unless the hash has a newer revision, or the same revision and is final while this one is not: such a write comes
--- late from a stalled writer. Returns 1 if written.
+-- put KEY revision expire_command expire_ms channel message field value ...
+-- Writes a whole hash and publishes it, unless the hash has a newer revision, or the same revision and is final while
+-- this one is not: such a write comes late from a stalled writer. Returns 1 if written.
 local function put(keys, args)
   local stored = redis.call('HMGET', keys[1], 'revision', 'final')
   if stored[1] and newer(stored[1], args[1]) then return 0 end
@@ -30,7 +30,7 @@ local function put(keys, args)
   return 1
 end
 
--- Returns whether the ID `a` is before `b`.
+-- Returns true if the ID `a` is before `b`.
 local function before(a, b)
   local a_ms, a_seq = a:match('(%d+)-(%d+)')
   local b_ms, b_seq = b:match('(%d+)-(%d+)')
@@ -50,10 +50,11 @@ local function no_group(key, group)
   return redis.error_reply('NOGROUP no group ' .. group .. ' on ' .. key)
 end
 
--- advance KEY group from to count Moves the position of a group from `from` to `to`, and returns the position. The
--- position stays if it is not `from`, as another client has moved it, or if this server lacks the entry `to`: that
--- entry was read from another server before a failover, and this server may hold other entries before it. `count`, the
--- number of entries from `from` to `to`, keeps the lag known.
+-- advance KEY group from to count
+-- Moves the position of a group from `from` to `to`, and returns the position. The position stays if it is not `from`,
+-- as another client has moved it, or if this server lacks the entry `to`: that entry was read from another server
+-- before a failover, and this server may hold other entries before it. `count`, the number of entries from `from` to
+-- `to`, keeps the lag known.
 local function advance(keys, args)
   local key, group, from, to, count = keys[1], args[1], args[2], args[3], tonumber(args[4])
   local stream, fields = stream_and_group(key, group)
@@ -82,12 +83,13 @@ end
 -- Limit of the entries that `lost` counts one by one.
 local COUNTED = 1000
 
--- lost KEY group noted lost KEY group position after ahead Counts the entries that other clients removed before the
--- group had read them, and adds them to the number of entries read, so that each is found once. With three arguments,
--- the group has one reader: it has read `ahead` entries after `position`, the last of them `after`; nothing is counted
--- if `position` is not the position of the group. With one argument, Redis delivers the entries, and `noted` is the
--- position at the last call. Returns the position, the number of lost entries, and, if they came directly after
--- `after`, the first entry that is left.
+-- lost KEY group checked
+-- lost KEY group position after ahead
+-- Counts the entries that other clients removed before the group had read them, and adds them to the number of entries
+-- read, so that each is found once. In the first form Redis delivers the entries, and `checked` is the position of the
+-- group at the last call. In the second form the group has one reader, which has read `ahead` entries after `position`,
+-- the last of them `after`; nothing is counted if `position` is not the position of the group. Returns the position,
+-- the number of lost entries, and, if they came directly after `after`, the first entry that is left.
 local function lost(keys, args)
   local key, group = keys[1], args[1]
   local stream, fields = stream_and_group(key, group)
@@ -187,8 +189,9 @@ local function take_up(keys)
   return {string.format('%.0f', epoch), symbols}
 end
 
--- complete_since KEY Returns the time since which this Redis has held every candle of a partition, in ms since 1970. A
--- Redis without a record is new or was emptied, and records the present time.
+-- complete_since KEY
+-- Returns the time since which this Redis has held every candle of a partition, in ms since 1970. A Redis without a
+-- record is new or was emptied, and records the present time.
 local function complete_since(keys)
   local since = redis.call('GET', keys[1])
   if not since then
@@ -214,8 +217,9 @@ local function closed(keys, args)
   end
 end
 
--- give_back KEY group Resets a group to the oldest entry, and removes its consumers with their pending entries, for a
--- reader that reads by position.
+-- give_back KEY group
+-- Resets a group to the oldest entry, and removes its consumers with their pending entries, for a reader that reads by
+-- position.
 local function give_back(keys, args)
   redis.call('XGROUP', 'SETID', keys[1], args[1], '0')
   for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', keys[1], args[1])) do
@@ -223,8 +227,9 @@ local function give_back(keys, args)
   end
 end
 
--- retire KEY group idle_ms Removes the consumers of a group that have been idle for longer than `idle_ms` and have no
--- pending entries. Returns their names.
+-- retire KEY group idle_ms
+-- Removes the consumers of a group that have been idle for longer than `idle_ms` and have no pending entries. Returns
+-- their names.
 local function retire(keys, args)
   local removed = {}
   for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', keys[1], args[1])) do

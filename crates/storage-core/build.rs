@@ -1,4 +1,4 @@
-//! The migrations are embedded, and a new one must be noticed: the macro knows only the files that it found last time.
+//! Rebuilds the crate after a new migration: the macro that embeds them tracks only the files of the last build.
 #![allow(clippy::print_stdout, reason = "how a build script talks to cargo")]
 
 fn main() {

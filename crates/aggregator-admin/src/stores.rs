@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use diesel_async::AsyncPgConnection;
 use storage_core::config::redis::RedisConfig;
 use storage_core::error_class::ErrorClass;
@@ -42,7 +43,10 @@ impl Stores {
 
     /// The number of partitions that Redis holds.
     pub(crate) async fn partitions(&mut self) -> anyhow::Result<u16> {
-        partitions::required(&mut self.redis).await
+        let stored = partitions::stored(&mut self.redis)
+            .await
+            .context("reading the number of partitions from Redis")?;
+        Ok(partitions::required(stored)?)
     }
 }
 

@@ -124,14 +124,14 @@ impl SymbolState {
     }
 
     /// Determines which candles Redis may have lost although it held others of the symbol: all candles of a timeframe
-    /// without a current candle, and displaced candles that were last written before `kept_since_ms`. The event times
+    /// without a current candle, and displaced candles that were last written before `kept_since_us`. The event times
     /// show how long before the current candle those were written, as market time does not run slower than the clock.
-    pub(crate) fn mark_expired(&mut self, kept_since_ms: i64) {
+    pub(crate) fn mark_expired(&mut self, kept_since_us: i64) {
         for (timeframe, lost_until_us) in Timeframe::ALL.into_iter().zip(&mut self.lost_until_us) {
             *lost_until_us = match self.series[timeframe as usize].iter().last() {
                 None => self.watermark_us,
                 Some(TrackedCandle { candle, .. }) => {
-                    let lead_us = kept_since_ms.saturating_mul(1_000) - candle.since.stream_id().accepted_us();
+                    let lead_us = kept_since_us - candle.since.stream_id().accepted_us();
                     candle.start_us - timeframe.micros() + lead_us.min(0)
                 }
             };

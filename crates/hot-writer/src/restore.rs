@@ -10,7 +10,7 @@ use redis::RedisResult;
 use storage_core::domain::candle::CandleState;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
-use storage_core::domain::time::duration_ms;
+use storage_core::domain::time::{duration_ms, duration_us, ms_to_us};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::clock::now_ms;
 use storage_core::redis::codec::dead;
@@ -172,16 +172,14 @@ impl LostState {
 
     /// Marks the candles that may lack ticks which Redis had accepted by `accepted_ms`.
     fn mark(&self, state: &mut SymbolState, accepted_ms: u64) {
-        let millis = |duration: Duration| duration_ms(duration).cast_signed();
-        let max_future_ms = millis(self.max_future);
-        let as_i64 = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX / 4);
+        let max_future_us = duration_us(self.max_future);
         if state.has_candles() {
-            let now_ms = as_i64(self.acquired_ms).saturating_add(millis(self.acquired.elapsed()));
-            let expired_ms = now_ms - millis(self.recent_ttl) + max_future_ms;
-            state.mark_expired(expired_ms.max(as_i64(self.complete_since_ms)));
+            let now_us = ms_to_us(self.acquired_ms) + duration_us(self.acquired.elapsed());
+            let expired_us = now_us - duration_us(self.recent_ttl) + max_future_us;
+            state.mark_expired(expired_us.max(ms_to_us(self.complete_since_ms)));
         } else {
             // The greatest possible event time of those ticks.
-            state.mark_lost(as_i64(accepted_ms).saturating_add(max_future_ms).saturating_mul(1_000));
+            state.mark_lost(ms_to_us(accepted_ms) + max_future_us);
         }
     }
 }

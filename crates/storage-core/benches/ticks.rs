@@ -1,6 +1,6 @@
-//! What a tick costs outside of the fold: its partition, judging its entry, and the text that goes back to Redis.
+//! Cost of a tick outside the fold: its partition, decoding its entry, and encoding the commands for Redis.
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
-#![allow(clippy::unwrap_used, reason = "a bench that can't go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a benchmark panics on an error")]
 
 use std::hint::black_box;
 use std::time::Duration;

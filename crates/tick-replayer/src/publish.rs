@@ -6,7 +6,6 @@
 //! one without is counted twice.
 
 use anyhow::Context;
-use storage_core::config::Misconfigured;
 use storage_core::config::redis::RedisConfig;
 use storage_core::domain::entry::Fields;
 use storage_core::domain::partition::partition_of;
@@ -29,9 +28,6 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     /// Waits for Redis and reads the number of partitions.
-    ///
-    /// # Errors
-    /// [`Misconfigured`] if Redis holds no number of partitions.
     pub(crate) async fn open(config: &RedisConfig, token: &CancellationToken) -> anyhow::Result<Self> {
         let connection = Mutex::new(Connection::ordinary(config));
         let stored = Retry::new("reading the number of partitions from Redis", token)
@@ -40,12 +36,10 @@ impl Publisher {
                 stored.map_err(|error| explained(error, config))
             })
             .await?;
-        let missing = || Misconfigured::new("Redis holds no number of partitions; run `aggregator-admin migrate`");
-        let partitions = stored.filter(|partitions| *partitions > 0).ok_or_else(missing)?;
         Ok(Self {
             redis: config.clone(),
             connection,
-            partitions,
+            partitions: partitions::required(stored)?,
             token: token.clone(),
         })
     }

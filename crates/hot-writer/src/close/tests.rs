@@ -188,7 +188,7 @@ proptest! {
         stores.run(&mut state(), 0..crash_at, batch);
         stores.expire(&expired);
         let position = crash_at.saturating_sub(again);
-        let mut next = stores.next_owner(position, i64::MAX / 4_000);
+        let mut next = stores.next_owner(position, i64::MAX / 4);
         stores.run(&mut next, position..ticks.len(), batch);
         stores.close_all(&mut next);
 
@@ -250,20 +250,20 @@ fn an_owner_killed_during_the_close_grace_loses_nothing() {
 
 #[test]
 fn a_displaced_candle_requires_a_base_only_if_it_may_have_expired() {
-    let requested = |kept_since_ms| {
+    let requested = |kept_since_us| {
         let mut state = state();
         fold(&mut state, 1, DAY_US + 5 * MINUTE_US, 10);
-        state.mark_expired(kept_since_ms);
+        state.mark_expired(kept_since_us);
         fold(&mut state, 2, DAY_US + 2 * MINUTE_US, 10);
         fold(&mut state, 3, DAY_US + 6 * MINUTE_US, 10);
         state.take_changes(&rules(), None).bases
     };
     // The current candle was accepted in the first second; the other one ended two minutes of market time before it.
-    assert_eq!(requested(1_000 - 120_001), []);
+    assert_eq!(requested(1_000_000 - 120_001_000), []);
     let until = Revision::try_from(StreamId { ms: 1_000, seq: 1 }).unwrap();
     let minute_us = DAY_US + 2 * MINUTE_US;
     assert_eq!(
-        requested(1_000 - 120_000),
+        requested(1_000_000 - 120_000_000),
         [(Timeframe::M1, minute_us, until), (Timeframe::M5, DAY_US, until)][..1]
     );
 }

@@ -149,7 +149,9 @@ mod tests {
         }
 
         #[test]
-        fn equals_the_definition_in_any_order_of_event_times(ticks in prop::collection::vec((0i64..50, 1u32..100), 1..40)) {
+        fn equals_the_definition_in_any_order_of_event_times(
+            ticks in prop::collection::vec((0i64..50, 1u32..100), 1..40),
+        ) {
             let candle = candle(&ticks, 1).unwrap();
             let mut sorted: Vec<_> = ticks.iter().enumerate().collect();
             sorted.sort_by_key(|(seq, (ts_us, _))| (*ts_us, *seq));

@@ -258,7 +258,7 @@ mod tests {
         }
 
         #[test]
-        fn sums_are_exact_whatever_the_order(numbers in prop::collection::vec((0i64..1_000_000_000, 0u8..=18), 1..20)) {
+        fn sums_are_exact_in_any_order(numbers in prop::collection::vec((0i64..1_000_000_000, 0u8..=18), 1..20)) {
             let sum = |numbers: &[(i64, u8)]| numbers.iter().fold(Decimal::ZERO, |sum, (n, d)| {
                 sum.checked_add(Decimal::from_lots((*n).into(), *d)).unwrap()
             });

@@ -182,7 +182,8 @@ mod tests {
     proptest! {
         #[test]
         fn merging_covers_the_same_times_without_overlap(spans in prop::collection::vec((0i64..100, 1i64..10), 0..20)) {
-            let ranges: Vec<_> = spans.iter().map(|(from, length)| TimeRange { from_us: *from, to_us: from + length }).collect();
+            let range = |(from, length): &(i64, i64)| TimeRange { from_us: *from, to_us: from + length };
+            let ranges: Vec<_> = spans.iter().map(range).collect();
             let merged = TimeRange::merge(ranges.clone(), 0);
             let covers = |ranges: &[TimeRange], t: i64| ranges.iter().any(|r| (r.from_us..r.to_us).contains(&t));
             for t in 0..120 {

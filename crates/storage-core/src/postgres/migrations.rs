@@ -246,7 +246,8 @@ fn for_each<'m>(
     Ok(done)
 }
 
-/// Creates the extension unless the database has it: only the extension tells the edition, which decides what runs.
+/// Creates the extension unless the database has it: the edition, which decides which migrations run, is known only
+/// from the extension.
 async fn prepare(connection: &mut AsyncPgConnection) -> Result<Server, MigrationError> {
     if let Some(server) = Server::detect(connection).await? {
         return Ok(server);

@@ -51,7 +51,7 @@ pub fn check(stored: Option<&DatabaseIdentity>, found: &DatabaseIdentity) -> Res
     match stored {
         Some(stored) => refuse_other(stored, found),
         None => Err(Misconfigured::new(
-            "Redis does not say which database it belongs to; run `aggregator-admin migrate`",
+            "Redis belongs to no database yet; run `aggregator-admin migrate`",
         )),
     }
 }
@@ -66,8 +66,8 @@ fn refuse_other(stored: &DatabaseIdentity, found: &DatabaseIdentity) -> Result<(
         "another one"
     };
     Err(Misconfigured::new(format!(
-        "Redis belongs to database {stored}, and this is {what}, {found}; set DATABASE_URL and REDIS_URL to two that belong together, or, \
-         if this database takes the other's place, stop the workers and run `aggregator-admin migrate --adopt-database`"
+        "Redis belongs to database {stored}, and this is {what}, {found}; set DATABASE_URL and REDIS_URL to two that belong \
+         together, or, if this database takes the other's place, stop the workers and run `aggregator-admin migrate --adopt-database`"
     )))
 }
 

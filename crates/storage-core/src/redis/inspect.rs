@@ -148,7 +148,8 @@ mod tests {
     #[test]
     fn fields_of_info_are_read() {
         let info = Info::parse(
-            "# Server\r\nredis_version:7.0.15\r\naof_enabled:1\r\n\r\n# Keyspace\r\ndb0:keys=12,expires=3,avg_ttl=0\r\ndb3:keys=1,expires=0\r\n",
+            "# Server\r\nredis_version:7.0.15\r\naof_enabled:1\r\n\r\n# Keyspace\r\n\
+             db0:keys=12,expires=3,avg_ttl=0\r\ndb3:keys=1,expires=0\r\n",
         );
         assert_eq!(info.version(), "7.0.15");
         assert!(info.flag("aof_enabled"));

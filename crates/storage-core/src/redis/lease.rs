@@ -160,7 +160,8 @@ mod tests {
             holders in prop::collection::vec(prop::option::of(0u8..8), 0..20),
         ) {
             let members: Vec<u8> = members.into_iter().collect();
-            let holders: Vec<Option<String>> = holders.into_iter().map(|holder| holder.map(|name| name.to_string())).collect();
+            let name = |holder: Option<u8>| holder.map(|name| name.to_string());
+            let holders: Vec<Option<String>> = holders.into_iter().map(name).collect();
             let shared = shares(&members, &holders);
             let mut all: Vec<u16> = shared.concat();
             all.sort_unstable();

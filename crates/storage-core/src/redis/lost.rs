@@ -79,11 +79,13 @@ impl Losses {
         self.counter.increment(*entries);
         let first_left = first_left.map_or_else(|| "none".to_owned(), |id| id.to_string());
         tracing::error!(%stream, group, lost = entries, %position, first_left,
-            "entries were removed from the stream before they were read; find the client that trims it or deletes from it");
+            "entries were removed from the stream before they were read; find the client that trims it or deletes \
+             from it");
         let at_ms = match record(conn, stream, group, *entries).await {
             Ok(at_ms) => at_ms,
             Err(error) => {
-                tracing::warn!(%stream, group, %error, "could not record the lost entries in Redis; `aggregator-admin status` does not show them");
+                tracing::warn!(%stream, group, %error,
+                    "could not record the lost entries in Redis; `aggregator-admin status` does not show them");
                 position.ms
             }
         };
@@ -101,7 +103,8 @@ impl Losses {
         alarm.last = Instant::now();
         let since = rfc3339(ms_to_us(alarm.since_ms));
         let reason = format!(
-            "{} entries were removed from stream:{stream} unread since {since}; find the client that trims it or deletes from it",
+            "{} entries were removed from stream:{stream} unread since {since}; find the client that trims it or \
+             deletes from it",
             alarm.entries
         );
         self.readiness.fail(condition(stream), reason);
@@ -293,7 +296,8 @@ mod tests {
         assert_eq!(
             readiness.problems(),
             [
-                "lost entries of ticks:3: 900 entries were removed from stream:ticks:3 unread since 2023-11-14T22:13:20Z; \
+                "lost entries of ticks:3: 900 entries were removed from stream:ticks:3 unread since \
+                 2023-11-14T22:13:20Z; \
               find the client that trims it or deletes from it"
             ]
         );

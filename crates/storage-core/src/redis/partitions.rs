@@ -9,21 +9,17 @@ use super::position::{Position, positions};
 use super::stream::{Stream, length};
 use crate::config::Misconfigured;
 
-const READING: &str = "reading the number of partitions from Redis";
-
 /// Reads the number of partitions; `None` before the first `aggregator-admin migrate`.
 pub async fn stored(conn: &mut impl ConnectionLike) -> RedisResult<Option<u16>> {
     cmd("GET").arg(keys::partitions()).query_async(conn).await
 }
 
-/// Reads the number of partitions, or fails with [`Misconfigured`] if Redis holds none.
-pub async fn required(conn: &mut impl ConnectionLike) -> anyhow::Result<u16> {
-    Ok(stored(conn).await.context(READING)?.ok_or_else(missing)?)
-}
-
-/// Fails with [`Misconfigured`] if Redis holds another number of partitions than `configured`, or none.
+/// Fails with [`Misconfigured`] if Redis does not hold `configured` as the number of partitions.
 pub async fn ensure(conn: &mut impl ConnectionLike, configured: u16) -> anyhow::Result<()> {
-    Ok(check(stored(conn).await.context(READING)?, configured)?)
+    let stored = stored(conn)
+        .await
+        .context("reading the number of partitions from Redis")?;
+    Ok(check(stored, configured)?)
 }
 
 /// Stores the number of partitions unless Redis holds one, and returns the number that Redis holds.
@@ -85,18 +81,21 @@ pub async fn unfinished(conn: &mut impl ConnectionLike, partitions: u16) -> Redi
     Ok(found)
 }
 
-/// Fails if the number of partitions that Redis holds is not the configured one.
-pub fn check(stored: Option<u16>, configured: u16) -> Result<(), Misconfigured> {
-    match stored {
-        Some(stored) if stored == configured => Ok(()),
-        Some(stored) => Err(Misconfigured::new(format!(
-            "partitions is {stored} in Redis but {configured} in the configuration; use {stored}, or drain the streams and run \
-             `aggregator-admin migrate --partitions {configured}`"
-        ))),
-        None => Err(missing()),
-    }
+/// Returns the number of partitions that Redis holds, or fails if it holds none.
+pub fn required(stored: Option<u16>) -> Result<u16, Misconfigured> {
+    stored
+        .filter(|stored| *stored > 0)
+        .ok_or_else(|| Misconfigured::new("Redis holds no number of partitions; run `aggregator-admin migrate`"))
 }
 
-fn missing() -> Misconfigured {
-    Misconfigured::new("Redis holds no number of partitions; run `aggregator-admin migrate`")
+/// Fails if the number of partitions that Redis holds is not the configured one.
+pub fn check(stored: Option<u16>, configured: u16) -> Result<(), Misconfigured> {
+    let stored = required(stored)?;
+    if stored == configured {
+        return Ok(());
+    }
+    Err(Misconfigured::new(format!(
+        "partitions is {stored} in Redis but {configured} in the configuration; use {stored}, or drain the streams and \
+         run `aggregator-admin migrate --partitions {configured}`"
+    )))
 }

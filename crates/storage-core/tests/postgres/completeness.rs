@@ -17,13 +17,15 @@ const DAY_US: i64 = 1_440 * MINUTE_US;
 const HISTORY: &str = "
 INSERT INTO symbols (symbol) VALUES ('A'), ('B');
 INSERT INTO ticks (time, symbol, price, lots, trade_no, trade_key, revision)
-SELECT timestamptz '2019-10-11 00:00Z' + day * INTERVAL '1 day' + trade * INTERVAL '7 hours 3 minutes', symbol, 10 + day + trade, 2,
+SELECT timestamptz '2019-10-11 00:00Z' + day * INTERVAL '1 day' + trade * INTERVAL '7 hours 3 minutes',
+       symbol, 10 + day + trade, 2,
        day * 10 + trade, '', day * 100 + trade
 FROM generate_series(0, 29) day, generate_series(1, 3) trade, unnest(ARRAY['A', 'B']) symbol
 WHERE symbol = 'A' OR trade < 3
 ORDER BY 1;
 INSERT INTO candles_1m
-SELECT date_trunc('minute', time), symbol, min(price), max(price), min(price), max(price), sum(lots), count(*), max(revision)
+SELECT date_trunc('minute', time), symbol,
+       min(price), max(price), min(price), max(price), sum(lots), count(*), max(revision)
 FROM ticks GROUP BY 1, 2 ORDER BY 1";
 
 /// A trade of A on the tenth day, in the minute of an older one, and what warm-syncer and a repair leave of it in
@@ -31,7 +33,8 @@ FROM ticks GROUP BY 1, 2 ORDER BY 1";
 const LATE: &str = "
 INSERT INTO ticks VALUES ('2019-10-21 07:03:30Z', 'A', 99, 1, NULL, 4711, '', 1000000);
 INSERT INTO candles_1m
-SELECT date_trunc('minute', time), symbol, min(price), max(price), min(price), max(price), sum(lots), count(*), max(revision)
+SELECT date_trunc('minute', time), symbol,
+       min(price), max(price), min(price), max(price), sum(lots), count(*), max(revision)
 FROM ticks WHERE symbol = 'A' AND time >= '2019-10-21 07:03Z' AND time < '2019-10-21 07:04Z' GROUP BY 1, 2";
 
 fn day(number: i64) -> TimeRange {
@@ -80,7 +83,8 @@ async fn different_from_ticks(conn: &mut AsyncPgConnection, timeframe: Timeframe
                     max(revision) AS revision
              FROM ticks GROUP BY 1, 2),
          actual AS (SELECT time, symbol, open, high, low, close, volume, trades, revision FROM {table})
-         SELECT count(*) FROM ((TABLE expected EXCEPT ALL TABLE actual) UNION ALL (TABLE actual EXCEPT ALL TABLE expected)) d",
+         SELECT count(*)
+         FROM ((TABLE expected EXCEPT ALL TABLE actual) UNION ALL (TABLE actual EXCEPT ALL TABLE expected)) d",
         seconds = timeframe.seconds(),
         table = timeframe.table(),
     ))
@@ -246,7 +250,7 @@ async fn candles_whose_minutes_were_dropped_are_rescaled() {
         assert_eq!(totals(conn, "A").await, vec!["30 days, volume 181, trades 91"; 5]);
         assert!(
             symbols::set_decimals(conn, &symbol("A"), 7, true).await.is_err(),
-            "volume 7 is no whole lot"
+            "volume 7 is not a whole lot"
         );
     }
 }
@@ -280,7 +284,8 @@ async fn a_value_changed_by_hand_is_corrected_in_every_timeframe() {
             for timeframe in &Timeframe::ALL[1..] {
                 let table = stored(conn, edition, *timeframe).await;
                 conn.batch_execute(&format!(
-                    "UPDATE {table} SET high = 999, volume = 999, trades = 999 WHERE time >= '2019-10-18' AND time < '2019-10-19' AND symbol = 'A';
+                    "UPDATE {table} SET high = 999, volume = 999, trades = 999
+                     WHERE time >= '2019-10-18' AND time < '2019-10-19' AND symbol = 'A';
                      DELETE FROM {table} WHERE time >= '2019-10-18' AND time < '2019-10-19' AND symbol = 'B'"
                 ))
                 .await

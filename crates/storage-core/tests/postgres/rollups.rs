@@ -58,11 +58,14 @@ async fn compare(conn: &mut AsyncPgConnection, timeframe: Timeframe) -> Differen
         "WITH expected AS (
              SELECT to_timestamp(floor(extract(epoch FROM time) / {seconds}) * {seconds}) AS time, symbol,
                     (array_agg(open ORDER BY time))[1] AS open, max(high) AS high, min(low) AS low,
-                    (array_agg(close ORDER BY time DESC))[1] AS close, sum(volume) AS volume, sum(trades)::bigint AS trades, max(revision) AS revision
+                    (array_agg(close ORDER BY time DESC))[1] AS close, sum(volume) AS volume,
+                    sum(trades)::bigint AS trades, max(revision) AS revision
              FROM candles_1m GROUP BY 1, 2),
          actual AS (SELECT time, symbol, open, high, low, close, volume, trades, revision FROM {table})
          SELECT (SELECT count(*) FROM actual) AS rows,
-                (SELECT count(*) FROM ((TABLE expected EXCEPT TABLE actual) UNION ALL (TABLE actual EXCEPT TABLE expected)) d) AS differing",
+                (SELECT count(*) FROM (
+                    (TABLE expected EXCEPT TABLE actual) UNION ALL (TABLE actual EXCEPT TABLE expected)
+                ) d) AS differing",
         seconds = timeframe.seconds(),
         table = timeframe.table(),
     ))
@@ -148,7 +151,7 @@ async fn policies_give_the_same_result() {
     assert_eq!(
         kinds(JobKind::Retain),
         Vec::<&str>::new(),
-        "nothing is dropped unless somebody asks for it"
+        "no chunk is dropped without a retention"
     );
     let server = Server::detect(conn).await.unwrap().unwrap();
     assert_ne!(server.has_scheduler, server.single_session);

@@ -43,11 +43,13 @@ async fn a_tick_counts_once_by_its_trade_id_and_without_one_by_its_entry() {
         let twice = [tick(9, 1.0, Some("7"), 200), tick(9, 1.0, Some("7"), 201)];
         assert_eq!(ticks::insert(conn, &twice).await.unwrap(), 1, "twice in one batch");
 
-        let shown: Vec<TradeId> =
-            sql_query("SELECT trade_id FROM ticks_in_units WHERE time < '2019-10-11 00:00:00.000001Z' AND qty = 0.5 AND side = 'sell'")
-                .get_results(conn)
-                .await
-                .unwrap();
+        let shown: Vec<TradeId> = sql_query(
+            "SELECT trade_id FROM ticks_in_units
+                 WHERE time < '2019-10-11 00:00:00.000001Z' AND qty = 0.5 AND side = 'sell'",
+        )
+        .get_results(conn)
+        .await
+        .unwrap();
         let mut shown: Vec<_> = shown.into_iter().map(|row| row.trade_id).collect();
         shown.sort();
         let mut expected: Vec<_> = ids

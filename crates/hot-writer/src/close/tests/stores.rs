@@ -50,7 +50,7 @@ impl Stores {
     }
 
     /// Returns the state of a new owner that resumes after the tick number `position`.
-    pub(super) fn next_owner(&self, position: usize, kept_since_ms: i64) -> SymbolState {
+    pub(super) fn next_owner(&self, position: usize, kept_since_us: i64) -> SymbolState {
         let mut next = state();
         for ((timeframe, start_us), written) in &self.hot {
             match self.is_newest(*timeframe, *start_us) {
@@ -59,7 +59,7 @@ impl Stores {
             }
         }
         match next.has_candles() {
-            true => next.mark_expired(kept_since_ms),
+            true => next.mark_expired(kept_since_us),
             false => next.mark_lost(DAY_US + 20 * MINUTE_US),
         }
         let before = &self.ticks[..position];

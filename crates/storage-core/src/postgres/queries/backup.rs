@@ -167,7 +167,8 @@ pub async fn slot(connection: &mut AsyncPgConnection, name: &str) -> QueryResult
 /// Terminates the client that streams from the slot. Returns `true` if there was one.
 pub async fn terminate_slot_client(connection: &mut AsyncPgConnection, name: &str) -> QueryResult<bool> {
     let terminated: Option<Terminated> = sql_query(
-        "SELECT pg_terminate_backend(active_pid, 5000) AS yes FROM pg_replication_slots WHERE slot_name = $1 AND active",
+        "SELECT pg_terminate_backend(active_pid, 5000) AS yes
+         FROM pg_replication_slots WHERE slot_name = $1 AND active",
     )
     .bind::<Text, _>(name)
     .get_result(connection)

@@ -189,10 +189,12 @@ struct StoredCandle {
 // of a whole chunk takes longer the fuller it is. The range over all runs excludes the chunks that no run touches.
 const STORED: &str = "
 SELECT run, time, trades, revision
-FROM (SELECT generate_series(0, cardinality($1) - 1) AS run, unnest($1) AS symbol, unnest($2) AS first, unnest($3) AS last) runs
+FROM (SELECT generate_series(0, cardinality($1) - 1) AS run,
+             unnest($1) AS symbol, unnest($2) AS first, unnest($3) AS last) runs
 CROSS JOIN LATERAL (
     SELECT row.time, row.trades, row.revision FROM candles_1m row
-    WHERE row.symbol = runs.symbol AND row.time BETWEEN runs.first AND runs.last AND row.time BETWEEN $4 AND $5 OFFSET 0) stored";
+    WHERE row.symbol = runs.symbol AND row.time BETWEEN runs.first AND runs.last AND row.time BETWEEN $4 AND $5
+    OFFSET 0) stored";
 
 /// Distance from which two minutes of a symbol are looked up separately.
 const GAP_US: i64 = Timeframe::H1.micros();
@@ -276,7 +278,10 @@ pub async fn range(
 ) -> QueryResult<Vec<HistoryCandle>> {
     let mut candles: Vec<HistoryCandle> = sql_query(format!(
         "SELECT time, open, high, low, close,
-                lots_to_units(volume::numeric, coalesce((SELECT volume_decimals FROM symbols WHERE symbol = $1), 8::smallint))::text AS volume,
+                lots_to_units(
+                    volume::numeric,
+                    coalesce((SELECT volume_decimals FROM symbols WHERE symbol = $1), 8::smallint)
+                )::text AS volume,
                 trades::bigint AS trades, revision
          FROM {} WHERE symbol = $1 AND time >= $2 AND time < $3 ORDER BY time DESC LIMIT $4",
         timeframe.table(),

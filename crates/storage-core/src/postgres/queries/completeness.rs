@@ -106,7 +106,8 @@ pub async fn advance_to_chunks(connection: &mut AsyncPgConnection, edition: Edit
          known AS (SELECT coalesce((SELECT since FROM complete_since WHERE table_name = $1), '-infinity') AS since),
          oldest AS (SELECT min(range_start) AS start FROM chunks WHERE NOT is_late),
          days AS MATERIALIZED (
-             SELECT DISTINCT time FROM {days}, known, oldest WHERE time >= known.since AND (time < oldest.start OR oldest.start IS NULL)),
+             SELECT DISTINCT time FROM {days}, known, oldest
+             WHERE time >= known.since AND (time < oldest.start OR oldest.start IS NULL)),
          dropped AS (
              SELECT max(time) + INTERVAL '1 day' AS until FROM days
              WHERE NOT EXISTS (SELECT FROM chunks WHERE time >= range_start AND time < range_end))
@@ -140,7 +141,8 @@ pub async fn has_uncounted_ticks(
         "SELECT EXISTS (
              SELECT FROM ticks LEFT JOIN {candles} candle
                  ON candle.symbol = ticks.symbol AND candle.time = time_bucket(INTERVAL '5 minutes', ticks.time)
-             WHERE ticks.time < now() - make_interval(secs => $1) AND ticks.revision > $2 AND ticks.revision > coalesce(candle.revision, -1)
+             WHERE ticks.time < now() - make_interval(secs => $1)
+               AND ticks.revision > $2 AND ticks.revision > coalesce(candle.revision, -1)
          ) AS any"
     ))
     .bind::<BigInt, _>(i64::try_from(kept.as_secs()).unwrap_or(i64::MAX))

@@ -187,7 +187,8 @@ pub struct Waiting {
 /// Counts the dead letters that were not requeued by stream.
 pub async fn waiting(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Waiting>> {
     diesel::sql_query(
-        "SELECT stream, count(*) AS letters FROM dead_letters WHERE requeued_at IS NULL GROUP BY stream ORDER BY stream",
+        "SELECT stream, count(*) AS letters FROM dead_letters
+         WHERE requeued_at IS NULL GROUP BY stream ORDER BY stream",
     )
     .get_results(connection)
     .await

@@ -49,7 +49,8 @@ pub async fn minutes_behind(
          FROM (SELECT date_trunc('minute', time, 'UTC') AS minute, max(revision) AS revision
                FROM ticks WHERE symbol = $1 AND time >= $2 GROUP BY 1) ticked
          WHERE NOT EXISTS (SELECT FROM candles_1m candle
-                           WHERE candle.symbol = $1 AND candle.time = ticked.minute AND candle.revision >= ticked.revision)",
+                           WHERE candle.symbol = $1 AND candle.time = ticked.minute
+                             AND candle.revision >= ticked.revision)",
     )
     .bind::<Text, _>(symbol.as_str())
     .bind::<Timestamptz, _>(to_datetime(from_us))

@@ -76,8 +76,9 @@ pub async fn jobs(connection: &mut AsyncPgConnection, edition: Edition) -> Query
     let rows: Vec<Row> = sql_query(
         "SELECT job_id AS id, proc_name::text, coalesce(view_name, hypertable_name)::text AS table_name,
                 extract(epoch FROM schedule_interval)::bigint AS every_seconds,
-                extract(epoch FROM coalesce(config->>'start_offset', config->>'compress_after', config->>'drop_after')::interval)::bigint
-                    AS age_seconds,
+                extract(epoch FROM coalesce(
+                    config->>'start_offset', config->>'compress_after', config->>'drop_after')::interval
+                )::bigint AS age_seconds,
                 coalesce(config, '{}'::jsonb) AS config
          FROM timescaledb_information.jobs
          LEFT JOIN (SELECT view_name, materialization_hypertable_name AS hypertable_name

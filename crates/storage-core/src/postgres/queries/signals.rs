@@ -12,19 +12,35 @@ pub async fn insert(connection: &mut AsyncPgConnection, signals: &[Signal]) -> Q
     let texts = |field: fn(&Signal) -> &str| signals.iter().map(field).collect::<Vec<_>>();
     sql_query(
         "INSERT INTO signals (time, symbol, signal_id, strategy, side, strength, price, expires, revision)
-         SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9) AS new (time, symbol, signal_id, strategy, side, strength, price, expires, revision)
+         SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)
+             AS new (time, symbol, signal_id, strategy, side, strength, price, expires, revision)
          ORDER BY symbol, time, signal_id, revision
          ON CONFLICT DO NOTHING",
     )
-    .bind::<Array<Timestamptz>, _>(signals.iter().map(|signal| to_datetime(signal.ts_us)).collect::<Vec<_>>())
+    .bind::<Array<Timestamptz>, _>(
+        signals
+            .iter()
+            .map(|signal| to_datetime(signal.ts_us))
+            .collect::<Vec<_>>(),
+    )
     .bind::<Array<Text>, _>(texts(|signal| signal.symbol.as_str()))
     .bind::<Array<Text>, _>(texts(|signal| &signal.signal_id))
     .bind::<Array<Text>, _>(texts(|signal| &signal.strategy))
     .bind::<Array<Text>, _>(texts(|signal| &signal.side))
     .bind::<Array<Double>, _>(signals.iter().map(|signal| signal.strength).collect::<Vec<_>>())
     .bind::<Array<Double>, _>(signals.iter().map(|signal| signal.price).collect::<Vec<_>>())
-    .bind::<Array<Timestamptz>, _>(signals.iter().map(|signal| to_datetime(signal.expires_us)).collect::<Vec<_>>())
-    .bind::<Array<BigInt>, _>(signals.iter().map(|signal| signal.revision.as_i64()).collect::<Vec<_>>())
+    .bind::<Array<Timestamptz>, _>(
+        signals
+            .iter()
+            .map(|signal| to_datetime(signal.expires_us))
+            .collect::<Vec<_>>(),
+    )
+    .bind::<Array<BigInt>, _>(
+        signals
+            .iter()
+            .map(|signal| signal.revision.as_i64())
+            .collect::<Vec<_>>(),
+    )
     .execute(connection)
     .await
 }

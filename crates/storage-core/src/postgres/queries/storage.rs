@@ -68,10 +68,13 @@ pub async fn chunks(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Chunk
         "SELECT coalesce(rollups.view_name, chunks.hypertable_name)::text AS table_name,
                 count(*) AS chunks, count(*) FILTER (WHERE is_compressed) AS compressed,
                 min(range_start) AS oldest, max(range_end) AS newest,
-                coalesce(hypertable_size(format('%I.%I', hypertable_schema, hypertable_name)::regclass), 0) AS size_bytes
+                coalesce(hypertable_size(
+                    format('%I.%I', hypertable_schema, hypertable_name)::regclass), 0) AS size_bytes
          FROM timescaledb_information.chunks
-         LEFT JOIN (SELECT view_name, materialization_hypertable_schema AS hypertable_schema, materialization_hypertable_name AS hypertable_name
-                    FROM timescaledb_information.continuous_aggregates) rollups USING (hypertable_schema, hypertable_name)
+         LEFT JOIN (SELECT view_name, materialization_hypertable_schema AS hypertable_schema,
+                           materialization_hypertable_name AS hypertable_name
+                    FROM timescaledb_information.continuous_aggregates) rollups
+             USING (hypertable_schema, hypertable_name)
          GROUP BY rollups.view_name, hypertable_schema, hypertable_name
          ORDER BY 1",
     )
@@ -108,8 +111,10 @@ pub async fn compression(
         return Ok(None);
     }
     let found = sql_query(
-        "SELECT hypertable_name::text AS table_name, total_chunks AS chunks, number_compressed_chunks AS compressed_chunks,
-                coalesce(before_compression_total_bytes, 0) AS before_bytes, coalesce(after_compression_total_bytes, 0) AS after_bytes
+        "SELECT hypertable_name::text AS table_name,
+                total_chunks AS chunks, number_compressed_chunks AS compressed_chunks,
+                coalesce(before_compression_total_bytes, 0) AS before_bytes,
+                coalesce(after_compression_total_bytes, 0) AS after_bytes
          FROM timescaledb_information.hypertables h,
               LATERAL hypertable_compression_stats(format('%I.%I', h.hypertable_schema, h.hypertable_name)::regclass)
          WHERE h.compression_enabled

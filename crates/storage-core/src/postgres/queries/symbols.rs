@@ -108,8 +108,8 @@ pub enum SetDecimalsError {
     },
     /// The coarser lots can't hold every volume exactly.
     #[error(
-        "{inexact} rows of {symbol} have volumes with more than {to} decimals, which would be rounded; use {least} decimals or more; a \
-         trade that is too large for {least} decimals stays a dead letter"
+        "{inexact} rows of {symbol} have volumes with more than {to} decimals, which would be rounded; use {least} decimals \
+         or more; a trade that is too large for {least} decimals stays a dead letter"
     )]
     Inexact {
         /// Symbol with the rows.
@@ -241,7 +241,8 @@ async fn rewrite(
         .await?;
         for (table, border_us) in &old {
             let Inexact { rows } = diesel::sql_query(format!(
-                "SELECT count(*) AS rows FROM {table} WHERE symbol = $1 AND time < $3 AND volume % ('1e' || -$2)::numeric <> 0"
+                "SELECT count(*) AS rows FROM {table}
+                 WHERE symbol = $1 AND time < $3 AND volume % ('1e' || -$2)::numeric <> 0"
             ))
             .bind::<Text, _>(symbol.as_str())
             .bind::<SmallInt, _>(shift)
@@ -299,7 +300,8 @@ async fn least_decimals(
     let mut least = 0;
     for (table, column) in columns {
         let found: Least = diesel::sql_query(format!(
-            "SELECT coalesce(max(min_scale({column} * ('1e-' || $2)::numeric)), 0)::bigint AS decimals FROM {table} WHERE symbol = $1"
+            "SELECT coalesce(max(min_scale({column} * ('1e-' || $2)::numeric)), 0)::bigint AS decimals
+             FROM {table} WHERE symbol = $1"
         ))
         .bind::<Text, _>(symbol.as_str())
         .bind::<SmallInt, _>(i16::from(from))

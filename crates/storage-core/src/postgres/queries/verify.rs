@@ -64,7 +64,8 @@ fn from_minutes(timeframe: Timeframe) -> String {
 
 /// Condition for a candle whose source may lack rows after retention: it must contain at least the rows that are left.
 const CONTAINS_REMAINING_ROWS: &str = "f.open IS NOT NULL AND (e.open IS NULL OR (
-    f.high >= e.high AND f.low <= e.low AND f.volume >= e.volume AND f.trades >= e.trades AND f.revision >= e.revision))";
+    f.high >= e.high AND f.low <= e.low
+    AND f.volume >= e.volume AND f.trades >= e.trades AND f.revision >= e.revision))";
 
 #[derive(QueryableByName)]
 struct Compared {
@@ -98,7 +99,8 @@ pub async fn compare(
          SELECT DISTINCT symbol, bucket AS time,
                 CASE WHEN f.open IS NOT NULL THEN (f.open, f.high, f.low, f.close, f.volume, f.trades)::text END
                     || CASE WHEN copies > 1 THEN ' in ' || copies || ' rows' ELSE '' END AS found,
-                CASE WHEN e.open IS NOT NULL THEN (e.open, e.high, e.low, e.close, e.volume, e.trades)::text END AS expected,
+                CASE WHEN e.open IS NOT NULL
+                    THEN (e.open, e.high, e.low, e.close, e.volume, e.trades)::text END AS expected,
                 coalesce(e.volume > 9223372036854775807, false) AND '{timeframe}' = '1m' AS is_beyond_bigint
          FROM expected e FULL JOIN found f USING (symbol, bucket)
          WHERE copies > 1

@@ -1,9 +1,9 @@
 //! Joining late ticks into candles whose source is no longer complete.
 //!
-//! The revision of a candle tells which ticks it counts. If `ticks` still holds as many ticks up to that revision as
-//! the candle counts, the candle is computed from them again. If some were dropped, the ticks after that revision are
-//! added to the candle; doing so twice changes nothing, and no tick is ever removed. The order of late and dropped
-//! ticks is unknown, so the late ones set the close.
+//! The revision of a candle identifies the ticks that it counts. If `ticks` still holds as many ticks up to that
+//! revision as the candle counts, the candle is computed from them again. If some were dropped, the ticks after that
+//! revision are added to the candle; doing so twice changes nothing, and no tick is ever removed. The order of late and
+//! dropped ticks is unknown, so the late ones set the close.
 
 use diesel::sql_types::Timestamptz;
 use diesel::{QueryResult, sql_query};
@@ -54,7 +54,8 @@ async fn join_day(
                    AND revision <= candle.revision) AS has_all_ticks
              FROM buckets LEFT JOIN LATERAL (
                  SELECT open, high, low, close, volume, trades, revision FROM {target} candle
-                 WHERE candle.symbol = buckets.symbol AND candle.time = bucket AND candle.time >= $1 AND candle.time < $2) candle ON true),
+                 WHERE candle.symbol = buckets.symbol AND candle.time = bucket
+                   AND candle.time >= $1 AND candle.time < $2) candle ON true),
          joined AS MATERIALIZED (
              SELECT symbol, bucket, held.revision IS NOT NULL AS is_held, coalesce(rest.open, late.open) AS open,
                     greatest(rest.high, late.high) AS high, least(rest.low, late.low) AS low, late.close,
@@ -64,7 +65,8 @@ async fn join_day(
              LEFT JOIN LATERAL (
                  SELECT held.open, held.high, held.low, held.volume, held.trades WHERE NOT has_all_ticks) rest ON true
              CROSS JOIN LATERAL (
-                 SELECT (array_agg(price ORDER BY time, ticks.revision))[1] AS open, max(price) AS high, min(price) AS low,
+                 SELECT (array_agg(price ORDER BY time, ticks.revision))[1] AS open,
+                        max(price) AS high, min(price) AS low,
                         (array_agg(price ORDER BY time DESC, ticks.revision DESC))[1] AS close,
                         sum(lots) AS volume, count(*) AS trades, max(ticks.revision) AS revision
                  FROM ticks
@@ -76,9 +78,12 @@ async fn join_day(
              UPDATE {target} candle SET open = joined.open, high = joined.high, low = joined.low, close = joined.close,
                     volume = joined.volume, trades = joined.trades, revision = joined.revision
              FROM joined
-             WHERE is_held AND candle.symbol = joined.symbol AND candle.time = bucket AND candle.time >= $1 AND candle.time < $2
-               AND (candle.open, candle.high, candle.low, candle.close, candle.volume, candle.trades, candle.revision)
-                   IS DISTINCT FROM (joined.open, joined.high, joined.low, joined.close, joined.volume, joined.trades, joined.revision))
+             WHERE is_held AND candle.symbol = joined.symbol AND candle.time = bucket
+               AND candle.time >= $1 AND candle.time < $2
+               AND (candle.open, candle.high, candle.low, candle.close,
+                    candle.volume, candle.trades, candle.revision)
+                   IS DISTINCT FROM (joined.open, joined.high, joined.low, joined.close,
+                                     joined.volume, joined.trades, joined.revision))
          INSERT INTO {target} (time, symbol, open, high, low, close, volume, trades, revision)
          SELECT bucket, symbol, open, high, low, close, volume, trades, revision FROM joined WHERE NOT is_held"
     );

@@ -120,8 +120,8 @@ async fn refresh_managed(
     let (source, target, seconds) = (source.table(), timeframe.table(), timeframe.seconds());
     let insert = format!(
         "INSERT INTO {target} AS old (time, symbol, open, high, low, close, volume, trades, revision)
-         SELECT time_bucket(INTERVAL '{seconds} seconds', time), symbol, first(open, time), max(high), min(low), last(close, time),
-                sum(volume), sum(trades)::bigint, max(revision)
+         SELECT time_bucket(INTERVAL '{seconds} seconds', time), symbol,
+                first(open, time), max(high), min(low), last(close, time), sum(volume), sum(trades)::bigint, max(revision)
          FROM {source} WHERE time >= $1 AND time < $2
          GROUP BY 1, 2 ORDER BY 2, 1"
     );
@@ -131,7 +131,8 @@ async fn refresh_managed(
              open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
              volume = excluded.volume, trades = excluded.trades, revision = excluded.revision
          WHERE (old.open, old.high, old.low, old.close, old.volume, old.trades, old.revision)
-             IS DISTINCT FROM (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.trades, excluded.revision)"
+             IS DISTINCT FROM (excluded.open, excluded.high, excluded.low, excluded.close,
+                               excluded.volume, excluded.trades, excluded.revision)"
     );
     // Compares buckets by equality, so that the server can use a hash join; an index lookup per row took most of a
     // refresh.
@@ -144,9 +145,11 @@ async fn refresh_managed(
     let progress = format!(
         "INSERT INTO rollup_progress AS old (timeframe, refreshed_until)
          SELECT '{timeframe}', newest.until FROM (
-             SELECT max(time) + INTERVAL '{seconds} seconds' AS until FROM {target} WHERE time >= $1 AND time < $2) newest
+             SELECT max(time) + INTERVAL '{seconds} seconds' AS until
+             FROM {target} WHERE time >= $1 AND time < $2) newest
          WHERE newest.until IS NOT NULL
-         ON CONFLICT (timeframe) DO UPDATE SET refreshed_until = greatest(old.refreshed_until, excluded.refreshed_until)"
+         ON CONFLICT (timeframe) DO UPDATE
+             SET refreshed_until = greatest(old.refreshed_until, excluded.refreshed_until)"
     );
     connection
         .transaction(async |connection| {
