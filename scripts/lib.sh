@@ -39,8 +39,8 @@ apt_install() {
   local log status=0
   log=$(mktemp)
   export DEBIAN_FRONTEND=noninteractive
-  apt-get install -qq -y --no-install-recommends "$@" >"$log" 2>&1 ||
-    { apt-get update -qq >"$log" 2>&1 && apt-get install -qq -y --no-install-recommends "$@" >"$log" 2>&1; } || status=$?
+  local install=(apt-get install -qq -y --no-install-recommends "$@")
+  "${install[@]}" >"$log" 2>&1 || { apt-get update -qq && "${install[@]}"; } >"$log" 2>&1 || status=$?
   [[ -z $made ]] || rm -f "$policy"
   ((status == 0)) || tail -n 20 "$log" >&2
   rm -f "$log"
@@ -61,8 +61,8 @@ unpack_trixie() {
   mv "$unfinished" "$folder"
 }
 
-# need_toolchain: checks that Rust is as new as Cargo.toml demands (the package of Debian 12 is too old), and installs a C
-# compiler and the C library's files to link with.
+# need_toolchain: checks that Rust is as new as Cargo.toml demands (the package of Debian 12 is too old), and installs a
+# C compiler and the C library's files to link with.
 need_toolchain() {
   echo '#include <stdlib.h>' | cc -E - >/dev/null 2>&1 || apt_install gcc libc6-dev
   local wanted found
@@ -143,8 +143,8 @@ end_background() {
   for pid in $(jobs -rp); do kill -- "-$pid" 2>/dev/null || true; done
 }
 
-# build_programs: builds all programs; together with the tests if those were built before, as cargo would otherwise build
-# the dependencies again with the features that the programs alone need.
+# build_programs: builds all programs; together with the tests if those were built before, as cargo would otherwise
+# build the dependencies again with the features that the programs alone need.
 build_programs() {
   local tests=()
   ! compgen -G "$PROJECT/target/debug/deps/cucumber-*" >/dev/null || tests=(--tests)
@@ -164,5 +164,6 @@ prepare_backups() {
   eval "$("$PROJECT/scripts/services" tools)"
   cargo build --quiet --locked --manifest-path "$PROJECT/Cargo.toml" --package backup-runner
   export PATH=$PROJECT/target/debug:$PATH
-  export STORAGE_BACKUP__FOLDER=${STORAGE_BACKUP__FOLDER:-$DEV/backups} STORAGE_BACKUP__PG_BIN=${STORAGE_BACKUP__PG_BIN:-$PG_BIN}
+  export STORAGE_BACKUP__FOLDER=${STORAGE_BACKUP__FOLDER:-$DEV/backups}
+  export STORAGE_BACKUP__PG_BIN=${STORAGE_BACKUP__PG_BIN:-$PG_BIN}
 }

@@ -307,7 +307,8 @@ impl Pipeline {
     /// The candles of a timeframe in the history.
     pub async fn history(&self, timeframe: &str) -> Result<Bars, String> {
         let sql = format!(
-            "SELECT symbol, (extract(epoch FROM time) * 1000000)::bigint, open, high, low, close, volume, trades FROM candles_{timeframe}"
+            "SELECT symbol, (extract(epoch FROM time) * 1000000)::bigint, open, high, low, close, volume, trades
+             FROM candles_{timeframe}"
         );
         let rows = self.rows(&sql).await?;
         let bar = |row: Vec<String>| {

@@ -10,13 +10,16 @@ const CANDLE: &str = "SELECT (open, high, low, close, volume, trades) FROM candl
 
 /// A minute of one trade, whose tick was dropped, and the trades `late` as `(second, price, lots, revision)`.
 async fn late_trades(stores: &Stores, late: &str) {
-    stores.database
+    stores
+        .database
         .execute(&format!(
             "INSERT INTO symbols (symbol) VALUES ('XRPETH') ON CONFLICT DO NOTHING;
-             INSERT INTO candles_1m VALUES ('2019-10-11 00:00Z', 'XRPETH', 50, 50, 50, 50, 7, 1, 10) ON CONFLICT DO NOTHING;
+             INSERT INTO candles_1m VALUES ('2019-10-11 00:00Z', 'XRPETH', 50, 50, 50, 50, 7, 1, 10)
+                 ON CONFLICT DO NOTHING;
              INSERT INTO complete_since VALUES ('ticks', '2019-10-12 00:00Z') ON CONFLICT DO NOTHING;
              INSERT INTO ticks (time, symbol, price, lots, trade_no, trade_key, revision)
-             SELECT '2019-10-11 00:00Z'::timestamptz + second * INTERVAL '1 second', 'XRPETH', price, lots, revision, '', revision
+             SELECT '2019-10-11 00:00Z'::timestamptz + second * INTERVAL '1 second', 'XRPETH', price, lots, revision,
+                 '', revision
              FROM (VALUES {late}) late (second, price, lots, revision)"
         ))
         .await;

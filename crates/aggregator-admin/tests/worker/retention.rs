@@ -14,20 +14,21 @@ use crate::symbol;
 const HISTORY: &str = "
     INSERT INTO symbols (symbol) VALUES ('XRPETH');
     INSERT INTO ticks (time, symbol, price, lots, trade_no, trade_key, revision)
-    SELECT date_trunc('day', now(), 'UTC') - day * INTERVAL '1 day' + trade * INTERVAL '5 hours', 'XRPETH', 10 + trade, 2,
-           day * 10 + trade, '', 4000 - day * 100 + trade
+    SELECT date_trunc('day', now(), 'UTC') - day * INTERVAL '1 day' + trade * INTERVAL '5 hours', 'XRPETH', 10 + trade,
+           2, day * 10 + trade, '', 4000 - day * 100 + trade
     FROM generate_series(1, 30) day, generate_series(1, 3) trade ORDER BY 1;
     INSERT INTO candles_1m SELECT time, symbol, price, price, price, price, lots, 1, revision FROM ticks ORDER BY 1";
 
 /// A trade 20 days late, as warm-syncer writes it.
 const LATE: &str = "
-    INSERT INTO ticks VALUES (date_trunc('day', now(), 'UTC') - INTERVAL '19 days 20 hours', 'XRPETH', 99, 1, NULL, 4711, '',
-        (extract(epoch FROM now()) * 1000)::bigint << 22)";
+    INSERT INTO ticks VALUES (date_trunc('day', now(), 'UTC') - INTERVAL '19 days 20 hours', 'XRPETH', 99, 1, NULL,
+        4711, '', (extract(epoch FROM now()) * 1000)::bigint << 22)";
 
 const DAYS: &str =
     "SELECT count(*) || ' days, volume ' || sum(volume) || ', ' || max(trades) || ' trades at most' FROM candles_1d";
 const LATE_DAY: &str = "
-    SELECT (open, high, low, close, volume, trades) FROM candles_1d WHERE time = date_trunc('day', now(), 'UTC') - INTERVAL '20 days'";
+    SELECT (open, high, low, close, volume, trades) FROM candles_1d
+    WHERE time = date_trunc('day', now(), 'UTC') - INTERVAL '20 days'";
 
 async fn check(stores: &Stores) {
     assert_eq!(

@@ -106,7 +106,14 @@ async fn a_late_trade_joins_a_candle_whose_ticks_were_dropped_once_for_any_numbe
 async fn announced_ranges_are_refreshed_and_an_invalid_one_is_a_dead_letter() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
-        stores.database.execute("INSERT INTO candles_1m SELECT '2019-10-11 00:00Z'::timestamptz + m * INTERVAL '1 minute', 'XRPETH', 1, 2, 0.5, 1.5, 100, 2, m FROM generate_series(1, 600) m").await;
+        stores
+            .database
+            .execute(
+                "INSERT INTO candles_1m
+                 SELECT '2019-10-11 00:00Z'::timestamptz + m * INTERVAL '1 minute', 'XRPETH', 1, 2, 0.5, 1.5, 100, 2, m
+                 FROM generate_series(1, 600) m",
+            )
+            .await;
         let _worker = stores.worker();
         stores
             .redis

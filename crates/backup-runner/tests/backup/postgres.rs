@@ -13,12 +13,14 @@ async fn fill(connection: &mut AsyncPgConnection, edition: Edition) {
         .batch_execute(
             "INSERT INTO symbols (symbol, volume_decimals) VALUES ('A', 3);
              INSERT INTO candles_1m
-                 SELECT t, 'A', 1, 2, 0.1, 1.5, 9000000000000000 + extract(epoch FROM t)::bigint % 977, 3, extract(epoch FROM t)::bigint
+                 SELECT t, 'A', 1, 2, 0.1, 1.5, 9000000000000000 + extract(epoch FROM t)::bigint % 977, 3,
+                     extract(epoch FROM t)::bigint
                  FROM generate_series('2019-10-10'::timestamptz, '2019-10-11 23:59', '1 minute') t;
              INSERT INTO ticks
                  SELECT t, 'A', 1.25, 5, 'buy', 0, 'id of ' || t, extract(epoch FROM t)::bigint
                  FROM generate_series('2019-10-10'::timestamptz, '2019-10-10 12:00', '1 minute') t;
-             INSERT INTO dead_letters (stream, entry_id, reason, fields) VALUES ('ticks:0', '1-1', 'price', '{\"price\": \"\u{1F4A5}\"}')",
+             INSERT INTO dead_letters (stream, entry_id, reason, fields)
+                 VALUES ('ticks:0', '1-1', 'price', '{\"price\": \"\u{1F4A5}\"}')",
         )
         .await
         .unwrap();

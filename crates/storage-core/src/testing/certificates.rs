@@ -23,7 +23,8 @@ impl Certificates {
             printf 'subjectAltName=%s' "$1" >names
             for name in server client; do
                 openssl req -newkey rsa:2048 -nodes -subj /CN=$name -keyout $name.key -out $name.csr
-                openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out $name.pem
+                openssl x509 -req -in $name.csr -out $name.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
+                    -extfile names
             done
             chmod 600 server.key"#;
         let created = Command::new("sh")

@@ -358,7 +358,8 @@ impl SharedServer {
             .batch_execute("SELECT pg_advisory_lock(hashtext('storage test template'))")
             .await?;
         let found: Option<Template> = sql_query(
-            "SELECT shobj_description(oid, 'pg_database') AS edition FROM pg_database WHERE datname = $1 AND NOT datallowconn",
+            "SELECT shobj_description(oid, 'pg_database') AS edition FROM pg_database
+             WHERE datname = $1 AND NOT datallowconn",
         )
         .bind::<Text, _>(&template)
         .get_result(&mut connection)

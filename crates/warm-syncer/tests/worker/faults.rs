@@ -122,8 +122,12 @@ async fn a_row_that_the_database_refuses_becomes_a_dead_letter_and_the_others_ar
     stores.drained(&[Stream::Signals]).await;
     stores.drained(&[Stream::Dead]).await;
     assert_eq!(stores.database.number("SELECT count(*) FROM signals").await, 97);
-    let refused = stores.database
-        .texts("SELECT fields->>'signal_id' || ' ' || reason AS text FROM dead_letters ORDER BY length(entry_id), entry_id")
+    let refused = stores
+        .database
+        .texts(
+            "SELECT fields->>'signal_id' || ' ' || reason AS text FROM dead_letters
+             ORDER BY length(entry_id), entry_id",
+        )
         .await;
     assert_eq!(refused.len(), 3);
     assert!(
