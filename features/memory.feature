@@ -33,7 +33,7 @@ Feature: Redis at its memory limit
     And the metric aggregator_admin_group_lag_entries{stream="ticks:2",group="audit"} of the aggregator-admin is 3991
     When I run `aggregator-admin groups`
     Then it exits 0
-    And it says "another's"
+    And it says "external"
     When I run `aggregator-admin groups remove ticks:2 hot-writer`
     Then it exits 64
     And it says "one of the pipeline's own groups"

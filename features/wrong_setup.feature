@@ -1,31 +1,53 @@
 Feature: Wrong set-up
-  A worker that can't work as it was set up says what is wrong and what to do, and ends. One that only has
-  to wait for a server waits, and says for what.
+  A program whose usage, configuration or set-up is wrong says what is wrong and what to do, and exits 64. The cause is
+  the same in every program, so the exit code is, too. A program whose store is down waits, and reports it.
 
   @redis-only
-  Scenario: An unknown key
-    Given the setting STORAGE_REDIS__NONSENSE is "1"
-    When hot-writer, warm-syncer, aggregator-admin, backup-runner are started
-    Then each exits 64 and says "NONSENSE"
-
-  @redis-only
-  Scenario: A configuration file with an unknown key
+  Scenario Outline: Wrong usage and configuration
     Given a configuration file with "[redis]\nnonsense = 1"
-    When hot-writer, warm-syncer, aggregator-admin, backup-runner are started with `--config <folder>/storage.toml`
-    Then each exits 64 and says "nonsense"
+    When every program is started with `<arguments>`
+    Then each exits 64 and says "<message>"
+
+    Examples:
+      | arguments                                | message                         |
+      | --nonsense                               | --nonsense                      |
+      | --set redis.nonsense=1                   | unknown key `redis.nonsense`    |
+      | --config <folder>/storage.toml           | unknown key `redis.nonsense`    |
+      | --config <folder>/absent.toml            | cannot read                     |
+      | --redis-url http://localhost             | not the URL of a Redis          |
+      | --set redis.connect_timeout=0s           | must be at least 1ms            |
+      | --set service.shutdown_grace=soon        | `service.shutdown_grace`        |
+      | --set redis.password_file=/absent        | password file /absent           |
+      | --set redis.cert_file=/absent            | need each other                 |
 
   @redis-only
-  Scenario: A URL that is none
-    When hot-writer, warm-syncer, aggregator-admin, backup-runner are started with `--redis-url http://localhost`
-    Then each exits 64 and says "not the URL of a Redis"
+  Scenario: An unknown setting in the environment
+    Given the setting STORAGE_REDIS__NONSENSE is "1"
+    When every program is started
+    Then each exits 64 and says "STORAGE_REDIS__NONSENSE"
 
   @redis-only
-  Scenario: A wrong flag
-    When hot-writer, warm-syncer, aggregator-admin, backup-runner are started with `--nonsense`
-    Then each exits 64 and says "--nonsense"
+  Scenario: A port that another process uses
+    Given another process listens on the port of the metrics
+    When hot-writer, warm-syncer, aggregator-admin, backup-runner are started
+    Then each exits 64 and says "choose another address"
 
   @redis-only
-  Scenario: A number or a duration of zero that means nothing
+  Scenario: Sections of other programs in the same file
+    Given a configuration file with "[hot]\n[warm]\n[admin]\n[backup]\n[postgres]\n[stream]\n[telemetry]\n[service]"
+    When I run `hot-writer check-config --config <folder>/storage.toml`
+    Then it exits 0
+    When I run `warm-syncer check-config --config <folder>/storage.toml`
+    Then it exits 0
+    When I run `aggregator-admin check-config --config <folder>/storage.toml`
+    Then it exits 0
+    When I run `backup-runner check-config --config <folder>/storage.toml`
+    Then it exits 0
+    When I run `tick-replayer check-config --config <folder>/storage.toml`
+    Then it exits 0
+
+  @redis-only
+  Scenario: A number or a duration that must not be zero
     When each number and each duration in the configuration of each program is set to zero
     Then each program refuses it, exits 64 and names the setting, unless zero has a meaning:
       | postgres.statement_timeout | no limit                                      |
@@ -46,16 +68,24 @@ Feature: Wrong set-up
     Then each exits 64 and says "partitions is 4 in Redis but 8 in the configuration"
 
   @redis-only
+  Scenario: A Redis that was never set up
+    When hot-writer, warm-syncer, aggregator-admin are started
+    Then each exits 64 and says "Redis holds no number of partitions; run `aggregator-admin migrate`"
+    When I run `tick-replayer generate --ticks 1`
+    Then it exits 64
+    And it says "Redis holds no number of partitions; run `aggregator-admin migrate`"
+
+  @redis-only
   Scenario: A Redis without the functions
     Given Redis prepared for a hot-writer
     And every function is removed from Redis
-    When hot-writer are started
-    Then each exits 64 and says "run `aggregator-admin migrate`"
+    When hot-writer, warm-syncer, aggregator-admin are started
+    Then each exits 64 and says "Redis has none of the pipeline's functions; run `aggregator-admin migrate`"
 
   Scenario: Old functions
     Given migrated stores
     And the functions in Redis are of version 0
-    When hot-writer are started
+    When hot-writer, warm-syncer, aggregator-admin are started
     Then each exits 64 and says "the functions in Redis are version 0"
     When I run `aggregator-admin migrate`
     Then it exits 0
@@ -66,6 +96,12 @@ Feature: Wrong set-up
     And an empty database
     When warm-syncer, aggregator-admin are started
     Then each exits 64 and says "run `aggregator-admin migrate`"
+
+  Scenario: A database with the schema of a later version
+    Given migrated stores
+    And the database has a migration of a later version
+    When warm-syncer, aggregator-admin are started
+    Then each exits 64 and says "has migration 29991231000000, which this version does not know"
 
   Scenario: Two databases for one Redis
     Given migrated stores
@@ -97,17 +133,36 @@ Feature: Wrong set-up
   Scenario: A wrong password for Redis
     Given Redis prepared for a hot-writer
     And workers with the password "wrong-password" for Redis
-    When hot-writer are started
+    When every program uses Redis
     Then each exits 64 and says "Password authentication failed"
-    And nothing they say holds "wrong-password"
+    And no output contains "wrong-password"
 
   @apache
   Scenario: A wrong password for the database
     Given migrated stores
     And a database server that wants a password, and workers with the password "wrong-password"
-    When warm-syncer, aggregator-admin are started
+    When every program uses PostgreSQL
     Then each exits 64 and says "password authentication failed"
-    And nothing they say holds "wrong-password"
+    And no output contains "wrong-password"
+
+  @apache
+  Scenario: A database that does not exist
+    Given migrated stores
+    And a database server without the database of the workers
+    When every program uses PostgreSQL
+    Then each exits 64 and says "create the database"
+
+  @redis-only
+  Scenario: A host name that does not resolve is waited for, as it may once its container runs
+    Given the setting REDIS_URL is "redis://absent.invalid:6379"
+    When the hot-writer is started without waiting for readiness
+    And the warm-syncer is started without waiting for readiness
+    And the aggregator-admin is started without waiting for readiness
+    Then the hot-writer is not ready and reports "absent.invalid"
+    And the warm-syncer is not ready and reports "absent.invalid"
+    And the aggregator-admin is not ready and reports "absent.invalid"
+    When I run `backup-runner backup redis`
+    Then it exits 1
 
   @own-redis
   Scenario: Servers that are down are waited for
@@ -122,7 +177,7 @@ Feature: Wrong set-up
     And the warm-syncer becomes ready
 
   @own-redis
-  Scenario: A default user of Redis who may not run what the append-only file holds
+  Scenario: A default user of Redis that may not run the commands of the append-only file
     Given migrated stores
     And a Redis whose ACL file contains "user default off resetpass resetkeys resetchannels -@all"
     When hot-writer, warm-syncer, aggregator-admin are started

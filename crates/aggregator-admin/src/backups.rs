@@ -1,4 +1,4 @@
-//! The task for `stream:backups`: keeps the last backup of each kind, for `status` and `/metrics`.
+//! Consumer of `stream:backups`: stores the last backup of each kind for `status` and `/metrics`.
 
 use anyhow::Context;
 use storage_core::redis::backups::{last, store_last};
@@ -9,7 +9,7 @@ use crate::dead_letter;
 use crate::metrics::{LAST_BACKUP, LAST_BACKUP_DURATION, LAST_BACKUP_SIZE};
 use crate::worker::Worker;
 
-/// Works until a shutdown is asked for or something fails.
+/// Works until a shutdown or a failure.
 pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     let mut reader = worker.reader(Stream::Backups);
     let mut redis = worker.redis();

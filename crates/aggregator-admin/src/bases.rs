@@ -1,5 +1,5 @@
-//! The beginnings of candles that hot-writer lacks, asked for on `stream:repairs`: computed from the history once the warm-syncers have
-//! finished everything that belongs to them, and handed over at `candle:restored:*`.
+//! Computes the bases of incomplete candles: the part that hot-writer lacks and requests on `stream:repairs`. A base is
+//! computed from the history once the warm-syncers have finished its ticks, and written to `candle:restored:*`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,54 +19,54 @@ use storage_core::redis::hot;
 use crate::metrics::BASES;
 use crate::worker::Worker;
 
-/// Number of candles that are computed in one transaction.
-const AT_ONCE: usize = 200;
+/// Number of bases that are computed in one transaction.
+const BATCH: usize = 200;
 
-/// Candles of which hot-writer waits for the beginning, each once: what was asked for last counts.
+/// Requested bases, each once, with the highest revision that was requested.
 #[derive(Default)]
-pub(crate) struct Bases(BTreeMap<(Symbol, Timeframe, i64), Asked>);
+pub(crate) struct Bases(BTreeMap<(Symbol, Timeframe, i64), Request>);
 
 #[derive(Default)]
-struct Asked {
+struct Request {
     revision: Revision,
     ids: BTreeSet<StreamId>,
 }
 
 impl Bases {
-    /// Notes that the entry `id` asks for `base`.
+    /// Adds the request of the entry `id`.
     pub(crate) fn add(&mut self, id: StreamId, base: Base) {
-        let asked = self.0.entry((base.symbol, base.timeframe, base.start_us)).or_default();
-        asked.revision = asked.revision.max(base.revision);
-        asked.ids.insert(id);
+        let request = self.0.entry((base.symbol, base.timeframe, base.start_us)).or_default();
+        request.revision = request.revision.max(base.revision);
+        request.ids.insert(id);
     }
 
-    /// Returns `true` if none is waited for.
+    /// Returns `true` without a pending request.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Hands over some of those for which everything was finished, as `finished` says of a symbol and revision. Returns the entries that
-    /// asked for them.
-    pub(crate) async fn hand_over(
+    /// Computes and writes a batch of the bases that are ready: `is_finished` returns `true` for their symbol and
+    /// revision. Returns the entries that requested them.
+    pub(crate) async fn deliver(
         &mut self,
         worker: &Worker,
         redis: &mut Connection,
-        finished: impl Fn(&Symbol, Revision) -> bool,
+        is_finished: impl Fn(&Symbol, Revision) -> bool,
     ) -> anyhow::Result<Vec<StreamId>> {
-        let ready = |(symbol, ..): &(Symbol, _, _), asked: &mut Asked| finished(symbol, asked.revision);
-        let ready: Vec<_> = self.0.extract_if(.., ready).take(AT_ONCE).collect();
+        let ready = |(symbol, ..): &(Symbol, _, _), request: &mut Request| is_finished(symbol, request.revision);
+        let ready: Vec<_> = self.0.extract_if(.., ready).take(BATCH).collect();
         if ready.is_empty() {
             return Ok(Vec::new());
         }
         let mut ids = Vec::new();
         let mut wanted = Vec::new();
-        for ((symbol, timeframe, start_us), asked) in ready {
-            ids.extend(asked.ids);
+        for ((symbol, timeframe, start_us), request) in ready {
+            ids.extend(request.ids);
             wanted.push(Base {
                 symbol,
                 timeframe,
                 start_us,
-                revision: asked.revision,
+                revision: request.revision,
             });
         }
         compute(worker, redis, &wanted).await?;
@@ -90,15 +90,12 @@ async fn compute(worker: &Worker, redis: &mut Connection, wanted: &[Base]) -> an
             Ok(answers)
         })
         .await
-        .explained("computing the beginnings of candles from the history")?;
+        .explained("computing the bases of candles from the history")?;
     answers
         .exec_async(redis)
         .await
-        .context("handing the beginnings of candles to hot-writer")?;
+        .context("writing the bases of candles for hot-writer")?;
     BASES.increment(wanted.len().try_into()?);
-    tracing::info!(
-        candles = wanted.len(),
-        "computed the beginnings of candles for hot-writer"
-    );
+    tracing::info!(candles = wanted.len(), "computed the bases of candles for hot-writer");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The configuration of aggregator-admin.
+//! Configuration of aggregator-admin.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use storage_core::config::telemetry::TelemetryConfig;
 /// A day.
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3_600);
 
-/// All sections that this worker reads.
+/// All sections of the configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
@@ -47,35 +47,36 @@ impl Default for Config {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AdminConfig {
-    /// The most entries of a stream that are worked on together.
+    /// Largest number of entries of a stream in a batch.
     pub(crate) batch: usize,
-    /// How long ranges to refresh are collected, so that neighbours are refreshed once; `0s`: every range is refreshed by itself.
+    /// Time that ranges to refresh are collected, so that neighbours are refreshed together; `0s`: each range is
+    /// refreshed alone.
     #[serde(with = "humantime_serde")]
     pub(crate) rollup_collect: Duration,
-    /// After this time without acknowledgement the entries of another copy are taken over.
+    /// Time without acknowledgement after which the entries of another replica are claimed.
     #[serde(with = "humantime_serde")]
     pub(crate) claim_after: Duration,
-    /// How often policies run where TimescaleDB has no scheduler, and how often the Apache edition's larger timeframes are
-    /// brought up to date.
+    /// Interval at which policies run if TimescaleDB has no scheduler, and at which the larger timeframes of the Apache
+    /// edition are refreshed.
     #[serde(with = "humantime_serde")]
     pub(crate) policy_interval: Duration,
-    /// How often sizes and lags are measured for `/metrics`.
+    /// Interval at which sizes and lags are measured for `/metrics`.
     #[serde(with = "humantime_serde")]
     pub(crate) measure_interval: Duration,
-    /// How far back policies refresh the larger timeframes; older changes come by `stream:rollups`. At least a day more than
-    /// `warm.refresh_window`.
+    /// Age up to which policies refresh the larger timeframes; older changes arrive on `stream:rollups`. At least a day
+    /// more than `warm.refresh_window`.
     #[serde(with = "humantime_serde")]
     pub(crate) refresh_window: Duration,
-    /// Chunks wholly older than this are compressed (Community edition).
+    /// Age after which a chunk is compressed (Community edition).
     #[serde(with = "humantime_serde")]
     pub(crate) compress_after: Duration,
-    /// Chunks of `ticks` wholly older than this are dropped; unset: never.
+    /// Age after which a chunk of `ticks` is dropped; unset: never.
     #[serde(with = "humantime_serde")]
     pub(crate) retain_ticks: Option<Duration>,
-    /// Chunks of `candles_1m` wholly older than this are dropped, the larger timeframes stay; unset: never.
+    /// Age after which a chunk of `candles_1m` is dropped, while the larger timeframes stay; unset: never.
     #[serde(with = "humantime_serde")]
     pub(crate) retain_candles_1m: Option<Duration>,
-    /// Chunks of `signals` wholly older than this are dropped; unset: never.
+    /// Age after which a chunk of `signals` is dropped; unset: never.
     #[serde(with = "humantime_serde")]
     pub(crate) retain_signals: Option<Duration>,
 }

@@ -1,4 +1,4 @@
-//! Entries that can't be used go to `stream:dead`, and warm-syncer keeps them.
+//! Writes unusable entries to `stream:dead`, from which warm-syncer stores them.
 
 use anyhow::Context;
 use storage_core::domain::entry::Entry;
@@ -8,7 +8,10 @@ use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::redis::stream::Stream;
 
-/// Puts `entry` of `stream` aside, saying why.
+/// Field with the first ID of an entry that was requeued. It marks the entry as the same trade.
+pub(crate) const REQUEUED: &str = "requeued";
+
+/// Writes `entry` of `stream` to the dead letters.
 pub(crate) async fn send(
     redis: &mut Connection,
     stream: Stream,
@@ -18,14 +21,14 @@ pub(crate) async fn send(
     send_because(redis, stream, entry, reason.to_string()).await
 }
 
-/// As [`send`], for reasons that are no fault of the entry's form.
+/// Writes a well-formed entry to the dead letters.
 pub(crate) async fn send_because(
     redis: &mut Connection,
     stream: Stream,
     entry: &Entry,
     reason: String,
 ) -> anyhow::Result<()> {
-    tracing::warn!(%stream, id = %entry.id, %reason, "entry can't be used");
+    tracing::warn!(%stream, id = %entry.id, %reason, "entry can't be used; it is kept as a dead letter");
     let mut letter = DeadLetter::new(stream, entry, &Rejection::Refused(String::new()));
     letter.reason = reason;
     functions::announce(Stream::Dead, &entry_fields(&letter))

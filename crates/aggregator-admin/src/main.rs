@@ -1,5 +1,5 @@
-//! aggregator-admin: the schema, larger timeframes, repairs, compression and retention of the history, and the operator's
-//! commands.
+//! aggregator-admin: schema, larger timeframes, repairs, compression and retention of the history, and the commands of
+//! the operator.
 
 mod backups;
 mod bases;
@@ -13,6 +13,8 @@ mod metrics;
 mod minute;
 mod plan;
 mod policies;
+mod progress;
+mod recompute;
 mod repairs;
 mod rollups;
 mod run;

@@ -1,4 +1,4 @@
-//! Gauges about the history and the streams, measured from time to time.
+//! Gauges of the history, the streams and Redis, measured at intervals.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ use crate::metrics::{
 use crate::rollups::ranges::LARGER;
 use crate::worker::Worker;
 
-/// Measures until a shutdown is asked for or something fails.
+/// Measures until a shutdown or a failure.
 pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     COMPRESSION_AVAILABLE.set(f64::from(u8::from(worker.server.edition == Edition::Community)));
     let mut redis = worker.redis();
@@ -41,7 +41,7 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Measures the groups. Those that were `known` and are gone show as finished.
+/// Measures the groups. Those in `known` that no longer exist are set to zero.
 #[allow(clippy::cast_precision_loss)] // metrics are doubles
 async fn groups(redis: &mut Connection, partitions: u16, known: &mut BTreeSet<(String, String)>) -> anyhow::Result<()> {
     let mut found = BTreeSet::new();
@@ -72,7 +72,7 @@ async fn groups(redis: &mut Connection, partitions: u16, known: &mut BTreeSet<(S
     Ok(())
 }
 
-/// Measures the memory of Redis, of the fullest master of a cluster. While it is full producers wait, which shows as not being ready.
+/// Measures the memory of the fullest master. While it is full, producers wait, and the worker is not ready.
 #[allow(clippy::cast_precision_loss)] // metrics are doubles
 async fn memory(redis: &mut Connection, readiness: &Readiness) -> anyhow::Result<()> {
     let share = |memory: &Memory| {
@@ -87,7 +87,8 @@ async fn memory(redis: &mut Connection, readiness: &Readiness) -> anyhow::Result
     REDIS_MEMORY_USED.set(fullest.used_bytes as f64);
     REDIS_MEMORY_LIMIT.set(fullest.limit_bytes.unwrap_or(0) as f64);
     if fullest.is_full() {
-        let full = "Redis is at `maxmemory`, so producers wait; see which group is behind (`aggregator-admin groups`), or raise it";
+        let full = "Redis has reached `maxmemory`, so producers wait; run `aggregator-admin groups` to find a \
+                    group that lags, or raise `maxmemory`";
         readiness.fail("redis memory", full);
     } else {
         readiness.ok("redis memory");
@@ -95,7 +96,7 @@ async fn memory(redis: &mut Connection, readiness: &Readiness) -> anyhow::Result
     Ok(())
 }
 
-/// Looks at the settings of Redis again, which may be changed while it runs.
+/// Checks the settings of Redis, which may change while it runs.
 async fn settings(worker: &Worker) -> anyhow::Result<()> {
     let found = preflight::inspect(&worker.config.redis).await;
     let faults = found.context("checking the settings of Redis")?.faults;
@@ -118,7 +119,7 @@ async fn history(worker: &Worker) -> anyhow::Result<()> {
         CHUNKS.set(&table.table_name, table.chunks as f64);
         COMPRESSED_CHUNKS.set(&table.table_name, table.compressed as f64);
     }
-    // A stream whose dead letters were all requeued is not in the answer any more.
+    // A stream whose dead letters were all requeued is missing in the answer.
     for stream in Stream::all(worker.config.stream.partitions) {
         DEAD_LETTERS.set(&stream.key().to_string(), 0.0);
     }

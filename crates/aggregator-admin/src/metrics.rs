@@ -1,8 +1,8 @@
-//! What aggregator-admin tells about itself and about the history.
+//! The metrics of aggregator-admin.
 
 use storage_core::telemetry::metrics::LONG_SECONDS;
 
-/// What became of a minute on `stream:repairs`.
+/// Outcomes of a repair.
 pub(crate) const OUTCOMES: &[&str] = &["replaced", "joined", "no_ticks", "fewer_trades", "refused", "malformed"];
 const TIMEFRAMES: &[&str] = &["5m", "15m", "1h", "4h", "1d"];
 const KINDS: &[&str] = &["refresh", "compress", "retain"];
@@ -10,56 +10,56 @@ const KINDS: &[&str] = &["refresh", "compress", "retain"];
 storage_core::define_metrics! {
     prefix "aggregator_admin";
 
-    /// Minutes from stream:repairs, by what became of them.
+    /// Total number of minutes from stream:repairs, by outcome.
     Counter REPAIRS = "repairs_total", outcome = OUTCOMES;
-    /// Minutes from stream:repairs that wait until ticks holds everything that they need.
+    /// Number of minutes from stream:repairs whose ticks are not all written yet.
     Gauge REPAIRS_WAITING = "repairs_waiting";
-    /// Beginnings of candles that were computed from the history for hot-writer.
+    /// Total number of candle bases computed from the history for hot-writer.
     Counter BASES = "bases_total";
-    /// Entries that were removed from a stream before this worker had read or finished them.
+    /// Total number of stream entries that were removed before this worker had read or finished them.
     Counter LOST_ENTRIES = "lost_entries_total";
-    /// Entries of stream:rollups whose buckets were refreshed.
+    /// Total number of entries of stream:rollups whose buckets were refreshed.
     Counter ROLLUPS = "rollups_total";
-    /// Time to bring the announced buckets of a timeframe up to date.
+    /// Duration of refreshing the announced buckets of a timeframe in seconds.
     Histogram(LONG_SECONDS) REFRESH = "refresh_seconds", timeframe = TIMEFRAMES;
-    /// TimescaleDB's jobs that were run here because the server has no scheduler, by kind.
+    /// Total number of policy runs by this worker because the server has no scheduler, by kind.
     Counter POLICY_RUNS = "policy_runs_total", kind = KINDS;
-    /// Runs of policies that failed, by kind.
+    /// Total number of failed policy runs, by kind.
     Counter POLICY_FAILURES = "policy_failures_total", kind = KINDS;
-    /// Whether this copy is the one that runs policies.
+    /// 1 if this replica runs the policies, else 0.
     Gauge LEADER = "leader";
 
-    /// 1 where TimescaleDB's edition has compression, else 0.
+    /// 1 if TimescaleDB's edition has compression, else 0.
     Gauge COMPRESSION_AVAILABLE = "compression_available";
-    /// Size on disk of a hypertable or continuous aggregate, indexes included.
+    /// Size of a hypertable or continuous aggregate on disk in bytes, including indexes.
     Gauge TABLE_SIZE = "table_size_bytes", table = &[];
-    /// Chunks of a hypertable or continuous aggregate.
+    /// Number of chunks of a hypertable or continuous aggregate.
     Gauge CHUNKS = "chunks", table = &[];
-    /// Compressed chunks of a hypertable or continuous aggregate.
+    /// Number of compressed chunks of a hypertable or continuous aggregate.
     Gauge COMPRESSED_CHUNKS = "compressed_chunks", table = &[];
-    /// Market time between the end of the newest minute and the end of the newest bucket that was made.
+    /// Market time from the end of the newest materialized bucket to the end of the newest minute in seconds.
     Gauge ROLLUP_LAG = "rollup_lag_seconds", timeframe = TIMEFRAMES;
-    /// Entries that a consumer group has not read yet.
+    /// Number of entries that a consumer group has not read.
     Gauge GROUP_LAG = "group_lag_entries", stream = &[], group = &[];
-    /// Entries that a consumer group has read but not acknowledged.
+    /// Number of entries that a consumer group has read but not acknowledged.
     Gauge GROUP_PENDING = "group_pending_entries", stream = &[], group = &[];
-    /// Time since a group that is none of the pipeline's was heard of, while there is something that it has not finished: that is
-    /// never trimmed.
+    /// Seconds since an external consumer group was last active, while it has unfinished entries, which are never
+    /// trimmed; else 0.
     Gauge FOREIGN_IDLE = "foreign_group_idle_seconds", stream = &[], group = &[];
-    /// What counts against the memory limit of Redis; of the fullest master of a cluster.
+    /// Memory that counts against the limit of Redis in bytes; for a cluster, of its fullest master.
     Gauge REDIS_MEMORY_USED = "redis_memory_used_bytes";
-    /// The memory limit of Redis, at which producers wait; 0: none.
+    /// Memory limit of Redis in bytes, at which producers wait; 0 without a limit.
     Gauge REDIS_MEMORY_LIMIT = "redis_memory_limit_bytes";
-    /// 1 while a setting of Redis loses data: an eviction policy that takes streams, or a default user that may not run what the
-    /// append-only file holds.
+    /// 1 if a setting of Redis loses data: an eviction policy that evicts streams, or a default user without the rights
+    /// to load the append-only file; else 0.
     Gauge REDIS_FAULTS = "redis_setting_faults";
-    /// Dead letters that were not requeued, by the stream that held the entry.
+    /// Number of dead letters that were not requeued, by the stream of the entry.
     Gauge DEAD_LETTERS = "dead_letters_waiting", stream = &[];
 
-    /// When the last backup of a kind was begun, as seconds since 1970.
+    /// Unix time at which the last backup of a kind began.
     Gauge LAST_BACKUP = "last_backup_timestamp_seconds", kind = &[];
-    /// Size of the last backup of a kind.
+    /// Size of the last backup of a kind in bytes.
     Gauge LAST_BACKUP_SIZE = "last_backup_size_bytes", kind = &[];
-    /// How long the last backup of a kind took.
+    /// Duration of the last backup of a kind in seconds.
     Gauge LAST_BACKUP_DURATION = "last_backup_duration_seconds", kind = &[];
 }

@@ -1,12 +1,12 @@
-//! A minute's candle computed from its ticks. Pure.
+//! Computes a minute's candle from its ticks. Pure.
 //!
-//! Ticks are dropped by retention, mostly with all others of their minute, and trades may come later still. So the ticks that are
-//! kept are taken for all of a minute's only if those that its candle has counted are among them: the kept ones up to the candle's
-//! revision must be as many as it has trades. Otherwise the candle stays as it is, and the later ones join it. When the trades that
-//! were dropped happened is not known: the candle keeps its open, and the last of the kept trades by time gives the close.
+//! Retention drops ticks, usually all of a minute together, and later ticks of the minute may still arrive. The stored
+//! ticks are complete only if those up to the candle's revision are at least as many as the candle has trades.
+//! Otherwise the candle is kept and the later ticks are added to it. The times of the dropped ticks are unknown, so
+//! such a candle keeps its open, and its close is the price of the latest stored tick.
 //!
-//! Ticks are counted in the order in which Redis accepted them, as hot-writer does. One that would make the volume leave bigint is
-//! left out, and what comes after it is counted.
+//! Ticks are counted in the order in which Redis accepted them, as in hot-writer. A tick whose quantity would overflow
+//! the volume, a bigint, is excluded; the ticks after it are counted.
 
 use storage_core::domain::candle::Candle;
 use storage_core::domain::decimal::Decimal;
@@ -17,7 +17,7 @@ use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::queries::candles::CandleRow;
 use storage_core::postgres::queries::ticks::TickRow;
 
-/// The minute that starts at `start_us`.
+/// Returns the minute that starts at `start_us`.
 pub(crate) fn minute(start_us: i64) -> TimeRange {
     TimeRange {
         from_us: start_us,
@@ -25,49 +25,45 @@ pub(crate) fn minute(start_us: i64) -> TimeRange {
     }
 }
 
-/// A candle and the ticks that it was computed from.
+/// Result of the computation.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Computed {
-    /// The candle, volume in units.
+pub(crate) struct ComputedMinute {
+    /// Candle with its volume in units.
     pub(crate) candle: Candle,
-    /// Its volume in lots.
+    /// Volume in lots.
     pub(crate) volume_lots: i64,
-    /// The ticks that it can't count.
-    pub(crate) left_out: Vec<LeftOut>,
-    /// Whether the ticks joined a candle that has more trades than are kept.
+    /// Ticks that would overflow the volume.
+    pub(crate) excluded: Vec<ExcludedTick>,
+    /// `true` if the ticks were added to a candle of which ticks are missing.
     pub(crate) is_joined: bool,
 }
 
-/// A tick that would make its minute's volume leave bigint.
+/// Tick that would overflow the volume of its minute.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct LeftOut {
+pub(crate) struct ExcludedTick {
     pub(crate) tick: TickRow,
-    /// The minute's volume before it, in lots.
-    pub(crate) held_lots: i64,
+    /// Volume of the minute before the tick, in lots.
+    pub(crate) volume_before_lots: i64,
 }
 
-impl Computed {
-    /// Computes a minute from the ticks that are kept of it, in the order of their revisions, and the candle that it has. `None`
-    /// where there is neither.
-    pub(crate) fn of(held: Option<&CandleRow>, ticks: &[TickRow], decimals: u8) -> Option<Self> {
-        let anew = Sum::new(decimals).add_all(ticks);
-        let Some(held) = held else {
-            return anew.computed(false);
+impl ComputedMinute {
+    /// Computes a minute from its stored candle and ticks, which are in the order of their revisions. Returns `None`
+    /// without either.
+    pub(crate) fn of(stored: Option<&CandleRow>, ticks: &[TickRow], decimals: u8) -> Option<Self> {
+        let from_ticks = Sum::new(decimals).add_all(ticks);
+        let Some(stored) = stored else {
+            return from_ticks.computed(false);
         };
-        let (counted, later) = ticks.split_at(ticks.partition_point(|tick| tick.revision <= held.revision));
-        let has_all = |trades: usize| i64::try_from(trades).is_ok_and(|trades| trades >= i64::from(held.trades));
-        if has_all(counted.len())
-            && anew
-                .candle
-                .as_ref()
-                .is_some_and(|candle| candle.trades >= i64::from(held.trades))
-        {
-            return anew.computed(false);
+        let (counted, later) = ticks.split_at(ticks.partition_point(|tick| tick.revision <= stored.revision));
+        let trades = i64::from(stored.trades);
+        let has_all_ticks = i64::try_from(counted.len()).is_ok_and(|ticks| ticks >= trades);
+        if has_all_ticks && from_ticks.candle.as_ref().is_some_and(|candle| candle.trades >= trades) {
+            return from_ticks.computed(false);
         }
-        Sum::of(held, counted, decimals).add_all(later).computed(true)
+        Sum::of(stored, counted, decimals).add_all(later).computed(true)
     }
 
-    /// The candle as `candles_1m` holds it.
+    /// Returns the candle as a row of `candles_1m`.
     pub(crate) fn row(&self, symbol: &Symbol) -> CandleRow {
         let candle = &self.candle;
         CandleRow {
@@ -84,12 +80,12 @@ impl Computed {
     }
 }
 
-/// What was counted so far.
+/// Candle of the ticks that were counted so far.
 struct Sum {
     candle: Option<Candle>,
     lots: i64,
     decimals: u8,
-    left_out: Vec<LeftOut>,
+    excluded: Vec<ExcludedTick>,
 }
 
 impl Sum {
@@ -98,29 +94,29 @@ impl Sum {
             candle: None,
             lots: 0,
             decimals,
-            left_out: Vec::new(),
+            excluded: Vec::new(),
         }
     }
 
-    /// Begins with a candle, of whose ticks only `counted` are kept.
-    fn of(held: &CandleRow, counted: &[TickRow], decimals: u8) -> Self {
+    /// Starts with a stored candle of whose ticks only `counted` are left.
+    fn of(stored: &CandleRow, counted: &[TickRow], decimals: u8) -> Self {
         let last_us = counted.iter().map(|tick| tick.ts_us).max();
         let candle = Candle {
-            start_us: held.start_us,
-            open: held.open,
-            high: held.high,
-            low: held.low,
-            close: held.close,
-            volume: Decimal::from_lots(held.volume_lots.into(), decimals),
-            trades: held.trades.into(),
-            first_us: held.start_us,
-            last_us: last_us.unwrap_or(held.start_us),
+            start_us: stored.start_us,
+            open: stored.open,
+            high: stored.high,
+            low: stored.low,
+            close: stored.close,
+            volume: Decimal::from_lots(stored.volume_lots.into(), decimals),
+            trades: stored.trades.into(),
+            first_us: stored.start_us,
+            last_us: last_us.unwrap_or(stored.start_us),
             since: Revision::default(),
-            revision: held.revision,
+            revision: stored.revision,
         };
         Self {
             candle: Some(candle),
-            lots: held.volume_lots,
+            lots: stored.volume_lots,
             ..Self::new(decimals)
         }
     }
@@ -128,9 +124,9 @@ impl Sum {
     fn add_all(mut self, ticks: &[TickRow]) -> Self {
         for tick in ticks {
             let Some(lots) = self.lots.checked_add(tick.lots) else {
-                self.left_out.push(LeftOut {
+                self.excluded.push(ExcludedTick {
                     tick: tick.clone(),
-                    held_lots: self.lots,
+                    volume_before_lots: self.lots,
                 });
                 continue;
             };
@@ -138,8 +134,8 @@ impl Sum {
             let volume = Decimal::from_lots(lots.into(), self.decimals);
             match &mut self.candle {
                 Some(candle) => candle.fold(tick.ts_us, tick.price, volume, tick.revision),
-                none => {
-                    *none = Some(Candle::of_tick(
+                empty => {
+                    *empty = Some(Candle::of_tick(
                         Timeframe::M1,
                         tick.ts_us,
                         tick.price,
@@ -152,11 +148,11 @@ impl Sum {
         self
     }
 
-    fn computed(self, is_joined: bool) -> Option<Computed> {
-        Some(Computed {
+    fn computed(self, is_joined: bool) -> Option<ComputedMinute> {
+        Some(ComputedMinute {
             candle: self.candle?,
             volume_lots: self.lots,
-            left_out: self.left_out,
+            excluded: self.excluded,
             is_joined,
         })
     }
@@ -190,38 +186,38 @@ mod tests {
     }
 
     fn compute(held: Option<&CandleRow>, ticks: &[TickRow]) -> (CandleRow, Vec<u64>, bool) {
-        let computed = Computed::of(held, ticks, 0).unwrap();
-        let left_out = computed.left_out.iter().map(|left| left.tick.revision.stream_id().seq);
+        let computed = ComputedMinute::of(held, ticks, 0).unwrap();
+        let excluded = computed.excluded.iter().map(|left| left.tick.revision.stream_id().seq);
         (
             computed.row(&"A".parse().unwrap()),
-            left_out.collect(),
+            excluded.collect(),
             computed.is_joined,
         )
     }
 
-    /// `(open, high, low, close, volume, trades)`
+    /// Returns `(open, high, low, close, volume, trades)`.
     fn shown(row: &CandleRow) -> (f64, f64, f64, f64, i64, i32) {
         (row.open, row.high, row.low, row.close, row.volume_lots, row.trades)
     }
 
     #[test]
-    fn a_trade_joins_a_candle_whose_ticks_are_gone_once() {
+    fn a_late_tick_is_added_once_to_a_candle_whose_ticks_were_dropped() {
         let (held, ..) = compute(None, &[tick(1, 30_000_000, 50, 7)]);
-        // Earlier or later than what was dropped: nobody knows.
+        // The time of the dropped tick is unknown, so the late tick may be earlier or later.
         for offset_us in [0, 10_000_000, 50_000_000] {
             let late = [tick(2, offset_us, 60, 1)];
-            let (joined, left_out, is_joined) = compute(Some(&held), &late);
+            let (joined, excluded, is_joined) = compute(Some(&held), &late);
             assert_eq!(shown(&joined), (50.0, 60.0, 50.0, 60.0, 8, 2));
-            assert!(is_joined && left_out.is_empty());
+            assert!(is_joined && excluded.is_empty());
             let (again, ..) = compute(Some(&joined), &late);
             assert_eq!(again, joined);
         }
         assert_eq!(compute(Some(&held), &[]).0, held);
-        assert_eq!(Computed::of(None, &[], 0), None);
+        assert_eq!(ComputedMinute::of(None, &[], 0), None);
     }
 
     #[test]
-    fn of_late_trades_the_last_by_time_closes_whether_they_come_together_or_not() {
+    fn the_latest_of_the_late_ticks_gives_the_close_in_one_repair_or_several() {
         let (held, ..) = compute(None, &[tick(1, 30_000_000, 50, 7), tick(2, 31_000_000, 55, 1)]);
         let late = [tick(3, 50_000_000, 40, 1), tick(4, 20_000_000, 60, 2)];
         let (together, ..) = compute(Some(&held), &late);
@@ -229,19 +225,19 @@ mod tests {
         let (both, ..) = compute(Some(&first), &late);
         assert_eq!(shown(&together), (50.0, 60.0, 40.0, 40.0, 11, 4));
         assert_eq!(both, together);
-        // When the first of them is gone as well, nothing is known of it.
+        // Nothing is known of the first late tick after it was dropped as well.
         let (later, ..) = compute(Some(&both), &[tick(5, 10_000_000, 45, 1)]);
         assert_eq!(shown(&later), (50.0, 60.0, 40.0, 45.0, 12, 5));
     }
 
     #[test]
-    fn a_candle_whose_ticks_are_all_kept_is_computed_anew() {
+    fn a_candle_whose_ticks_are_all_stored_is_computed_from_them() {
         let ticks = [tick(1, 30, 50, 7), tick(2, 10, 60, 1), tick(3, 40, 70, 1)];
         let (held, ..) = compute(None, &ticks[..1]);
         let (row, _, is_joined) = compute(Some(&held), &ticks);
         assert_eq!(shown(&row), (60.0, 70.0, 50.0, 70.0, 9, 3));
         assert!(!is_joined);
-        // Also a wrong one that has no more trades than are kept.
+        // So is a wrong candle that has no more trades than there are ticks.
         let wrong = CandleRow {
             open: 99.0,
             ..row.clone()
@@ -250,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trade_that_does_not_fit_is_left_out_and_what_comes_after_it_is_counted() {
+    fn a_tick_that_overflows_the_volume_is_excluded_and_later_ones_are_counted() {
         let most = i64::MAX;
         let ticks = [
             tick(1, 0, 1, 5),
@@ -259,27 +255,27 @@ mod tests {
             tick(4, 3, 4, 1),
             tick(5, 4, 5, 1),
         ];
-        let (row, left_out, _) = compute(None, &ticks);
-        assert_eq!((shown(&row), left_out), ((1.0, 4.0, 1.0, 4.0, most, 3), vec![3, 5]));
-        // The candle of hot-writer, which left out the same.
+        let (row, excluded, _) = compute(None, &ticks);
+        assert_eq!((shown(&row), excluded), ((1.0, 4.0, 1.0, 4.0, most, 3), vec![3, 5]));
+        // The candle of hot-writer, which excludes the same ticks.
         assert_eq!(compute(Some(&row), &ticks), (row, vec![3, 5], false));
     }
 
     #[test]
-    fn a_trade_that_does_not_fit_is_left_out_of_a_candle_whose_ticks_are_gone() {
+    fn a_tick_that_overflows_the_volume_is_not_added_to_a_candle_whose_ticks_were_dropped() {
         let (held, ..) = compute(None, &[tick(1, 0, 50, i64::MAX - 3)]);
-        let (row, left_out, is_joined) = compute(Some(&held), &[tick(2, 5, 60, 4), tick(3, 6, 40, 3)]);
+        let (row, excluded, is_joined) = compute(Some(&held), &[tick(2, 5, 60, 4), tick(3, 6, 40, 3)]);
         assert_eq!(
-            (shown(&row), left_out),
+            (shown(&row), excluded),
             ((50.0, 50.0, 40.0, 40.0, i64::MAX, 2), vec![2])
         );
         assert!(is_joined);
     }
 
     proptest! {
-        /// However the late trades are split over repairs, each of which may be done twice, the candle counts each of them once.
+        /// The candle counts each late tick once, for any split of the ticks over repairs that may each run twice.
         #[test]
-        fn every_late_trade_joins_once(
+        fn every_late_tick_is_added_once(
             dropped in prop::collection::vec((0i64..60_000_000, 1u32..100), 1..10),
             late in prop::collection::vec((0i64..60_000_000, 1u32..100), 0..10),
             splits in prop::collection::vec(0usize..11, 0..5),
@@ -299,7 +295,8 @@ mod tests {
                 prop_assert_eq!(&compute(Some(&row), &kept[..until]).0, &row);
             }
             let (all, ..) = compute(None, &[gone, kept.clone()].concat());
-            prop_assert_eq!((row.high, row.low, row.volume_lots, row.trades), (all.high, all.low, all.volume_lots, all.trades));
+            let totals = |row: &CandleRow| (row.high, row.low, row.volume_lots, row.trades);
+            prop_assert_eq!(totals(&row), totals(&all));
             let last = kept.iter().max_by_key(|tick| (tick.ts_us, tick.revision));
             prop_assert_eq!((row.open, row.close), (first.open, last.map_or(first.close, |tick| tick.price)));
         }

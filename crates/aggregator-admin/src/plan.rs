@@ -1,4 +1,4 @@
-//! What TimescaleDB's policies should be, and what must change for that. Pure.
+//! Compares TimescaleDB's policies with the configuration. Pure.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use storage_core::postgres::queries::policies::{Job, JobKind};
 
 use crate::config::{AdminConfig, DAY};
 
-/// The hypertables whose chunks can be dropped.
+/// Hypertables with a retention setting.
 pub(crate) const RETAINABLE: [&str; 3] = ["ticks", "candles_1m", "signals"];
 
-/// A policy that is not as the configuration says.
+/// Policy that differs from the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) kind: JobKind,
     pub(crate) table: String,
-    /// The age that it goes by now; `None` where there is no such policy.
+    /// Current age; `None` without such a policy.
     pub(crate) from: Option<Duration>,
-    /// The age that it should go by; `None` where there should be no such policy.
+    /// Configured age; `None` if the policy is to be removed.
     pub(crate) to: Option<Duration>,
 }
 
-/// How long the chunks of a table are kept; `None`: for ever.
+/// Returns the age at which chunks of a table are dropped; `None`: never.
 pub(crate) fn retention(config: &AdminConfig, table: &str) -> Option<Duration> {
     match table {
         "ticks" => config.retain_ticks,
@@ -30,34 +30,43 @@ pub(crate) fn retention(config: &AdminConfig, table: &str) -> Option<Duration> {
     }
 }
 
-/// Settings that would lose data, each with the reason and what to do.
+/// Returns the settings that would lose data, each with the required value and the reason.
 pub(crate) fn objections(config: &AdminConfig) -> Vec<String> {
     let window = config.refresh_window;
     let mut found = Vec::new();
-    // Otherwise a refresh reads days that are gone, and takes them for days without trades.
+    // A refresh would treat dropped days as days without trades.
     if config.retain_candles_1m.is_some_and(|kept| kept < window + 2 * DAY) {
         found.push(format!(
-            "admin.retain_candles_1m must be at least {} (admin.refresh_window and 2 days): a refresh of minutes that were dropped \
-             deletes the larger candles made from them",
+            "admin.retain_candles_1m must be at least {} (admin.refresh_window plus 2 days): a refresh of dropped \
+             minutes deletes the larger candles computed from them",
             days(window + 2 * DAY)
         ));
     }
     if config.retain_ticks.is_some_and(|kept| kept < window) {
         found.push(format!(
-            "admin.retain_ticks must be at least {} (admin.refresh_window): a late tick's minute is computed from all of its ticks",
+            "admin.retain_ticks must be at least {} (admin.refresh_window): the minute of a late tick is computed from \
+             all of its ticks",
             days(window)
         ));
     }
     if window < 3 * DAY {
-        found.push("admin.refresh_window must be at least 3 days: TimescaleDB refreshes whole buckets, two of the largest at least".to_owned());
+        found.push(
+            "admin.refresh_window must be at least 3days: TimescaleDB requires two whole buckets of the largest \
+             timeframe in it"
+                .to_owned(),
+        );
     }
     if config.compress_after < Duration::from_secs(3_600) {
-        found.push("admin.compress_after must be at least 1 hour: candles are amended so long, and a compressed chunk is slow to change".to_owned());
+        found.push(
+            "admin.compress_after must be at least 1h: candles are amended that long, and changes of a compressed \
+             chunk are slow"
+                .to_owned(),
+        );
     }
     found
 }
 
-/// What must change so that `jobs` are as `config` says, in the order in which to do it.
+/// Returns the changes that make `jobs` agree with `config`, in the order in which to apply them.
 pub(crate) fn changes(config: &AdminConfig, jobs: &[Job]) -> Vec<Change> {
     let wanted = |job: &Job| match job.kind {
         JobKind::Refresh => Some(config.refresh_window),
@@ -83,7 +92,7 @@ pub(crate) fn changes(config: &AdminConfig, jobs: &[Job]) -> Vec<Change> {
     of_jobs.chain(new).filter(|change| change.from != change.to).collect()
 }
 
-/// A duration as the configuration has it: `1day`.
+/// Formats a duration as the configuration writes it: `1day`.
 pub(crate) fn days(duration: Duration) -> String {
     humantime_serde::re::humantime::format_duration(duration).to_string()
 }
@@ -104,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_what_the_migrations_make() {
+    fn the_default_settings_agree_with_the_migrations() {
         let config = AdminConfig::default();
         let jobs = [
             job(1, JobKind::Refresh, "candles_5m", 4 * DAY),
@@ -140,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_lose_data_are_refused_with_the_number_that_would_do() {
+    fn settings_that_lose_data_are_refused_with_the_required_value() {
         let config = AdminConfig {
             retain_candles_1m: Some(5 * DAY),
             retain_ticks: Some(DAY),

@@ -1,5 +1,5 @@
-//! What must happen from time to time, done by one copy of this worker: TimescaleDB's jobs where the server has no
-//! scheduler, and on the Apache edition, which has no jobs, the larger timeframes of the recent past.
+//! The policies, run by the replica that holds the lease. On a server without a scheduler these are TimescaleDB's jobs.
+//! On the Apache edition, which has no jobs, they are the refresh of the recent past and the removal of old chunks.
 
 use std::time::Duration;
 
@@ -22,14 +22,14 @@ use crate::rollups::ranges::LARGER;
 use crate::rollups::refresh;
 use crate::worker::Worker;
 
-/// A copy that vanished is replaced after this time.
+/// Time after which another replica replaces one that died.
 const LEASE_TTL: Duration = Duration::from_secs(30);
-/// How often the lease is renewed.
+/// Time between two renewals of the lease.
 const RENEWAL: Duration = Duration::from_secs(5);
-/// The one lease of this worker.
+/// Number of the worker's only lease.
 const LEASE: u16 = 0;
 
-/// Runs policies while this copy holds the lease, until a shutdown is asked for or something fails.
+/// Runs policies while this replica holds the lease, until the shutdown or a failure.
 pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     let membership = Membership::new(AGGREGATOR_ADMIN, worker.instance(), LEASE_TTL);
     let mut redis = worker.redis();
@@ -39,7 +39,7 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
         let leads = membership
             .acquire(&mut redis, LEASE)
             .await
-            .context("asking for the lease")?;
+            .context("acquiring the lease")?;
         LEADER.set(f64::from(u8::from(leads)));
         if leads && due <= Instant::now() {
             let now_us = ms_to_us(now_ms(&mut redis).await.context("reading the clock")?);
@@ -47,7 +47,7 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
                 catch_up(&worker, now_us).await?;
                 caught_up = true;
             }
-            notice(&worker).await?;
+            note_dropped_chunks(&worker).await?;
             match worker.server.edition {
                 Edition::Community if worker.server.has_scheduler => {}
                 Edition::Community => run_jobs(&worker).await?,
@@ -68,43 +68,43 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     membership
         .release(&mut redis, LEASE)
         .await
-        .context("giving the lease back")
+        .context("releasing the lease")
 }
 
-/// Notes what others dropped, before late rows create such a chunk again.
-async fn notice(worker: &Worker) -> anyhow::Result<()> {
+/// Notes chunks that were dropped by others. It must run before late rows create such a chunk again.
+async fn note_dropped_chunks(worker: &Worker) -> anyhow::Result<()> {
     let mut connection = worker.pool.get().await?;
     completeness::update_borders(&mut connection, worker.server.edition)
         .await
         .explained("looking for dropped chunks")
 }
 
-/// Closes the gap that a long stop leaves: what lies between the end of what was made and the window that policies
-/// refresh, and what was announced by nobody because it was recent when it was written.
+/// Refreshes the gap after a long stop: from the watermark to the window of the policies. Minutes in it were recent
+/// when they were written, so no entry of `stream:rollups` announced them.
 async fn catch_up(worker: &Worker, now_us: i64) -> anyhow::Result<()> {
     let mut connection = worker.pool.get().await?;
     let window_us = duration_us(worker.config.admin.refresh_window);
-    // One bucket of the largest timeframe inside the window: only whole ones are refreshed there.
+    // Overlaps the window by one bucket of the largest timeframe, because policies refresh only whole buckets.
     let until_us = LARGER[LARGER.len() - 1].bucket_start_us(now_us - window_us) + LARGER[LARGER.len() - 1].micros();
-    let made_us = made_until(worker, &mut connection).await?;
-    if made_us >= until_us {
+    let materialized_us = materialized_until(worker, &mut connection).await?;
+    if materialized_us >= until_us {
         return Ok(());
     }
     let gap = TimeRange {
-        from_us: made_us,
+        from_us: materialized_us,
         to_us: until_us,
     };
     refresh::buckets(&mut connection, worker.server.edition, &[gap], |_, _| Ok(())).await
 }
 
-/// The end of what was made in every timeframe, in µs since 1970; 0 where one was never made.
-async fn made_until(worker: &Worker, connection: &mut AsyncPgConnection) -> anyhow::Result<i64> {
-    let mut made_us = i64::MAX;
+/// Returns the lowest watermark of all larger timeframes in µs since 1970; 0 if one was never refreshed.
+async fn materialized_until(worker: &Worker, connection: &mut AsyncPgConnection) -> anyhow::Result<i64> {
+    let mut materialized_us = i64::MAX;
     for timeframe in LARGER {
         let watermark = rollups::watermark(connection, worker.server.edition, timeframe).await;
-        made_us = made_us.min(watermark.explained("reading a watermark")?.unwrap_or(0));
+        materialized_us = materialized_us.min(watermark.explained("reading a watermark")?.unwrap_or(0));
     }
-    Ok(made_us)
+    Ok(materialized_us)
 }
 
 async fn refresh_recent(worker: &Worker, now_us: i64) -> anyhow::Result<()> {
@@ -127,12 +127,12 @@ async fn drop_old_chunks(worker: &Worker) -> anyhow::Result<()> {
         let Some(kept) = retention(&worker.config.admin, table) else {
             continue;
         };
-        if must_stay(worker, &mut connection, table, kept).await? {
+        if has_uncounted_ticks(worker, &mut connection, table, kept).await? {
             continue;
         }
         POLICY_RUNS.increment("retain", 1);
         let noted = completeness::advance_to_retention(&mut connection, table, kept).await;
-        noted.explained(&format!("noting what is dropped of {table}"))?;
+        noted.explained(&format!("noting the end of dropped chunks of {table}"))?;
         let dropped = policies::drop_chunks(&mut connection, table, kept).await;
         let dropped = dropped.explained(&format!("dropping old chunks of {table}"))?;
         if dropped > 0 {
@@ -142,8 +142,8 @@ async fn drop_old_chunks(worker: &Worker) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns `true` while chunks of `ticks` must not be dropped, because larger candles are about to be computed from them.
-async fn must_stay(
+/// Returns `true` if `table` is `ticks` and its old chunks contain late ticks that larger candles don't count yet.
+async fn has_uncounted_ticks(
     worker: &Worker,
     connection: &mut AsyncPgConnection,
     table: &str,
@@ -156,12 +156,15 @@ async fn must_stay(
         .await
         .explained("looking for late ticks")?;
     if waiting {
-        tracing::info!(table, "old chunks stay until the late ticks in them are counted");
+        tracing::info!(
+            table,
+            "keeping old chunks until larger candles count the late ticks in them"
+        );
     }
     Ok(waiting)
 }
 
-/// Runs every job. One that fails doesn't keep the others, and is run again the next time.
+/// Runs every job. A failed job is logged and runs again after the next interval.
 async fn run_jobs(worker: &Worker) -> anyhow::Result<()> {
     let mut connection = worker.pool.get().await?;
     for job in policies::jobs(&mut connection, worker.server.edition)
@@ -177,14 +180,18 @@ async fn run_jobs(worker: &Worker) -> anyhow::Result<()> {
             JobKind::Retain => "retain",
         };
         if let (JobKind::Retain, Some(kept)) = (job.kind, job.age)
-            && must_stay(worker, &mut connection, &job.table, kept).await?
+            && has_uncounted_ticks(worker, &mut connection, &job.table, kept).await?
         {
             continue;
         }
         POLICY_RUNS.increment(kind, 1);
         if let Err(error) = policies::run_job(&mut connection, &job).await {
             POLICY_FAILURES.increment(kind, 1);
-            tracing::warn!(table = job.table, "the {kind} policy failed: {}", describe(&error));
+            tracing::warn!(
+                table = job.table,
+                "the {kind} policy failed and is repeated after the interval: {}",
+                describe(&error)
+            );
         }
     }
     Ok(())

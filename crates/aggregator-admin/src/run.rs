@@ -57,7 +57,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     service.run().await
 }
 
-/// Keeps `work` running as the task `name`.
+/// Spawns the task `name`, which restarts `work` after each failure.
 fn spawn<F>(
     service: &mut Service,
     worker: &Worker,

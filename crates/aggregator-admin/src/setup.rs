@@ -1,5 +1,5 @@
-//! What the other workers find in Redis: functions and consumer groups. `migrate` puts them there, and `run` puts them there again
-//! when a failover or an accident has taken them away.
+//! Functions and consumer groups in Redis. `migrate` creates them, and `run` restores them after a failover or an
+//! accident.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use tokio::time::sleep;
 
 use crate::worker::Worker;
 
-/// How often to look.
+/// Interval between two checks.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Looks until a shutdown is asked for or something fails.
+/// Checks until a shutdown or a failure.
 pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     let mut redis = worker.redis();
     while !worker.token.is_cancelled() {
@@ -32,7 +32,7 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Loads the functions where they are missing or old. Says what was done and why, where something was.
+/// Loads the functions if they are missing or old. Returns a description of the change, if any.
 pub(crate) async fn load_functions(redis: &mut Connection) -> anyhow::Result<Option<String>> {
     let why = match functions::check(redis).await {
         Ok(()) => return Ok(None),
@@ -46,7 +46,7 @@ pub(crate) async fn load_functions(redis: &mut Connection) -> anyhow::Result<Opt
     Ok(Some(format!("loaded version {}, {why}", functions::VERSION)))
 }
 
-/// Creates the groups that are missing, and returns them.
+/// Creates the missing groups, and returns them.
 pub(crate) async fn create_groups(
     redis: &mut Connection,
     partitions: u16,

@@ -1,4 +1,4 @@
-//! Both stores, as a command uses them.
+//! The stores of a command.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 
-/// The name that connections to PostgreSQL show.
+/// Name of the connections in `pg_stat_activity`.
 pub(crate) const APPLICATION: &str = "aggregator-admin";
 
 /// Pause between two attempts.
 pub(crate) const PAUSE: Duration = Duration::from_millis(250);
 
-/// Both stores, as one command uses them. Nothing is opened before it is used.
+/// Both stores of a command. A connection is opened at its first use.
 pub(crate) struct Stores {
     pub(crate) redis: Connection,
     pub(crate) pool: Pool,
@@ -33,7 +33,7 @@ pub(crate) struct Stores {
 impl Stores {
     pub(crate) fn new(config: &Config) -> Self {
         let mut postgres = config.postgres.clone();
-        // Somebody looks on and can end it: counting and comparing everything takes as long as it takes.
+        // The operator can end the command: counting and comparing all rows may take long.
         postgres.statement_timeout = Duration::ZERO;
         Self {
             redis: Connection::ordinary(&config.redis),
@@ -41,7 +41,7 @@ impl Stores {
         }
     }
 
-    /// The number of partitions that Redis holds.
+    /// Reads the number of partitions from Redis.
     pub(crate) async fn partitions(&mut self) -> anyhow::Result<u16> {
         let stored = partitions::stored(&mut self.redis)
             .await
@@ -50,14 +50,14 @@ impl Stores {
     }
 }
 
-/// A connection to a database with the schema of this version, and what the server can do.
+/// Connects to the database, checks that its schema is of this version, and detects the server.
 pub(crate) async fn history(pool: &Pool) -> anyhow::Result<(PooledConnection<'_>, Server)> {
     let mut connection = pool.get().await?;
     let server = migrations::ensure_current(&mut connection).await?;
     Ok((connection, server))
 }
 
-/// Refuses to write to two stores that don't belong together.
+/// Fails if Redis belongs to another database.
 pub(crate) async fn refuse_other_database(
     redis: &mut Connection,
     connection: &mut AsyncPgConnection,

@@ -1,22 +1,21 @@
-//! The configuration of backup-runner.
+//! Configuration of backup-runner.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use storage_core::config::Configuration;
-use storage_core::config::flags::KeyFlag;
 use storage_core::config::postgres::PostgresConfig;
 use storage_core::config::redis::RedisConfig;
 use storage_core::config::service::ServiceConfig;
 use storage_core::config::telemetry::TelemetryConfig;
+use storage_core::config::{Configuration, KeyFlag};
 
 use crate::manifest::Kind;
 use crate::retention::Keep;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// All sections that this worker reads.
+/// All sections of the configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
@@ -50,7 +49,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             redis: RedisConfig::default(),
-            // To count all rows takes as long as it takes.
+            // Counting all rows may take long.
             postgres: PostgresConfig {
                 statement_timeout: Duration::ZERO,
                 ..PostgresConfig::default()
@@ -66,7 +65,7 @@ impl Default for Config {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BackupConfig {
-    /// Folder that holds the backups; made when missing.
+    /// Folder of the backups; created if missing.
     pub(crate) folder: PathBuf,
     /// Time between two backups of Redis by `run`; `0s`: none.
     #[serde(with = "humantime_serde")]
@@ -77,27 +76,27 @@ pub(crate) struct BackupConfig {
     /// Time between two base backups of the PostgreSQL server by `run`; `0s`: none.
     #[serde(with = "humantime_serde")]
     pub(crate) base_every: Duration,
-    /// Time between two checks of all backups by `run`; `0s`: none.
+    /// Time between two verifications of all backups by `run`; `0s`: none.
     #[serde(with = "humantime_serde")]
     pub(crate) verify_every: Duration,
-    /// Whether `run` archives the PostgreSQL server's WAL into the folder, for point-in-time recovery.
+    /// `true` if `run` archives the WAL of the PostgreSQL server in the folder, for point-in-time recovery.
     pub(crate) wal: bool,
-    /// The replication slot by which the server keeps WAL while it isn't archived. It keeps it until its disk is full, unless
-    /// the server has `max_slot_wal_keep_size`.
+    /// Replication slot that keeps WAL on the server until it is archived: up to `max_slot_wal_keep_size` of the
+    /// server, or until its disk is full.
     pub(crate) wal_slot: String,
-    /// How many of the newest backups of each kind stay.
+    /// Number of newest backups of each kind that stay.
     pub(crate) keep_last: u32,
-    /// Of how many of the newest days with a backup the last one stays; `0`: of none.
+    /// Number of newest days with a backup of which the last backup stays; `0`: none.
     pub(crate) keep_daily: u32,
-    /// Of how many of the newest weeks with a backup the last one stays; `0`: of none.
+    /// Number of newest weeks with a backup of which the last backup stays; `0`: none.
     pub(crate) keep_weekly: u32,
-    /// Age from which what an interrupted backup left is removed; `0s`: with the next prune.
+    /// Age after which the files of an interrupted backup are removed; `0s`: at the next prune.
     #[serde(with = "humantime_serde")]
     pub(crate) leftovers_after: Duration,
-    /// Folder of pg_dump and its like, of the server's major version; those in `PATH` where unset.
+    /// Folder of the programs of PostgreSQL (pg_dump and others) of the major version of the server; unset: `PATH`.
     pub(crate) pg_bin: Option<PathBuf>,
-    /// Folder of redis-cli, redis-check-rdb and redis-server, of the server's version or newer, or of Valkey's; those in `PATH`
-    /// where unset.
+    /// Folder of redis-cli, redis-check-rdb and redis-server, of the version of the server or newer, or of those of
+    /// Valkey; unset: `PATH`.
     pub(crate) redis_bin: Option<PathBuf>,
 }
 
@@ -122,7 +121,7 @@ impl Default for BackupConfig {
 }
 
 impl BackupConfig {
-    /// Time between two scheduled backups of `kind`; `None`: they aren't scheduled.
+    /// Returns the time between two scheduled backups of `kind`; `None` if they are not scheduled.
     pub(crate) fn every(&self, kind: Kind) -> Option<Duration> {
         let every = match kind {
             Kind::Redis => self.redis_every,

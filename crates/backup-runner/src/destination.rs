@@ -20,6 +20,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use sha2::{Digest, Sha256};
 
 use crate::manifest::{FILE_NAME, File, Kind, Manifest, Name, hex};
+use crate::tool::shell_quoted;
 
 /// Prefix of the folders into which `verify` unpacks a base backup.
 pub(crate) const SCRATCH_PREFIX: &str = ".verify-";
@@ -142,19 +143,25 @@ impl Destination {
         match self.state(kind, name).await? {
             State::Complete(manifest) => Ok(*manifest),
             State::Damaged(reason) => {
-                bail!("the manifest of {kind}/{name} {reason}; use another backup, see `backup-runner list`")
+                bail!(
+                    "the manifest of {kind}/{name} {reason}; use another backup, see {}",
+                    self.list_command()
+                )
             }
             State::Incomplete if self.folder_of(kind, name).exists() => {
                 bail!(
                     "{kind}/{name} is incomplete: it is still being written, or was interrupted; use another backup, \
-                     see `backup-runner list`"
+                     see {}",
+                    self.list_command()
                 )
             }
-            State::Incomplete => bail!(
-                "there is no backup {kind}/{name} in {}; see `backup-runner list`",
-                self.folder.display()
-            ),
+            State::Incomplete => bail!("there is no backup {kind}/{name}; see {}", self.list_command()),
         }
+    }
+
+    /// Returns the command that lists the backups, for error messages.
+    pub(crate) fn list_command(&self) -> String {
+        format!("`backup-runner --folder {} list`", shell_quoted(&self.folder))
     }
 
     /// Lists the paths of a backup's files, without its manifest.

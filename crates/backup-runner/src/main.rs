@@ -1,7 +1,7 @@
 //! backup-runner: backs up both stores to a folder, on a schedule or on demand, and restores them.
 //!
-//! Redis comes as an RDB over the network, PostgreSQL as a `pg_dump` that TimescaleDB can restore, and the whole server as
-//! a base backup with a WAL archive for point-in-time recovery. Nothing counts as a backup before its manifest is there.
+//! Redis is copied as an RDB over the network; PostgreSQL as a `pg_dump` that TimescaleDB can restore, or as a base
+//! backup of the server with a WAL archive for point-in-time recovery. A backup counts once its manifest is written.
 
 mod announce;
 mod cli;

@@ -84,7 +84,7 @@ impl FromStr for Name {
             .map(|time| Self(time.and_utc()));
         // chrono accepts other spellings of the same time; only the one that `Display` writes is a name.
         time.filter(|name| name.to_string() == text)
-            .ok_or_else(|| anyhow!("`{text}` is not the name of a backup; `backup-runner list` shows the names"))
+            .ok_or_else(|| anyhow!("`{text}` is not the name of a backup, such as 20261123T053905.678Z"))
     }
 }
 
@@ -238,16 +238,19 @@ pub(crate) mod tests {
     }
 
     /// Manifest of version 0.1.0, which did not support clusters.
-    const WITHOUT_MASTERS: &str = r#"{"format":1,"sha256":"262bb0340e240df20bbcb9872cb0f0119a4f1d59a033834650bf0a9846a17fe0","manifest":{
-        "name":"20261124T224727.610Z","started":"2026-11-24T22:47:27.610489410Z","finished":"2026-11-24T22:47:27.843472071Z",
-        "made_by":["backup-runner 0.1.0","redis-cli 7.0.15"],"files":[{"path":"dump.rdb","size_bytes":212,
+    const WITHOUT_MASTERS: &str = r#"
+        {"format":1,"sha256":"262bb0340e240df20bbcb9872cb0f0119a4f1d59a033834650bf0a9846a17fe0",
+        "manifest":{"name":"20261124T224727.610Z","started":"2026-11-24T22:47:27.610489410Z",
+        "finished":"2026-11-24T22:47:27.843472071Z","made_by":["backup-runner 0.1.0","redis-cli 7.0.15"],
+        "files":[{"path":"dump.rdb","size_bytes":212,
         "sha256":"7c0d7d74c9986bb88df2cecc509d6749a37599f1d2c941283a677976c0e51728"}],"content":{"kind":"redis",
-        "server_version":"7.0.15","role":"master","replication_offset":0,"keys":2,"keys_with_expiry":1,"functions":[],
-        "partitions":1,"streams":[{"stream":"stream:ticks:0","entries":0},{"stream":"stream:candles:0","entries":0},
-        {"stream":"stream:signals","entries":0},{"stream":"stream:repairs","entries":0},{"stream":"stream:rollups","entries":0},
-        {"stream":"stream:backups","entries":0},{"stream":"stream:dead","entries":0}],"rdb_last_save":"2026-11-24T22:47:26Z",
-        "aof":{"enabled":false,"fsync":"everysec","last_write_ok":true,"last_rewrite_ok":true,"rewrite_in_progress":false,
-        "size_bytes":null}}}}"#;
+        "server_version":"7.0.15","role":"master","replication_offset":0,"keys":2,"keys_with_expiry":1,
+        "functions":[],"partitions":1,"streams":[{"stream":"stream:ticks:0","entries":0},
+        {"stream":"stream:candles:0","entries":0},{"stream":"stream:signals","entries":0},
+        {"stream":"stream:repairs","entries":0},{"stream":"stream:rollups","entries":0},{"stream":"stream:backups",
+        "entries":0},{"stream":"stream:dead","entries":0}],"rdb_last_save":"2026-11-24T22:47:26Z",
+        "aof":{"enabled":false,"fsync":"everysec","last_write_ok":true,"last_rewrite_ok":true,
+        "rewrite_in_progress":false,"size_bytes":null}}}}"#;
 
     #[test]
     fn a_manifest_without_masters_is_read() {
@@ -279,7 +282,7 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn a_flipped_bit_in_a_manifest_is_noticed_or_changes_nothing(at in any::<prop::sample::Index>(), bit in 0_u8..8) {
+        fn a_flipped_bit_is_noticed_or_changes_nothing(at in any::<prop::sample::Index>(), bit in 0_u8..8) {
             let mut json = example().to_json().unwrap();
             // A change of the final line break changes nothing.
             let at = at.index(json.len() - 1);

@@ -23,9 +23,10 @@ async fn find(destination: &Destination, kind: Kind, name: &str) -> anyhow::Resu
     let problems = damaged_files(destination, &manifest).await?;
     ensure!(
         problems.is_empty(),
-        "{kind}/{} is damaged and was not restored: {}; restore another backup, see `backup-runner list`",
+        "{kind}/{} is damaged and was not restored: {}; restore another backup, see {}",
         manifest.name,
-        problems.join("; ")
+        problems.join("; "),
+        destination.list_command()
     );
     Ok(manifest)
 }
@@ -72,7 +73,7 @@ pub(crate) async fn base(
         bail!("the manifest of base/{name} describes another kind of backup")
     };
     let wal = destination.wal_folder(&content.system_identifier);
-    let target = reachable(target, &manifest, content, &wal)?;
+    let target = reachable(target, &manifest, content, destination)?;
     let recovers = wal.exists();
     if recovers {
         let reach = archive::reach(&wal, content).await?;
@@ -87,14 +88,19 @@ pub(crate) async fn base(
 }
 
 /// Refuses a target that a recovery from this backup can't reach.
-fn reachable(target: Target, manifest: &Manifest, content: &BaseContent, wal: &Path) -> anyhow::Result<Target> {
+fn reachable(
+    target: Target,
+    manifest: &Manifest,
+    content: &BaseContent,
+    destination: &Destination,
+) -> anyhow::Result<Target> {
     let wanted = match target {
         Target::End | Target::Backup => return Ok(target),
         Target::Time(time) => time.to_string(),
         Target::Lsn(lsn) => lsn.to_string(),
     };
     ensure!(
-        wal.exists(),
+        destination.wal_folder(&content.system_identifier).exists(),
         "{wanted} can't be reached: the backup folder has no WAL archive of the server with system identifier {}; \
          restore without a target, and set `backup.wal = true` for later backups",
         content.system_identifier
@@ -107,9 +113,9 @@ fn reachable(target: Target, manifest: &Manifest, content: &BaseContent, wal: &P
     };
     ensure!(
         !is_before,
-        "{wanted} can't be reached: the backup was finished later, at {} ({end}); restore an older backup, see \
-         `backup-runner list`",
-        manifest.finished
+        "{wanted} can't be reached: the backup was finished later, at {} ({end}); restore an older backup, see {}",
+        manifest.finished,
+        destination.list_command()
     );
     Ok(if target == Target::Lsn(end) {
         Target::Backup

@@ -1,4 +1,4 @@
-//! Makes backups on a schedule, checks them, removes what need not stay, and archives WAL.
+//! The start of the worker and its tasks: scheduled backups, their verification and retention, and the WAL archive.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ use crate::prune::prune;
 use crate::schedule::until_due;
 use crate::verify::problems;
 
-/// How long to wait before looking whether another copy has finished.
+/// Time between two attempts to acquire the lock that another replica holds.
 const TURN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Shortest and longest pause after a failed backup, which is heavy work.
@@ -40,11 +40,11 @@ struct Worker {
     destination: Destination,
     readiness: Readiness,
     token: CancellationToken,
-    /// One backup or check at a time: each is heavy reading.
+    /// Held during a backup or a verification, so that only one reads at a time.
     at_work: Arc<Mutex<()>>,
 }
 
-/// Runs until a shutdown is asked for.
+/// Runs the worker until SIGTERM.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let scheduled = Kind::ALL.map(|kind| (kind, config.backup.every(kind)));
     let scheduled: Vec<(Kind, Duration)> = scheduled
@@ -98,7 +98,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     service.run().await
 }
 
-/// Names settings of Redis that lose data. They keep nobody from making backups, which are needed all the more then.
+/// Logs settings of Redis that lose data. Backups continue, as such settings make them more important.
 async fn check_redis(config: &Config) {
     if let Err(error) = preflight::check(&config.redis).await {
         error!("{error:#}");
@@ -128,7 +128,7 @@ impl Worker {
         }
     }
 
-    /// Makes a backup if one is due, and says how long the next one can wait.
+    /// Makes a backup if one is due. Returns the time until the next one.
     async fn backup_if_due(&self, kind: Kind, every: Duration) -> anyhow::Result<Duration> {
         if self.until_due(kind, every).await? > Duration::ZERO {
             return self.until_due(kind, every).await;
@@ -136,11 +136,12 @@ impl Worker {
         let Some(_lock) = self.destination.try_lock(kind.as_str())? else {
             return Ok(TURN_INTERVAL);
         };
-        // Another copy may just have made it.
+        // Another replica may just have made it.
         if self.until_due(kind, every).await? == Duration::ZERO {
             let _at_work = self.at_work.lock().await;
             let manifest = make(&self.config, &self.destination, kind, &self.token).await?;
-            info!(name = %manifest.name, "backup of {kind}: {}, {}", manifest.content.summary(), size(manifest.size_bytes()));
+            let (content, bytes) = (manifest.content.summary(), size(manifest.size_bytes()));
+            info!(name = %manifest.name, "backup of {kind}: {content}, {bytes}");
             self.prune().await;
         }
         self.until_due(kind, every).await
@@ -156,7 +157,7 @@ impl Worker {
         Ok(until_due(last, every, Utc::now()))
     }
 
-    /// A failure to remove what is too much makes no backup worse: it is only logged.
+    /// Removes superseded backups. A failure is only logged, as the new backup is valid.
     async fn prune(&self) {
         match prune(&self.config.backup, &self.destination, Utc::now(), false).await {
             Ok(pruned) => {
@@ -177,7 +178,7 @@ impl Worker {
         }
     }
 
-    /// Checks all backups, first one interval after the start: the disk may lose what was once whole.
+    /// Verifies all backups, first one interval after the start: the disk may damage a valid backup.
     async fn keep_verifying(self) -> anyhow::Result<()> {
         loop {
             self.wait(self.config.backup.verify_every).await?;
@@ -187,7 +188,7 @@ impl Worker {
         }
     }
 
-    /// Whether all backups are whole.
+    /// Returns `true` if all backups are valid.
     async fn verify_all(&self) -> anyhow::Result<bool> {
         let mut whole = true;
         for kind in Kind::ALL {
@@ -205,7 +206,7 @@ impl Worker {
             .run_until_cancelled(problems(&self.config, &self.destination, manifest))
             .await
             .ok_or(Stopped)?;
-        // It may have been removed since it was listed.
+        // The backup may have been removed since it was listed.
         if !self.destination.folder_of(manifest.kind(), manifest.name).exists() {
             return Ok(true);
         }

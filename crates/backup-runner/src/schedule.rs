@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-/// Returns the time until the next backup, zero if it is due, where the last one was started at `last`. A time in the future, as a clock
-/// that was corrected leaves it, counts as now.
+/// Returns the time until the next backup, zero if it is due. `last` is the start of the last one; a time in the
+/// future, as a corrected clock leaves it, counts as now.
 pub(crate) fn until_due(last: Option<DateTime<Utc>>, every: Duration, now: DateTime<Utc>) -> Duration {
     let Some(last) = last else { return Duration::ZERO };
     let elapsed = (now - last).to_std().unwrap_or(Duration::ZERO);

@@ -1,4 +1,5 @@
-//! The frame of every command line: the flags of the configuration, the subcommands that all programs share, and exit codes.
+//! The frame of a command line: the flags of the configuration, the subcommands that all programs share, and exit
+//! codes.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -39,8 +40,8 @@ macro_rules! program {
     };
 }
 
-/// Parses the command line, loads the configuration, runs the command `S`, and reports its error on stderr. The exit code follows the
-/// table in [`error_class`](crate::error_class).
+/// Parses the command line, loads the configuration, runs the command `S`, and reports its error on stderr. The exit
+/// code follows the table in [`error_class`](crate::error_class).
 pub fn main<S: Subcommand, C: Configuration>(
     program: Program,
     run: impl AsyncFnOnce(S, C) -> anyhow::Result<()>,

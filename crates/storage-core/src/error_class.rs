@@ -1,13 +1,16 @@
 //! Classes of errors: whether a retry helps, and the exit code of a program that ends with the error.
 //!
-//! | exit code | meaning | causes |
-//! |---|---|---|
-//! | 0 | done | also `--help`, `--version`, a worker's end after SIGTERM or SIGINT, and a reader of stdout that went away |
-//! | 1 | failed | [`Permanent`](ErrorClass::Permanent), or [`Transient`](ErrorClass::Transient) for longer than the program waits; a check that found a difference; an aborted shutdown |
-//! | 64 | wrong usage, configuration or set-up | [`Misconfigured`](ErrorClass::Misconfigured): an unknown flag or key, a value that is not allowed, a password file that can't be read, a port that is taken, a refused password, a missing database, a schema or functions of another version, stores that do not belong together, settings of Redis that lose data |
+//! - 0, done: also `--help`, `--version`, a worker that ends after SIGTERM or SIGINT, and a command whose reader went
+//!   away.
+//! - 1, failed: an error of the class [`Permanent`](ErrorClass::Permanent), or [`Transient`](ErrorClass::Transient) for
+//!   longer than a command waits; a check that found a difference; a shutdown that was aborted.
+//! - 64, wrong usage, configuration or set-up: an error of the class [`Misconfigured`](ErrorClass::Misconfigured), such
+//!   as an unknown flag or key, a value that is not allowed, a password file that can't be read, a port in use, a
+//!   refused password or right, a missing database, a schema or functions of another version, stores that do not belong
+//!   together, or settings of Redis that lose data.
 //!
-//! A worker that starts waits while the error is transient: a store that is down, or a host name that does not resolve yet. A worker
-//! that runs retries every error of its stores, as passwords are rotated and schemas are mended under it.
+//! A worker that starts waits while the error is transient: a store is down, or its host name does not resolve yet. A
+//! worker that runs retries every error of its stores, as passwords are rotated and schemas migrated while it runs.
 
 use diesel::result::Error as DieselError;
 use redis::{ErrorKind, RedisError};
@@ -30,7 +33,8 @@ pub const MISUSED: u8 = 64;
 /// Class of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// The command line, the configuration or the set-up of a store is wrong. No retry helps until an operator changes it.
+    /// The command line, the configuration or the set-up of a store is wrong. No retry helps until an operator changes
+    /// it.
     Misconfigured,
     /// No retry helps, and the set-up is not to blame.
     Permanent,

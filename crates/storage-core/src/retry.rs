@@ -1,5 +1,5 @@
-//! Retries: [`Retry`] repeats an operation until it succeeds, [`keep_running`] restarts one that lasts, [`Backoff`] is the pause
-//! between two attempts.
+//! Retries: [`Retry`] repeats an operation until it succeeds, [`keep_running`] restarts one that lasts, [`Backoff`] is
+//! the pause between two attempts.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::telemetry::readiness::Readiness;
 
 /// Shortest and longest pause between two attempts, before jitter.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// A failure that lasts is logged again after the first interval, and then after intervals that double up to the second.
+/// Intervals between two log lines of a lasting failure: they double from the first to the second.
 const LOG_INTERVALS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 
 /// Pauses that double from the shortest to the longest, with jitter: up to as long again.
@@ -107,8 +107,8 @@ impl<'a> Retry<'a> {
         self
     }
 
-    /// Runs `operation` until it succeeds. An attempt that was started is never dropped, as it may be inside a transaction;
-    /// it should have a timeout of its own.
+    /// Runs `operation` until it succeeds. An attempt that was started is never dropped, as it may be inside a
+    /// transaction; it should have a timeout of its own.
     ///
     /// # Errors
     /// The operation's error if it is not retried; [`Stopped`] if the token was cancelled.
@@ -168,8 +168,8 @@ impl<'a> Retry<'a> {
     }
 }
 
-/// Restarts `operation` whenever it ends, until `token` is cancelled: immediately after a success, after a [`Backoff`] after a failure,
-/// whatever the error is. The operation sets `condition` when it is ready; a failure clears it.
+/// Restarts `operation` whenever it ends, until `token` is cancelled: immediately after a success, after a [`Backoff`]
+/// after a failure of any class. The operation sets `condition` when it is ready; a failure clears it.
 pub async fn keep_running<F>(
     condition: impl Into<Cow<'static, str>>,
     readiness: &Readiness,

@@ -18,7 +18,7 @@ use crate::config::service::ServiceConfig;
 
 /// Exit code of a process that was still running some time after it was aborted.
 const ABORTED: i32 = 1;
-/// How long an aborted process may take to report it.
+/// Time for an aborted process to report its end.
 pub(crate) const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A signal this soon after another is the same request: process managers send it to the group and to the process.
 const SAME_REQUEST: Duration = Duration::from_millis(500);
@@ -42,8 +42,9 @@ impl fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
-/// The tasks of a worker. SIGTERM or SIGINT cancels the token, and every task may finish its current work within the grace
-/// period; a second signal, more than half a second later, aborts the tasks. A task that fails or panics shuts the others down, too.
+/// The tasks of a worker. SIGTERM or SIGINT cancels the token, and every task may finish its current work within the
+/// grace period; a second signal, more than half a second later, aborts the tasks. A task that fails or panics shuts
+/// the others down, too.
 #[derive(Debug)]
 pub struct Service {
     tasks: JoinSet<anyhow::Result<()>>,
@@ -60,8 +61,8 @@ struct Task {
 }
 
 impl Service {
-    /// Creates a service without tasks, which listens to signals from now on. Work before [`Self::run`], such as connecting, should
-    /// watch [`Self::token`].
+    /// Creates a service without tasks, which listens to signals from now on. Work before [`Self::run`], such as
+    /// connecting, should watch [`Self::token`].
     pub fn new(config: &ServiceConfig) -> anyhow::Result<Self> {
         let service = Self::without_signals(config.shutdown_grace);
         listen_to_signals(service.shutdown.clone(), service.abort.clone())
@@ -84,8 +85,8 @@ impl Service {
         self.shutdown.clone()
     }
 
-    /// Starts a task. It should watch [`Self::token`], and finish its current work once that is cancelled. [`Stopped`] counts
-    /// as success.
+    /// Starts a task. It should watch [`Self::token`], and finish its current work once that is cancelled. [`Stopped`]
+    /// counts as success.
     pub fn spawn(
         &mut self,
         name: impl Into<Cow<'static, str>>,

@@ -36,7 +36,8 @@ pub struct Startup {
 }
 
 impl Startup {
-    /// Starts logging, listens to signals, and serves `/metrics`, `/healthz` and `/readyz`, where `conditions` do not hold yet.
+    /// Starts logging, listens to signals, and serves `/metrics`, `/healthz` and `/readyz`. None of `conditions` holds
+    /// yet.
     pub async fn begin(
         program: &Program,
         service: &ServiceConfig,
@@ -62,8 +63,8 @@ impl Startup {
             .await
     }
 
-    /// Checks that the schema is of this version and that Redis belongs to the database; from then on `pool` connects to this
-    /// database only.
+    /// Checks that the schema is of this version and that Redis belongs to the database; from then on `pool` connects
+    /// to this database only.
     ///
     /// # Errors
     /// An error that is not transient, or [`Stopped`](crate::service::Stopped).

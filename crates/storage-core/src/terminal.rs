@@ -1,7 +1,7 @@
 //! Output of a command: lines and tables on stdout, for a terminal of 80 columns and more.
 //!
-//! A reader that goes away, as `head` does, is no failure. Control characters in text from outside (symbols, reasons, fields, messages
-//! of stores) are escaped, so that they can't move the cursor or forge a line.
+//! A reader that goes away, as `head` does, is no failure. Control characters in text from outside (symbols, reasons,
+//! fields, messages of stores) are escaped, so that they can't move the cursor or forge a line.
 
 use std::fmt::{self, Display};
 use std::io::{self, ErrorKind, IsTerminal, Write};

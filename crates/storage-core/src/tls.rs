@@ -1,4 +1,4 @@
-//! TLS to both stores: whom to trust, and what to show.
+//! TLS to both stores: trusted authorities and client certificates.
 
 use std::io;
 use std::path::Path;
@@ -10,11 +10,8 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
-/// A client that trusts `roots`, or anybody where there are none, and shows the certificate in the PEM files `identity` (certificate,
-/// private key) where there are any.
-///
-/// # Errors
-/// When a file can't be read, or the key is not the certificate's.
+/// Creates a client that trusts `roots`, or any server without them, and presents the certificate in the PEM files
+/// `identity` (certificate, private key).
 pub(crate) fn client(roots: Option<RootCertStore>, identity: Option<(&Path, &Path)>) -> io::Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -37,10 +34,7 @@ pub(crate) fn client(roots: Option<RootCertStore>, identity: Option<(&Path, &Pat
     builder.with_client_auth_cert(chain, key).map_err(io::Error::other)
 }
 
-/// The authorities that `ca_file` holds.
-///
-/// # Errors
-/// When it can't be read or holds none.
+/// Reads the authorities from `ca_file`.
 pub(crate) fn authorities_of(ca_file: &Path) -> io::Result<RootCertStore> {
     let failed = |reason: &dyn std::fmt::Display| io::Error::other(format!("ca_file {}: {reason}", ca_file.display()));
     let mut roots = RootCertStore::empty();
@@ -56,10 +50,7 @@ pub(crate) fn authorities_of(ca_file: &Path) -> io::Result<RootCertStore> {
     }
 }
 
-/// The authorities that this system trusts.
-///
-/// # Errors
-/// When it knows none.
+/// Returns the authorities that the system trusts.
 pub(crate) fn system_authorities() -> io::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -71,7 +62,7 @@ pub(crate) fn system_authorities() -> io::Result<RootCertStore> {
     Ok(roots)
 }
 
-/// Encrypts without knowing to whom, which is what `prefer`, and `require` without an authority, mean in libpq.
+/// Verifier that accepts every certificate, as libpq does for `prefer`, and for `require` without an authority.
 #[derive(Debug)]
 struct Unchecked(Arc<CryptoProvider>);
 

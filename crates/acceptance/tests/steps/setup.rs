@@ -1,11 +1,13 @@
 //! Stores, workers and commands.
 
+use std::net::TcpListener;
 use std::time::Duration;
 
 use acceptance::pipeline::Pipeline;
 use cucumber::gherkin::Step;
 use cucumber::{given, then, when};
 use nix::sys::signal::Signal;
+use storage_core::testing::native::NativeServer;
 use storage_core::testing::postgres::TestDatabase;
 
 use super::table::rows;
@@ -46,19 +48,19 @@ async fn no_database_in_redis(world: &mut Pipeline) {
 
 #[given("a running pipeline")]
 async fn running_pipeline(world: &mut Pipeline) {
-    copies(world, [1; 3]).await;
+    start_replicas(world, [1; 3]).await;
 }
 
 #[given(expr = "a running pipeline with {int} hot-writer(s) and {int} warm-syncer(s)")]
-async fn running_copies(world: &mut Pipeline, hot_writers: usize, warm_syncers: usize) {
-    copies(world, [hot_writers, warm_syncers, 1]).await;
+async fn running_replicas(world: &mut Pipeline, hot_writers: usize, warm_syncers: usize) {
+    start_replicas(world, [hot_writers, warm_syncers, 1]).await;
 }
 
-async fn copies(world: &mut Pipeline, copies: [usize; 3]) {
+async fn start_replicas(world: &mut Pipeline, replicas: [usize; 3]) {
     world.migrate().await;
-    for (name, copies) in WORKERS.into_iter().zip(copies) {
-        for copy in 1..=copies {
-            world.launch(&numbered(name, copy));
+    for (name, replicas) in WORKERS.into_iter().zip(replicas) {
+        for replica in 1..=replicas {
+            world.launch(&numbered(name, replica));
         }
     }
     for worker in &world.workers {
@@ -66,11 +68,11 @@ async fn copies(world: &mut Pipeline, copies: [usize; 3]) {
     }
 }
 
-fn numbered(name: &str, copy: usize) -> String {
-    if copy == 1 {
+fn numbered(name: &str, replica: usize) -> String {
+    if replica == 1 {
         name.to_owned()
     } else {
-        format!("{name} {copy}")
+        format!("{name} {replica}")
     }
 }
 
@@ -102,7 +104,7 @@ async fn launched(world: &mut Pipeline, name: String) {
 }
 
 #[when("every worker is stopped")]
-async fn all_told_to_stop(world: &mut Pipeline) {
+async fn all_stopped(world: &mut Pipeline) {
     for worker in &mut world.workers {
         worker.signal(Signal::SIGTERM);
     }
@@ -114,7 +116,7 @@ async fn all_told_to_stop(world: &mut Pipeline) {
 
 #[when(expr = "the {word} receives SIGTERM")]
 #[then(expr = "the {word} receives SIGTERM")]
-async fn told_to_stop(world: &mut Pipeline, name: String) {
+async fn receives_sigterm(world: &mut Pipeline, name: String) {
     world.worker(&name).signal(Signal::SIGTERM);
 }
 
@@ -153,14 +155,77 @@ async fn command_with_options(world: &mut Pipeline, name: String, subcommand: St
 
 #[when(regex = r"^((?:[a-z]+-[a-z]+(?:, )?)+) are started(?: with `(.+)`)?$")]
 async fn each_started(world: &mut Pipeline, names: String, arguments: String) {
+    let commands: Vec<String> = names.split(", ").map(|name| format!("{name} run")).collect();
+    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+    run_each(world, &commands, &arguments).await;
+}
+
+/// A command of each program that connects to Redis.
+const COMMANDS: [&str; 5] = [
+    "hot-writer run",
+    "warm-syncer run",
+    "aggregator-admin run",
+    "backup-runner backup redis",
+    "tick-replayer generate --ticks 1",
+];
+/// A command of each program that connects to PostgreSQL.
+const COMMANDS_OF_POSTGRES: [&str; 3] = [
+    "warm-syncer run",
+    "aggregator-admin run",
+    "backup-runner backup postgres",
+];
+
+async fn run_each(world: &mut Pipeline, commands: &[&str], arguments: &str) {
     let arguments = arguments.replace("<folder>", &world.folder.path().display().to_string());
     world.said.clear();
-    for name in names.split(", ") {
-        let mut words: Vec<&str> = vec!["run"];
-        words.extend(arguments.split_whitespace());
-        let outcome = world.program(name).run(&words).await;
-        world.said.insert(name.to_owned(), outcome);
+    for command in commands {
+        let words: Vec<&str> = command.split(' ').chain(arguments.split_whitespace()).collect();
+        let outcome = world.program(words[0]).run(&words[1..]).await;
+        world.said.insert((*command).to_owned(), outcome);
     }
+}
+
+#[when(regex = r"^every program is started(?: with `(.+)`)?$")]
+async fn every_program(world: &mut Pipeline, arguments: String) {
+    run_each(world, &COMMANDS, &arguments).await;
+}
+
+#[when("every program uses Redis")]
+async fn every_program_of_redis(world: &mut Pipeline) {
+    run_each(world, &COMMANDS, "").await;
+}
+
+#[when("every program uses PostgreSQL")]
+async fn every_program_of_postgres(world: &mut Pipeline) {
+    run_each(world, &COMMANDS_OF_POSTGRES, "").await;
+}
+
+#[given("another process listens on the port of the metrics")]
+async fn port_in_use(world: &mut Pipeline) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    world.settings.insert("METRICS_LISTEN".to_owned(), address);
+    // Open until the process of the tests ends.
+    std::mem::forget(listener);
+}
+
+#[given("the database has a migration of a later version")]
+async fn later_migration(world: &mut Pipeline) {
+    let database = world.database.as_ref().unwrap();
+    database
+        .execute("INSERT INTO __diesel_schema_migrations (version) VALUES ('29991231000000')")
+        .await;
+}
+
+#[given("a database server without the database of the workers")]
+async fn no_database(world: &mut Pipeline) {
+    let server = NativeServer::start(None, &[]).await.unwrap().expect("a native server");
+    let url = server.config().url.expose().to_owned();
+    let (before, _) = url.rsplit_once('/').unwrap();
+    world
+        .settings
+        .insert("DATABASE_URL".to_owned(), format!("{before}/absent"));
+    world.other_server = Some(server);
 }
 
 #[then(expr = "each exits {int} and says {string}")]
@@ -174,8 +239,8 @@ async fn each_exits(world: &mut Pipeline, code: i32, text: String) {
     }
 }
 
-#[then(expr = "nothing they say holds {string}")]
-async fn none_says(world: &mut Pipeline, text: String) {
+#[then(expr = "no output contains {string}")]
+async fn no_output_contains(world: &mut Pipeline, text: String) {
     for (name, outcome) in &world.said {
         assert!(!outcome.contains(&text), "{name}: {outcome:?}");
     }

@@ -1,15 +1,14 @@
-//! Candles as a chart of text. Pure.
+//! Draws candles as text. Pure.
 
 use storage_core::domain::time::rfc3339;
-
-use super::series::Point;
+use storage_core::postgres::queries::candles::HistoryCandle;
 
 const RISING: &str = "\x1b[32m";
 const FALLING: &str = "\x1b[31m";
 const FAINT: &str = "\x1b[2m";
 const RESET: &str = "\x1b[0m";
 
-/// What fills a half of a cell.
+/// Content of a half of a cell.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Half {
     Nothing,
@@ -17,9 +16,9 @@ enum Half {
     Body,
 }
 
-/// One column per candle, `height` rows, prices at the left, times below. Without `colour`, falling candles are solid and rising
-/// ones are thin.
-pub(crate) fn draw(candles: &[Point], height: usize, colour: bool) -> String {
+/// Draws a column per candle in `height` rows, with prices at the left and times below. Without `colour`, falling
+/// candles are solid and rising ones thin.
+pub(crate) fn draw(candles: &[HistoryCandle], height: usize, colour: bool) -> String {
     let low = candles.iter().map(|candle| candle.low).fold(f64::INFINITY, f64::min);
     let high = candles
         .iter()
@@ -72,13 +71,13 @@ struct Scale {
 }
 
 impl Scale {
-    /// Price in the middle of a row.
+    /// Returns the price in the middle of a row.
     #[allow(clippy::cast_precision_loss)] // a terminal has few rows
     fn price_of(&self, row: usize) -> f64 {
         self.high - (self.high - self.low) * (row as f64 + 0.5) / self.height as f64
     }
 
-    /// The half row, counted from above, in which `price` lies.
+    /// Returns the half row, counted from the top, that contains `price`.
     #[allow(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -90,7 +89,7 @@ impl Scale {
         ((share * halves as f64) as usize).min(halves - 1)
     }
 
-    fn half(&self, candle: &Point, half: usize) -> Half {
+    fn half(&self, candle: &HistoryCandle, half: usize) -> Half {
         let (top, bottom) = (
             self.at(candle.open.max(candle.close)),
             self.at(candle.open.min(candle.close)),
@@ -123,7 +122,7 @@ fn cell(upper: Half, lower: Half, thin: bool) -> char {
     }
 }
 
-/// As many decimals as tell two rows apart.
+/// Formats a price with enough decimals to distinguish two rows.
 fn price(price: f64, range: f64) -> String {
     let step = if range > 0.0 { range / 100.0 } else { price.abs() / 1e4 };
     let decimals = (0_i32..16)
@@ -132,13 +131,13 @@ fn price(price: f64, range: f64) -> String {
     format!("{price:.*}", usize::try_from(decimals).unwrap_or(0))
 }
 
-fn times(candles: &[Point]) -> String {
+fn times(candles: &[HistoryCandle]) -> String {
     let [Some(first), Some(last)] =
         [candles.first(), candles.last()].map(|end| end.map(|candle| rfc3339(candle.start_us)))
     else {
         return String::new();
     };
-    // 2019-10-11T00:00:00Z as 2019-10-11 00:00
+    // 2019-10-11T00:00:00Z becomes 2019-10-11 00:00
     let short = |time: String| time.get(..16).map_or(time.clone(), |time| time.replace('T', " "));
     let (first, last) = (short(first), short(last));
     match candles.len().checked_sub(first.len() + last.len()) {
@@ -150,11 +149,10 @@ fn times(candles: &[Point]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::candles::series::State;
 
-    fn candle(minute: i64, open: f64, high: f64, low: f64, close: f64) -> Point {
+    fn candle(minute: i64, open: f64, high: f64, low: f64, close: f64) -> HistoryCandle {
         let volume = "1".parse().unwrap();
-        Point {
+        HistoryCandle {
             start_us: minute * 60_000_000,
             open,
             high,
@@ -162,12 +160,12 @@ mod tests {
             close,
             volume,
             trades: 1,
-            state: State::Stored,
+            revision: 0,
         }
     }
 
     #[test]
-    fn bodies_and_wicks_stand_where_the_prices_are() {
+    fn bodies_and_wicks_are_drawn_at_their_prices() {
         let candles = [
             candle(0, 1.0, 4.0, 0.0, 3.0),
             candle(1, 3.0, 3.0, 1.0, 1.0),
@@ -193,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_price_that_never_moves_can_be_drawn() {
+    fn a_constant_price_can_be_drawn() {
         let chart = draw(&[candle(0, 5.0, 5.0, 5.0, 5.0)], 3, false);
         assert!(chart.contains("5.000") && chart.contains('╹'), "{chart}");
         assert_eq!(draw(&[], 3, true), "");

@@ -1,94 +1,85 @@
-//! History and hot view as one series. Pure.
+//! Merges history and hot view into one series. Pure.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use storage_core::domain::candle::CandleState;
-use storage_core::domain::decimal::Decimal;
+use storage_core::domain::candle::{Candle, CandleState};
 use storage_core::postgres::queries::candles::HistoryCandle;
 
-/// Where a candle of a series comes from.
+/// Source of a candle of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
-    /// The history holds it.
+    /// The history.
     Stored,
-    /// Redis holds a newer state of it, which is on its way into the history.
+    /// Redis: closed, and not yet in the history in this state.
     Closing,
-    /// It is still in the making.
-    Making,
+    /// Redis: open.
+    #[serde(rename = "making")]
+    Open,
 }
 
 impl State {
-    /// The name in tables, CSV and JSON.
+    /// Returns the name in CSV and JSON, which is public.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Stored => "stored",
             Self::Closing => "closing",
-            Self::Making => "making",
+            Self::Open => "making",
         }
     }
 }
 
-/// A candle of a series.
+/// Candle of a series.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Point {
-    pub(crate) start_us: i64,
-    pub(crate) open: f64,
-    pub(crate) high: f64,
-    pub(crate) low: f64,
-    pub(crate) close: f64,
-    pub(crate) volume: Decimal,
-    pub(crate) trades: i64,
+    pub(crate) candle: HistoryCandle,
     pub(crate) state: State,
 }
 
-/// The newest `limit` candles of both, oldest first. Where both have a bucket, the hot candle counts if it is newer and
-/// holds at least as many trades, or is the same and still in the making: one that began without the earlier state does not.
-pub(crate) fn merge(history: Vec<HistoryCandle>, hot: Vec<CandleState>, limit: usize) -> Vec<Point> {
-    let mut merged: BTreeMap<i64, (i64, Point)> = history.into_iter().map(stored).collect();
-    for CandleState { candle, is_final } in hot {
-        let revision = candle.revision.as_i64();
-        let known = merged.get(&candle.start_us);
-        let is_behind = |(known, point): &(i64, Point)| *known > revision || point.trades > candle.trades;
-        if known.is_some_and(|known| is_behind(known) || is_final && known.0 == revision) {
-            continue;
-        }
-        let state = if is_final { State::Closing } else { State::Making };
-        let point = Point {
-            start_us: candle.start_us,
-            open: candle.open,
-            high: candle.high,
-            low: candle.low,
-            close: candle.close,
-            volume: candle.volume,
-            trades: candle.trades,
-            state,
-        };
-        merged.insert(candle.start_us, (revision, point));
+/// Converts a candle of Redis to the form of the history.
+pub(crate) fn history_candle(candle: &Candle) -> HistoryCandle {
+    HistoryCandle {
+        start_us: candle.start_us,
+        open: candle.open,
+        high: candle.high,
+        low: candle.low,
+        close: candle.close,
+        volume: candle.volume,
+        trades: candle.trades,
+        revision: candle.revision.as_i64(),
     }
-    let surplus = merged.len().saturating_sub(limit);
-    merged.into_values().skip(surplus).map(|(_, point)| point).collect()
 }
 
-fn stored(row: HistoryCandle) -> (i64, (i64, Point)) {
-    let point = Point {
-        start_us: row.start_us,
-        open: row.open,
-        high: row.high,
-        low: row.low,
-        close: row.close,
-        volume: row.volume,
-        trades: row.trades,
-        state: State::Stored,
+/// Merges both sources and returns the newest `limit` candles, oldest first. A hot candle replaces a stored one if it
+/// has a higher revision and at least as many trades, or has the same revision and is open. A hot candle with fewer
+/// trades lacks its earlier state.
+pub(crate) fn merge(history: Vec<HistoryCandle>, hot: Vec<CandleState>, limit: usize) -> Vec<Point> {
+    let stored = |candle: HistoryCandle| {
+        let state = State::Stored;
+        (candle.start_us, Point { candle, state })
     };
-    (row.start_us, (row.revision, point))
+    let mut merged: BTreeMap<i64, Point> = history.into_iter().map(stored).collect();
+    for CandleState { candle, is_final } in hot {
+        let candle = history_candle(&candle);
+        let state = if is_final { State::Closing } else { State::Open };
+        let is_superseded = merged.get(&candle.start_us).is_some_and(|stored| {
+            let stored = &stored.candle;
+            stored.revision > candle.revision
+                || stored.trades > candle.trades
+                || is_final && stored.revision == candle.revision
+        });
+        if !is_superseded {
+            merged.insert(candle.start_us, Point { candle, state });
+        }
+    }
+    let surplus = merged.len().saturating_sub(limit);
+    merged.into_values().skip(surplus).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use storage_core::domain::candle::Candle;
     use storage_core::domain::timeframe::Timeframe;
 
     const MINUTE: i64 = 60_000_000;
@@ -131,13 +122,13 @@ mod tests {
         );
         let states: Vec<_> = merged
             .iter()
-            .map(|point| (point.start_us / MINUTE, point.trades, point.state))
+            .map(|point| (point.candle.start_us / MINUTE, point.candle.trades, point.state))
             .collect();
         let expected = [
             (1, 5, State::Stored),
             (2, 5, State::Stored),
             (3, 6, State::Closing),
-            (4, 1, State::Making),
+            (4, 1, State::Open),
         ];
         assert_eq!(states, expected);
         assert_eq!(
@@ -149,6 +140,6 @@ mod tests {
     #[test]
     fn a_hot_candle_that_began_late_does_not_hide_the_history() {
         let merged = merge(vec![row(1, 5, 10)], vec![hot(1, 2, 99, false)], 10);
-        assert_eq!((merged[0].trades, merged[0].state), (5, State::Stored));
+        assert_eq!((merged[0].candle.trades, merged[0].state), (5, State::Stored));
     }
 }

@@ -1,26 +1,21 @@
-//! `candles`: a symbol's candles, history and the one in the making as one series.
+//! `candles`: a symbol's candles, history and hot view as one series.
 
 use anyhow::Context;
 use serde::Serialize;
-use storage_core::domain::candle::CandleState;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::{TimeRange, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::candles;
 use storage_core::postgres::queries::rollups::ALWAYS;
-use storage_core::redis::connection::Connection;
-use storage_core::redis::{hot, keys};
 use storage_core::terminal::{has_colour, say, table, thousands, write};
 
-use crate::candles::chart;
-use crate::candles::series::{Point, merge};
+use crate::candles::series::{Point, State, merge};
+use crate::candles::{chart, hot};
 use crate::cli::time;
 use crate::config::Config;
 use crate::stores::{Stores, history};
 
-/// So many buckets before the newest may still be amended; see `hot.amend_window`.
-const AMENDABLE_BUCKETS: i64 = 60;
 /// Rows of the chart.
 const CHART_HEIGHT: usize = 14;
 
@@ -30,31 +25,31 @@ pub(crate) struct Args {
     symbol: Symbol,
     /// 1m, 5m, 15m, 1h, 4h or 1d
     timeframe: Timeframe,
-    /// Only candles that start then or later: 2019-10-11T00:00:00Z or 2019-10-11
+    /// First start of a candle: 2019-10-11T00:00:00Z or 2019-10-11
     #[arg(long, value_name = "TIME", value_parser = time)]
     from: Option<i64>,
-    /// Only candles that start before
+    /// End of the time: candles start before it
     #[arg(long, value_name = "TIME", value_parser = time)]
     to: Option<i64>,
-    /// The most candles to show; of more, the newest
+    /// Maximum number of candles; the newest are shown
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// How to show them
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Draws them, a column each
+    /// Draws the candles as a chart, a column each
     #[arg(long, conflicts_with = "format")]
     chart: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
 enum Format {
-    /// For a person
+    /// Table with aligned columns
     #[default]
     Table,
-    /// With a header: time,open,high,low,close,volume,trades,state
+    /// CSV with a header: time,open,high,low,close,volume,trades,state
     Csv,
-    /// An array of objects with the same fields
+    /// JSON array of objects with the same fields
     Json,
 }
 
@@ -71,7 +66,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
             .await
             .explained("reading candles")?
     };
-    let mut hot = hot_candles(&mut stores.redis, args.timeframe, &args.symbol)
+    let mut hot = hot::series(&mut stores.redis, args.timeframe, &args.symbol)
         .await
         .context("reading the hot candles from Redis")?;
     hot.retain(|state| (range.from_us..range.to_us).contains(&state.candle.start_us));
@@ -89,23 +84,6 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     }
 }
 
-/// The candle in the making, or the last one made, and the closed ones that a late tick may still amend.
-async fn hot_candles(
-    redis: &mut Connection,
-    timeframe: Timeframe,
-    symbol: &Symbol,
-) -> redis::RedisResult<Vec<CandleState>> {
-    let current = hot::candles(redis, &[keys::candle_current(timeframe, symbol)]).await?;
-    let Some(current) = current.into_iter().flatten().next() else {
-        return Ok(Vec::new());
-    };
-    let before = |back| keys::candle_recent(timeframe, symbol, current.candle.start_us - back * timeframe.micros());
-    let keys: Vec<_> = (1..=AMENDABLE_BUCKETS).map(before).collect();
-    let mut found: Vec<_> = hot::candles(redis, &keys).await?.into_iter().flatten().collect();
-    found.push(current);
-    Ok(found)
-}
-
 #[derive(Serialize)]
 struct Shown {
     time: String,
@@ -119,29 +97,30 @@ struct Shown {
 }
 
 impl From<&Point> for Shown {
-    fn from(point: &Point) -> Self {
+    fn from(Point { candle, state }: &Point) -> Self {
         Self {
-            time: rfc3339(point.start_us),
-            open: point.open,
-            high: point.high,
-            low: point.low,
-            close: point.close,
-            volume: point.volume.to_string(),
-            trades: point.trades,
-            state: point.state.as_str(),
+            time: rfc3339(candle.start_us),
+            open: candle.open,
+            high: candle.high,
+            low: candle.low,
+            close: candle.close,
+            volume: candle.volume.to_string(),
+            trades: candle.trades,
+            state: state.as_str(),
         }
     }
 }
 
 fn show_table(series: &[Point]) -> anyhow::Result<()> {
     let mut shown = table(&["time", ">open", ">high", ">low", ">close", ">volume", ">trades", ""]);
-    for point in series.iter().map(Shown::from) {
-        let [open, high, low, close] = [point.open, point.high, point.low, point.close].map(|price| price.to_string());
+    for point in series {
         let state = match point.state {
-            "stored" => "",
-            "making" => "◀ in the making",
-            _ => "◀ not yet in the history",
+            State::Stored => "",
+            State::Open => "◀ open",
+            State::Closing => "◀ not yet in the history",
         };
+        let point = Shown::from(point);
+        let [open, high, low, close] = [point.open, point.high, point.low, point.close].map(|price| price.to_string());
         shown.add_row([
             point.time,
             open,
@@ -166,7 +145,8 @@ fn show_csv(series: &[Point]) -> anyhow::Result<()> {
 }
 
 fn show_chart(args: &Args, series: &[Point]) -> anyhow::Result<()> {
-    let [Some(first), Some(last)] = [series.first(), series.last()] else {
+    let candles: Vec<_> = series.iter().map(|point| point.candle.clone()).collect();
+    let [Some(first), Some(last)] = [candles.first(), candles.last()] else {
         return say(format_args!("no {} candles of {}", args.timeframe, args.symbol));
     };
     let change = (last.close / first.open - 1.0) * 100.0;
@@ -174,8 +154,8 @@ fn show_chart(args: &Args, series: &[Point]) -> anyhow::Result<()> {
         "{} {}  {} candles, close {} ({change:+.2} %)",
         args.symbol,
         args.timeframe,
-        series.len(),
+        candles.len(),
         last.close
     ))?;
-    write(chart::draw(series, CHART_HEIGHT, has_colour()))
+    write(chart::draw(&candles, CHART_HEIGHT, has_colour()))
 }

@@ -1,4 +1,4 @@
-//! `dead-letters`: what no worker could use, and putting it into its stream again.
+//! `dead-letters`: the entries that no worker could use, and requeuing them.
 
 use anyhow::{Context, anyhow, bail};
 use diesel_async::{AsyncConnection, AsyncPgConnection};
@@ -10,14 +10,13 @@ use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::dead_letters::{self, DeadLetter, Filter};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::stream::{self, Stream};
-use storage_core::terminal::{say, table};
+use storage_core::terminal::{say, table, visible};
 
 use crate::config::Config;
+use crate::dead_letter::REQUEUED;
 use crate::stores::{Stores, history, refuse_other_database};
 
-/// Names the ID that the entry had at first, so that it still counts once.
-pub(crate) const REQUEUED: &str = "requeued";
-/// Longer reasons are cut in the list; `show` has them whole.
+/// Length at which the list cuts a reason; `show` prints all of it.
 const REASON_WIDTH: usize = 80;
 
 #[derive(Debug, clap::Args)]
@@ -32,25 +31,25 @@ enum Command {
     List {
         #[command(flatten)]
         which: Which,
-        /// The most to list
+        /// Maximum number to list
         #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
-        /// Also those that were requeued
+        /// Includes those that were requeued
         #[arg(long)]
         requeued_too: bool,
     },
-    /// Shows one with all its fields
+    /// Shows a dead letter with all its fields
     Show {
-        /// As `list` shows it: STREAM/ID, or the ID alone where only one stream has it
+        /// STREAM/ID as in the list, or the ID if it is unique
         id: String,
     },
-    /// Puts entries into their streams again, after what was wrong with them was mended
+    /// Writes entries to their streams again, after the cause was fixed
     #[command(group = clap::ArgGroup::new("target").required(true).args(["id", "all"]))]
     Requeue {
-        /// As `list` shows it: STREAM/ID, or the ID alone where only one stream has it
+        /// STREAM/ID as in the list, or the ID if it is unique
         #[arg(conflicts_with_all = ["stream", "reason"])]
         id: Option<String>,
-        /// Every one that was not requeued yet
+        /// Requeues all that were not requeued yet
         #[arg(long)]
         all: bool,
         #[command(flatten)]
@@ -60,10 +59,10 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Which {
-    /// Only those of this stream, such as ticks:0
+    /// Stream of the entries, such as ticks:0
     #[arg(long, value_name = "STREAM")]
     stream: Option<String>,
-    /// Only those whose reason contains this text
+    /// Text that the reason contains
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }
@@ -102,7 +101,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         Command::Requeue { id: Some(id), .. } => {
             let letter = find(&mut connection, id).await?;
             let new_id = requeue(&mut connection, &mut stores.redis, partitions, &letter).await?;
-            say(format_args!("{} is {new_id} now", name(&letter)))
+            say(format_args!("{} was requeued as {new_id}", name(&letter)))
         }
         Command::Requeue { which, .. } => {
             let letters = dead_letters::list(&mut connection, &which.filter(false), i64::MAX).await;
@@ -131,7 +130,7 @@ fn list(letters: &[DeadLetter]) -> anyhow::Result<()> {
         shown.add_row([
             name(letter),
             rfc3339(letter.first_seen.timestamp() * 1_000_000),
-            printable(&reason),
+            reason,
             requeued,
         ]);
     }
@@ -140,7 +139,7 @@ fn list(letters: &[DeadLetter]) -> anyhow::Result<()> {
 
 fn show(letter: &DeadLetter) -> anyhow::Result<()> {
     say(format_args!("id          {}", name(letter)))?;
-    say(format_args!("reason      {}", printable(&letter.reason)))?;
+    say(format_args!("reason      {}", visible(&letter.reason)))?;
     say(format_args!(
         "first seen  {}",
         rfc3339(letter.first_seen.timestamp_micros())
@@ -149,7 +148,7 @@ fn show(letter: &DeadLetter) -> anyhow::Result<()> {
         say(format_args!("requeued    {} as {id}", rfc3339(at.timestamp_micros())))?;
     }
     if letter.truncated {
-        say("truncated   a value was too long and was cut; it can't be requeued")?;
+        say("truncated   a value was too long and was cut, so the entry can't be requeued")?;
     }
     say("fields")?;
     say(serde_json::to_string_pretty(&letter.fields)?)
@@ -169,10 +168,10 @@ async fn find(connection: &mut AsyncPgConnection, id: &str) -> anyhow::Result<De
     match (found.pop(), found.len()) {
         (Some(letter), 0) => Ok(letter),
         (Some(_), _) => Err(anyhow!(
-            "several streams had an entry {id}; write STREAM/ID, as `dead-letters list` shows it"
+            "several streams have a dead letter {id}; write STREAM/ID, see `aggregator-admin dead-letters list`"
         )),
         (None, _) => Err(anyhow!(
-            "there is no dead letter {id}; `aggregator-admin dead-letters list` shows those that there are"
+            "there is no dead letter {id}; see `aggregator-admin dead-letters list --requeued-too`"
         )),
     }
 }
@@ -184,10 +183,10 @@ async fn requeue_all(
     letters: &[DeadLetter],
 ) -> anyhow::Result<()> {
     let mut failed = 0;
-    // Oldest first, so that they come back in the order in which they were written.
+    // Oldest first, in the order in which they were written.
     for letter in letters.iter().rev() {
         match requeue(connection, redis, partitions, letter).await {
-            Ok(new_id) => say(format_args!("{} is {new_id} now", name(letter)))?,
+            Ok(new_id) => say(format_args!("{} was requeued as {new_id}", name(letter)))?,
             Err(error) => {
                 failed += 1;
                 say(format_args!("{} stays: {error:#}", name(letter)))?;
@@ -201,7 +200,7 @@ async fn requeue_all(
     }
 }
 
-/// Writes the entry into its stream and notes that, keeping others from doing the same meanwhile.
+/// Writes the entry to its stream and marks it as requeued, under a lock that prevents a second requeue.
 async fn requeue(
     connection: &mut AsyncPgConnection,
     redis: &mut Connection,
@@ -212,7 +211,7 @@ async fn requeue(
     connection
         .transaction(async |connection| {
             let current = dead_letters::lock(connection, &letter.stream, &letter.entry_id).await?;
-            let current = current.context("it is gone")?;
+            let current = current.context("it was removed meanwhile")?;
             if let Some(as_id) = current.requeued_as {
                 bail!("it was requeued already, as {as_id}");
             }
@@ -226,8 +225,8 @@ async fn requeue(
         .await
 }
 
-/// The stream and fields with which the entry comes back. Ticks go to the partition of their symbol, whatever stream they
-/// were in.
+/// Returns the stream and fields of the requeued entry. A tick goes to the partition of its symbol, not to its former
+/// stream.
 fn entry(letter: &DeadLetter, partitions: u16) -> anyhow::Result<(Stream, Vec<(String, String)>)> {
     if letter.truncated {
         bail!("a value was too long and was cut, so it can't be requeued");
@@ -260,18 +259,7 @@ fn key(stream: &str) -> String {
 }
 
 fn name(letter: &DeadLetter) -> String {
-    printable(&format!(
-        "{}/{}",
-        letter.stream.trim_start_matches("stream:"),
-        letter.entry_id
-    ))
-}
-
-/// What a producer wrote must not steer the terminal.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    format!("{}/{}", letter.stream.trim_start_matches("stream:"), letter.entry_id)
 }
 
 #[cfg(test)]
@@ -293,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tick_comes_back_in_its_symbols_partition_with_its_first_id() {
+    fn a_tick_is_requeued_to_the_partition_of_its_symbol_with_its_first_id() {
         let symbol: Symbol = "XRPETH".parse().unwrap();
         let (stream, fields) = entry(&letter("stream:ticks:9", json!({"symbol": "XRPETH", "qty": "1"})), 4).unwrap();
         assert_eq!(stream, Stream::Ticks(partition_of(&symbol, 4)));
@@ -303,17 +291,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cut_or_has_no_stream_is_not_requeued() {
+    fn a_truncated_entry_or_one_without_a_stream_is_not_requeued() {
         let cut = DeadLetter {
             truncated: true,
             ..letter("stream:signals", json!({}))
         };
         assert!(entry(&cut, 4).is_err());
         assert!(entry(&letter("stream:elsewhere", json!({})), 4).is_err());
-    }
-
-    #[test]
-    fn what_a_producer_wrote_does_not_steer_the_terminal() {
-        assert_eq!(printable("a\x1b[31m\n"), "a\u{fffd}[31m\u{fffd}");
     }
 }

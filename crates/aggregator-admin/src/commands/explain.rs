@@ -1,4 +1,4 @@
-//! `explain`: where a candle comes from: what the history holds, what Redis holds, and what its source gives.
+//! `explain`: a candle in the history and in Redis, and as its source gives it.
 
 use anyhow::Context;
 use storage_core::domain::partition::partition_of;
@@ -13,9 +13,9 @@ use storage_core::postgres::queries::{rollups, ticks};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::position::position_of;
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
-use storage_core::redis::{hot, keys};
 use storage_core::terminal::say;
 
+use crate::candles::{hot, series};
 use crate::cli::time;
 use crate::config::Config;
 use crate::stores::{Stores, history};
@@ -26,7 +26,7 @@ pub(crate) struct Args {
     symbol: Symbol,
     /// 1m, 5m, 15m, 1h, 4h or 1d
     timeframe: Timeframe,
-    /// Any time inside the candle: 2019-10-11T00:00:00Z or 2019-10-11
+    /// Time within the candle: 2019-10-11T00:00:00Z or 2019-10-11
     #[arg(value_parser = time)]
     time: i64,
 }
@@ -39,10 +39,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         to_us: start_us + args.timeframe.micros(),
     };
     let (from, to) = (rfc3339(bucket.from_us), rfc3339(bucket.to_us));
-    say(format_args!(
-        "{} {} from {from} to before {to}",
-        args.symbol, args.timeframe
-    ))?;
+    say(format_args!("{} {}, {from} to {to}", args.symbol, args.timeframe))?;
     let partition = partition_of(&args.symbol, stores.partitions().await?);
     let (mut connection, server) = history(&stores.pool).await?;
     let stored = range(&mut connection, args.timeframe, &args.symbol, bucket, 1)
@@ -50,7 +47,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         .explained("reading the candle")?;
     say(format_args!(
         "history    {}",
-        stored.first().map_or("nothing".to_owned(), describe)
+        stored.first().map_or("no candle".to_owned(), describe)
     ))?;
     say(format_args!(
         "Redis      {}",
@@ -66,9 +63,12 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         .await
         .explained("comparing the candle")?;
     let verdict = match comparison.differences.first() {
-        Some(difference) => format!("give {}", difference.expected.as_deref().unwrap_or("nothing")),
-        None if comparison.compared == 0 => "give nothing".to_owned(),
-        None => "give the same".to_owned(),
+        Some(difference) => match difference.expected.as_deref() {
+            Some(expected) => format!("give another candle: {expected} (open,high,low,close,lots,trades)"),
+            None => "give no candle".to_owned(),
+        },
+        None if comparison.compared == 0 => "give no candle".to_owned(),
+        None => "give the same candle as the history".to_owned(),
     };
     say(format_args!("{source:<10} {verdict}"))?;
     if args.timeframe == Timeframe::M1 {
@@ -77,40 +77,45 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
             .explained("reading the ticks")?;
         if let Some(last) = ticks.last() {
             say(format_args!(
-                "           {} ticks, the last accepted {}",
+                "           {} ticks, last accepted {}",
                 ticks.len(),
                 accepted(last.revision.as_i64())
             ))?;
         }
-    } else if let Some(made_us) = rollups::watermark(&mut connection, server.edition, args.timeframe)
+    } else if let Some(watermark_us) = rollups::watermark(&mut connection, server.edition, args.timeframe)
         .await
         .explained("reading the watermark")?
     {
-        let side = if bucket.to_us <= made_us {
-            "before: made by a refresh"
+        let source = if bucket.to_us <= watermark_us {
+            "materialized by a refresh"
         } else {
-            "after: made when it is read, or not yet"
+            "computed when it is read, or not yet"
         };
-        say(format_args!("watermark  {}; this candle lies {side}", rfc3339(made_us)))?;
+        say(format_args!(
+            "watermark  {}; this candle is {source}",
+            rfc3339(watermark_us)
+        ))?;
     }
     let position = position_of(&mut stores.redis, Stream::Ticks(partition), WARM_SYNCER)
         .await
-        .context("reading the position")?;
+        .context("reading the position of warm-syncer")?;
     match position {
         Some(position) if position.has_finished() => say(format_args!(
-            "stream     ticks:{partition}; warm-syncer has finished it"
+            "stream     ticks:{partition}; warm-syncer has written all of its entries"
         )),
         Some(position) => say(format_args!(
-            "stream     ticks:{partition}; warm-syncer is at {}",
+            "stream     ticks:{partition}; warm-syncer has written its entries up to {}",
             position.delivered
         )),
-        None => say(format_args!("stream     ticks:{partition}; warm-syncer has not begun")),
+        None => say(format_args!(
+            "stream     ticks:{partition} has no group warm-syncer; run `aggregator-admin migrate`"
+        )),
     }
 }
 
 fn describe(candle: &HistoryCandle) -> String {
     format!(
-        "open {} high {} low {} close {} volume {} trades {}, last tick accepted {}",
+        "open {} high {} low {} close {}\n           volume {} trades {}\n           last tick accepted {}",
         candle.open,
         candle.high,
         candle.low,
@@ -122,32 +127,19 @@ fn describe(candle: &HistoryCandle) -> String {
 }
 
 async fn describe_hot(redis: &mut Connection, args: &Args, start_us: i64) -> anyhow::Result<String> {
-    let places = [
-        keys::candle_current(args.timeframe, &args.symbol),
-        keys::candle_recent(args.timeframe, &args.symbol, start_us),
-    ];
-    let found = hot::candles(redis, &places)
+    let found = hot::candle(redis, args.timeframe, &args.symbol, start_us)
         .await
         .context("reading hot candles from Redis")?;
-    let Some((key, state)) = places
-        .iter()
-        .zip(found)
-        .find_map(|(key, state)| Some((key, state.filter(|state| state.candle.start_us == start_us)?)))
-    else {
-        return Ok("nothing".to_owned());
-    };
-    let candle = state.candle;
-    let state = if state.is_final { "closed" } else { "in the making" };
-    Ok(format!(
-        "{key}, {state}: open {} high {} low {} close {} volume {} trades {}, first tick accepted {}, last {}",
-        candle.open,
-        candle.high,
-        candle.low,
-        candle.close,
-        candle.volume,
-        candle.trades,
-        accepted(candle.since.as_i64()),
-        accepted(candle.revision.as_i64())
+    Ok(found.map_or_else(
+        || "no candle".to_owned(),
+        |(key, state)| {
+            format!(
+                "{}\n           first tick accepted {}\n           {}, in {key}",
+                describe(&series::history_candle(&state.candle)),
+                accepted(state.candle.since.as_i64()),
+                if state.is_final { "closed" } else { "open" }
+            )
+        },
     ))
 }
 

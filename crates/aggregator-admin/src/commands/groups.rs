@@ -1,4 +1,4 @@
-//! `groups`: who reads the streams, and taking out a group that nobody reads as any more: what it has not finished is never
+//! `groups`: the consumer groups of all streams, and the removal of an unused one, whose unfinished entries are never
 //! trimmed.
 
 use std::time::Duration;
@@ -13,7 +13,7 @@ use storage_core::terminal::{say, span, table, thousands};
 
 use crate::config::Config;
 
-/// A group that was heard of within this time is in use.
+/// A group that was active within this time is in use.
 const IN_USE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
@@ -24,16 +24,16 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Lists the groups of every stream, how far they are, and when they were heard of
+    /// Lists the groups of every stream with their lag and last activity
     List,
-    /// Removes a group that is none of the pipeline's, and so lets go of what it has not finished
+    /// Removes an external group, so that its unfinished entries can be trimmed
     Remove {
-        /// The stream: ticks:0
+        /// Stream, such as ticks:0
         #[arg(value_parser = stream)]
         stream: Stream,
-        /// The group's name
+        /// Name of the group
         group: String,
-        /// Also when somebody has just read as this group
+        /// Removes the group even if it was active in the last minute
         #[arg(long)]
         force: bool,
     },
@@ -59,30 +59,30 @@ async fn list(redis: &mut Connection) -> anyhow::Result<()> {
     let partitions = partitions::stored(redis)
         .await
         .context("reading the number of partitions")?;
-    let mut shown = table(&["stream", "group", "whose", ">lag", ">pending", "heard of"]);
+    let mut shown = table(&["stream", "group", "owner", ">lag", ">pending", "last active"]);
     for stream in Stream::all(partitions.unwrap_or(0)) {
         for group in groups(redis, stream).await.context("reading the groups")? {
             shown.add_row([
                 stream.to_string(),
                 group.position.group.clone(),
-                whose(&group).to_owned(),
+                owner(&group).to_owned(),
                 group.position.lag.map_or("?".to_owned(), thousands),
                 thousands(group.position.pending),
-                heard_of(&group),
+                last_active(&group),
             ]);
         }
     }
     say(shown)
 }
 
-fn whose(group: &Group) -> &'static str {
-    if group.is_own() { "the pipeline's" } else { "another's" }
+fn owner(group: &Group) -> &'static str {
+    if group.is_own() { "pipeline" } else { "external" }
 }
 
-fn heard_of(group: &Group) -> String {
+fn last_active(group: &Group) -> String {
     match group.idle_ms {
         Some(idle_ms) => format!("{} ago", span(i64::try_from(idle_ms / 1_000).unwrap_or(i64::MAX))),
-        None => "no consumers".to_owned(),
+        None => "no consumer".to_owned(),
     }
 }
 
@@ -90,13 +90,13 @@ async fn remove(redis: &mut Connection, stream: Stream, name: &str, force: bool)
     let found = groups(redis, stream).await.context("reading the groups")?;
     let Some(group) = found.into_iter().find(|group| group.position.group == name) else {
         bail!(
-            "{} has no group {name}; `aggregator-admin groups` lists them",
+            "{} has no group {name}; see `aggregator-admin groups list`",
             stream.key()
         );
     };
     if group.is_own() {
         return Err(Misconfigured::new(format!(
-            "{name} is one of the pipeline's own groups on {}; what it has not read would be lost",
+            "{name} is one of the pipeline's own groups on {} and is not removed: its unread entries would be lost",
             stream.key()
         ))
         .into());
@@ -107,8 +107,8 @@ async fn remove(redis: &mut Connection, stream: Stream, name: &str, force: bool)
             .is_some_and(|idle_ms| u128::from(idle_ms) < IN_USE.as_millis())
     {
         bail!(
-            "{name} was heard of {}; add --force to remove it all the same",
-            heard_of(&group)
+            "{name} was active {} and may be in use; stop its readers, or add --force",
+            last_active(&group)
         );
     }
     destroy(redis, stream, name).await.context("removing the group")?;

@@ -1,4 +1,4 @@
-//! `migrate`: makes both stores ready for this version. Every step looks first, so running it again changes nothing.
+//! `migrate`: prepares both stores for this version. Every step checks first, so a second run changes nothing.
 
 use std::time::{Duration, Instant};
 
@@ -24,23 +24,23 @@ use crate::config::Config;
 use crate::setup;
 use crate::stores::{PAUSE, Stores, await_redis, history, patiently};
 
-/// What the migration's connection shows.
+/// `application_name` of the migration's connection.
 const APPLICATION: &str = "aggregator-admin migrate";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Number of partitions of the tick and candle streams; another one than Redis holds needs drained streams and stopped
-    /// hot-writers [default: what Redis holds, else `stream.partitions`]
+    /// Number of partitions of the tick and candle streams; a change needs drained streams and stopped workers
+    /// [default: the number in Redis, else `stream.partitions`]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     partitions: Option<u16>,
-    /// How long to wait for servers that do not answer
+    /// Time to wait for a server that does not answer
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     wait: Duration,
-    /// Has Redis belong to this database, in place of the one that it belonged to: one that was restored from a dump, or moved; needs
-    /// stopped workers
+    /// Connects Redis to this database instead of the one that it belongs to, after a restore or a move; needs stopped
+    /// workers
     #[arg(long, conflicts_with = "down")]
     adopt_database: bool,
-    /// Takes the schema away, and the whole history with it; Redis stays as it is, and belongs to no database
+    /// Removes the schema and the whole history; Redis is kept and belongs to no database afterwards
     #[arg(long, conflicts_with = "partitions")]
     down: bool,
     /// Confirms --down
@@ -56,7 +56,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     preflight::check(&config.redis).await?;
     let mut stores = Stores::new(config);
     let redis = &mut stores.redis;
-    // Before anything is changed in a database that is not meant.
+    // Precedes the first change, which could hit the wrong database.
     compare_databases(config, args, redis).await?;
     let mut changes = schema(config, args.wait).await?;
     changes += load_functions(redis).await?;
@@ -69,8 +69,8 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         .await
         .explained("reading the symbols")?;
     changes += synchronise_symbols(&mut stores.redis, &known).await?;
-    note_what_was_dropped(&mut connection, server.edition).await?;
-    // Where the history is empty too, the Redis is new, and not one that was emptied.
+    note_dropped_chunks(&mut connection, server.edition).await?;
+    // With an empty history Redis is new; otherwise it may have been emptied.
     if known.is_empty() {
         for partition in 0..partitions {
             let note = hot::complete_from_start(partition);
@@ -95,9 +95,9 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     ))
 }
 
-/// Sets the borders of a history from before there were borders.
-async fn note_what_was_dropped(connection: &mut AsyncPgConnection, edition: Edition) -> anyhow::Result<()> {
-    let doing = "noting what was dropped";
+/// Fills `complete_since` for a history that is older than the table.
+async fn note_dropped_chunks(connection: &mut AsyncPgConnection, edition: Edition) -> anyhow::Result<()> {
+    let doing = "noting dropped chunks";
     completeness::update_borders(connection, edition)
         .await
         .explained(doing)?;
@@ -108,7 +108,7 @@ async fn note_what_was_dropped(connection: &mut AsyncPgConnection, edition: Edit
 
 async fn down(config: &Config, args: &Args) -> anyhow::Result<()> {
     if !args.yes {
-        return Err(Misconfigured::new("--down removes the whole history; add --yes if that is what you want").into());
+        return Err(Misconfigured::new("--down removes the whole history; add --yes to confirm").into());
     }
     await_redis(&config.redis, args.wait).await?;
     let mut redis = Connection::ordinary(&config.redis);
@@ -138,13 +138,13 @@ async fn schema(config: &Config, wait: Duration) -> anyhow::Result<usize> {
     Ok(done.len())
 }
 
-/// The database that the configuration leads to; `None` before its first migration.
+/// Reads the identity of the configured database; `None` before its first migration.
 async fn found_database(config: &Config, wait: Duration) -> anyhow::Result<Option<DatabaseIdentity>> {
     patiently(wait, "PostgreSQL", async || {
         let mut connection = connect(&config.postgres, APPLICATION).await?;
         identity::identity_if_migrated(&mut connection)
             .await
-            .explained("asking which database this is")
+            .explained("reading the database's identity")
     })
     .await
 }
@@ -152,10 +152,11 @@ async fn found_database(config: &Config, wait: Duration) -> anyhow::Result<Optio
 async fn stored_database(redis: &mut Connection) -> anyhow::Result<Option<DatabaseIdentity>> {
     database::stored(redis)
         .await
-        .context("asking which database Redis belongs to")
+        .context("reading the database that Redis belongs to")
 }
 
-/// Refuses a database that is not the one that Redis belongs to, unless `--adopt-database` is given and no worker uses the other.
+/// Refuses a database other than the one that Redis belongs to, unless `--adopt-database` is given and no worker is
+/// running.
 async fn compare_databases(config: &Config, args: &Args, redis: &mut Connection) -> anyhow::Result<()> {
     let Some(stored) = stored_database(redis).await? else {
         return Ok(());
@@ -165,7 +166,7 @@ async fn compare_databases(config: &Config, args: &Args, redis: &mut Connection)
         return Ok(());
     }
     if !args.adopt_database {
-        let found = found.unwrap_or_else(|| DatabaseIdentity::new("which was never migrated"));
+        let found = found.unwrap_or_else(|| DatabaseIdentity::new("without a schema"));
         return Ok(database::check(Some(&stored), &found)?);
     }
     await_end_of_warm_syncers(redis, args.wait)
@@ -173,8 +174,8 @@ async fn compare_databases(config: &Config, args: &Args, redis: &mut Connection)
         .with_context(|| format!("Redis still belongs to database {stored}"))
 }
 
-/// Waits for the leases of warm-syncers that ended, or came back with a backup of Redis. What one that works commits to the database that
-/// it has would be missing in the other.
+/// Waits until the leases of stopped warm-syncers expire, also those that were restored with Redis. Rows that a running
+/// warm-syncer commits to its database would be missing in the adopted one.
 async fn await_end_of_warm_syncers(redis: &mut Connection, wait: Duration) -> anyhow::Result<()> {
     let partitions = partitions::stored(redis)
         .await
@@ -184,11 +185,14 @@ async fn await_end_of_warm_syncers(redis: &mut Connection, wait: Duration) -> an
     loop {
         let holders = lease::holders(redis, WARM_SYNCER, partitions)
             .await
-            .context("looking for warm-syncers")?;
+            .context("reading the leases of warm-syncer")?;
         if holders.iter().all(Option::is_none) {
             return Ok(());
         }
-        anyhow::ensure!(begin.elapsed() < wait, "warm-syncers are running; stop them");
+        anyhow::ensure!(
+            begin.elapsed() < wait,
+            "warm-syncers are running; stop them, then repeat the command"
+        );
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -200,7 +204,7 @@ async fn note_database(
 ) -> anyhow::Result<usize> {
     let found = identity::identity(connection)
         .await
-        .explained("asking which database this is")?;
+        .explained("reading the database's identity")?;
     let before = stored_database(redis).await?;
     if before.as_ref() == Some(&found) {
         return Ok(0);
@@ -249,11 +253,11 @@ async fn store_partitions(redis: &mut Connection, configured: u16, asked: Option
     }
     let mut obstacles = partitions::unfinished(redis, stored)
         .await
-        .context("looking for unfinished entries")?;
+        .context("looking for unread entries")?;
     for worker in [HOT_WRITER, WARM_SYNCER] {
         let holders = lease::holders(redis, worker, stored)
             .await
-            .with_context(|| format!("looking for {worker}s"))?;
+            .with_context(|| format!("reading the leases of {worker}"))?;
         if holders.iter().any(Option::is_some) {
             obstacles.push(format!("{worker}s are running"));
         }
@@ -261,14 +265,15 @@ async fn store_partitions(redis: &mut Connection, configured: u16, asked: Option
     if !obstacles.is_empty() {
         let obstacles = obstacles.join(", ");
         anyhow::bail!(
-            "partitions stays {stored}: {obstacles}; stop the producers, let the workers finish, and stop hot-writers and warm-syncers"
+            "partitions stays {stored}: {obstacles}; stop the producers, wait until the workers have read all entries, \
+             stop hot-writers and warm-syncers, then repeat the command"
         );
     }
     partitions::replace(redis, stored, wanted)
         .await
         .context("storing the number of partitions")?;
     say(format_args!(
-        "partitions: {wanted} instead of {stored}; give every worker `stream.partitions = {wanted}`"
+        "partitions: {wanted} instead of {stored}; set `stream.partitions = {wanted}` for every worker before its start"
     ))?;
     Ok((wanted, 1))
 }
@@ -281,12 +286,12 @@ async fn create_groups(redis: &mut Connection, partitions: u16) -> anyhow::Resul
     Ok(created)
 }
 
-/// PostgreSQL decides what a lot is; hot-writers read it from Redis.
+/// Copies the decimals of the symbols from PostgreSQL to Redis, where hot-writer reads them.
 async fn synchronise_symbols(redis: &mut Connection, known: &[queries::symbols::KnownSymbol]) -> anyhow::Result<usize> {
     let in_redis = VolumeDecimals::load(redis)
         .await
         .context("reading the symbols' decimals")?;
-    let wanted = |name: &str| {
+    let stored = |name: &str| {
         known
             .iter()
             .find(|symbol| symbol.symbol == name)
@@ -302,7 +307,7 @@ async fn synchronise_symbols(redis: &mut Connection, known: &[queries::symbols::
     names.dedup();
     for name in names {
         let Ok(symbol) = name.parse() else { continue };
-        let decimals = wanted(name).unwrap_or(DEFAULT_VOLUME_DECIMALS);
+        let decimals = stored(name).unwrap_or(DEFAULT_VOLUME_DECIMALS);
         if in_redis.of(&symbol) != decimals {
             symbols::store(redis, &symbol, decimals)
                 .await

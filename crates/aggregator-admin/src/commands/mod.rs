@@ -21,31 +21,31 @@ use crate::run;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Makes both stores ready: schema, Redis functions, partitions, consumer groups; says what it did
+    /// Sets up both stores: schema, Redis functions, partitions, consumer groups; prints each change
     Migrate(migrate::Args),
-    /// Runs the worker: repairs, rollups and policies, with /metrics, /healthz and /readyz
+    /// Runs the worker until SIGTERM: repairs, rollups and policies
     Run,
     /// Shows versions, rows, compression, rollups, streams, workers and backups on one screen
     Status(status::Args),
-    /// Brings larger timeframes up to date now, smallest first
+    /// Refreshes larger timeframes now, smallest first
     Refresh(refresh::Args),
-    /// Shows a symbol's candles: history and the one in the making as one series
+    /// Shows the candles of a symbol: the history and the open candle as one series
     Candles(candles::Args),
-    /// Lists symbols, and sets what a lot of one is
+    /// Lists symbols, and sets the volume decimals of one
     Symbols(symbols::Args),
-    /// Lists, shows and requeues entries that no worker could use
+    /// Lists, shows and requeues entries that a worker rejected
     DeadLetters(dead_letters::Args),
-    /// Lists who reads the streams, and removes a group that nobody reads as any more
+    /// Lists the groups of the streams, and removes a group without readers
     Groups(groups::Args),
-    /// Shows which policies differ from the configuration; refuses settings that lose data
+    /// Shows the policies that differ from the configuration; refuses settings that lose data
     Plan,
-    /// Changes the policies to what the configuration says
+    /// Changes the policies to match the configuration
     Apply,
-    /// Shows where a candle comes from: history, Redis, and what its source gives
+    /// Shows the sources of a candle: history, Redis, and a new computation from its source
     Explain(explain::Args),
-    /// Compares every candle with what it was made from; exits 1 where one differs
+    /// Compares every candle with its source; exits 1 if one differs
     Verify(verify::Args),
-    /// Computes minutes again from their ticks
+    /// Recomputes minutes from their ticks
     Repair(repair::Args),
 }
 

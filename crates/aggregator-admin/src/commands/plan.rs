@@ -1,4 +1,4 @@
-//! `plan` and `apply`: TimescaleDB's policies as the configuration says.
+//! `plan` and `apply`: the differences between TimescaleDB's policies and the configuration.
 
 use anyhow::Context;
 use diesel_async::{AsyncConnection, AsyncPgConnection};
@@ -13,12 +13,12 @@ use crate::config::Config;
 use crate::plan::{Change, RETAINABLE, changes, days, objections, retention};
 use crate::stores::{Stores, history};
 
-/// `plan`: shows what would change, and changes nothing.
+/// `plan`: shows the changes.
 pub(crate) async fn plan(config: &Config) -> anyhow::Result<()> {
     run(config, false).await
 }
 
-/// `apply`: changes it.
+/// `apply`: makes the changes.
 pub(crate) async fn apply(config: &Config) -> anyhow::Result<()> {
     run(config, true).await
 }
@@ -38,18 +38,18 @@ async fn run(config: &Config, apply: bool) -> anyhow::Result<()> {
         .explained("reading the policies")?;
     let changes = changes(&config.admin, &jobs);
     if changes.is_empty() {
-        return say("nothing to do: the policies are as the configuration says");
+        return say("nothing to do: the policies agree with the configuration");
     }
     show(&changes)?;
     if !apply {
-        return say("`aggregator-admin apply` changes this");
+        return say("run `aggregator-admin apply` to make these changes");
     }
     connection
         .transaction(async |connection| {
-            // What a retention dropped stays dropped when its policy is changed or removed.
+            // Chunks that a policy dropped stay noted when the policy is changed or removed.
             completeness::update_borders(connection, server.edition)
                 .await
-                .explained("noting what was dropped")?;
+                .explained("noting dropped chunks")?;
             for change in &changes {
                 make(connection, change, &jobs)
                     .await
@@ -58,13 +58,13 @@ async fn run(config: &Config, apply: bool) -> anyhow::Result<()> {
             anyhow::Ok(())
         })
         .await
-        .context("nothing was changed")?;
+        .context("no policy was changed")?;
     say(format_args!("changed {} policies", changes.len()))
 }
 
-/// There are no policies to change: `run` goes by the configuration.
+/// Shows the settings that `run` follows instead of policies.
 fn explain_apache(config: &Config) -> anyhow::Result<()> {
-    say("nothing to do: TimescaleDB's Apache edition has no policies; `aggregator-admin run` does this itself")?;
+    say("nothing to do: TimescaleDB's Apache edition has no policies; `aggregator-admin run` does their work:")?;
     say(format_args!(
         "refresh the larger timeframes over the last {}",
         days(config.admin.refresh_window)
@@ -78,7 +78,7 @@ fn explain_apache(config: &Config) -> anyhow::Result<()> {
 }
 
 fn show(changes: &[Change]) -> anyhow::Result<()> {
-    let mut shown = table(&["policy", "table", "now", "then"]);
+    let mut shown = table(&["policy", "table", "current", "configured"]);
     for change in changes {
         let policy = match change.kind {
             JobKind::Refresh => "refresh the last",

@@ -1,4 +1,4 @@
-//! `refresh`: computes larger timeframes again, now.
+//! `refresh`: recomputes larger timeframes.
 
 use storage_core::config::Misconfigured;
 use storage_core::domain::time::TimeRange;
@@ -13,7 +13,7 @@ use crate::stores::{Stores, history};
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["all", "from"]))]
 pub(crate) struct Args {
-    /// Computes the whole history again
+    /// Recomputes the whole history
     #[arg(long, conflicts_with_all = ["from", "to"])]
     all: bool,
     /// Start of the time to refresh: 2019-10-11T00:00:00Z or 2019-10-11; whole buckets are refreshed
@@ -32,7 +32,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     };
     let stores = Stores::new(config);
     let (mut connection, server) = history(&stores.pool).await?;
-    refresh::mend(&mut connection, server.edition, range, |timeframe, took| {
+    refresh::force(&mut connection, server.edition, range, |timeframe, took| {
         say(format_args!(
             "{timeframe:>4} candles up to date, {:.2} s",
             took.as_secs_f64()

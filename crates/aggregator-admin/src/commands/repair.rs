@@ -1,4 +1,4 @@
-//! `repair`: computes minutes again from their ticks, now.
+//! `repair`: recomputes minutes from their ticks.
 
 use anyhow::{Context, bail};
 use storage_core::config::Misconfigured;
@@ -11,21 +11,21 @@ use storage_core::terminal::{say, thousands};
 use crate::cli::time;
 use crate::config::Config;
 use crate::minute::minute;
-use crate::repairs::{How, more_trades, publish, recompute};
+use crate::recompute::{Outcome, more_trades, publish, recompute};
 use crate::rollups::refresh;
 use crate::stores::{Stores, history, refuse_other_database};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The symbol
+    /// Symbol
     symbol: Symbol,
     /// Start of the time to repair: 2019-10-11T00:00:00Z or 2019-10-11
     #[arg(long, value_name = "TIME", value_parser = time)]
     from: i64,
-    /// End of the time to repair
+    /// End of the time to repair; the minute of this time is not repaired
     #[arg(long, value_name = "TIME", value_parser = time)]
     to: i64,
-    /// Also makes candles of fewer trades than they have, of minutes of which no tick was dropped
+    /// Reduces the number of a candle's trades to that of its ticks, unless ticks of the minute were dropped
     #[arg(long)]
     force: bool,
 }
@@ -61,13 +61,13 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         };
         publish(&mut stores.redis, &args.symbol, &computed.candle).await?;
         repaired.push(minute(start_us));
-        for reason in computed.left_out {
+        for reason in computed.excluded {
             say(format_args!(
-                "{} lacks a trade, a dead letter now: {reason}",
+                "{} lacks a trade, which is a dead letter: {reason}",
                 rfc3339(start_us)
             ))?;
         }
-        if let How::MoreTrades { ticks } = computed.how {
+        if let Outcome::MoreTrades { ticks } = computed.outcome {
             wrong += 1;
             say(more_trades(&args.symbol, &computed.candle, ticks))?;
         }
@@ -80,6 +80,6 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     ))?;
     match wrong {
         0 => Ok(()),
-        wrong => bail!("{wrong} candles count more trades than there are ticks"),
+        wrong => bail!("{wrong} candles have more trades than ticks; the lines above name the command for each"),
     }
 }

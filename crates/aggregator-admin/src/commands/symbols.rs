@@ -1,4 +1,4 @@
-//! `symbols`: what is traded, and what a lot of it is.
+//! `symbols`: the symbols and the decimals of their lots.
 
 use anyhow::Context;
 use storage_core::config::Misconfigured;
@@ -24,14 +24,14 @@ pub(crate) struct Args {
 enum Command {
     /// Lists the symbols and the decimals of their lots
     List,
-    /// Sets what a lot of a symbol is
+    /// Sets the decimals of a symbol's lots
     Set {
-        /// The symbol; it need not have been traded yet
+        /// Symbol, which may be new
         symbol: Symbol,
-        /// One lot is 10^-N units: 0 for meme coins with huge volumes, 8 by default
+        /// Decimals of a lot, which is 10^-N units: 8 by default, 0 for coins with huge volumes
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=i64::from(MAX_VOLUME_DECIMALS)))]
         volume_decimals: u8,
-        /// Rewrites the candles and ticks that there are, to the same quantities
+        /// Rewrites stored candles and ticks to the new lots
         #[arg(long)]
         rescale: bool,
     },
@@ -75,7 +75,7 @@ async fn set(config: &Config, symbol: &Symbol, decimals: u8, rescale: bool) -> a
         })?;
     redis::symbols::store(&mut stores.redis, symbol, decimals)
         .await
-        .context("telling the hot-writers; repeat the command, or run `aggregator-admin migrate`")?;
+        .context("storing the decimals in Redis for hot-writer; run `aggregator-admin migrate`")?;
     if let Some(range) = done.range {
         refresh::buckets(&mut connection, server.edition, &[range], |_, _| Ok(())).await?;
         let (candles, ticks) = (
@@ -87,7 +87,10 @@ async fn set(config: &Config, symbol: &Symbol, decimals: u8, rescale: bool) -> a
         ))?;
     }
     match done.from == decimals {
-        true => say(format_args!("{symbol} has {decimals} decimals already")),
-        false => say(format_args!("{symbol} has {decimals} decimals, before {}", done.from)),
+        true => say(format_args!("nothing to do: {symbol} has {decimals} decimals already")),
+        false => say(format_args!(
+            "{symbol} has {decimals} decimals, instead of {}",
+            done.from
+        )),
     }
 }

@@ -1,4 +1,4 @@
-//! `verify`: compares every candle with what it was made from.
+//! `verify`: compares every candle with its source.
 
 use anyhow::{Context, bail};
 use diesel_async::AsyncPgConnection;
@@ -13,37 +13,37 @@ use storage_core::postgres::queries::rollups::ALWAYS;
 use storage_core::postgres::queries::verify::{Difference, compare};
 use storage_core::postgres::queries::{completeness, ticks};
 use storage_core::redis::connection::Connection;
-use storage_core::redis::{hot, keys};
 use storage_core::terminal::{say, table, thousands};
 
+use crate::candles::hot;
 use crate::cli::time;
 use crate::config::Config;
-use crate::minute::Computed;
+use crate::minute::ComputedMinute;
 use crate::stores::{Stores, history};
 
-/// Differences that are shown, of each timeframe.
-const SHOWN: usize = 10;
+/// Maximum number of differences that are shown per timeframe.
+const MAX_SHOWN: usize = 10;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Only candles of this symbol
+    /// Symbol to check; all without it
     #[arg(long)]
     symbol: Option<Symbol>,
-    /// Only candles of the days from here on: 2019-10-11
+    /// First day to check: 2019-10-11
     #[arg(long, value_name = "TIME", value_parser = time)]
     from: Option<i64>,
-    /// Only candles of the days before
+    /// End of the days to check; this day is not checked
     #[arg(long, value_name = "TIME", value_parser = time)]
     to: Option<i64>,
 }
 
-/// What was found for one timeframe.
+/// Result for one timeframe.
 #[derive(Default)]
 struct Found {
     compared: i64,
     differences: Vec<Difference>,
-    /// Minutes that Redis knows a newer state of, so that the history is not wrong but behind.
-    on_their_way: usize,
+    /// Minutes of which Redis has a newer state, so the history is behind, not wrong.
+    not_yet_written: usize,
 }
 
 pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
@@ -52,9 +52,9 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         from_us: args.from.unwrap_or(ALWAYS.from_us),
         to_us: args.to.unwrap_or(ALWAYS.to_us),
     };
-    note_what_was_dropped(&stores).await?;
+    note_dropped_chunks(&stores).await?;
     let mut differences = 0;
-    let mut shown = table(&["timeframe", "made from", ">candles", ">different", ">on their way"]);
+    let mut shown = table(&["timeframe", "source", ">candles", ">different", ">not yet written"]);
     let mut details = Vec::new();
     for timeframe in Timeframe::ALL {
         let source = if timeframe == Timeframe::M1 {
@@ -64,23 +64,23 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         };
         let mut found = check(&stores, timeframe, source, args.symbol.as_ref(), range).await?;
         if timeframe == Timeframe::M1 {
-            set_aside_what_is_on_its_way(&mut stores.redis, &mut found).await?;
+            set_aside_unwritten(&mut stores.redis, &mut found).await?;
         }
         differences += found.differences.len();
-        let counts = [found.differences.len(), found.on_their_way].map(|count| count.to_string());
-        let [different, on_their_way] = counts;
+        let counts = [found.differences.len(), found.not_yet_written].map(|count| count.to_string());
+        let [different, not_yet_written] = counts;
         shown.add_row([
             timeframe.label().to_owned(),
             source.to_owned(),
             thousands(found.compared),
             different,
-            on_their_way,
+            not_yet_written,
         ]);
         details.extend(
             found
                 .differences
                 .iter()
-                .take(SHOWN)
+                .take(MAX_SHOWN)
                 .map(|difference| describe(timeframe, difference)),
         );
     }
@@ -88,23 +88,23 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     details.iter().try_for_each(say)?;
     let differ = match differences {
         0 => return Ok(()),
-        1 => "1 candle differs from what it was made from".to_owned(),
-        many => format!("{many} candles differ from what they were made from"),
+        1 => "1 candle differs from its source".to_owned(),
+        many => format!("{many} candles differ from their source"),
     };
     bail!(
-        "{differ}; `aggregator-admin repair SYMBOL --from TIME --to TIME` computes minutes again, and `aggregator-admin refresh --all` the \
-         larger timeframes"
+        "{differ}; for 1m run `aggregator-admin repair SYMBOL --from TIME --to TIME`, for larger timeframes \
+         `aggregator-admin refresh --all`"
     )
 }
 
-async fn note_what_was_dropped(stores: &Stores) -> anyhow::Result<()> {
+async fn note_dropped_chunks(stores: &Stores) -> anyhow::Result<()> {
     let (mut connection, server) = history(&stores.pool).await?;
     completeness::update_borders(&mut connection, server.edition)
         .await
         .explained("looking for dropped chunks")
 }
 
-/// Compares day by day: a day has bounds for the memory that it takes, and every bucket lies in one.
+/// Compares one day at a time, which limits the memory; every bucket lies within a day.
 async fn check(
     stores: &Stores,
     timeframe: Timeframe,
@@ -113,10 +113,10 @@ async fn check(
     range: TimeRange,
 ) -> anyhow::Result<Found> {
     let (mut connection, _) = history(&stores.pool).await?;
-    // No candle is missing where candles were dropped.
+    // Dropped candles are not missing.
     let first_us = completeness::first_bucket(&mut connection, timeframe.table(), Timeframe::D1)
         .await
-        .explained("asking from when on candles can be compared")?;
+        .explained("reading the time from which on candles are complete")?;
     let range = TimeRange {
         from_us: range.from_us.max(first_us),
         ..range
@@ -132,22 +132,23 @@ async fn check(
         let comparison = comparison.explained(&format!("comparing {timeframe} candles"))?;
         found.compared += comparison.compared;
         for difference in comparison.differences {
-            let is_as_it_must_be = difference.is_beyond_bigint && holds_what_fits(&mut connection, &difference).await?;
-            found.differences.extend(Some(difference).filter(|_| !is_as_it_must_be));
+            let is_correct =
+                difference.is_beyond_bigint && contains_ticks_that_fit(&mut connection, &difference).await?;
+            found.differences.extend(Some(difference).filter(|_| !is_correct));
         }
     }
     Ok(found)
 }
 
-/// Whether a minute whose ticks have a volume beyond a bigint holds those of them that fit.
-async fn holds_what_fits(connection: &mut AsyncPgConnection, difference: &Difference) -> anyhow::Result<bool> {
+/// Returns `true` if a minute whose ticks overflow the volume, a bigint, contains exactly the ticks that fit.
+async fn contains_ticks_that_fit(connection: &mut AsyncPgConnection, difference: &Difference) -> anyhow::Result<bool> {
     let symbol: Symbol = difference.symbol.parse()?;
     let start_us = difference.time.timestamp_micros();
     let doing = "reading a minute";
     let candle = candles::minute(connection, &symbol, start_us).await.explained(doing)?;
     let ticks = ticks::of_minute(connection, &symbol, start_us).await.explained(doing)?;
     let since_us = completeness::since(connection, "ticks").await.explained(doing)?;
-    let computed = Computed::of(candle.as_ref(), &ticks, DEFAULT_VOLUME_DECIMALS);
+    let computed = ComputedMinute::of(candle.as_ref(), &ticks, DEFAULT_VOLUME_DECIMALS);
     let lacks_ticks = since_us.is_some_and(|since_us| start_us < since_us);
     Ok(computed.is_some_and(|computed| {
         let row = computed.row(&symbol);
@@ -161,7 +162,7 @@ async fn holds_what_fits(connection: &mut AsyncPgConnection, difference: &Differ
     }))
 }
 
-/// The days of `chunks` inside `range`, each once.
+/// Returns the days of `chunks` within `range`, each once.
 fn days(chunks: Vec<TimeRange>, range: TimeRange) -> Vec<TimeRange> {
     let day_us = Timeframe::D1.micros();
     let within = |chunk: TimeRange| TimeRange {
@@ -186,14 +187,14 @@ fn days(chunks: Vec<TimeRange>, range: TimeRange) -> Vec<TimeRange> {
         .collect()
 }
 
-async fn set_aside_what_is_on_its_way(redis: &mut Connection, found: &mut Found) -> anyhow::Result<()> {
+async fn set_aside_unwritten(redis: &mut Connection, found: &mut Found) -> anyhow::Result<()> {
     let mut wrong = Vec::new();
     for difference in std::mem::take(&mut found.differences) {
-        match is_on_its_way(redis, &difference)
+        match is_not_yet_written(redis, &difference)
             .await
             .context("reading hot candles from Redis")?
         {
-            true => found.on_their_way += 1,
+            true => found.not_yet_written += 1,
             false => wrong.push(difference),
         }
     }
@@ -201,26 +202,18 @@ async fn set_aside_what_is_on_its_way(redis: &mut Connection, found: &mut Found)
     Ok(())
 }
 
-/// Whether Redis holds the minute in a state that the history lacks: in the making, or closed and not yet written.
-async fn is_on_its_way(redis: &mut Connection, difference: &Difference) -> redis::RedisResult<bool> {
+/// Returns `true` if Redis has a state of the minute that the history lacks: open, or closed and not yet written.
+async fn is_not_yet_written(redis: &mut Connection, difference: &Difference) -> redis::RedisResult<bool> {
     let Ok(symbol) = difference.symbol.parse::<Symbol>() else {
         return Ok(false);
     };
     let start_us = difference.time.timestamp_micros();
-    let places = [
-        keys::candle_current(Timeframe::M1, &symbol),
-        keys::candle_recent(Timeframe::M1, &symbol, start_us),
-    ];
-    let hot = hot::candles(redis, &places).await?;
-    let state = hot
-        .into_iter()
-        .flatten()
-        .find(|state| state.candle.start_us == start_us);
-    Ok(state.is_some_and(|state| !state.is_final || difference.found.is_none()))
+    let found = hot::candle(redis, Timeframe::M1, &symbol, start_us).await?;
+    Ok(found.is_some_and(|(_, state)| !state.is_final || difference.found.is_none()))
 }
 
 fn describe(timeframe: Timeframe, difference: &Difference) -> String {
-    let shown = |candle: &Option<String>| candle.clone().unwrap_or_else(|| "nothing".to_owned());
+    let shown = |candle: &Option<String>| candle.clone().unwrap_or_else(|| "no candle".to_owned());
     format!(
         "{} {timeframe} {}: found {}, expected {}",
         difference.symbol,

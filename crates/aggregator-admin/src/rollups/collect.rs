@@ -1,4 +1,5 @@
-//! The task for `stream:rollups`: collects ranges for a short time, refreshes what they touch, then acknowledges.
+//! The task for `stream:rollups`: collects ranges for a short time, refreshes the buckets that they touch, then
+//! acknowledges them.
 
 use std::time::Duration;
 
@@ -19,23 +20,23 @@ use tokio::time::{Instant, sleep};
 use super::refresh;
 use crate::dead_letter;
 use crate::metrics::{REFRESH, ROLLUPS};
-use crate::repairs::Finished;
+use crate::progress::HistoryProgress;
 use crate::worker::{BLOCK, Worker};
 
-/// The most ranges that are refreshed together.
-const MOST: usize = 10_000;
+/// Maximum number of ranges in a batch.
+const MAX_RANGES: usize = 10_000;
 
-/// Pause between two looks at how far the warm-syncers have come.
+/// Pause between two checks of the warm-syncers' positions.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What is refreshed together: ranges, and the entries that announced them.
+/// Ranges that are refreshed together, and the entries that announced them.
 #[derive(Default)]
 struct Batch {
     ids: Vec<StreamId>,
     ranges: Vec<TimeRange>,
 }
 
-/// Works until a shutdown is asked for or something fails; then what was collected but not refreshed is read again.
+/// Runs until the shutdown or a failure. Ranges that were collected but not refreshed are read again after it.
 pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     let mut reader = worker.reader(Stream::Rollups);
     let mut redis = worker.redis();
@@ -57,7 +58,7 @@ async fn next_batch(worker: &Worker, reader: &mut GroupReader, redis: &mut Conne
         return Ok(batch);
     }
     let until = Instant::now() + worker.config.admin.rollup_collect;
-    while batch.ids.len() < MOST && !worker.token.is_cancelled() {
+    while batch.ids.len() < MAX_RANGES && !worker.token.is_cancelled() {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             break;
@@ -82,29 +83,32 @@ async fn take(entries: Vec<Entry>, batch: &mut Batch, redis: &mut Connection) ->
     Ok(())
 }
 
-/// Waits until the history holds every tick that Redis holds now: a closed candle may be written before its last ticks, and where
-/// minutes were dropped, late ticks are joined into larger candles from `ticks`.
+/// Waits until `ticks` contains every tick that Redis has accepted by now. For dropped minutes, late ticks are added to
+/// larger candles from `ticks`, and a closed candle may be written before its last ticks.
 async fn await_ticks(worker: &Worker, redis: &mut Connection) -> anyhow::Result<()> {
     let newest = StreamId {
         ms: now_ms(redis).await.context("reading the clock")?,
         seq: u64::MAX,
     };
-    while !Finished::now(redis, worker.config.stream.partitions)
+    while !HistoryProgress::now(redis, worker.config.stream.partitions)
         .await?
         .covers_all(newest)
     {
         let paused = worker.token.run_until_cancelled(sleep(PAUSE)).await;
-        anyhow::ensure!(paused.is_some(), "stopped before the ticks of old minutes were written");
+        anyhow::ensure!(
+            paused.is_some(),
+            "shutdown before warm-syncer wrote the ticks of dropped minutes; they are refreshed after the next start"
+        );
     }
     Ok(())
 }
 
 async fn refresh(worker: &Worker, redis: &mut Connection, batch: &Batch) -> anyhow::Result<()> {
     let mut connection = worker.pool.get().await?;
-    let border_us = completeness::first_bucket(&mut connection, Timeframe::M1.table(), Timeframe::M1)
+    let complete_since_us = completeness::first_bucket(&mut connection, Timeframe::M1.table(), Timeframe::M1)
         .await
-        .explained("asking from when on minutes are complete")?;
-    if batch.ranges.iter().any(|range| range.from_us < border_us) {
+        .explained("reading the time from which on minutes are complete")?;
+    if batch.ranges.iter().any(|range| range.from_us < complete_since_us) {
         await_ticks(worker, redis).await?;
     }
     refresh::buckets(

@@ -1,5 +1,4 @@
-//! The larger timeframes: which buckets a change touches, refreshing them, and the task that does it for
-//! `stream:rollups`.
+//! Refreshes the larger timeframes: the buckets that a change touches, on request of a command or of `stream:rollups`.
 
 pub(crate) mod collect;
 pub(crate) mod ranges;

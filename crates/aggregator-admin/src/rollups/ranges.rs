@@ -1,9 +1,9 @@
-//! Which buckets to refresh. Pure.
+//! Buckets to refresh. Pure.
 
 use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
 
-/// The timeframes that are made from smaller ones, smallest first.
+/// Timeframes that are computed from smaller ones, smallest first.
 pub(crate) const LARGER: [Timeframe; 5] = [
     Timeframe::M5,
     Timeframe::M15,
@@ -12,7 +12,7 @@ pub(crate) const LARGER: [Timeframe; 5] = [
     Timeframe::D1,
 ];
 
-/// The whole buckets of `timeframe` that `ranges` touch, neighbours merged, sorted by time.
+/// Returns the whole buckets of `timeframe` that `ranges` touch, merged and sorted by time.
 pub(crate) fn touched(ranges: &[TimeRange], timeframe: Timeframe) -> Vec<TimeRange> {
     TimeRange::merge(ranges.iter().map(|range| range.widened_to(timeframe)).collect(), 0)
 }

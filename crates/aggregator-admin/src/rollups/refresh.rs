@@ -1,4 +1,4 @@
-//! Refreshing buckets, smallest timeframe first, since each is made from the one below.
+//! Refreshes buckets, smallest timeframe first, because each timeframe is computed from the next smaller one.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use storage_core::postgres::queries::rollups::{self, Scope};
 
 use super::ranges::{LARGER, touched};
 
-/// Brings the buckets that `ranges` touch up to date, and tells `done` about each timeframe.
+/// Refreshes the buckets that `ranges` touch, and calls `done` after each timeframe.
 pub(crate) async fn buckets(
     connection: &mut AsyncPgConnection,
     edition: Edition,
@@ -22,8 +22,9 @@ pub(crate) async fn buckets(
     run(connection, edition, ranges, Scope::Changed, done).await
 }
 
-/// Computes the buckets that `range` touches again, whether or not their source changed, and tells `done` about each timeframe.
-pub(crate) async fn mend(
+/// Recomputes the buckets that `range` touches even if their source did not change, and calls `done` after each
+/// timeframe.
+pub(crate) async fn force(
     connection: &mut AsyncPgConnection,
     edition: Edition,
     range: TimeRange,
@@ -39,7 +40,7 @@ async fn run(
     scope: Scope,
     mut done: impl FnMut(Timeframe, Duration) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut border = note_border(connection, edition).await?;
+    let mut complete_since = note_dropped_minutes(connection, edition).await?;
     loop {
         for timeframe in LARGER {
             let begin = Instant::now();
@@ -48,16 +49,16 @@ async fn run(
                 .explained(&format!("refreshing {timeframe} candles"))?;
             done(timeframe, begin.elapsed())?;
         }
-        // Minutes that were dropped meanwhile may have been gone before they were read.
-        let now = note_border(connection, edition).await?;
-        if std::mem::replace(&mut border, now) == now {
+        // Minutes that were dropped meanwhile may have been missing when they were read, so the refresh is repeated.
+        let now = note_dropped_minutes(connection, edition).await?;
+        if std::mem::replace(&mut complete_since, now) == now {
             return Ok(());
         }
     }
 }
 
-/// Notes what was dropped, and returns from when on minutes are complete.
-async fn note_border(connection: &mut AsyncPgConnection, edition: Edition) -> anyhow::Result<Option<i64>> {
+/// Notes dropped chunks, and returns the time from which on minutes are complete.
+async fn note_dropped_minutes(connection: &mut AsyncPgConnection, edition: Edition) -> anyhow::Result<Option<i64>> {
     let doing = "looking for dropped chunks";
     completeness::update_borders(connection, edition)
         .await

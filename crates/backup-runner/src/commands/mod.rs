@@ -27,7 +27,7 @@ pub(crate) async fn dispatch(command: Command, config: Config) -> anyhow::Result
     telemetry::tracing::init(config.telemetry.log_format, LevelFilter::WARN)?;
     let service = Service::new(&config.service)?;
     let token = service.token();
-    // A signal drops the command: programs at work are ended, drafts are removed.
+    // A signal drops the command: running programs are ended, drafts are removed.
     match token.run_until_cancelled(once(config, command, &token)).await {
         Some(result) if !result.as_ref().is_err_and(Stopped::caused) => result,
         _ => Err(anyhow!("interrupted")),
@@ -88,7 +88,7 @@ async fn verify(config: &Config, destination: &Destination, names: &[String], al
     }
 }
 
-/// The backups to check, and what is wrong with those that can't be read at all.
+/// Returns the backups to verify, and the problems of those with an unreadable manifest.
 async fn chosen(
     destination: &Destination,
     names: &[String],
@@ -119,7 +119,7 @@ async fn chosen(
     Ok((manifests, unreadable))
 }
 
-/// The backup `KIND/NAME`, or the one of any kind that is called `NAME`.
+/// Finds the backup `KIND/NAME`, or a backup `NAME` of any kind.
 async fn by_name(destination: &Destination, name: &str) -> anyhow::Result<Manifest> {
     for kind in Kind::ALL {
         if let Some(name) = name.strip_prefix(kind.as_str()).and_then(|rest| rest.strip_prefix('/')) {
@@ -143,14 +143,15 @@ async fn restore(config: &Config, destination: &Destination, what: Restore) -> a
         Restore::Redis { name } => {
             let (manifest, restored) = restore::redis(config, destination, &name).await?;
             say(format_args!(
-                "redis/{}: {} keys are back, {} streams with {} entries, and the functions",
+                "redis/{}: restored {} keys, {} streams with {} entries, and the functions",
                 manifest.name, restored.keys, restored.streams, restored.stream_entries
             ))?;
         }
         Restore::Postgres { name } => {
             let (manifest, content) = restore::postgres(config, destination, &name).await?;
             say(format_args!(
-                "postgres/{}: the database is back, rows and volumes of {} tables as in the backup; before the workers start, run \
+                "postgres/{}: restored the database; rows and volumes of {} tables match the backup; before the \
+                 workers start, run \
                  `aggregator-admin migrate --adopt-database`",
                 manifest.name,
                 content.tables.len()

@@ -50,7 +50,8 @@ mod tests {
 
     #[test]
     fn the_counts_are_read_from_the_output() {
-        let printed = "[offset 0] Checking RDB file x\n[offset 274] \\o/ RDB looks OK! \\o/\n[info] 12 keys read\n[info] 7 expires\n[info] 1 already expired\n";
+        let printed = "[offset 0] Checking RDB file x\n[offset 274] \\o/ RDB looks OK! \\o/\n\
+                       [info] 12 keys read\n[info] 7 expires\n[info] 1 already expired\n";
         assert_eq!(
             counted(printed),
             Some(Counted {

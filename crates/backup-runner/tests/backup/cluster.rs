@@ -143,7 +143,7 @@ async fn a_cluster_comes_back_as_a_cluster_of_another_size_and_as_one_server() {
         let runner = Runner::of(&runner).redis(url);
         let printed = runner.done(&["restore", "redis", "latest"]);
         assert!(
-            printed.contains("304 keys are back, 3 streams with 6 entries"),
+            printed.contains("restored 304 keys, 3 streams with 6 entries"),
             "{printed}"
         );
         assert_eq!(contents(&mut connect(url)).await, expected);

@@ -60,7 +60,7 @@ async fn the_database_comes_back_to_the_last_lot() {
         };
         let runner = runner.database(to.url());
         let printed = runner.done(&["restore", "postgres", "latest"]);
-        assert!(printed.contains("the database is back"), "{printed}");
+        assert!(printed.contains("restored the database"), "{printed}");
         assert_eq!(totals_of(&to).await, totals_of(&from).await, "{edition}");
         // It accepts writes again.
         to.connect()

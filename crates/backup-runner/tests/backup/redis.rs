@@ -80,7 +80,7 @@ async fn everything_comes_back_with_its_groups_functions_and_remaining_time() {
     let runner = runner.redis(to.url());
     let printed = runner.done(&["restore", "redis", "latest"]);
     assert!(
-        printed.contains("4 keys are back, 1 streams with 2 entries"),
+        printed.contains("restored 4 keys, 1 streams with 2 entries"),
         "{printed}"
     );
     for query in [

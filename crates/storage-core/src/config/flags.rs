@@ -5,20 +5,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use figment::value::{Dict, Value};
 
-use super::{Configuration, Misconfigured};
-
-/// A flag that sets one key.
-#[derive(Debug, Clone, Copy)]
-pub struct KeyFlag {
-    /// Name without the dashes.
-    pub name: &'static str,
-    /// `section.key`.
-    pub key: &'static str,
-    /// Placeholder of the value in `--help`.
-    pub value_name: &'static str,
-    /// Line in `--help`.
-    pub help: &'static str,
-}
+use super::{Configuration, KeyFlag, Misconfigured};
 
 /// Flags of the shared sections. A program has those whose section it has.
 const SHARED: [KeyFlag; 3] = [

@@ -1,8 +1,8 @@
-//! Merges the layers of the configuration: defaults, then the file, then the environment, then
-//! flags. A later layer overrides an earlier one, key by key.
+//! Merges the layers of the configuration: defaults, then the file, then the environment, then flags. A later layer
+//! overrides an earlier one, key by key.
 //!
-//! One file serves all programs, so a program ignores the sections of the others. It refuses every other unknown key, and names
-//! the file or the variable that holds it. No message shows a value that may be a secret.
+//! One file serves all programs, so a program ignores the sections of the others. It refuses every other unknown key,
+//! and names the file or the variable that holds it. No message shows a value that may be a secret.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -104,7 +104,7 @@ impl Provider for Layer {
 fn file(path: &Path, known: &Dict, is_foreign: impl Fn(&str) -> bool) -> Result<Layer, Misconfigured> {
     let source = path.display().to_string();
     let text =
-        std::fs::read_to_string(path).map_err(|error| Misconfigured::new(format!("can't read {source}: {error}")))?;
+        std::fs::read_to_string(path).map_err(|error| Misconfigured::new(format!("cannot read {source}: {error}")))?;
     // The parser's own message quotes the line, which may hold a secret.
     let table: toml::Table = toml::from_str(&text).map_err(|error| {
         let line = error
@@ -157,7 +157,8 @@ fn environment_overrides(
     Ok(overrides)
 }
 
-/// Converts a text to the type of its key: text if `C` takes it as text, else the number, boolean or array that it spells.
+/// Converts a text to the type of its key: text if `C` takes it as text, else the number, boolean or array that it
+/// spells.
 fn typed<C: DeserializeOwned>(defaults: &Figment, source: String, key: &str, text: String) -> Layer {
     let as_text = nested(key, Value::from(text.clone()));
     if takes_text::<C>(defaults, key, &text) {

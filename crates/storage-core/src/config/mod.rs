@@ -1,10 +1,8 @@
-//! Configuration: one file per section, and [`layers`], which merges defaults, file, environment
-//! and flags in this order and refuses unknown keys.
+//! Configuration: one file per section, and [`layers`], which merges defaults, file, environment and flags in this
+//! order and refuses unknown keys.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-
-use self::flags::KeyFlag;
 
 pub mod flags;
 pub mod layers;
@@ -24,8 +22,8 @@ pub use error::Misconfigured;
 
 /// The configuration of a program: a struct of sections, with `#[serde(deny_unknown_fields)]`.
 ///
-/// Its `Default` holds every key that exists, so every field is serialized (no `skip_serializing_if`), and no default is a
-/// secret.
+/// Its `Default` holds every key that exists, so every field is serialized (no `skip_serializing_if`), and no default
+/// is a secret.
 pub trait Configuration: DeserializeOwned + Serialize + Default {
     /// Sections of other programs, which the same file may hold.
     const FOREIGN_SECTIONS: &'static [&'static str] = &[];
@@ -33,4 +31,17 @@ pub trait Configuration: DeserializeOwned + Serialize + Default {
     const ZERO_ALLOWED: &'static [&'static str] = &[];
     /// Flags of this program that set a key, in addition to those of the shared sections.
     const FLAGS: &'static [KeyFlag] = &[];
+}
+
+/// A flag that sets one key.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyFlag {
+    /// Name without the dashes.
+    pub name: &'static str,
+    /// `section.key`.
+    pub key: &'static str,
+    /// Placeholder of the value in `--help`.
+    pub value_name: &'static str,
+    /// Line in `--help`.
+    pub help: &'static str,
 }

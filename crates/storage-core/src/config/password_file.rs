@@ -3,7 +3,7 @@ use std::path::Path;
 
 use secrecy::SecretString;
 
-/// Reads a secret from `path`, without the line break that editors leave at its end.
+/// Reads a secret from `path`, without the line break that editors append.
 pub(super) fn read(path: &Path) -> io::Result<SecretString> {
     let at = |kind, reason: &dyn std::fmt::Display| {
         io::Error::new(kind, format!("password file {}: {reason}", path.display()))

@@ -13,23 +13,23 @@ use url::form_urlencoded;
 use super::secret_url::SecretUrl;
 use super::{Misconfigured, password_file};
 
-/// How PostgreSQL with TimescaleDB is reached.
+/// Connection to PostgreSQL with TimescaleDB.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PostgresConfig {
     /// `postgres://[USER[:PASSWORD]@]HOST[:PORT]/DATABASE[?sslmode=…]`, see [`SslMode`].
     #[serde(deserialize_with = "postgres_url")]
     pub url: SecretUrl,
-    /// File with the password; goes before the one in the URL. Read again at every new connection.
+    /// File with the password; overrides the one in the URL. Read for every new connection.
     pub password_file: Option<PathBuf>,
-    /// PEM file of the authority that signed the server's certificate; the system's where unset.
+    /// PEM file of the authority that signed the certificate of the server; unset: the authorities of the system.
     pub ca_file: Option<PathBuf>,
-    /// Connections that this worker opens at most.
+    /// Largest number of connections of a replica.
     pub pool_size: u32,
-    /// How long opening a connection may take, and how long to wait for a free one of the pool.
+    /// Time limit for opening a connection, and for waiting for a free one of the pool.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
-    /// How long a statement may run before the server cancels it; `0s` for no limit.
+    /// Time limit for a statement, after which the server cancels it; `0s` for no limit.
     #[serde(with = "humantime_serde")]
     pub statement_timeout: Duration,
 }
@@ -47,7 +47,7 @@ impl Default for PostgresConfig {
     }
 }
 
-/// What `sslmode` in the URL asks for.
+/// Value of `sslmode` in the URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SslMode {
     /// `disable`: never TLS.
@@ -62,35 +62,25 @@ pub enum SslMode {
 }
 
 impl PostgresConfig {
-    /// The configuration for a database at `url`, everything else by default.
-    ///
-    /// # Errors
-    /// If `url` is not the URL of a PostgreSQL database.
+    /// Returns the default configuration for a database at `url`.
     pub fn at(url: &str) -> Result<Self, Misconfigured> {
         let url = parse(url).map_err(Misconfigured::new)?;
         Ok(Self { url, ..Self::default() })
     }
 
-    /// The password from `password_file`, read now. `None` where no file is set; the URL may hold
-    /// one then.
-    ///
-    /// # Errors
-    /// If the file can't be read or is empty.
+    /// Reads the password from `password_file`. Returns `None` if no file is set; the URL may hold a password then.
     pub fn password(&self) -> io::Result<Option<SecretString>> {
         self.password_file.as_deref().map(password_file::read).transpose()
     }
 
-    /// What the URL asks of TLS.
+    /// Returns the `sslmode` of the URL.
     pub fn ssl_mode(&self) -> SslMode {
-        // An unknown mode was refused when the configuration was read.
+        // The mode was checked when the configuration was loaded.
         split_ssl_mode(self.url.expose()).map_or(SslMode::VerifyFull, |(_, mode)| mode)
     }
 
-    /// Hosts, user, password (read now), database and timeouts for a new connection.
-    /// Of [`SslMode::VerifyFull`] it knows only that TLS is required.
-    ///
-    /// # Errors
-    /// If the password file can't be read or is empty.
+    /// Returns the options of a new connection, with the password, which is read now. For [`SslMode::VerifyFull`] they
+    /// only require TLS.
     pub fn connection_options(&self, application: &str) -> io::Result<tokio_postgres::Config> {
         let mut options =
             options(self.url.expose()).map_err(|expected| io::Error::new(io::ErrorKind::InvalidInput, expected))?;
@@ -108,7 +98,7 @@ const URL_EXPECTED: &str = "not the URL of a PostgreSQL database: write postgres
      and special characters of a password percent-encoded";
 const SSL_MODE_EXPECTED: &str = "sslmode in the URL is none of disable, prefer, require, verify-full";
 
-/// The driver's options for `url`. Its own errors aren't shown, as they may quote a password.
+/// Parses `url`. The errors of the driver are not shown, as they may quote a password.
 fn options(url: &str) -> Result<tokio_postgres::Config, &'static str> {
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         return Err(URL_EXPECTED);
@@ -123,7 +113,7 @@ fn options(url: &str) -> Result<tokio_postgres::Config, &'static str> {
     Ok(options)
 }
 
-/// `url` without its `sslmode`, of which the driver doesn't know every value, and that mode.
+/// Splits `sslmode` off the URL, because the driver does not know all values.
 fn split_ssl_mode(url: &str) -> Result<(Cow<'_, str>, SslMode), &'static str> {
     let Some((base, query)) = url.split_once('?') else {
         return Ok((url.into(), SslMode::Prefer));

@@ -12,7 +12,7 @@ use super::password_file;
 use super::redis_servers::RedisServers;
 use super::secret_url::SecretUrl;
 
-/// How Redis is reached.
+/// Connection to Redis.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RedisConfig {
@@ -20,20 +20,20 @@ pub struct RedisConfig {
     /// `redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT][,HOST[:PORT]…]/MASTER[/DB]`; `rediss` for TLS; `unix:///PATH`.
     #[serde(deserialize_with = "redis_url")]
     pub url: SecretUrl,
-    /// ACL user; goes before the one in the URL.
+    /// ACL user; overrides the one in the URL.
     pub username: Option<String>,
-    /// File with the password; goes before the one in the URL. Read again at every new connection.
+    /// File with the password; overrides the one in the URL. Read for every new connection.
     pub password_file: Option<PathBuf>,
-    /// PEM file of the authority that signed the server's certificate; the system's where unset.
+    /// PEM file of the authority that signed the certificate of the server; unset: the authorities of the system.
     pub ca_file: Option<PathBuf>,
-    /// PEM file of the certificate that this worker shows to the server; needs `key_file`.
+    /// PEM file of the client certificate; needs `key_file`.
     pub cert_file: Option<PathBuf>,
     /// PEM file of the private key of `cert_file`.
     pub key_file: Option<PathBuf>,
-    /// How long opening a connection may take.
+    /// Time limit for opening a connection.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
-    /// How long a command may take, the time that a blocking read waits not included.
+    /// Time limit for a command, without the time that a blocking read waits.
     #[serde(with = "humantime_serde")]
     pub response_timeout: Duration,
 }
@@ -54,31 +54,24 @@ impl Default for RedisConfig {
 }
 
 impl RedisConfig {
-    /// The configuration for a Redis at `url`, everything else by default.
-    ///
-    /// # Errors
-    /// If `url` is not the URL of a Redis.
+    /// Returns the default configuration for a Redis at `url`.
     pub fn at(url: &str) -> Result<Self, super::Misconfigured> {
         let url = parse(url).map_err(super::Misconfigured::new)?;
         Ok(Self { url, ..Self::default() })
     }
 
-    /// The password from `password_file`, read now. `None` where no file is set; the URL may hold
-    /// one then.
-    ///
-    /// # Errors
-    /// If the file can't be read or is empty.
+    /// Reads the password from `password_file`. Returns `None` if no file is set; the URL may hold a password then.
     pub fn password(&self) -> io::Result<Option<SecretString>> {
         self.password_file.as_deref().map(password_file::read).transpose()
     }
 
-    /// How the node at `host` and `port`, of this cluster or known to these Sentinels, is reached by itself.
+    /// Returns the configuration for one node of the cluster or of the Sentinels.
     pub(crate) fn for_node(&self, host: &str, port: u16) -> Self {
         let url = self.url.expose();
         let (scheme, rest) = url.split_once("://").unwrap_or(("redis", url));
         let scheme = scheme.split('+').next().unwrap_or(scheme);
         let (login, place) = rest.split_at(rest.rfind('@').map_or(0, |at| at + 1));
-        // Behind the name of a master that Sentinels know.
+        // The database follows the name of the master.
         let database = place.splitn(3, '/').nth(2);
         let database = database.map_or_else(String::new, |database| format!("/{database}"));
         let host = if host.contains(':') {
@@ -92,12 +85,9 @@ impl RedisConfig {
         }
     }
 
-    /// The servers that the URL names, with user and password (read now) for a new connection.
-    ///
-    /// # Errors
-    /// If the password file can't be read or is empty.
+    /// Returns the servers that the URL names, with the user and the password, which is read now.
     pub fn servers(&self) -> io::Result<RedisServers> {
-        // Checked when the configuration was read.
+        // The URL was checked when the configuration was loaded.
         let servers: RedisServers = self
             .url
             .expose()

@@ -1,4 +1,4 @@
-//! [`RedisServers`]: what a Redis URL names: one server, a cluster, or the master that Sentinels know.
+//! [`RedisServers`]: the servers that a Redis URL names: one, a cluster, or a master behind Sentinels.
 
 use std::str::FromStr;
 
@@ -6,26 +6,26 @@ use redis::{ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 
 const SENTINEL_PORT: u16 = 26379;
 
-/// Where Redis is.
+/// The servers of a Redis.
 #[derive(Clone, Debug)]
 pub enum RedisServers {
-    /// One server, or an address that leads to whichever is the master.
+    /// One server, or an address that leads to the master.
     One(ConnectionInfo),
-    /// Some nodes of a Redis Cluster, which know the others.
+    /// Some nodes of a Redis Cluster; the driver asks them for the others.
     Cluster(Vec<ConnectionInfo>),
-    /// Sentinels, and the name of the master that they watch.
+    /// Sentinels, and the name of the master.
     Sentinel {
-        /// The Sentinels. They are asked without a login.
+        /// Sentinels; they are asked without a login.
         sentinels: Vec<ConnectionInfo>,
-        /// The master's name.
+        /// Name of the master.
         master: String,
-        /// How the master is reached, but for its address.
+        /// Connection to the master, without its address.
         node: ConnectionInfo,
     },
 }
 
 impl RedisServers {
-    /// The same servers with another login.
+    /// Returns the same servers with another login.
     pub(super) fn with_login(self, login: impl Fn(RedisConnectionInfo) -> RedisConnectionInfo) -> Self {
         let with_login = |info: ConnectionInfo| {
             let settings = login(info.redis_settings().clone());
@@ -47,10 +47,10 @@ impl RedisServers {
     }
 }
 
-/// What is wrong with a URL; not the URL, which may hold a password.
-const EXPECTED: &str = "not the URL of a Redis: write redis://[USER@]HOST[:PORT][/DB], redis+cluster://[USER@]HOST:PORT[,HOST:PORT…], \
-     redis+sentinel://[USER@]HOST[:PORT][,HOST[:PORT]…]/MASTER[/DB], with rediss for TLS, and special characters of a password \
-     percent-encoded";
+/// Message for an invalid URL. It does not quote the URL, which may hold a password.
+const EXPECTED: &str = "not the URL of a Redis: write redis://[USER@]HOST[:PORT][/DB], \
+     redis+cluster://[USER@]HOST:PORT[,HOST:PORT…], redis+sentinel://[USER@]HOST[:PORT][,HOST[:PORT]…]/MASTER[/DB], \
+     with rediss for TLS, and special characters of a password percent-encoded";
 
 impl FromStr for RedisServers {
     type Err = &'static str;

@@ -1,14 +1,14 @@
-//! A URL that may hold a password, and never shows it.
+//! A URL with a masked password.
 
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, Serializer};
 
-/// What is shown in the place of a secret.
+/// Replacement of a secret.
 const MASK: &str = "***";
 
-/// The URL of a store. `Debug`, `Display` and `Serialize` mask the password that it may hold.
+/// URL of a store. `Debug`, `Display` and `Serialize` mask its password.
 #[derive(Clone)]
 pub struct SecretUrl(SecretString);
 
@@ -17,19 +17,19 @@ impl SecretUrl {
         Self(SecretString::from(url.into()))
     }
 
-    /// The whole URL, password included: only for opening a connection.
+    /// Returns the URL with its password, for opening a connection only.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 
-    /// The URL with `***` in the place of the password.
+    /// Returns the URL with `***` in place of the password.
     pub fn masked(&self) -> String {
         mask_query(&mask_user_info(self.expose()))
     }
 }
 
-/// Masks from the first colon after the scheme to the last `@`: more than is needed where an `@`
-/// follows in the path, and enough where the password holds an unescaped `@` or `/`.
+/// Masks from the first colon after the scheme to the last `@`. That is too much if the path has an `@`, and enough if
+/// the password has an unescaped `@` or `/`.
 fn mask_user_info(url: &str) -> String {
     let start = url.find("://").map_or(0, |at| at + "://".len());
     let Some(end) = url[start..].rfind('@').map(|at| start + at) else {
@@ -41,7 +41,7 @@ fn mask_user_info(url: &str) -> String {
     }
 }
 
-/// Masks the query parameters whose name contains `password`.
+/// Masks the query parameters with `password` in their name.
 fn mask_query(url: &str) -> String {
     let Some((base, query)) = url.split_once('?') else {
         return url.to_owned();

@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::telemetry::TelemetryConfig;
 
-/// Who a copy of a worker is, and how it ends.
+/// Identity of a replica, and its shutdown.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
-    /// How long tasks may take to finish what they began, after SIGTERM or SIGINT.
+    /// Time for tasks to finish their current work after SIGTERM or SIGINT.
     #[serde(with = "humantime_serde")]
     pub shutdown_grace: Duration,
-    /// What tells this copy of a worker apart from its like, the same after a restart, so that it finds its backlog again.
-    /// The host's name and the port of `metrics_listen` where unset, or the process ID where that port is any.
+    /// Name of the replica, the same after a restart, so that it finds its pending entries again. If unset: the name of
+    /// the host and the port of `metrics_listen`, or the process ID if that port is 0.
     pub instance: Option<String>,
 }
 
@@ -28,7 +28,7 @@ impl Default for ServiceConfig {
 }
 
 impl ServiceConfig {
-    /// This copy's name among its like.
+    /// Returns the name of the replica.
     pub fn instance(&self, telemetry: &TelemetryConfig) -> String {
         if let Some(instance) = &self.instance {
             return instance.clone();

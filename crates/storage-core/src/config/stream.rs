@@ -4,19 +4,18 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How the Redis streams are cut.
+/// Partitions and retention of the streams.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StreamConfig {
-    /// Partitions of `stream:ticks:<P>` and `stream:candles:<P>`; the same everywhere, and equal to
-    /// what `aggregator-admin migrate` stored in Redis.
+    /// Number of partitions of `stream:ticks:<P>` and `stream:candles:<P>`, the same in every worker: the number that
+    /// `aggregator-admin migrate` stored in Redis.
     pub partitions: u16,
-    /// How long an entry stays after every group has finished it, so that a restarted worker can
-    /// build its state again.
+    /// Time that an entry stays after every group has finished it, so that a restarted worker can restore its state.
     #[serde(with = "humantime_serde")]
     pub retention: Duration,
-    /// How far a tick's event time may be ahead of its acceptance by Redis; one that is further ahead is a dead letter. The
-    /// same everywhere, so that every reader comes to the same verdict.
+    /// Largest difference between the event time of a tick and its later acceptance by Redis; a tick beyond it is a
+    /// dead letter. The same in every worker, so that all reject the same ticks.
     #[serde(with = "humantime_serde")]
     pub max_future: Duration,
 }

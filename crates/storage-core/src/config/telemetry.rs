@@ -4,21 +4,21 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-/// What a worker tells about itself.
+/// Logs and the HTTP server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TelemetryConfig {
     /// Address of `/metrics`, `/healthz` and `/readyz`; port 0 takes a free one and logs it.
     pub metrics_listen: SocketAddr,
-    /// Form of the log lines on stderr.
+    /// Format of the log lines on stderr.
     pub log_format: LogFormat,
 }
 
-/// Form of the log lines.
+/// Format of the log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For a person.
+    /// Readable text.
     #[default]
     Text,
     /// One JSON object per line.
@@ -26,7 +26,7 @@ pub enum LogFormat {
 }
 
 impl TelemetryConfig {
-    /// The default of a worker whose HTTP surface is at `port` of the loopback address.
+    /// Returns the default of a worker that listens on `port` of the loopback address.
     pub fn listening_on(port: u16) -> Self {
         Self {
             metrics_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),

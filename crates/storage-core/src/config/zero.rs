@@ -1,5 +1,5 @@
-//! Refuses zero, as a count or as a duration, unless the program allows it for the key: a key that is added later is refused
-//! it, too. A zero would mostly mean a worker that is ready and does nothing, or does nothing else.
+//! Refuses zero, as a count or as a duration, unless the program allows it for the key; this covers a key that is added
+//! later. A zero would mostly mean a worker that is ready and does nothing, or does nothing else.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ const ALLOWED: [&str; 1] = ["postgres.statement_timeout"];
 /// The shortest duration: Redis and PostgreSQL are given whole milliseconds.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// Returns the first key that is zero and must not be, and the limit that it breaks. `is_text` returns `true` for a key that takes any
-/// text, where `0s` is not a duration.
+/// Returns the first key that is zero and must not be, and the limit that it breaks. `is_text` returns `true` for a key
+/// that takes any text, where `0s` is not a duration.
 pub(super) fn find(keys: &Dict, allowed: &[&str], is_text: impl Fn(&str) -> bool) -> Option<(String, &'static str)> {
     let mut found = Vec::new();
     collect(keys, "", &mut found);

@@ -1,5 +1,5 @@
-//! Opening a connection: password and authorities read anew, TLS, session settings, and an error that says where it
-//! wanted to go, why it did not get there, and what to do, without a secret in it.
+//! Connections to PostgreSQL: the password and the authorities are read for each one. The error names the server, the
+//! reason and the remedy, and holds no secret.
 
 use std::error::Error as _;
 use std::io;
@@ -20,7 +20,7 @@ use super::sqlstate::{Annotated, AnnotatedTls};
 use super::tls;
 use crate::config::postgres::PostgresConfig;
 
-/// Why there is no connection. Its text names the server and the database, and says what to do.
+/// A connection that could not be opened. The text names the server and the remedy.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("cannot use PostgreSQL at {target}: {reason}")]
 pub struct ConnectError {
@@ -30,8 +30,8 @@ pub struct ConnectError {
 }
 
 impl ConnectError {
-    /// Returns [`Fault::Transient`] if a retry helps (the server is down, or starts), [`Fault::Permanent`] if it does not (a wrong
-    /// password, no such database).
+    /// Returns [`Fault::Transient`] if a retry helps (the server is down, or starts), [`Fault::Permanent`] if it does
+    /// not (a wrong password, no such database).
     pub fn fault(&self) -> Fault {
         self.fault
     }
@@ -45,10 +45,7 @@ impl ConnectError {
     }
 }
 
-/// Opens a connection that says it is `application`.
-///
-/// # Errors
-/// When the server can't be reached or refuses it, or a file that the configuration names can't be read.
+/// Opens a connection with the name `application` in `pg_stat_activity`.
 pub async fn connect(config: &PostgresConfig, application: &str) -> Result<AsyncPgConnection, ConnectError> {
     let permanent = |error: io::Error| ConnectError::new(config, Fault::Permanent, error.to_string());
     let options = config.connection_options(application).map_err(permanent)?;
@@ -79,14 +76,13 @@ pub async fn connect(config: &PostgresConfig, application: &str) -> Result<Async
     }
 }
 
-/// What every session of a worker needs.
+/// Returns the statements that prepare a session.
 ///
-/// A commit waits for the disk also where the server, the database or the role says otherwise: what was acknowledged in Redis must
-/// survive a crash of PostgreSQL. `local` and stronger values stay as they are.
+/// A commit waits for the disk even if the server, the database or the role has `synchronous_commit = off`: rows whose
+/// entries were acknowledged in Redis must survive a crash of PostgreSQL. `local` and stronger values stay.
 ///
-/// Notices, such as that a refresh found nothing to do, are not worth a log line. The last one is TimescaleDB's: a
-/// correction of old candles may unpack as many compressed rows as it takes. Servers without the extension keep it as a
-/// word that nobody reads.
+/// Notices, such as that a refresh had nothing to do, are not logged. The last setting belongs to TimescaleDB: a
+/// correction of old candles may decompress any number of rows. A server without the extension stores it unused.
 fn session_settings(statement_timeout: Duration) -> String {
     format!(
         "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'; \
@@ -140,7 +136,7 @@ impl Failed {
     }
 }
 
-/// The first of the hosts that answers.
+/// Connects to the first host that answers.
 async fn open_any(options: &Config, tls: Option<&MakeRustlsConnect>) -> Result<Client, Failed> {
     let mut last = Failed::transient("the URL names no host");
     for (at, host) in options.get_hosts().iter().enumerate() {
@@ -171,7 +167,7 @@ async fn open(options: &Config, host: &Host, port: u16, tls: Option<&MakeRustlsC
             };
             let Ok(connector) = MakeTlsConnect::<TcpStream>::make_tls_connect(&mut tls.clone(), name);
             match start_tls(options, dial().await?, connector).await {
-                // As in libpq: a server without TLS, or with one that fails, is asked again without.
+                // libpq does the same: it retries without TLS if the server has none or the handshake fails.
                 Err(error) if options.get_ssl_mode() == SslMode::Prefer && error.code().is_none() => {
                     start_plain(options, dial().await?).await
                 }
@@ -184,8 +180,8 @@ async fn open(options: &Config, host: &Host, port: u16, tls: Option<&MakeRustlsC
 async fn tcp(name: &str, port: u16) -> io::Result<TcpStream> {
     let stream = TcpStream::connect((name, port)).await?;
     stream.set_nodelay(true)?;
-    // A server that vanished without a word is noticed within half a minute, not after the kernel's two hours, or its quarter of
-    // an hour where something was sent and never confirmed.
+    // A server that vanished is noticed within half a minute, not after the defaults of the kernel: two hours, or a
+    // quarter of an hour with unconfirmed data.
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(15))
         .with_interval(Duration::from_secs(5))
@@ -223,7 +219,7 @@ where
     T: TlsConnect<S, Stream: TlsStream + Unpin + Send + 'static>,
 {
     let (client, connection) = options.connect_raw(stream, tls).await?;
-    // Ends when the client is dropped or the server goes; whoever uses the client then gets the error.
+    // Ends when the client is dropped or the server closes the connection; the client then reports the error.
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a PostgreSQL connection ended");

@@ -1,4 +1,4 @@
-//! What the server can do: TimescaleDB's edition and version, and whether jobs run there by themselves.
+//! Capabilities of the server: edition and version of TimescaleDB, and its scheduler of jobs.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use diesel::sql_types::{Bool, Nullable, Text};
 use diesel::{QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
-/// TimescaleDB's edition, which decides how rollups, compression and retention are done.
+/// Edition of TimescaleDB; rollups, compression and retention depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edition {
     /// `timescaledb.license = timescale`: continuous aggregates, compression, policies.
@@ -24,18 +24,18 @@ impl fmt::Display for Edition {
     }
 }
 
-/// The server that a connection leads to.
+/// Versions and capabilities of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// Version of PostgreSQL: `17.5`.
     pub postgres_version: String,
     /// Version of TimescaleDB's extension in this database: `2.23.0`.
     pub timescale_version: String,
-    /// TimescaleDB's edition.
+    /// Edition of TimescaleDB.
     pub edition: Edition,
-    /// Whether TimescaleDB runs its jobs (policies) by itself. Where it does not, aggregator-admin does.
+    /// `true` if TimescaleDB runs its jobs (policies). If not, aggregator-admin runs them.
     pub has_scheduler: bool,
-    /// Whether all clients share one session, as with the embedded server: a transaction keeps the others waiting.
+    /// `true` if all clients share one session, as with the embedded server: a transaction blocks all other clients.
     pub single_session: bool,
 }
 
@@ -53,8 +53,8 @@ struct Row {
     single_session: bool,
 }
 
-// A role without pg_read_all_stats does not see the scheduler's process: there the scheduler is taken for granted,
-// as every server has one but the embedded.
+// A role without pg_read_all_stats does not see the process of the scheduler. It is assumed to run, as only the
+// embedded server has none.
 const DETECT: &str = "
 SELECT current_setting('server_version') AS postgres_version,
        (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb') AS timescale_version,
@@ -67,10 +67,7 @@ SELECT current_setting('server_version') AS postgres_version,
        ) AS has_scheduler";
 
 impl Server {
-    /// Asks the server; `None` where the database has no TimescaleDB yet.
-    ///
-    /// # Errors
-    /// When the server does not answer.
+    /// Detects the server; `None` if the database has no TimescaleDB.
     pub async fn detect(connection: &mut AsyncPgConnection) -> QueryResult<Option<Self>> {
         let row: Row = sql_query(DETECT).get_result(connection).await?;
         let edition = match row.license.as_deref() {

@@ -1,21 +1,21 @@
-//! Versions of PostgreSQL and TimescaleDB with faults that this system meets. Pure.
+//! Versions of PostgreSQL and TimescaleDB with known faults.
 
 use super::edition::{Edition, Server};
 
-/// A fault of some versions.
+/// A fault and the versions that have it.
 struct Known {
-    /// First and last version of PostgreSQL that has it; `None`: all of them.
+    /// First and last version of PostgreSQL; `None` for all.
     postgres: Option<[Version; 2]>,
-    /// First and last version of TimescaleDB that has it.
+    /// First and last version of TimescaleDB.
     timescale: [Version; 2],
-    /// What goes wrong, and what to do.
+    /// The effect and the remedy.
     fault: &'static str,
 }
 
 /// Major, minor and patch.
 type Version = [u32; 3];
 
-/// All of them need continuous aggregates or jobs, so the Apache edition has none.
+/// The faults concern continuous aggregates and jobs, which the Apache edition lacks.
 const KNOWN: [Known; 3] = [
     Known {
         postgres: None,
@@ -25,18 +25,19 @@ const KNOWN: [Known; 3] = [
     Known {
         postgres: None,
         timescale: [[2, 21, 0], [2, 26, 2]],
-        fault: "refreshes that overlap leave duplicate rows in the larger timeframes; update TimescaleDB to 2.26.3 or later, and find and \
-                remove duplicates with `aggregator-admin verify` and `aggregator-admin refresh --all`",
+        fault: "refreshes that overlap leave duplicate rows in the larger timeframes; update TimescaleDB to 2.26.3 or \
+                later, and find and remove duplicates with `aggregator-admin verify` and \
+                `aggregator-admin refresh --all`",
     },
     Known {
         postgres: Some([[17, 12, 0], [17, 12, u32::MAX]]),
         timescale: [[0, 0, 0], [2, 29, 2]],
-        fault: "every scheduled job ends as failed, \"cannot drop portal\", though its work is done; update TimescaleDB to a version \
-                after 2.29.2, or run another minor version of PostgreSQL 17",
+        fault: "every scheduled job ends as failed, \"cannot drop portal\", though its work is done; update \
+                TimescaleDB to a version after 2.29.2, or run another minor version of PostgreSQL 17",
     },
 ];
 
-/// Describes the known faults of the server's versions, and what to do about each.
+/// Describes the known faults of the versions of `server`, with remedies.
 pub fn faults(server: &Server) -> Vec<String> {
     if server.edition == Edition::Apache {
         return Vec::new();
@@ -52,7 +53,7 @@ pub fn faults(server: &Server) -> Vec<String> {
         .collect()
 }
 
-/// `2.23.0-dev` is 2.23.0, `17.12 (Debian 17.12-1)` is 17.12.0; what is no number is 0.
+/// Parses `2.23.0-dev` as 2.23.0 and `17.12 (Debian 17.12-1)` as 17.12.0; a part that is not a number counts as 0.
 fn version(text: &str) -> Version {
     let numbers = text
         .split(|c: char| !c.is_ascii_digit() && c != '.')

@@ -1,4 +1,4 @@
-//! The worker's connections: opened when needed, checked before use, replaced when broken or old.
+//! The connections of a worker: opened on demand, checked before use, replaced when broken or old.
 
 use std::sync::{Arc, OnceLock};
 
@@ -22,18 +22,18 @@ pub struct Pool {
     only: Arc<OnceLock<DatabaseIdentity>>,
 }
 
-/// A connection of the pool, given back when dropped; dereferences to [`AsyncPgConnection`].
+/// A connection of the pool; dropping it returns it. Dereferences to [`AsyncPgConnection`].
 pub type PooledConnection<'a> = bb8::PooledConnection<'a, Manager>;
 
 impl Pool {
-    /// A pool whose connections say that they are `application`. Opens none yet: the server may be down.
+    /// Creates a pool whose connections have the name `application`. Opens none yet: the server may be down.
     pub fn new(config: &PostgresConfig, application: &'static str) -> Self {
         let (failures, _) = broadcast::channel(1);
         let only = Arc::new(OnceLock::new());
         let connections = bb8::Pool::builder()
             .max_size(config.pool_size)
             .connection_timeout(config.connect_timeout)
-            // The caller decides about trying again, and learns the reason at once.
+            // The caller retries, and needs the reason immediately.
             .retry_connection(false)
             .error_sink(Box::new(Failures(failures.clone())))
             .build_unchecked(Manager {
@@ -49,16 +49,16 @@ impl Pool {
         }
     }
 
-    /// From now on connections are opened to `database` only: what the URL names may lead to another one tomorrow.
+    /// Restricts new connections to `database`: the URL may lead to another one later.
     pub fn keep_to(&self, database: DatabaseIdentity) {
-        // The first one stays.
+        // A second call has no effect.
         let _ = self.only.set(database);
     }
 
-    /// A connection that answered just now.
+    /// Returns a connection that just answered.
     ///
     /// # Errors
-    /// When none can be opened, or all are in use for longer than `connect_timeout`.
+    /// If none can be opened, or all are in use for longer than `connect_timeout`.
     pub async fn get(&self) -> Result<PooledConnection<'_>, ConnectError> {
         let mut failures = self.failures.subscribe();
         tokio::select! {
@@ -80,14 +80,14 @@ impl Pool {
     }
 }
 
-/// Tells whoever waits for a connection that one could not be opened: bb8 itself lets them wait until the time is up.
+/// Passes a failure to open a connection on to the tasks that wait for one; bb8 would let them wait for the time-out.
 #[derive(Debug)]
 struct Failures(broadcast::Sender<ConnectError>);
 
 impl ErrorSink<Unusable> for Failures {
     fn sink(&self, error: Unusable) {
         if let Unusable::NotOpened(error) = error {
-            // Nobody may be waiting.
+            // No task may be waiting.
             let _ = self.0.send(error);
         }
     }
@@ -97,12 +97,12 @@ impl ErrorSink<Unusable> for Failures {
     }
 }
 
-/// Why the pool has no use for a connection.
+/// Reason to discard a connection.
 #[derive(Debug)]
 pub enum Unusable {
-    /// It could not be opened.
+    /// The connection could not be opened.
     NotOpened(ConnectError),
-    /// It does not answer any more; the pool takes another one.
+    /// The connection does not answer; the pool takes another one.
     Stale,
 }
 

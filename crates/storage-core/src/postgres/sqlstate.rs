@@ -1,9 +1,9 @@
-//! How an error's SQLSTATE survives diesel.
+//! The SQLSTATE of an error, which diesel drops.
 //!
-//! Whether an error passes by itself or a row is to blame is told by its SQLSTATE, and only by that: messages are
-//! translated and reworded. diesel keeps the code for a handful of kinds and drops it for the rest (value out of
-//! range, disk full, undefined table, …). So [`Annotated`], a stream between tokio-postgres and the socket, adds the
-//! code to the message of each `ErrorResponse`, where [`of_message`] finds it again, and where people see it too.
+//! The SQLSTATE decides whether a statement is retried or a row is rejected; messages can't, as they are translated and
+//! reworded. diesel keeps the code for eight kinds and drops the others (value out of range, disk full, undefined
+//! table, …). So [`Annotated`], a stream between tokio-postgres and the socket, appends the code to the message of each
+//! `ErrorResponse`, and [`of_message`] reads it there.
 
 use std::io;
 use std::pin::Pin;
@@ -15,13 +15,13 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 const PREFIX: &str = " (SQLSTATE ";
 const CODE_BYTES: usize = 5;
 
-/// The code that [`Annotated`] added to an error's message.
+/// Returns the code that [`Annotated`] appended to a message.
 pub(super) fn of_message(message: &str) -> Option<&str> {
     let (_, code) = message.strip_suffix(')')?.rsplit_once(PREFIX)?;
     (code.len() == CODE_BYTES && code.bytes().all(|b| b.is_ascii_alphanumeric())).then_some(code)
 }
 
-/// A server's stream whose error messages end with their SQLSTATE.
+/// A server's stream in which each error message ends with its SQLSTATE.
 pub(super) struct Annotated<S> {
     inner: S,
     annotator: Annotator,
@@ -31,7 +31,7 @@ pub(super) struct Annotated<S> {
 }
 
 impl<S> Annotated<S> {
-    /// `inner` must speak the protocol from its first byte on, so a TLS handshake has to be over.
+    /// Wraps a stream that starts with a message of the protocol, so after the TLS handshake.
     pub(super) fn new(inner: S) -> Self {
         Self {
             inner,
@@ -84,7 +84,7 @@ impl<S: TlsStream + Unpin> TlsStream for Annotated<S> {
     }
 }
 
-/// Makes TLS connections whose decrypted stream is [`Annotated`].
+/// Connector for TLS connections whose decrypted stream is [`Annotated`].
 pub(super) struct AnnotatedTls<T>(pub(super) T);
 
 impl<S, T> TlsConnect<S> for AnnotatedTls<T>
@@ -104,7 +104,7 @@ where
 const HEADER_BYTES: usize = 5;
 const ERROR_RESPONSE: u8 = b'E';
 
-/// Follows the messages of a stream that comes in pieces, and rewrites the errors among them.
+/// Parser of a stream that arrives in pieces; rewrites its error messages.
 #[derive(Default)]
 struct Annotator {
     header: Vec<u8>,
@@ -139,7 +139,7 @@ impl Annotator {
     fn begin_body(&mut self, out: &mut Vec<u8>) {
         let header = std::mem::take(&mut self.header);
         let length = header[1..].iter().fold(0_usize, |n, byte| n << 8 | usize::from(*byte));
-        // The length counts itself.
+        // The length includes itself.
         self.body_left = length.saturating_sub(4);
         if header[0] == ERROR_RESPONSE {
             self.error = Some(Vec::new());
@@ -155,7 +155,8 @@ fn write_message(tag: u8, body: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(body);
 }
 
-/// The fields of an error, each a letter and zero-terminated text, with the code (`C`) added to the message (`M`).
+/// Appends the code (field `C`) to the message (field `M`) of an error. Each field is a letter and zero-terminated
+/// text.
 fn annotate(body: &[u8]) -> Vec<u8> {
     let fields = || body.split(|byte| *byte == 0).filter(|field| !field.is_empty());
     let code = fields()

@@ -1,4 +1,4 @@
-//! TLS to PostgreSQL, as `sslmode` and `ca_file` ask for it.
+//! TLS to PostgreSQL according to `sslmode` and `ca_file`.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::config::postgres::{PostgresConfig, SslMode};
 use crate::tls;
 
-/// The connector for `config`, which reads the authorities anew; `None` where TLS is switched off.
+/// Creates the connector for `config` with the authorities read now; `None` if TLS is disabled.
 pub(super) fn connector(config: &PostgresConfig) -> io::Result<Option<MakeRustlsConnect>> {
     let ca_file = config.ca_file.as_deref();
     let roots = match config.ssl_mode() {

@@ -1,9 +1,10 @@
-//! Connections to one server, to a cluster, or to whichever server Sentinels say is the master.
+//! Connections to one server, to a cluster, or to the master that Sentinels name.
 //!
-//! A [`Connection`] that breaks is replaced at the next command (but see [`Connection::open_once`]), with the password read and the master looked up again, so
-//! that callers only repeat their command (all of the pipeline's writes may be repeated). Reads that wait for entries have connections
-//! of their own, [`StreamReader`](super::stream_reader::StreamReader) and [`GroupReader`](super::group_reader::GroupReader): on a shared one
-//! everybody would wait for them.
+//! A [`Connection`] that breaks is replaced at the next command (but see [`Connection::open_once`]): the password is
+//! read and the master looked up again. A caller only repeats its command, as all writes of the pipeline may be
+//! repeated. Reads that wait for entries have connections of their own,
+//! [`StreamReader`](super::stream_reader::StreamReader) and [`GroupReader`](super::group_reader::GroupReader), because
+//! a blocking command delays every other command of its connection.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -24,10 +25,11 @@ use redis::{
 use crate::config::redis::RedisConfig;
 use crate::config::redis_servers::RedisServers;
 
-/// How often the driver itself sends a command to a cluster again, such as while slots move. Callers try again anyway.
+/// Attempts of the driver to send a command to a cluster again, such as while slots move. Callers retry, too.
 const CLUSTER_RETRIES: u32 = 3;
 
-/// A connection that is opened at its first command and, unless it was opened once, again after it broke.
+/// A connection that opens at its first command and, unless it was opened by [`Connection::open_once`], reopens after
+/// it broke.
 #[derive(Clone)]
 pub struct Connection {
     config: Arc<RedisConfig>,
@@ -36,7 +38,6 @@ pub struct Connection {
     database: i64,
 }
 
-/// An open connection.
 #[derive(Clone)]
 enum Live {
     Server(MultiplexedConnection),
@@ -44,7 +45,7 @@ enum Live {
 }
 
 impl Connection {
-    /// A connection for commands that Redis answers at once.
+    /// Creates a connection for commands that do not block.
     pub fn ordinary(config: &RedisConfig) -> Self {
         Self {
             config: Arc::new(config.clone()),
@@ -54,12 +55,9 @@ impl Connection {
         }
     }
 
-    /// A connection that is open, and of no use any more once it broke. What follows from entries that were read later never gets
-    /// to a server that lacks them, as one that has lost its last second, or a replica that has taken over. (The driver's connection to a cluster
-    /// opens itself again all the same.)
-    ///
-    /// # Errors
-    /// When it can't be opened.
+    /// Opens a connection that stays closed once it broke. The results of entries that were read from one server then
+    /// never reach a server that lacks these entries, such as one that lost its last second or a promoted replica. (The
+    /// driver reopens a connection to a cluster anyway.)
     pub async fn open_once(config: &RedisConfig) -> RedisResult<Self> {
         let mut once = Self::ordinary(config);
         once.live().await?;
@@ -87,7 +85,8 @@ impl Connection {
             }
             return match builder.build()?.get_async_connection().await {
                 Ok(cluster) => Ok(Live::Cluster(cluster)),
-                // The driver says of no reason which it is; a node by itself does: a password is wrong, or nobody is there.
+                // The driver does not pass the reason on; a connection to one node does: a wrong password, or no
+                // server.
                 Err(error) => Err(self.open_server().await.err().unwrap_or(error)),
             };
         }
@@ -103,10 +102,7 @@ impl Connection {
         client.get_multiplexed_async_connection_with_config(&options).await
     }
 
-    /// What each master of a cluster answers, or the one server that there is.
-    ///
-    /// # Errors
-    /// When one of them can't be asked or refuses.
+    /// Sends the command to every master of a cluster, or to the one server, and returns all answers.
     pub async fn of_every_master<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<Vec<T>> {
         let result = async {
             let cluster = match self.live().await? {
@@ -124,8 +120,8 @@ impl Connection {
         self.settle(result, |_| false)
     }
 
-    /// Lets go of the connection when `result` says that it is of no use any more: it broke, or, as `is_demoted` finds in the
-    /// answer, leads to a server that is no master any more. After a time-out it isn't either: the late answer would be waited for again.
+    /// Drops the connection if `result` shows that it is unusable: it broke, or `is_demoted` finds in the answer that
+    /// the server is no longer a master. A time-out counts, too: the connection would wait for the late answer again.
     fn settle<T>(&mut self, result: RedisResult<T>, is_demoted: impl Fn(&T) -> bool) -> RedisResult<T> {
         let useless = match &result {
             Ok(answer) => is_demoted(answer),
@@ -138,7 +134,7 @@ impl Connection {
     }
 }
 
-/// Whether a connection is of no use any more after `error`.
+/// Returns `true` if the connection is unusable after `error`.
 pub(super) fn is_useless(error: &RedisError) -> bool {
     error.is_io_error()
         || error.is_timeout()
@@ -146,7 +142,7 @@ pub(super) fn is_useless(error: &RedisError) -> bool {
         || error.code().is_some_and(says_demoted)
 }
 
-/// Whether an error code comes from a server that was a master and is a replica now.
+/// Returns `true` if the error code comes from a former master that is a replica now.
 fn says_demoted(code: &str) -> bool {
     matches!(code, "READONLY" | "MASTERDOWN")
 }
@@ -187,7 +183,7 @@ impl ConnectionLike for Connection {
             }
             .await;
             let result = self.settle(result, |answers| answers.iter().any(is_demoted))?;
-            // One cause says as much as the same from every command. A transaction has an error of its own.
+            // The first error is enough, as the others have the same cause. A transaction has an error of its own.
             let refusal = |answer: &Value| match answer {
                 Value::ServerError(refusal) => Some(refusal.clone()),
                 _ => None,
@@ -204,7 +200,7 @@ impl ConnectionLike for Connection {
     }
 }
 
-/// Runs a pipeline on a cluster: the commands of a slot together and in their order, those of different slots side by side.
+/// Runs a pipeline on a cluster: the commands of one slot in order, those of different slots in parallel.
 async fn spread(cluster: &ClusterConnection, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
     let mut parts: HashMap<Slot, (Pipeline, Vec<usize>)> = HashMap::new();
     for (at, command) in pipeline.cmd_iter().enumerate() {
@@ -227,7 +223,7 @@ async fn spread(cluster: &ClusterConnection, pipeline: &Pipeline) -> RedisResult
     Ok(in_order)
 }
 
-/// The one key that a command of a pipeline touches.
+/// Returns the key of a command.
 fn key_of(command: &Cmd) -> RedisResult<&[u8]> {
     let words = || {
         command.args_iter().map(|word| match word {
@@ -242,18 +238,15 @@ fn key_of(command: &Cmd) -> RedisResult<&[u8]> {
     };
     words()
         .nth(at)
-        .ok_or_else(|| unusable("a command without a key, which no pipeline on a cluster may hold".to_owned()))
+        .ok_or_else(|| unusable("a pipeline on a cluster has a command without a key".to_owned()))
 }
 
 pub(super) fn servers(config: &RedisConfig) -> RedisResult<RedisServers> {
     config.servers().map_err(|error| unusable(error.to_string()))
 }
 
-/// A client for whoever needs a connection of another kind, such as Pub/Sub: of the server, of the master that Sentinels name, or
-/// of a node of the cluster. The password is read now.
-///
-/// # Errors
-/// When a password or certificate file can't be read, or no Sentinel can say which server is the master.
+/// Creates a client for other kinds of connection, such as Pub/Sub: to the server, to the master that Sentinels name,
+/// or to a node of the cluster. Reads the password now.
 pub async fn client(config: &RedisConfig) -> RedisResult<Client> {
     let info = match servers(config)? {
         RedisServers::One(info) => info,
@@ -273,10 +266,7 @@ pub async fn client(config: &RedisConfig) -> RedisResult<Client> {
     client_of(config, info)
 }
 
-/// What leads to the server that Sentinels name as the master now, also when they have named another; `config` where there are none.
-///
-/// # Errors
-/// When no Sentinel can say which server is the master.
+/// Returns a configuration for the server that Sentinels name as the master now, or `config` without Sentinels.
 pub async fn present_master(config: &RedisConfig) -> RedisResult<RedisConfig> {
     let RedisServers::Sentinel { sentinels, master, .. } = servers(config)? else {
         return Ok(config.clone());
@@ -292,7 +282,7 @@ fn client_of(config: &RedisConfig, info: ConnectionInfo) -> RedisResult<Client> 
     }
 }
 
-/// Asks one Sentinel after the other where the master is.
+/// Asks the Sentinels in order for the address of the master.
 async fn master_of(config: &RedisConfig, sentinels: Vec<ConnectionInfo>, master: &str) -> RedisResult<(String, u16)> {
     let options = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(config.connect_timeout))
@@ -317,7 +307,7 @@ async fn master_of(config: &RedisConfig, sentinels: Vec<ConnectionInfo>, master:
     Err(last)
 }
 
-/// The same server at another address.
+/// Returns `info` with another address.
 fn at(info: ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
     let address = match info.addr().clone() {
         ConnectionAddr::TcpTls {
@@ -355,9 +345,10 @@ fn unusable(reason: String) -> RedisError {
     (ErrorKind::InvalidClientConfig, "cannot be used", reason).into()
 }
 
-/// Returns `true` if the TLS handshake failed: the certificate is not trusted or for another name, or the server has no TLS.
+/// Returns `true` if the TLS handshake failed: the certificate is not trusted or for another name, or the server has no
+/// TLS.
 pub(crate) fn is_tls_failure(error: &RedisError) -> bool {
-    // The driver keeps the cause in an `Arc`, which is what its `source` shows.
+    // The driver wraps the cause in an `Arc`.
     let shared = error
         .source()
         .and_then(|cause| cause.downcast_ref::<Arc<dyn Error + Send + Sync>>());
@@ -365,7 +356,7 @@ pub(crate) fn is_tls_failure(error: &RedisError) -> bool {
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
 }
 
-/// The error with what an operator needs to know: where Redis was looked for, and what to do. Shows no secret.
+/// Adds the address of Redis and the remedy to the error, without a secret.
 pub fn explained(error: RedisError, config: &RedisConfig) -> anyhow::Error {
     let remedy = match error.code() {
         Some("WRONGPASS" | "NOAUTH") => "; check user and password in the URL or in `password_file`",

@@ -1,8 +1,8 @@
-//! Settings of Redis with which it loses what it has accepted: rights of the default user under which its append-only file can't be
-//! loaded, and an eviction policy that takes streams.
+//! Settings of Redis that lose data: an eviction policy that removes streams, and a default user without the rights
+//! that the append-only file needs.
 //!
-//! While Redis loads its append-only file, it checks each transaction against the default user: whatever had more than one effect, as
-//! most functions do. A transaction that this user may not run is left out, and only the log of Redis names it.
+//! While Redis loads the append-only file, it checks the rights of the default user for each transaction, which
+//! includes most calls of functions. It skips a transaction that this user may not run, and only its log names it.
 
 use redis::{RedisError, RedisResult, cmd, pipe};
 
@@ -14,10 +14,10 @@ use crate::config::Misconfigured;
 use crate::config::redis::RedisConfig;
 use crate::domain::timeframe::Timeframe;
 
-/// The default user as it must be: it has no password and is off, so nobody logs in as it.
+/// The required default user: it is off and has no password, so no client can log in as it.
 const DEFAULT_USER: &str = "default off resetpass ~* &* +@all";
 
-/// What mends a user that may not ask.
+/// Remedy for a user that may not run the checks.
 const GRANT: &str = "load `redis/users.acl` of this version, or grant the user `+info +acl|dryrun`";
 
 /// Findings about the settings of Redis.
@@ -29,10 +29,7 @@ pub struct Findings {
     pub warnings: Vec<String>,
 }
 
-/// Looks at every master.
-///
-/// # Errors
-/// When Redis can't be asked. What the user may not ask is a warning.
+/// Checks the settings of every master. A check that the user may not run is a warning.
 pub async fn inspect(config: &RedisConfig) -> RedisResult<Findings> {
     let mut findings = Findings::default();
     for node in nodes::masters(config).await? {
@@ -45,10 +42,10 @@ pub async fn inspect(config: &RedisConfig) -> RedisResult<Findings> {
     Ok(findings)
 }
 
-/// Refuses a Redis that loses data, and logs what may lose some.
+/// Fails for settings that lose data, and logs those that may.
 ///
 /// # Errors
-/// [`Misconfigured`] with every fault and what to do, or why Redis can't be asked.
+/// [`Misconfigured`] with every fault and its remedy, or an error of Redis.
 pub async fn check(config: &RedisConfig) -> anyhow::Result<()> {
     let findings = inspect(config).await.map_err(|error| explained(error, config))?;
     for warning in &findings.warnings {
@@ -67,7 +64,8 @@ impl Findings {
                 "cannot check `maxmemory-policy` of Redis at {name}: INFO is not permitted; {GRANT}"
             ));
         };
-        let remedy = "run `CONFIG SET maxmemory-policy noeviction` there and put `maxmemory-policy noeviction` into its configuration file";
+        let remedy = "run `CONFIG SET maxmemory-policy noeviction` there and put `maxmemory-policy noeviction` into \
+                      its configuration file";
         if policy.starts_with("allkeys-") {
             self.faults.push(format!(
                 "`maxmemory-policy` of Redis at {name} is {policy}, which removes streams with unread entries; {remedy}"
@@ -79,19 +77,20 @@ impl Findings {
         }
     }
 
-    /// `denied` says why the default user may not run a command that the append-only file may hold; `None` where that can't be asked.
+    /// Adds the finding about the default user. `denied` is the reason why it may not run a command of the append-only
+    /// file; `None` if the check was not permitted.
     fn loading(&mut self, name: &str, info: Option<&Info>, denied: Option<Option<String>>) {
         let Some(denied) = denied else {
             return self.warnings.push(format!(
-                "cannot check whether the user `default` of Redis at {name} may run what the append-only file holds: ACL DRYRUN is not \
-                 permitted; {GRANT}"
+                "cannot check whether the user `default` of Redis at {name} may run what the append-only file holds: \
+                 ACL DRYRUN is not permitted; {GRANT}"
             ));
         };
         let Some(reason) = denied else { return };
         let lost = format!(
-            "the user `default` of Redis at {name} may not run what the append-only file holds ({reason}), so the next restart loses \
-             it; run `ACL SETUSER {DEFAULT_USER}` there, and put the line `user {DEFAULT_USER}` in place of the other into its file of \
-             users, or run `ACL SAVE`"
+            "the user `default` of Redis at {name} may not run what the append-only file holds ({reason}), so the next \
+             restart loses it; run `ACL SETUSER {DEFAULT_USER}` there, and put the line `user {DEFAULT_USER}` in \
+             place of the other into its file of users, or run `ACL SAVE`"
         );
         match info.is_none_or(|info| info.flag("aof_enabled")) {
             true => self.faults.push(lost),
@@ -100,7 +99,8 @@ impl Findings {
     }
 }
 
-/// Why the default user may not run one of the commands that workers and producers write with; `None` where it may run all.
+/// Returns the reason why the default user may not run one of the commands that workers and producers write with;
+/// `None` if it may run all.
 async fn denied(conn: &mut Connection) -> RedisResult<Option<String>> {
     let ticks = Stream::Ticks(0).key().to_string();
     let candle = format!("candle:current:{}:BTCUSDT", Timeframe::M1);
@@ -131,7 +131,7 @@ async fn denied(conn: &mut Connection) -> RedisResult<Option<String>> {
     Ok(answers.into_iter().find(|answer| answer != "OK"))
 }
 
-/// The answer; `None` where the user may not ask, or the server does not know the command.
+/// Returns the answer; `None` if the user may not ask, or the server does not know the command.
 fn permitted<T>(answer: RedisResult<T>) -> RedisResult<Option<T>> {
     let is_refused = |error: &RedisError| matches!(error.code(), Some("NOPERM" | "ERR"));
     match answer {

@@ -5,11 +5,11 @@ use super::functions::{self, FunctionsError};
 use super::{partitions, preflight};
 use crate::config::redis::RedisConfig;
 
-/// Checks that the settings of Redis lose no data, that it holds the configured number of partitions, and that it has the functions
-/// of this build.
+/// Checks that the settings of Redis lose no data, that it holds the configured number of partitions, and that it has
+/// the functions of this build.
 ///
 /// # Errors
-/// [`Misconfigured`](crate::config::Misconfigured) or [`FunctionsError`] with what to do, or an error of Redis.
+/// [`Misconfigured`](crate::config::Misconfigured) or [`FunctionsError`] with the remedy, or an error of Redis.
 pub async fn check(config: &RedisConfig, partitions: u16) -> anyhow::Result<()> {
     preflight::check(config).await?;
     let mut conn = Connection::ordinary(config);

@@ -1,5 +1,5 @@
-//! `/metrics`, `/healthz` (the process is alive; touches no dependency) and `/readyz` (it can do its
-//! work; 503 and the reasons otherwise).
+//! The HTTP server: `/metrics`, `/healthz` (the process is alive; uses no store) and `/readyz` (the worker can work;
+//! else 503 and the reasons).
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,27 +15,27 @@ use tokio_util::sync::CancellationToken;
 use super::readiness::Readiness;
 use crate::config::Misconfigured;
 
-/// The content type of Prometheus' text format.
+/// Content type of the text format of Prometheus.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Binds `address`; port 0 takes a free one.
 ///
 /// # Errors
-/// [`Misconfigured`] if another process listens there or the address isn't this machine's.
+/// [`Misconfigured`] if another process listens there or the machine does not have the address.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
         let remedy = match error.kind() {
             io::ErrorKind::AddrInUse => {
-                "another process listens there; end it, or choose another address with \
-                 --metrics-listen or METRICS_LISTEN (port 0 takes a free one)"
+                "end the other process, or choose another address with --metrics-listen or METRICS_LISTEN (port 0 \
+                 takes a free one)"
             }
             _ => "choose another address with --metrics-listen or METRICS_LISTEN",
         };
-        Misconfigured::new(format!("can't listen on {address}: {error}: {remedy}")).into()
+        Misconfigured::new(format!("cannot listen on {address}: {error}; {remedy}")).into()
     })
 }
 
-/// The routes. Once `shutdown` is cancelled the worker isn't ready.
+/// Creates the routes. A cancelled `shutdown` makes the worker not ready.
 pub fn router(metrics: PrometheusHandle, readiness: Readiness, shutdown: CancellationToken) -> Router {
     Router::new()
         .route(

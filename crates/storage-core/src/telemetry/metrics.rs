@@ -1,9 +1,9 @@
-//! Metrics that are defined once, by [`define_metrics!`](crate::define_metrics): name, kind, labels
-//! with their possible values, buckets, and help text from the doc comment.
+//! Metrics, each defined once by [`define_metrics!`](crate::define_metrics): name, kind, labels with their possible
+//! values, buckets, and help text from the doc comment.
 //!
-//! Names follow `<worker>_<name>_<unit>[_total]`, with seconds and bytes as units. All are
-//! registered at the start, so that a zero shows. A label's values are bounded: what isn't among
-//! them counts as `other`. The raw macros of `metrics` are refused by clippy everywhere else.
+//! Names follow `<worker>_<name>_<unit>[_total]`, with seconds and bytes as units. All are registered at the start, so
+//! that a zero shows. A label has bounded values; any other value counts as `other`. Clippy refuses the macros of
+//! `metrics` everywhere else.
 
 #![allow(clippy::disallowed_macros)] // the one place that may use them
 
@@ -11,24 +11,23 @@ use anyhow::Context;
 use metrics::Label;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-/// Buckets for how long something takes, in seconds: 1 ms to 30 s.
+/// Buckets of durations in seconds: 1 ms to 30 s.
 pub const SECONDS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0,
 ];
-/// Buckets for what may take minutes, in seconds: 0.1 s to 1 h.
+/// Buckets of long durations in seconds: 0.1 s to 1 h.
 pub const LONG_SECONDS: &[f64] = &[
     0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
 ];
-/// Buckets for how many things a batch holds.
+/// Buckets of batch sizes.
 pub const BATCH_SIZES: &[f64] = &[
     1.0, 5.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0, 25000.0,
 ];
 
-/// What a label's value becomes if it isn't among the label's values.
+/// Value of a label for every value that is not one of its possible ones.
 const OTHER: &str = "other";
 
-/// A label and its possible values; an empty list for values that only the running worker knows,
-/// such as partitions.
+/// A label and its possible values; the list is empty for values that are known at run time only, such as partitions.
 pub type LabelValues = (&'static str, &'static [&'static str]);
 
 /// Defines metrics, each as a static handle, and `DEFINITIONS` with all of them.
@@ -81,17 +80,16 @@ macro_rules! define_metrics {
 
 /// A metric of any kind.
 pub trait Metric: Sync {
-    /// The whole name, as Prometheus shows it.
+    /// Returns the full name.
     fn name(&self) -> &'static str;
-    /// Upper bounds of a histogram's buckets.
+    /// Returns the upper bounds of the buckets of a histogram.
     fn buckets(&self) -> Option<&'static [f64]> {
         None
     }
-    /// Hands the help text to the recorder, and registers every combination of labels at zero.
+    /// Registers the help text and every combination of labels at zero.
     fn register(&self);
 }
 
-/// What the kinds have in common.
 #[derive(Debug)]
 struct Definition<const N: usize> {
     name: &'static str,
@@ -100,7 +98,7 @@ struct Definition<const N: usize> {
 }
 
 impl<const N: usize> Definition<N> {
-    /// Labels with these values; what isn't among the possible ones becomes `other`.
+    /// Returns labels with these values; a value that is not possible becomes `other`.
     fn labels(&self, values: [&str; N]) -> Vec<Label> {
         self.labels
             .iter()
@@ -113,7 +111,7 @@ impl<const N: usize> Definition<N> {
             .collect()
     }
 
-    /// Every combination of the labels' possible values; none if a label's aren't known beforehand.
+    /// Returns every combination of the labels' possible values; none if those of a label are known at run time only.
     fn combinations(&self) -> Vec<Vec<Label>> {
         let mut combinations = vec![Vec::new()];
         for (label, values) in self.labels {
@@ -144,7 +142,7 @@ pub struct Counter<const N: usize>(Definition<N>);
 #[derive(Debug)]
 pub struct Gauge<const N: usize>(Definition<N>);
 
-/// How often a value fell into which bucket; its name ends in the unit.
+/// A distribution of values by buckets; its name ends in the unit.
 #[derive(Debug)]
 pub struct Histogram<const N: usize> {
     definition: Definition<N>,
@@ -152,7 +150,7 @@ pub struct Histogram<const N: usize> {
 }
 
 impl<const N: usize> Counter<N> {
-    /// For [`define_metrics!`](crate::define_metrics), which makes the name's check one of compile time.
+    /// Creates the metric; [`define_metrics!`](crate::define_metrics) checks the name at compile time.
     pub const fn new(name: &'static str, help: &'static str, labels: [LabelValues; N]) -> Self {
         assert!(ends_with(name, "_total"), "a counter's name ends in _total");
         Self(Definition { name, help, labels })
@@ -171,21 +169,21 @@ impl Counter<0> {
 }
 
 impl Counter<1> {
-    /// Adds `n` for a label's value.
+    /// Adds `n` for the value of the label.
     pub fn increment(&self, value: &str, n: u64) {
         self.add([value], n);
     }
 }
 
 impl Counter<2> {
-    /// Adds `n` for the two labels' values.
+    /// Adds `n` for the values of both labels.
     pub fn increment(&self, first: &str, second: &str, n: u64) {
         self.add([first, second], n);
     }
 }
 
 impl<const N: usize> Gauge<N> {
-    /// For [`define_metrics!`](crate::define_metrics), which makes the name's check one of compile time.
+    /// Creates the metric; [`define_metrics!`](crate::define_metrics) checks the name at compile time.
     pub const fn new(name: &'static str, help: &'static str, labels: [LabelValues; N]) -> Self {
         assert!(!ends_with(name, "_total"), "a gauge's name does not end in _total");
         Self(Definition { name, help, labels })
@@ -204,21 +202,21 @@ impl Gauge<0> {
 }
 
 impl Gauge<1> {
-    /// Sets the value for a label's value.
+    /// Sets the value for the value of the label.
     pub fn set(&self, label: &str, value: f64) {
         self.write([label], value);
     }
 }
 
 impl Gauge<2> {
-    /// Sets the value for the two labels' values.
+    /// Sets the value for the values of both labels.
     pub fn set(&self, first: &str, second: &str, value: f64) {
         self.write([first, second], value);
     }
 }
 
 impl<const N: usize> Histogram<N> {
-    /// For [`define_metrics!`](crate::define_metrics), which makes the name's check one of compile time.
+    /// Creates the metric; [`define_metrics!`](crate::define_metrics) checks the name at compile time.
     pub const fn new(
         name: &'static str,
         help: &'static str,
@@ -251,7 +249,7 @@ impl Histogram<0> {
 }
 
 impl Histogram<1> {
-    /// Records a value in the metric's unit, for a label's value.
+    /// Records a value in the metric's unit, for the value of the label.
     pub fn record(&self, label: &str, value: f64) {
         self.observe([label], value);
     }
@@ -295,17 +293,14 @@ impl<const N: usize> Metric for Histogram<N> {
     fn register(&self) {
         metrics::describe_histogram!(self.definition.name, self.definition.help());
         for labels in self.definition.combinations() {
-            // Creating the handle is what makes it show.
+            // Creating the handle registers the metric.
             let _ = metrics::histogram!(self.definition.name, labels);
         }
     }
 }
 
-/// Installs the process's recorder, with every metric of `groups` at zero, and
-/// `<worker>_build_info{version}`. The handle renders them.
-///
-/// # Errors
-/// If a recorder was installed before.
+/// Installs the recorder of the process, with every metric of `groups` at zero and `<worker>_build_info{version}`. The
+/// handle renders them.
 pub fn install(worker: &str, version: &'static str, groups: &[&[&dyn Metric]]) -> anyhow::Result<PrometheusHandle> {
     let handle = builder(groups)?
         .install_recorder()

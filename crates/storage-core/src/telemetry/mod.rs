@@ -17,8 +17,8 @@ use crate::service::Service;
 /// Interval at which samples of histograms are folded into their buckets.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Installs the metrics, all at zero, and serves them with `/healthz` and `/readyz` until every other task of `service` has ended.
-/// Returns the address that is served. `groups` are the `DEFINITIONS` of each module that defines metrics.
+/// Installs the metrics, all at zero, and serves them with `/healthz` and `/readyz` until every other task of `service`
+/// has ended. Returns the address. `groups` are the `DEFINITIONS` of each module that defines metrics.
 ///
 /// # Errors
 /// [`Misconfigured`](crate::config::Misconfigured) if the address can't be bound.

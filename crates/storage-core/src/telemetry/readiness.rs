@@ -1,11 +1,11 @@
-//! Whether a worker can do its work now, as a set of named conditions.
+//! Readiness of a worker: a set of named conditions.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A cheap handle to the conditions that must hold for a worker to be ready; clones share them.
+/// Handle to the conditions of a ready worker. Cheap to clone; clones share the conditions.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
     conditions: Arc<Mutex<Conditions>>,
@@ -14,7 +14,7 @@ pub struct Readiness {
 type Conditions = BTreeMap<Cow<'static, str>, Result<(), String>>;
 
 impl Readiness {
-    /// Conditions that don't hold yet.
+    /// Creates conditions that do not hold yet.
     pub fn waiting_for(conditions: impl IntoIterator<Item = &'static str>) -> Self {
         let readiness = Self::default();
         for condition in conditions {
@@ -23,22 +23,22 @@ impl Readiness {
         readiness
     }
 
-    /// The condition holds.
+    /// Sets the condition.
     pub fn ok(&self, condition: impl Into<Cow<'static, str>>) {
         self.lock().insert(condition.into(), Ok(()));
     }
 
-    /// The condition doesn't hold, for a reason that anybody may read on `/readyz`.
+    /// Clears the condition; `/readyz` shows the reason to every client.
     pub fn fail(&self, condition: impl Into<Cow<'static, str>>, reason: impl Display) {
         self.lock().insert(condition.into(), Err(reason.to_string()));
     }
 
-    /// The condition doesn't matter any more.
+    /// Removes the condition.
     pub fn forget(&self, condition: &str) {
         self.lock().remove(condition);
     }
 
-    /// What doesn't hold, as `condition: reason`; empty if the worker is ready.
+    /// Returns the conditions that do not hold, as `condition: reason`; empty if the worker is ready.
     pub fn problems(&self) -> Vec<String> {
         self.lock()
             .iter()

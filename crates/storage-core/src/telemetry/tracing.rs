@@ -9,8 +9,8 @@ use crate::config::Misconfigured;
 use crate::config::telemetry::LogFormat;
 use crate::terminal::wants_colour;
 
-/// Starts logging. Without `RUST_LOG`, `default_level` and above are logged: `INFO` for a worker, `WARN` for a command that prints a
-/// result.
+/// Starts logging. Without `RUST_LOG`, `default_level` and above are logged: `INFO` for a worker, `WARN` for a command
+/// that prints a result.
 pub fn init(format: LogFormat, default_level: LevelFilter) -> Result<(), Misconfigured> {
     let filter = filter(&std::env::var("RUST_LOG").unwrap_or_default(), default_level)?;
     let stderr = std::io::stderr;

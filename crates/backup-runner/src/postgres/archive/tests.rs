@@ -118,7 +118,7 @@ fn the_size_of_segments_is_derived_from_the_base_backup() {
 
 proptest! {
     #[test]
-    fn nothing_is_missing_exactly_if_all_segments_after_the_backup_exist(there in prop::collection::btree_set(1_u32..20, 0..20)) {
+    fn the_first_gap_after_the_backup_is_missing(there in prop::collection::btree_set(1_u32..20, 0..20)) {
         let names = there.iter().map(|number| segment(1, *number)).collect();
         let last = there.last().copied().unwrap_or(0);
         let missing = (4..=last).find(|number| !there.contains(number));

@@ -5,7 +5,8 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::flags::{KeyFlag, Override};
+use crate::config::KeyFlag;
+use crate::config::flags::Override;
 use crate::config::redis::RedisConfig;
 use crate::config::stream::StreamConfig;
 use crate::config::telemetry::TelemetryConfig;
@@ -255,7 +256,7 @@ fn zero_is_refused_in_every_key_that_it_means_nothing_for() {
 fn a_file_that_cannot_be_read_or_parsed_is_named() {
     let mut layers = given();
     layers.flags.file = Some("/nonexistent/storage.toml".into());
-    assert!(layers.error().starts_with("can't read /nonexistent/storage.toml: "));
+    assert!(layers.error().starts_with("cannot read /nonexistent/storage.toml: "));
     let error = given().file("[hot]\nbatch = 1\nbatch = 2").error();
     assert!(error.contains("storage.toml, line 3: duplicate key"), "{error}");
 }

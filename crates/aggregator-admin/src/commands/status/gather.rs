@@ -1,0 +1,148 @@
+//! Reads both stores for the status report.
+
+use anyhow::{Context, bail};
+use storage_core::domain::time::ms_to_us;
+use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::edition::Server;
+use storage_core::postgres::error::Explained;
+use storage_core::postgres::pool::Pool;
+use storage_core::postgres::queries::{dead_letters, identity, policies, rollups, storage};
+use storage_core::postgres::{known_versions, migrations};
+use storage_core::redis::connection::Connection;
+use storage_core::redis::functions;
+use storage_core::redis::position::Position;
+use storage_core::redis::stream::{HOT_WRITER, WARM_SYNCER};
+use storage_core::redis::{backups, clock, database, lease, lost, partitions, position, stream};
+
+use super::report::{Backup, Compression, Group, History, Hot, Leases, Replica, Rollup, Stream, Table, scheduler};
+use crate::rollups::ranges::LARGER;
+
+pub(super) async fn history(pool: &Pool) -> anyhow::Result<History> {
+    let mut connection = pool.get().await?;
+    let connection = &mut *connection;
+    let Some(server) = Server::detect(connection)
+        .await
+        .explained("detecting the versions of PostgreSQL and TimescaleDB")?
+    else {
+        bail!("the database has no schema; run `aggregator-admin migrate`");
+    };
+    let schema = migrations::status(connection, server.edition).await?;
+    if schema.applied.is_empty() || !schema.pending.is_empty() {
+        let behind = schema.pending.len();
+        bail!("the schema is {behind} migrations behind; run `aggregator-admin migrate`");
+    }
+    let chunks = storage::chunks(connection).await.explained("measuring the tables")?;
+    let spans = storage::spans(connection).await.explained("counting rows")?;
+    let minutes = spans.iter().find(|span| span.table_name == Timeframe::M1.table());
+    let newest_us = minutes.and_then(|span| span.newest).map(|time| time.timestamp_micros());
+    let mut larger = Vec::new();
+    for timeframe in LARGER {
+        let watermark_us = rollups::watermark(connection, server.edition, timeframe)
+            .await
+            .explained("reading a watermark")?;
+        larger.push(Rollup::new(timeframe, watermark_us, newest_us));
+    }
+    let jobs = policies::jobs(connection, server.edition)
+        .await
+        .explained("reading the policies")?;
+    let waiting = dead_letters::waiting(connection)
+        .await
+        .explained("counting dead letters")?;
+    let risks = identity::risks(connection)
+        .await
+        .explained("reading the server's settings")?;
+    let compression = storage::compression(connection, server.edition)
+        .await
+        .explained("measuring compression")?;
+    let database = identity::identity(connection)
+        .await
+        .explained("reading the database's identity")?;
+    Ok(History {
+        database: database.to_string(),
+        warnings: [known_versions::faults(&server), risks].concat(),
+        compression: Compression::new(compression),
+        edition: server.edition.to_string(),
+        scheduler: scheduler(&server),
+        postgres_version: server.postgres_version,
+        timescaledb_version: server.timescale_version,
+        schema_pending: schema.pending,
+        tables: spans.into_iter().map(|span| Table::new(span, &chunks)).collect(),
+        rollups: larger,
+        jobs: jobs.into_iter().map(Into::into).collect(),
+        dead_letters: waiting
+            .into_iter()
+            .map(|waiting| (waiting.stream, waiting.letters))
+            .collect(),
+    })
+}
+
+pub(super) async fn hot(redis: &mut Connection) -> anyhow::Result<Hot> {
+    let now_ms = clock::now_ms(redis).await.context("reading the clock")?;
+    let partitions = partitions::stored(redis)
+        .await
+        .context("reading the number of partitions")?;
+    let mut streams = Vec::new();
+    for stream in stream::Stream::all(partitions.unwrap_or(0)) {
+        let groups = position::positions(redis, stream)
+            .await
+            .context("reading the groups' positions")?;
+        let group = |position: Position| Group {
+            group: position.group,
+            lag: position.lag,
+            pending: position.pending,
+        };
+        streams.push(Stream {
+            stream: stream.to_string(),
+            entries: stream::length(redis, stream)
+                .await
+                .context("reading a stream's length")?,
+            groups: groups.into_iter().map(group).collect(),
+        });
+    }
+    let (hot_writers, leases) = replicas(redis, HOT_WRITER, partitions, now_ms).await?;
+    let (warm_syncers, warm_syncer_leases) = replicas(redis, WARM_SYNCER, partitions, now_ms).await?;
+    let backups = backups::last(redis).await.context("reading the last backups")?;
+    let lost = lost::records(redis)
+        .await
+        .context("reading the record of lost entries")?;
+    let database = database::stored(redis)
+        .await
+        .context("reading the database that Redis belongs to")?;
+    let now_us = ms_to_us(now_ms);
+    Ok(Hot {
+        database: database.map(|database| database.to_string()),
+        lost: lost.into_iter().map(Into::into).collect(),
+        functions: match functions::check(redis).await {
+            Ok(()) => format!("version {}", functions::VERSION),
+            Err(error) => error.to_string(),
+        },
+        partitions,
+        streams,
+        hot_writers,
+        leases,
+        warm_syncers,
+        warm_syncer_leases,
+        backups: backups.into_iter().map(|backup| Backup::new(backup, now_us)).collect(),
+    })
+}
+
+/// Reads the live replicas of a worker and the owners of the partitions.
+async fn replicas(
+    redis: &mut Connection,
+    worker: &str,
+    partitions: Option<u16>,
+    now_ms: u64,
+) -> anyhow::Result<(Vec<Replica>, Leases)> {
+    let members = lease::members(redis, worker)
+        .await
+        .with_context(|| format!("reading the replicas of {worker}"))?;
+    let holders = lease::holders(redis, worker, partitions.unwrap_or(0))
+        .await
+        .with_context(|| format!("reading the leases of {worker}"))?;
+    let replica = |(instance, seen_ms): (String, u64)| Replica {
+        instance,
+        seen_seconds_ago: now_ms.saturating_sub(seen_ms) / 1_000,
+    };
+    let replicas = members.into_iter().map(replica).collect();
+    Ok((replicas, (0..).zip(holders).collect()))
+}

@@ -1,0 +1,154 @@
+//! Computes a minute's candle again from `ticks` and writes it. The rules of the computation are in [`crate::minute`].
+
+use anyhow::Context;
+use diesel_async::{AsyncConnection, AsyncPgConnection};
+use storage_core::domain::candle::Candle;
+use storage_core::domain::decimal::Decimal;
+use storage_core::domain::entry::Entry;
+use storage_core::domain::lots::{DEFAULT_VOLUME_DECIMALS, LotsError};
+use storage_core::domain::partition::partition_of;
+use storage_core::domain::rejection::Rejection;
+use storage_core::domain::symbol::Symbol;
+use storage_core::domain::tick::AcceptedTick;
+use storage_core::domain::time::{TimeRange, rfc3339};
+use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::error::Explained;
+use storage_core::postgres::queries::{candles, completeness, dead_letters, symbols, ticks};
+use storage_core::redis::codec::ticks::entry_fields;
+use storage_core::redis::connection::Connection;
+use storage_core::redis::hot;
+use storage_core::redis::stream::Stream;
+
+use crate::dead_letter::{self, REQUEUED};
+use crate::minute::{ComputedMinute, ExcludedTick, minute};
+
+/// Repaired minute.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Repaired {
+    pub(crate) candle: Candle,
+    pub(crate) outcome: Outcome,
+    /// Reasons of the ticks that were left out and became dead letters.
+    pub(crate) excluded: Vec<Rejection>,
+}
+
+/// Source of a repaired candle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The minute's ticks.
+    FromTicks,
+    /// The stored candle, of whose ticks retention has dropped some, and its later ticks.
+    Joined,
+    /// The stored candle and its later ticks. No tick was dropped, so the candle counts trades that never existed.
+    MoreTrades {
+        /// Number of the minute's ticks.
+        ticks: usize,
+    },
+}
+
+impl Outcome {
+    /// Returns the value of the metric's label.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::FromTicks => "replaced",
+            Self::Joined => "joined",
+            Self::MoreTrades { .. } => "fewer_trades",
+        }
+    }
+}
+
+/// Recomputes the minute that starts at `start_us` and writes its candle; `None` if it has no ticks. Only `force` may
+/// reduce the number of a candle's trades, and only if no tick of the minute was dropped.
+pub(crate) async fn recompute(
+    connection: &mut AsyncPgConnection,
+    redis: &mut Connection,
+    partitions: u16,
+    symbol: &Symbol,
+    start_us: i64,
+    force: bool,
+) -> anyhow::Result<Option<Repaired>> {
+    let partition = partition_of(symbol, partitions);
+    connection
+        .transaction(async |connection| {
+            symbols::lock_decimals(connection).await?;
+            candles::lock_partition(connection, partition).await?;
+            let known = symbols::decimals(connection, &[symbol]).await?;
+            let decimals = known.get(symbol).copied().unwrap_or(DEFAULT_VOLUME_DECIMALS);
+            let stored = candles::minute(connection, symbol, start_us).await?;
+            let ticks = ticks::of_minute(connection, symbol, start_us).await?;
+            let since_us = completeness::since(connection, "ticks").await?;
+            let has_all = since_us.is_none_or(|since_us| since_us <= start_us);
+            let kept = stored.as_ref().filter(|_| !(force && has_all));
+            let Some(computed) = ComputedMinute::of(kept, &ticks, decimals).filter(|_| !ticks.is_empty()) else {
+                return Ok(None);
+            };
+            let mut excluded = Vec::new();
+            for tick in &computed.excluded {
+                excluded.push(send_to_dead_letters(connection, redis, Stream::Ticks(partition), tick, decimals).await?);
+                if computed.is_joined {
+                    ticks::delete(connection, &tick.tick).await?;
+                }
+            }
+            let row = computed.row(symbol);
+            if stored.as_ref() != Some(&row) {
+                candles::replace_1m(connection, &row)
+                    .await
+                    .explained("writing a recomputed candle")?;
+            }
+            Ok(Some(Repaired {
+                candle: computed.candle,
+                outcome: match computed.is_joined {
+                    false => Outcome::FromTicks,
+                    true if has_all => Outcome::MoreTrades { ticks: ticks.len() },
+                    true => Outcome::Joined,
+                },
+                excluded,
+            }))
+        })
+        .await
+}
+
+/// Writes a tick that does not fit its minute to the dead letters, unless it is one already. Returns the reason.
+async fn send_to_dead_letters(
+    connection: &mut AsyncPgConnection,
+    redis: &mut Connection,
+    stream: Stream,
+    excluded: &ExcludedTick,
+    decimals: u8,
+) -> anyhow::Result<Rejection> {
+    let AcceptedTick { tick, revision, origin } = excluded.tick.accepted(decimals);
+    let volume_before = Decimal::from_lots(excluded.volume_before_lots.into(), decimals);
+    let reason = tick.lots_rejection(volume_before, LotsError::TooLarge, decimals);
+    // A dead letter that was requeued too early is sent again under the ID that it got then.
+    let (key, mut id) = (stream.key().to_string(), revision.stream_id());
+    while let Some(letter) = dead_letters::lock(connection, &key, &id.to_string()).await? {
+        match letter.requeued_as {
+            Some(again) => id = again.parse()?,
+            None => return Ok(reason),
+        }
+    }
+    let mut fields = entry_fields(&tick);
+    if origin != id {
+        fields.push((REQUEUED, origin.to_string()));
+    }
+    dead_letter::send(redis, stream, &Entry::new(id, fields), &reason).await?;
+    Ok(reason)
+}
+
+/// Publishes the correction of a past minute to its subscribers.
+pub(crate) async fn publish(redis: &mut Connection, symbol: &Symbol, candle: &Candle) -> anyhow::Result<()> {
+    hot::publish_final(Timeframe::M1, symbol, candle)
+        .exec_async(redis)
+        .await
+        .context("publishing a repaired minute")
+}
+
+/// Returns the message for a candle with more trades than ticks, although none of its ticks was dropped.
+pub(crate) fn more_trades(symbol: &Symbol, candle: &Candle, ticks: usize) -> String {
+    let TimeRange { from_us, to_us } = minute(candle.start_us);
+    let (from, to) = (rfc3339(from_us), rfc3339(to_us));
+    format!(
+        "the candle of {symbol} at {from} has {} trades, more than the {ticks} ticks of its minute; if it is wrong, \
+         run `aggregator-admin repair {symbol} --from {from} --to {to} --force`",
+        candle.trades
+    )
+}
