@@ -16,8 +16,8 @@ pub enum Rejection {
     },
     /// The event time is more than `max_future` after the time at which Redis accepted the entry.
     #[error(
-        "ts_us is {ahead_us} µs ahead of the time at which Redis accepted the entry; a tick from the future would close \
-         candles"
+        "ts_us is {ahead_us} µs ahead of the time at which Redis accepted the entry; a tick from the future would \
+         close candles"
     )]
     Future {
         /// Difference of both times in µs.
@@ -48,8 +48,8 @@ pub enum Rejection {
     UnusableId,
     /// The entry is in a stream of another partition than its symbol's.
     #[error(
-        "symbol belongs to partition {expected}, not to {found}; the producer must use CRC16(symbol) modulo the partitions \
-         in `stream:partitions`"
+        "symbol belongs to partition {expected}, not to {found}; the producer must use CRC16(symbol) modulo the \
+         partitions in `stream:partitions`"
     )]
     WrongPartition {
         /// Partition of the symbol.

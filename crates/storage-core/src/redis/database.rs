@@ -66,8 +66,9 @@ fn refuse_other(stored: &DatabaseIdentity, found: &DatabaseIdentity) -> Result<(
         "another one"
     };
     Err(Misconfigured::new(format!(
-        "Redis belongs to database {stored}, and this is {what}, {found}; set DATABASE_URL and REDIS_URL to two that belong \
-         together, or, if this database takes the other's place, stop the workers and run `aggregator-admin migrate --adopt-database`"
+        "Redis belongs to database {stored}, and this is {what}, {found}; set DATABASE_URL and REDIS_URL to two that \
+         belong together, or, if this database takes the other's place, stop the workers and run \
+         `aggregator-admin migrate --adopt-database`"
     )))
 }
 

@@ -108,8 +108,8 @@ pub enum SetDecimalsError {
     },
     /// The coarser lots can't hold every volume exactly.
     #[error(
-        "{inexact} rows of {symbol} have volumes with more than {to} decimals, which would be rounded; use {least} decimals \
-         or more; a trade that is too large for {least} decimals stays a dead letter"
+        "{inexact} rows of {symbol} have volumes with more than {to} decimals, which would be rounded; use {least} \
+         decimals or more; a trade that is too large for {least} decimals stays a dead letter"
     )]
     Inexact {
         /// Symbol with the rows.

@@ -121,7 +121,8 @@ async fn refresh_managed(
     let insert = format!(
         "INSERT INTO {target} AS old (time, symbol, open, high, low, close, volume, trades, revision)
          SELECT time_bucket(INTERVAL '{seconds} seconds', time), symbol,
-                first(open, time), max(high), min(low), last(close, time), sum(volume), sum(trades)::bigint, max(revision)
+                first(open, time), max(high), min(low), last(close, time),
+                sum(volume), sum(trades)::bigint, max(revision)
          FROM {source} WHERE time >= $1 AND time < $2
          GROUP BY 1, 2 ORDER BY 2, 1"
     );
