@@ -80,7 +80,7 @@ Feature: Wrong set-up
     Given Redis prepared for a hot-writer
     And every function is removed from Redis
     When hot-writer, warm-syncer, aggregator-admin are started
-    Then each exits 64 and says "Redis has none of the pipeline's functions; run `aggregator-admin migrate`"
+    Then each exits 64 and says "the functions of the pipeline are not loaded in Redis; run `aggregator-admin migrate`"
 
   Scenario: Old functions
     Given migrated stores
