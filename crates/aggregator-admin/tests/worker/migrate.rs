@@ -155,7 +155,7 @@ async fn a_worker_ends_when_another_database_takes_the_place_of_its_own() {
     };
     let stores = Stores::ready(database).await;
     let worker = stores.worker();
-    worker.logged("keeping the history in order").await;
+    worker.logged("connected to the history").await;
     let mut set = redis::cmd("SET");
     set.arg("stream:database").arg("another@1/2");
     set.query_async::<()>(&mut stores.redis.connect()).await.unwrap();

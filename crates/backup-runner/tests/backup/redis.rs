@@ -164,9 +164,11 @@ async fn a_user_with_the_rights_of_backups_is_enough() {
     let ended = runner.run(&["backup", "redis"]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
     let wrong = runner.redis(&url.replace("hunter2", "hunter3"));
-    let complaint = wrong.failed(&["backup", "redis"]);
+    let refused = wrong.run(&["backup", "redis"]);
+    assert_eq!(refused.code, Some(64), "{}", refused.stderr);
     assert!(
-        complaint.contains("authentication failed") && !complaint.contains("hunter"),
-        "{complaint}"
+        refused.stderr.contains("authentication failed") && !refused.stderr.contains("hunter"),
+        "{}",
+        refused.stderr
     );
 }
