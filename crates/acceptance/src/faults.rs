@@ -2,10 +2,10 @@
 //!
 //! A fault that lasts has its own end: a suspended worker resumes, a server starts again, the network heals.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use nix::sys::signal::Signal;
 use redis::RedisResult;
 use storage_core::redis::stream::Stream;
 use tokio::time::sleep;
@@ -14,43 +14,48 @@ use crate::disk_filler::DiskFiller;
 use crate::network::Store;
 use crate::pipeline::Pipeline;
 use crate::proxy::Proxy;
+use crate::publisher::Publisher;
 use storage_core::testing::polling::PATIENCE;
 
 /// A fault of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkFault {
-    /// Every connection is reset repeatedly.
-    Resets,
+    /// Open connections are reset.
+    Reset,
+    /// Open connections are reset, and new ones are refused.
+    Refuse,
     /// All data is dropped, and no connection is closed.
     Blackhole,
-    /// New connections are dropped, and open ones are reset.
-    Refusing,
-    /// Each chunk is delayed by some milliseconds.
-    Slow,
-    /// Data arrives in chunks of a few bytes.
-    Fragmented,
+    /// Every chunk is delayed.
+    Slow(Duration),
+    /// Data arrives in chunks of this number of bytes.
+    Fragment(usize),
 }
 
 impl NetworkFault {
-    /// Every kind.
-    pub const ALL: [Self; 5] = [
-        Self::Resets,
-        Self::Blackhole,
-        Self::Refusing,
-        Self::Slow,
-        Self::Fragmented,
-    ];
-
-    fn inject(self, proxy: &Proxy) {
+    /// Injects the fault, which lasts until [`Proxy::heal`].
+    pub fn inject(self, proxy: &Proxy) {
         match self {
-            Self::Resets => proxy.reset(),
-            Self::Blackhole => proxy.blackhole(),
-            Self::Refusing => {
+            Self::Reset => proxy.reset(),
+            Self::Refuse => {
                 proxy.refuse();
                 proxy.reset();
             }
-            Self::Slow => proxy.slow(Duration::from_millis(20)),
-            Self::Fragmented => proxy.fragment(7),
+            Self::Blackhole => proxy.blackhole(),
+            Self::Slow(delay) => proxy.slow(delay),
+            Self::Fragment(bytes) => proxy.fragment(bytes),
+        }
+    }
+}
+
+impl fmt::Display for NetworkFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reset => f.write_str("reset"),
+            Self::Refuse => f.write_str("refused"),
+            Self::Blackhole => f.write_str("drops all data"),
+            Self::Slow(delay) => write!(f, "slow ({} ms)", delay.as_millis()),
+            Self::Fragment(bytes) => write!(f, "chunks of {bytes} bytes"),
         }
     }
 }
@@ -59,25 +64,16 @@ impl NetworkFault {
 const RESET_INTERVAL: Duration = Duration::from_millis(300);
 
 impl Pipeline {
-    /// Kills a worker (SIGKILL) and waits until it is gone.
-    pub async fn kill_worker(&mut self, name: &str) {
-        self.worker(name).kill().await;
-    }
-
-    /// Suspends a worker (SIGSTOP) until [`Pipeline::resume`].
-    pub fn suspend(&mut self, name: &str) {
-        self.worker(name).signal(Signal::SIGSTOP);
-    }
-
-    /// Resumes a suspended worker (SIGCONT).
-    pub fn resume(&mut self, name: &str) {
-        self.worker(name).signal(Signal::SIGCONT);
-    }
-
-    /// Injects a fault into the network to `store`, or to both stores, and removes it after `lasts`.
+    /// Injects a fault into the network to `store`, or to both stores, and removes it after `lasts`. A reset is
+    /// repeated.
     pub async fn fail_network(&self, fault: NetworkFault, store: Option<Store>, lasts: Duration) {
-        let network = self.network.as_ref().expect("a network that can fail");
+        let network = self.network();
         let proxies = store.map_or_else(|| network.proxies(), |store| network.proxies_to(store));
+        let interval = if fault == NetworkFault::Reset {
+            RESET_INTERVAL
+        } else {
+            lasts
+        };
         let end = Instant::now() + lasts;
         loop {
             proxies.iter().for_each(|proxy| fault.inject(proxy));
@@ -85,64 +81,60 @@ impl Pipeline {
             if left.is_zero() {
                 break;
             }
-            sleep(if fault == NetworkFault::Resets {
-                left.min(RESET_INTERVAL)
-            } else {
-                left
-            })
-            .await;
+            sleep(left.min(interval)).await;
         }
         proxies.iter().for_each(|proxy| proxy.heal());
     }
 
     /// Kills Redis and starts it again after `lasts`.
     pub async fn redis_away(&mut self, lasts: Duration) -> anyhow::Result<()> {
-        self.redis.stop();
+        self.redis_mut().stop();
         sleep(lasts).await;
-        self.redis.resume().await
+        self.redis_mut().resume().await
     }
 
     /// Stops the scenario's own database server without a checkpoint and starts it again after `lasts`.
     pub async fn database_away(&mut self, lasts: Duration) -> anyhow::Result<()> {
-        let server = self.other_server.as_mut().context("a database server of its own")?;
+        let server = self.server_mut();
         server.stop()?;
         sleep(lasts).await;
         server.resume().await
     }
 
     /// Makes Redis lose everything that is written during `lasts`, as in a crash of the machine before the append-only
-    /// file reaches the disk. The producer then goes back to its present position.
-    pub async fn lose_what_is_written_within(&mut self, lasts: Duration) -> anyhow::Result<()> {
+    /// file reaches the disk. The feed then goes back to its present position.
+    pub async fn lose_writes_within(&mut self, lasts: Duration, feed: Option<&Publisher>) -> anyhow::Result<()> {
         // In this order: every entry before this position was in the file before its reply.
-        let position = self.publisher.as_ref().map(|publisher| publisher.position());
-        let written = self.redis.written()?;
+        let position = feed.map(Publisher::position);
+        let redis = self.redis_mut();
+        let written = redis.written()?;
         sleep(lasts).await;
-        self.redis.crash_back_to(&written)?;
-        let Some((publisher, position)) = self.publisher.as_ref().zip(position) else {
-            return self.redis.resume().await;
+        redis.crash_back_to(&written)?;
+        let Some((feed, position)) = feed.zip(position) else {
+            return redis.resume().await;
         };
         // Before Redis starts again: later entries must not arrive before the repeated ones.
-        publisher.pause().await;
-        publisher.rewind_to(position);
-        self.redis.resume().await?;
-        publisher.resume();
+        feed.pause().await;
+        feed.rewind_to(position);
+        redis.resume().await?;
+        feed.resume();
         Ok(())
     }
 
     /// Removes every function from Redis.
     pub async fn lose_functions(&self) -> RedisResult<()> {
-        self.redis.ask(&["FUNCTION", "FLUSH"]).await
+        self.redis().ask(&["FUNCTION", "FLUSH"]).await
     }
 
     /// Destroys every consumer group of every stream.
     pub async fn lose_groups(&self) -> RedisResult<()> {
-        self.each_group(async |stream, group| self.redis.ask::<()>(&["XGROUP", "DESTROY", stream, group]).await)
+        self.each_group(async |stream, group| self.redis().ask::<()>(&["XGROUP", "DESTROY", stream, group]).await)
             .await
     }
 
     /// Sets every consumer group of every stream back to the oldest entry.
     pub async fn rewind_groups(&self) -> RedisResult<()> {
-        self.each_group(async |stream, group| self.redis.ask::<()>(&["XGROUP", "SETID", stream, group, "0"]).await)
+        self.each_group(async |stream, group| self.redis().ask::<()>(&["XGROUP", "SETID", stream, group, "0"]).await)
             .await
     }
 
@@ -170,9 +162,8 @@ impl Pipeline {
     }
 
     /// Fills the small disk of the database, and keeps it full until [`DiskFiller::remove`].
-    pub async fn fill_disk(&self) -> anyhow::Result<DiskFiller> {
-        let server = self.other_server.as_ref();
-        let disk = server.and_then(|server| server.small_disk()).context("a small disk")?;
-        DiskFiller::start(self.database_url(), disk).await
+    pub async fn fill_disk(&mut self) -> anyhow::Result<DiskFiller> {
+        let disk = self.server_mut().small_disk().context("a small disk")?.to_owned();
+        DiskFiller::start(self.database_url(), &disk).await
     }
 }

@@ -18,16 +18,6 @@ pub enum Store {
 }
 
 impl Store {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Redis, Self::Database];
-
-    fn variable(self) -> &'static str {
-        match self {
-            Self::Redis => "REDIS_URL",
-            Self::Database => "DATABASE_URL",
-        }
-    }
-
     fn usual_port(self) -> u16 {
         match self {
             Self::Redis => 6379,
@@ -43,21 +33,16 @@ pub struct Network {
 }
 
 impl Network {
-    /// Replaces the URLs in `environment` by those of the proxies of `worker`.
-    pub fn route(&self, worker: &str, environment: &mut BTreeMap<String, String>) {
-        for store in Store::ALL {
-            let Some(url) = environment.get_mut(store.variable()) else {
-                continue;
-            };
-            let mut parsed: Url = url.parse().expect("a URL");
-            let mut proxies = self.proxies.lock().unwrap_or_else(PoisonError::into_inner);
-            let proxy = proxies
-                .entry((worker.to_owned(), store))
-                .or_insert_with(|| Arc::new(Proxy::start(address(&parsed, store)).expect("a free port")));
-            parsed.set_host(Some("127.0.0.1")).expect("a URL with a host");
-            parsed.set_port(Some(proxy.port())).expect("a URL with a port");
-            *url = parsed.to_string();
-        }
+    /// Returns `url` of `store` with the address of the proxy of `worker`.
+    pub fn route(&self, worker: &str, store: Store, url: &str) -> String {
+        let mut url: Url = url.parse().expect("a URL");
+        let mut proxies = self.proxies.lock().unwrap_or_else(PoisonError::into_inner);
+        let proxy = proxies
+            .entry((worker.to_owned(), store))
+            .or_insert_with(|| Arc::new(Proxy::start(address(&url, store)).expect("a free port")));
+        url.set_host(Some("127.0.0.1")).expect("a URL with a host");
+        url.set_port(Some(proxy.port())).expect("a URL with a port");
+        url.into()
     }
 
     /// Returns the proxy of `worker` to `store`.

@@ -1,6 +1,6 @@
 //! The expected candles, computed independently of the pipeline: trades in order of arrival, grouped by bucket.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::path::Path;
 
@@ -39,6 +39,21 @@ pub struct Bar {
     pub lots: i128,
     /// Number of trades.
     pub trades: i64,
+}
+
+impl Bar {
+    /// Parses `open, high, low, close, volume, trades`; `lots` converts the volume.
+    pub fn parse<T: AsRef<str>>(columns: &[T], lots: impl Fn(&str) -> i128) -> Self {
+        let price = |column: usize| columns[column].as_ref().parse().expect("a price");
+        Self {
+            open: price(0),
+            high: price(1),
+            low: price(2),
+            close: price(3),
+            lots: lots(columns[4].as_ref()),
+            trades: columns[5].as_ref().parse().expect("a count"),
+        }
+    }
 }
 
 /// Candles by symbol and start in µs.
@@ -86,20 +101,14 @@ pub fn lots(units: &str) -> i128 {
 
 /// Compares two sets of candles; the error lists the first differences.
 pub fn compare(expected: &Bars, found: &Bars) -> Result<(), String> {
-    let keys: std::collections::BTreeSet<_> = expected.keys().chain(found.keys()).collect();
-    let differences: Vec<String> = keys
-        .into_iter()
-        .filter(|key| expected.get(*key) != found.get(*key))
-        .map(|key| {
-            format!(
-                "{} {}: expected {:?}, found {:?}",
-                key.0,
-                time(key.1),
-                expected.get(key),
-                found.get(key)
-            )
-        })
-        .collect();
+    let mut differences = Vec::new();
+    for key in expected.keys().chain(found.keys()).collect::<BTreeSet<_>>() {
+        let (wanted, actual) = (expected.get(key), found.get(key));
+        if wanted != actual {
+            let (symbol, start) = (&key.0, time(key.1));
+            differences.push(format!("{symbol} {start}: expected {wanted:?}, found {actual:?}"));
+        }
+    }
     if differences.is_empty() {
         return Ok(());
     }
@@ -134,16 +143,7 @@ pub fn candle_file(file: &Path, symbol: &str) -> Bars {
     let text = fs::read_to_string(file).expect("a candle file");
     let bar = |line: &str| {
         let row: Vec<&str> = line.split(',').collect();
-        let price = |column: usize| row[column].parse().expect("a price");
-        let bar = Bar {
-            open: price(1),
-            high: price(2),
-            low: price(3),
-            close: price(4),
-            lots: lots(row[5]),
-            trades: row[6].parse().expect("a count"),
-        };
-        ((symbol.to_owned(), micros(row[0])), bar)
+        ((symbol.to_owned(), micros(row[0])), Bar::parse(&row[1..], lots))
     };
     text.lines().skip(1).map(bar).collect()
 }

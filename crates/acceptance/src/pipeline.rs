@@ -1,34 +1,25 @@
-//! The world of a scenario: its stores, its workers and their results.
+//! The pipeline of a scenario or a soak: its stores and its workers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
 
-use cucumber::World;
-use serde_json::Value;
 use storage_core::postgres::edition::Edition;
 use storage_core::redis::position::positions;
 use storage_core::redis::stream::Stream;
-use storage_core::testing::certificates::Certificates;
 use storage_core::testing::native::NativeServer;
 use storage_core::testing::postgres::TestDatabase;
-use storage_core::testing::process::ServerProcess;
 use storage_core::testing::program::{Outcome, Program, Worker};
 use storage_core::testing::redis;
 use tempfile::TempDir;
 
 use crate::database;
-use crate::disk_filler::DiskFiller;
 use crate::flavour::Flavour;
-use crate::network::Network;
-use crate::oracle::{Bar, Bars, Trade};
+use crate::network::{Network, Store};
+use crate::oracle::{Bar, Bars};
 use crate::producer::{self, Fields, PARTITIONS};
-use crate::publisher::Publisher;
-use crate::redis_server::{OPERATOR, RedisServer, Written};
-use crate::replicated::Replicated;
+use crate::redis_server::{OPERATOR, RedisServer};
 use crate::tools::tool;
 
 /// Settings with short intervals, with which every worker starts.
@@ -47,97 +38,63 @@ const SETTINGS: [(&str, &str); 12] = [
     ("STORAGE_REDIS__RESPONSE_TIMEOUT", "10s"),
 ];
 
-/// Published messages, each with its channel.
-pub type Messages = Arc<Mutex<Vec<(String, Value)>>>;
-
-/// Stores, workers and results of one scenario.
-#[derive(Debug, World)]
-#[world(init = Self::start)]
+/// Stores and workers, with the environment in which programs start.
+#[derive(Debug)]
 pub struct Pipeline {
-    /// The workers that run or ran. Fields are dropped in order: workers, then stores, then files.
-    pub workers: Vec<Worker>,
-    edition: Edition,
-    /// Its Redis.
-    pub redis: RedisServer,
-    /// Its database, after the first step that needs one.
-    pub database: Option<TestDatabase>,
-    /// Environment variables that override those of the scenario's own stores.
-    pub settings: BTreeMap<String, String>,
-    /// Files of this scenario.
-    pub folder: TempDir,
-    /// Outcome of the last command.
-    pub outcome: Option<Outcome>,
-    /// Outcomes of the last programs that ran together, by name.
-    pub said: BTreeMap<String, Outcome>,
-    /// A database server of this scenario alone.
-    pub other_server: Option<NativeServer>,
-    /// Keeps the disk of that server full.
-    pub disk_filler: Option<DiskFiller>,
-    /// The proxies between the workers and their stores, if the network can fail.
-    pub network: Option<Network>,
-    /// The feed handler that sends in the background.
-    pub publisher: Option<Publisher>,
-    /// A Prometheus, and its port.
-    pub prometheus: Option<(ServerProcess, u16)>,
-    /// The replica of its Redis.
-    pub replicated: Option<Replicated>,
-    /// The certificates of its Redis.
-    pub certificates: Option<Certificates>,
-    /// Sizes of the files of its Redis at an earlier step.
-    pub backup: Option<Written>,
-    /// The trades that were sent and must be counted, in order.
-    pub trades: Vec<Trade>,
-    /// Messages that were published since the scenario subscribed.
-    pub messages: Messages,
-    /// Values that one step keeps for a later one.
-    pub notes: HashMap<String, String>,
-    /// The replay that runs in the background.
-    pub replay: Option<tokio::task::JoinHandle<std::io::Result<Outcome>>>,
-    started: Instant,
+    // Fields are dropped in order: workers, then stores, then files.
+    workers: Vec<Worker>,
     stopped_logs: Vec<String>,
+    redis: RedisServer,
+    edition: Edition,
+    database: Option<TestDatabase>,
+    /// A database server of this pipeline alone.
+    server: Option<NativeServer>,
+    network: Option<Network>,
+    /// Environment variables that override those of the own stores.
+    settings: BTreeMap<String, String>,
+    folder: TempDir,
 }
 
 impl Pipeline {
-    async fn start() -> anyhow::Result<Self> {
+    /// Starts a Redis; the database follows with [`Pipeline::migrate`].
+    pub async fn start() -> anyhow::Result<Self> {
         Ok(Self {
-            started: Instant::now(),
-            folder: TempDir::new()?,
-            edition: Edition::Community,
-            redis: RedisServer::start().await?,
-            database: None,
-            settings: BTreeMap::new(),
             workers: Vec::new(),
-            outcome: None,
-            said: BTreeMap::new(),
-            other_server: None,
-            disk_filler: None,
-            network: None,
-            publisher: None,
-            prometheus: None,
-            replicated: None,
-            certificates: None,
-            backup: None,
-            trades: Vec::new(),
-            messages: Messages::default(),
-            notes: HashMap::new(),
-            replay: None,
             stopped_logs: Vec::new(),
+            redis: RedisServer::start().await?,
+            edition: Edition::Community,
+            database: None,
+            server: None,
+            network: None,
+            settings: BTreeMap::new(),
+            folder: TempDir::new()?,
         })
     }
 
-    /// Sets the edition of the database that [`Pipeline::migrate`] creates; the Community edition by default.
+    /// Sets the edition of a database that starts later; the Community edition by default.
     pub fn set_edition(&mut self, edition: Edition) {
         self.edition = edition;
     }
 
-    /// The edition of its database.
+    /// Returns the edition of the database.
     pub fn edition(&self) -> Edition {
         self.edition
     }
 
-    /// The time since it was started.
-    pub fn age(&self) -> Duration {
-        self.started.elapsed()
+    /// Sets an environment variable of the programs that start later; an empty value restores its default.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.settings.insert(name.to_owned(), value.into());
+        self.settings.retain(|_, value| !value.is_empty());
+    }
+
+    /// Returns the Redis server.
+    pub fn redis(&self) -> &RedisServer {
+        &self.redis
+    }
+
+    /// Returns the Redis server, to stop, change and resume it.
+    pub fn redis_mut(&mut self) -> &mut RedisServer {
+        &mut self.redis
     }
 
     /// Makes Redis ready for hot-writer, as `aggregator-admin migrate` does, without a database.
@@ -145,22 +102,57 @@ impl Pipeline {
         redis::prepare(&mut self.redis.connect(), PARTITIONS).await;
     }
 
-    /// Prepares both stores with `aggregator-admin migrate`.
+    /// Prepares both stores with `aggregator-admin migrate`; starts a database if there is none.
     pub async fn migrate(&mut self) {
         if self.database.is_none() {
-            self.database = TestDatabase::start(self.edition).await;
+            self.start_database().await;
         }
-        self.command("aggregator-admin", &["migrate"]).await;
-        self.succeeded();
+        self.succeed("aggregator-admin", &["migrate"]).await;
     }
 
-    /// Ends the workers and the database on a thread of their own: dropping the database waits for its server, which
+    /// Creates a database with the schema of this version.
+    pub async fn start_database(&mut self) {
+        self.database = TestDatabase::start(self.edition).await;
+    }
+
+    /// Creates a database without schema.
+    pub async fn start_empty_database(&mut self) {
+        self.database = TestDatabase::start_empty(self.edition).await;
+    }
+
+    /// Creates the database on `server`, which can be stopped.
+    pub async fn use_server(&mut self, server: NativeServer) -> anyhow::Result<()> {
+        self.database = Some(TestDatabase::on(&server).await?);
+        self.server = Some(server);
+        Ok(())
+    }
+
+    /// Connects the programs to `url` of `server` instead of the database.
+    pub fn connect_to(&mut self, server: NativeServer, url: String) {
+        self.set("DATABASE_URL", url);
+        self.server = Some(server);
+    }
+
+    /// Returns the server of [`Pipeline::use_server`], to stop and resume it.
+    pub fn server_mut(&mut self) -> &mut NativeServer {
+        self.server.as_mut().expect("a dedicated database server")
+    }
+
+    /// Puts a proxy between each store and each worker that starts later.
+    pub fn add_network(&mut self) {
+        self.network = Some(Network::default());
+    }
+
+    /// Returns the proxies between workers and stores.
+    pub fn network(&self) -> &Network {
+        self.network.as_ref().expect("a network that can fail")
+    }
+
+    /// Ends the workers and the database, the latter on a thread of its own: dropping it waits for its server, which
     /// may wait for the connection of another scenario on this thread.
     pub async fn close(&mut self) {
-        self.publisher = None;
-        self.disk_filler = None;
         self.workers.clear();
-        let servers = (self.database.take(), self.other_server.take());
+        let servers = (self.database.take(), self.server.take());
         tokio::task::spawn_blocking(move || drop(servers))
             .await
             .expect("to drop the database");
@@ -185,7 +177,7 @@ impl Pipeline {
             .ok_or_else(|| format!("no row from {sql}"))
     }
 
-    /// A program of this scenario, such as `hot-writer 2`, with its own user in Redis.
+    /// A program, such as `hot-writer 2`, with its own user in Redis.
     pub fn program(&self, instance: &str) -> Program {
         let user = match program_name(instance) {
             "tick-replayer" => "feed-handler",
@@ -195,39 +187,31 @@ impl Pipeline {
     }
 
     fn program_as(&self, user: &str, instance: &str) -> Program {
-        Program::new(program_name(instance)).envs(self.environment(user, instance))
-    }
-
-    fn environment(&self, user: &str, instance: &str) -> BTreeMap<String, String> {
-        let mut environment: BTreeMap<String, String> = SETTINGS
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
+        let name = program_name(instance);
+        let network = self.network.as_ref().filter(|_| name != "tick-replayer");
+        let routed = |store, url: &str| network.map_or_else(|| url.to_owned(), |it| it.route(instance, store, url));
         let redis = self.redis.config_for(user);
-        environment.insert("REDIS_URL".to_owned(), redis.url.expose().to_owned());
-        if let Some(file) = redis.password_file {
-            environment.insert("REDIS_PASSWORD_FILE".to_owned(), file.display().to_string());
-        }
+        let redis_url = routed(Store::Redis, redis.url.expose());
+        let mut program = Program::new(name)
+            .envs(SETTINGS)
+            .redis(&redis)
+            .env("REDIS_URL", redis_url);
         if let Some(database) = &self.database {
-            let login = database.login(program_name(instance));
-            environment.insert("DATABASE_URL".to_owned(), login.url.expose().to_owned());
-            if let Some(file) = login.password_file {
-                environment.insert("DATABASE_PASSWORD_FILE".to_owned(), file.display().to_string());
-            }
+            let login = database.login(name);
+            let database_url = routed(Store::Database, login.url.expose());
+            program = program.database(&login).env("DATABASE_URL", database_url);
         }
         let tools = tool("pg_dump");
         if let Some(folder) = tools.parent().filter(|_| tools.exists()) {
-            environment.insert("STORAGE_BACKUP__PG_BIN".to_owned(), folder.display().to_string());
+            program = program.env("STORAGE_BACKUP__PG_BIN", folder.display().to_string());
         }
         if let Some(folder) = Flavour::chosen().programs() {
-            environment.insert("STORAGE_BACKUP__REDIS_BIN".to_owned(), folder.display().to_string());
+            program = program.env("STORAGE_BACKUP__REDIS_BIN", folder.display().to_string());
         }
-        environment.insert("STORAGE_SERVICE__INSTANCE".to_owned(), instance.replace(' ', "-"));
-        environment.extend(self.settings.clone());
-        if let Some(network) = self.network.as_ref().filter(|_| instance != "tick-replayer") {
-            network.route(instance, &mut environment);
-        }
-        environment
+        let instance = instance.replace(' ', "-");
+        program
+            .env("STORAGE_SERVICE__INSTANCE", instance)
+            .envs(self.settings.clone())
     }
 
     /// Returns an error with the first group that has not finished its stream.
@@ -244,29 +228,29 @@ impl Pipeline {
     }
 
     /// Runs a command of a program to its end: `restore` as the operator, any other command as the worker's user.
-    pub async fn command(&mut self, name: &str, arguments: &[&str]) {
+    pub async fn command(&self, name: &str, arguments: &[&str]) -> Outcome {
         let program = match arguments.first() {
             Some(&"restore") => self.program_as(OPERATOR, name),
             _ => self.program(name),
         };
-        self.outcome = Some(program.run(arguments).await);
+        program.run(arguments).await
     }
 
-    /// The outcome of the last command.
-    pub fn outcome(&self) -> &Outcome {
-        self.outcome.as_ref().expect("a command that ran")
+    /// Runs a command; panics unless it exits 0.
+    pub async fn succeed(&self, name: &str, arguments: &[&str]) {
+        let outcome = self.command(name, arguments).await;
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
     }
 
-    /// Panics unless the last command exited 0.
-    pub fn succeeded(&self) {
-        assert_eq!(self.outcome().code, Some(0), "{:?}", self.outcome());
-    }
-
-    /// Starts a worker without waiting for it.
+    /// Starts a worker, in place of an earlier one of this name, without waiting for it.
     pub fn launch(&mut self, name: &str) {
-        self.forget(name);
-        let worker = self.program(name).start_in(self.folder.path(), name);
-        self.workers.push(worker);
+        if self.has_worker(name) {
+            let worker = self.take_worker(name);
+            let log = format!("--- {name} (before)\n{}", tail(&worker.log()));
+            self.stopped_logs.push(log);
+        }
+        let worker = self.program(name).start_in(self.folder(), name);
+        self.add_worker(worker);
     }
 
     /// Starts a worker and waits until it is ready.
@@ -275,28 +259,38 @@ impl Pipeline {
         self.worker(name).ready().await;
     }
 
-    /// The worker `name` of this scenario.
+    /// Returns the workers that run or ran.
+    pub fn workers(&self) -> &[Worker] {
+        &self.workers
+    }
+
+    /// Returns `true` if the worker `name` was started and not taken.
+    pub fn has_worker(&self, name: &str) -> bool {
+        self.workers.iter().any(|worker| worker.name() == name)
+    }
+
+    /// Returns the worker `name`.
     pub fn worker(&self, name: &str) -> &Worker {
-        let worker = self.workers.iter().find(|worker| worker.name() == name);
-        worker.unwrap_or_else(|| panic!("no {name} was started"))
+        &self.workers[self.index_of(name)]
     }
 
-    fn forget(&mut self, name: &str) {
-        if let Some(at) = self.workers.iter().position(|worker| worker.name() == name) {
-            let worker = self.workers.remove(at);
-            self.stopped_logs
-                .push(format!("--- {} (before)\n{}", worker.name(), tail(&worker.log())));
-        }
+    /// Removes the worker `name`, which may still run.
+    pub fn take_worker(&mut self, name: &str) -> Worker {
+        self.workers.remove(self.index_of(name))
     }
 
-    /// Sends a trade that must be counted.
-    pub async fn send(&mut self, trade: Trade) {
-        self.send_fields(&trade.symbol, &producer::fields(&trade)).await;
-        self.trades.push(trade);
+    fn index_of(&self, name: &str) -> usize {
+        let index = self.workers.iter().position(|worker| worker.name() == name);
+        index.unwrap_or_else(|| panic!("no {name} was started"))
+    }
+
+    /// Adds a worker that was taken, or that a program of this pipeline started.
+    pub fn add_worker(&mut self, worker: Worker) {
+        self.workers.push(worker);
     }
 
     /// Sends an entry to the tick stream of `symbol`; returns stream and ID.
-    pub async fn send_fields(&self, symbol: &str, fields: &Fields) -> (String, String) {
+    pub async fn send(&self, symbol: &str, fields: &Fields) -> (String, String) {
         let stream = format!("stream:ticks:{}", producer::partition(symbol, PARTITIONS));
         let id = producer::add(&self.redis, &stream, fields)
             .await
@@ -312,15 +306,7 @@ impl Pipeline {
         );
         let rows = self.rows(&sql).await?;
         let bar = |row: Vec<String>| {
-            let price = |column: usize| row[column].parse().expect("a price");
-            let bar = Bar {
-                open: price(2),
-                high: price(3),
-                low: price(4),
-                close: price(5),
-                lots: row[6].parse().expect("lots"),
-                trades: row[7].parse().expect("a count"),
-            };
+            let bar = Bar::parse(&row[2..], |lots| lots.parse().expect("lots"));
             ((row[0].clone(), row[1].parse().expect("µs")), bar)
         };
         Ok(rows.into_iter().map(bar).collect())
@@ -334,11 +320,22 @@ impl Pipeline {
             .map_err(|error| error.to_string())
     }
 
+    /// Returns the folder of files and logs.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Creates a file with this content.
     pub fn file(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.folder.path().join(name);
+        let path = self.folder().join(name);
         fs::write(&path, content).expect("to write a file");
         path
+    }
+
+    /// Keeps the folder after the end and returns its path.
+    pub fn keep_folder(&mut self) -> PathBuf {
+        self.folder.disable_cleanup(true);
+        self.folder().to_owned()
     }
 
     /// The last lines of the logs of all workers.

@@ -19,14 +19,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use acceptance::pipeline::Pipeline;
 use acceptance::{redis_server, requirements};
 use cucumber::event::ScenarioFinished;
 use cucumber::tag::Ext;
 use cucumber::writer::Stats as _;
-use cucumber::{World, cli, gherkin};
+use cucumber::{World as _, cli, gherkin};
 use storage_core::postgres::edition::Edition;
 use storage_core::testing::process::project;
+
+use steps::world::World;
 
 static PASSED: AtomicUsize = AtomicUsize::new(0);
 static FAILED: AtomicUsize = AtomicUsize::new(0);
@@ -108,12 +109,12 @@ async fn run(edition: Edition, first: Edition) -> bool {
         false
     };
     let concurrent = if redis_server::given().is_some() { 1 } else { 3 };
-    let writer = Pipeline::cucumber()
+    let writer = World::cucumber()
         .with_cli(options)
         .max_concurrent_scenarios(concurrent)
         .fail_on_skipped()
         .before(move |_, _, _, world| {
-            world.set_edition(edition);
+            world.pipeline.set_edition(edition);
             Box::pin(async {})
         })
         .after(|_, _, scenario, finished, world| {
@@ -122,16 +123,14 @@ async fn run(edition: Edition, first: Edition) -> bool {
             counter.fetch_add(1, Ordering::Relaxed);
             Box::pin(async move {
                 let Some(world) = world else { return };
-                let name = format!("{} ({})", scenario.name, world.edition());
-                DURATIONS.lock().unwrap().push((world.age(), name));
+                let name = format!("{} ({})", scenario.name, world.pipeline.edition());
                 if !passed {
                     println!(
-                        "--- logs of the scenario that failed: {} ({})\n{}",
-                        scenario.name,
-                        world.edition(),
-                        world.logs()
+                        "--- logs of the scenario that failed: {name}\n{}",
+                        world.pipeline.logs()
                     );
                 }
+                DURATIONS.lock().unwrap().push((world.started.elapsed(), name));
                 world.close().await;
             })
         })

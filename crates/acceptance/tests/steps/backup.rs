@@ -3,22 +3,22 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use acceptance::pipeline::Pipeline;
 use cucumber::when;
-use storage_core::testing::postgres::TestDatabase;
+
+use super::world::World;
 
 #[when("both stores are lost")]
-async fn stores_lost(world: &mut Pipeline) {
+async fn stores_lost(world: &mut World) {
     world.close().await;
-    world.database = TestDatabase::start_empty(world.edition()).await;
-    world.redis.ask::<()>(&["FLUSHALL"]).await.unwrap();
-    world.redis.ask::<()>(&["FUNCTION", "FLUSH"]).await.unwrap();
+    world.pipeline.start_empty_database().await;
+    world.pipeline.redis().ask::<()>(&["FLUSHALL"]).await.unwrap();
+    world.pipeline.redis().ask::<()>(&["FUNCTION", "FLUSH"]).await.unwrap();
 }
 
 #[when(expr = "a byte in the {word} backup is flipped")]
-async fn flipped(world: &mut Pipeline, kind: String) {
+async fn flipped(world: &mut World, kind: String) {
     let mut files = Vec::new();
-    files_in(&world.folder.path().join("backups").join(kind), &mut files);
+    files_in(&world.pipeline.folder().join("backups").join(kind), &mut files);
     let payload = files
         .into_iter()
         .filter(|file| file.extension().is_none_or(|name| name != "json"));

@@ -1,6 +1,5 @@
 //! Invalid and unusual entries, and their dead letters.
 
-use acceptance::pipeline::Pipeline;
 use acceptance::producer::{self, Fields};
 use cucumber::gherkin::Step;
 use cucumber::{then, when};
@@ -9,13 +8,11 @@ use storage_core::testing::polling::until;
 use super::check::{check, equal};
 use super::table::rows;
 use super::trades::valid;
+use super::world::World;
 
 /// Sends an entry and notes its stream and ID.
-async fn send(world: &mut Pipeline, symbol: &str, fields: &Fields) {
-    let (stream, id) = world.send_fields(symbol, fields).await;
-    world
-        .notes
-        .extend([("stream".to_owned(), stream), ("id".to_owned(), id)]);
+async fn send(world: &mut World, symbol: &str, fields: &Fields) {
+    world.notes.entry = world.pipeline.send(symbol, fields).await;
 }
 
 /// Returns the fields of a valid trade without `field`.
@@ -26,7 +23,7 @@ fn fields_without(symbol: &str, field: &str) -> Fields {
 }
 
 #[when(expr = "a trade of {word} arrives with {word} {string}")]
-async fn with_field(world: &mut Pipeline, symbol: String, field: String, value: String) {
+async fn with_field(world: &mut World, symbol: String, field: String, value: String) {
     let value = match value.as_str() {
         "1 MB of garbage" => "\u{1}garbage".repeat(131_072),
         "next year" => (chrono::Utc::now().timestamp_micros() + 365 * 86_400_000_000).to_string(),
@@ -38,14 +35,14 @@ async fn with_field(world: &mut Pipeline, symbol: String, field: String, value: 
 }
 
 #[when("trades arrive with these fields:")]
-async fn with_fields(world: &mut Pipeline, step: &Step) {
+async fn with_fields(world: &mut World, step: &Step) {
     for row in rows(step) {
         with_field(world, row["symbol"].clone(), row["field"].clone(), row["value"].clone()).await;
     }
 }
 
 #[then("the volume in candles_1m is:")]
-async fn volumes(world: &mut Pipeline, step: &Step) {
+async fn volumes(world: &mut World, step: &Step) {
     for row in rows(step) {
         volume(
             world,
@@ -58,49 +55,52 @@ async fn volumes(world: &mut Pipeline, step: &Step) {
 }
 
 #[when(expr = "a trade of {word} arrives without {word}")]
-async fn without_field(world: &mut Pipeline, symbol: String, field: String) {
+async fn without_field(world: &mut World, symbol: String, field: String) {
     send(world, &symbol, &fields_without(&symbol, &field)).await;
 }
 
 #[when(expr = "{int} trades of {word} arrive with {word} {string}")]
-async fn several_with_field(world: &mut Pipeline, count: usize, symbol: String, field: String, value: String) {
+async fn several_with_field(world: &mut World, count: usize, symbol: String, field: String, value: String) {
     for _ in 0..count {
         with_field(world, symbol.clone(), field.clone(), value.clone()).await;
     }
 }
 
 #[then(expr = "a dead letter reports {string}")]
-async fn dead_letter(world: &mut Pipeline, text: String) {
-    let (stream, id) = (&world.notes["stream"], &world.notes["id"]);
+async fn dead_letter(world: &mut World, text: String) {
+    let (stream, id) = &world.notes.entry;
     let sql = format!("SELECT reason FROM dead_letters WHERE stream = '{stream}' AND entry_id = '{id}'");
     until("the dead letter", async || {
-        let reasons = world.rows(&sql).await?;
+        let reasons = world.pipeline.rows(&sql).await?;
         check(reasons.len() == 1 && reasons[0][0].contains(&text), &text, &reasons)
     })
     .await;
 }
 
 #[then(expr = "the volume of {word} in candles_1m is {string} units in {int} trade(s)")]
-async fn volume(world: &mut Pipeline, symbol: String, units: String, trades: i64) {
+async fn volume(world: &mut World, symbol: String, units: String, trades: i64) {
     let sql = format!(
         "SELECT trim_scale(sum(volume))::text, sum(trades) FROM candles_in_units
          WHERE timeframe = '1m' AND symbol = '{symbol}'"
     );
     until("the volume", async || {
-        equal(&world.rows(&sql).await?, &[[units.clone(), trades.to_string()]])
+        equal(
+            &world.pipeline.rows(&sql).await?,
+            &[[units.clone(), trades.to_string()]],
+        )
     })
     .await;
 }
 
 #[when(expr = "I follow the advice of the dead letters of {word}")]
-async fn follow_advice(world: &mut Pipeline, symbol: String) {
+async fn follow_advice(world: &mut World, symbol: String) {
     let sql = format!(
         "SELECT reason, stream || '/' || entry_id FROM dead_letters
          WHERE fields->>'symbol' = '{symbol}' AND requeued_at IS NULL ORDER BY first_seen, entry_id"
     );
     let mut dead_letters = Vec::new();
     until("dead letters", async || {
-        dead_letters = world.rows(&sql).await?;
+        dead_letters = world.pipeline.rows(&sql).await?;
         check(!dead_letters.is_empty(), "a dead letter", &dead_letters)
     })
     .await;
@@ -109,11 +109,10 @@ async fn follow_advice(world: &mut Pipeline, symbol: String) {
         let (command, then) = advice.split_once('`').expect("a command");
         assert_eq!(then, ", then requeue this dead letter");
         let words: Vec<&str> = command.split(' ').collect();
-        world.command(words[0], &words[1..]).await;
-        world.succeeded();
+        world.pipeline.succeed(words[0], &words[1..]).await;
         world
-            .command("aggregator-admin", &["dead-letters", "requeue", &dead_letter[1]])
+            .pipeline
+            .succeed("aggregator-admin", &["dead-letters", "requeue", &dead_letter[1]])
             .await;
-        world.succeeded();
     }
 }

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use acceptance::network::{Network, Store};
-use acceptance::pipeline::Pipeline;
 use acceptance::proxy::{Breakpoint, Delivered};
 use acceptance::publisher::Publisher;
 use cucumber::gherkin::Step;
@@ -17,6 +16,7 @@ use storage_core::testing::program::{Program, Worker};
 use tokio::time::timeout;
 
 use super::table::rows;
+use super::world::World;
 
 /// A message at which a worker is killed.
 struct Point {
@@ -26,46 +26,41 @@ struct Point {
 }
 
 #[given("a proxy between each worker and each of its stores")]
-async fn network(world: &mut Pipeline) {
-    world.network = Some(Network::default());
+async fn network(world: &mut World) {
+    world.pipeline.add_network();
 }
 
 #[when(expr = "the workers are killed and started again at each of these points, {int} time(s):")]
-async fn killed_at_each(world: &mut Pipeline, rounds: usize, step: &Step) {
+async fn killed_at_each(world: &mut World, rounds: usize, step: &Step) {
     let mut points: BTreeMap<String, Vec<Point>> = BTreeMap::new();
     for row in rows(step) {
         points.entry(row["worker"].clone()).or_default().push(point(&row));
     }
     let mut sequences = Vec::new();
     for (name, points) in points {
-        let at = world
-            .workers
-            .iter()
-            .position(|worker| worker.name() == name)
-            .expect("a worker");
-        let worker = world.workers.remove(at);
-        let program = world.program(&name);
+        let worker = world.pipeline.take_worker(&name);
+        let program = world.pipeline.program(&name);
         sequences.push((worker, points, program));
     }
     let shared = Kills {
-        network: world.network.as_ref().expect("a network"),
-        folder: world.folder.path(),
+        network: world.pipeline.network(),
+        folder: world.pipeline.folder(),
         kills: AtomicUsize::new(0),
     };
     let all = rounds * step.table.as_ref().map_or(0, |table| table.rows.len() - 1);
     let kills = sequences
         .into_iter()
         .map(|(worker, points, program)| shared.kill_at_each(worker, points, rounds, program));
-    let publisher = world.publisher.as_ref().expect("a feed");
+    let publisher = world.feed();
     let survivors = tokio::select! {
         survivors = join_all(kills) => survivors,
         () = pace_feed(publisher, world.trades.len(), &shared.kills, all) => unreachable!("it never ends"),
     };
     publisher.resume();
-    world
-        .notes
-        .insert("kills".to_owned(), shared.kills.into_inner().to_string());
-    world.workers.extend(survivors);
+    world.notes.kills = shared.kills.into_inner();
+    survivors
+        .into_iter()
+        .for_each(|worker| world.pipeline.add_worker(worker));
 }
 
 /// Pauses the feed whenever it is ahead of the kills, so that it lasts until the last kill.
@@ -88,8 +83,8 @@ async fn pace_feed(publisher: &Publisher, trades: usize, kills: &AtomicUsize, al
 }
 
 #[then(expr = "the workers were killed at least {int} times")]
-async fn kills(world: &mut Pipeline, least: usize) {
-    let kills: usize = world.notes["kills"].parse().unwrap();
+async fn kills(world: &mut World, least: usize) {
+    let kills = world.notes.kills;
     assert!(kills >= least, "expected at least {least} kills, found {kills}");
 }
 

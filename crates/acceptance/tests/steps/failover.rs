@@ -2,38 +2,39 @@
 
 use std::time::Instant;
 
-use acceptance::pipeline::Pipeline;
 use acceptance::replicated::Replicated;
 use cucumber::{given, when};
 use storage_core::testing::polling::until;
 
+use super::world::World;
+
 #[given("Redis with a replica and a Sentinel")]
-async fn replicated(world: &mut Pipeline) {
-    let replicated = Replicated::start(&mut world.redis).await.unwrap();
-    world.replicated = Some(replicated);
+async fn replicated(world: &mut World) {
+    let replicated = Replicated::start(world.pipeline.redis_mut()).await.unwrap();
+    world.notes.replicated = Some(replicated);
 }
 
 /// Sets the producer back to the start of the failover: the old master accepts writes until it becomes a replica.
 #[when("I trigger a failover")]
-async fn demoted(world: &mut Pipeline) {
+async fn demoted(world: &mut World) {
     let begun = Instant::now();
-    let replicated = world.replicated.as_mut().expect("a replica");
+    let replicated = world.notes.replicated.as_mut().expect("a replica");
     replicated.fail_over().await.unwrap();
     until("the old master is a replica", async || replicated.is_in_order().await).await;
     rewind(world, begun);
 }
 
 #[when("the master is killed and its replica is promoted")]
-async fn master_killed(world: &mut Pipeline) {
+async fn master_killed(world: &mut World) {
     // Writes that were not replicated before the kill are lost.
     let begun = Instant::now();
-    let replicated = world.replicated.as_mut().expect("a replica");
-    replicated.kill_master(&mut world.redis).await.unwrap();
+    let replicated = world.notes.replicated.as_mut().expect("a replica");
+    replicated.kill_master(world.pipeline.redis_mut()).await.unwrap();
     rewind(world, begun);
 }
 
-fn rewind(world: &Pipeline, to: Instant) {
-    if let Some(publisher) = &world.publisher {
-        publisher.rewind_to_time(to);
+fn rewind(world: &World, to: Instant) {
+    if let Some(feed) = &world.feed {
+        feed.rewind_to_time(to);
     }
 }

@@ -12,17 +12,18 @@ use storage_core::testing::polling::until;
 
 use super::check::{check, equal, same};
 use super::table::rows;
+use super::world::World;
 
 /// Returns Redis's reply to a command; an error as text.
-async fn reply<T: FromRedisValue>(world: &Pipeline, command: &[&str]) -> Result<T, String> {
-    world.redis.ask(command).await.map_err(|error| error.to_string())
+async fn reply<T: FromRedisValue>(pipeline: &Pipeline, command: &[&str]) -> Result<T, String> {
+    pipeline.redis().ask(command).await.map_err(|error| error.to_string())
 }
 
 #[then(expr = "the hash {word} contains:")]
-async fn hash_shows(world: &mut Pipeline, key: String, step: &Step) {
+async fn hash_shows(world: &mut World, key: String, step: &Step) {
     let expected = rows(step).remove(0);
     until(&key, async || {
-        let hash = world.hash(&key).await?;
+        let hash = world.pipeline.hash(&key).await?;
         let equal = expected
             .iter()
             .all(|(name, value)| hash.get(name).is_some_and(|found| same(found, value)));
@@ -32,7 +33,7 @@ async fn hash_shows(world: &mut Pipeline, key: String, step: &Step) {
 }
 
 #[then("the open candle of every symbol in every timeframe is the aggregate of its trades")]
-async fn all_open_candles(world: &mut Pipeline) {
+async fn all_open_candles(world: &mut World) {
     let symbols: BTreeSet<String> = world.trades.iter().map(|trade| trade.symbol.clone()).collect();
     for symbol in symbols {
         open_candles(world, symbol).await;
@@ -40,13 +41,13 @@ async fn all_open_candles(world: &mut Pipeline) {
 }
 
 #[then(expr = "the open candle of {word} in every timeframe is the aggregate of its trades")]
-async fn open_candles(world: &mut Pipeline, symbol: String) {
+async fn open_candles(world: &mut World, symbol: String) {
     for timeframe in ["1m", "5m", "15m", "1h", "4h", "1d"] {
         let bars = oracle::group(&world.trades, oracle::width_us(timeframe));
         let ((_, start_us), expected) = bars.iter().rfind(|((of, _), _)| *of == symbol).expect("a candle");
         let key = format!("candle:current:{timeframe}:{symbol}");
         until(&key, async || {
-            let hash = world.hash(&key).await?;
+            let hash = world.pipeline.hash(&key).await?;
             let number = |name: &str| hash.get(name).and_then(|text| text.parse::<f64>().ok());
             let equal = hash.get("time").is_some_and(|time| micros(time) == *start_us)
                 && number("open") == Some(expected.open)
@@ -64,40 +65,40 @@ async fn open_candles(world: &mut Pipeline, symbol: String) {
 }
 
 #[then(expr = "the key {word} expires in {int} to {int} seconds")]
-async fn expires(world: &mut Pipeline, key: String, least: i64, most: i64) {
+async fn expires(world: &mut World, key: String, least: i64, most: i64) {
     until(&key, async || {
-        let ttl: i64 = reply(world, &["TTL", &key]).await?;
+        let ttl: i64 = reply(&world.pipeline, &["TTL", &key]).await?;
         check((least..=most).contains(&ttl), least..=most, ttl)
     })
     .await;
 }
 
 #[then(expr = "the key {word} expires")]
-async fn key_expires(world: &mut Pipeline, key: String) {
-    exists(world, &key, false).await;
+async fn key_expires(world: &mut World, key: String) {
+    exists(&world.pipeline, &key, false).await;
 }
 
 #[then(expr = "the key {word} exists")]
-async fn key_exists(world: &mut Pipeline, key: String) {
-    exists(world, &key, true).await;
+async fn key_exists(world: &mut World, key: String) {
+    exists(&world.pipeline, &key, true).await;
 }
 
-async fn exists(world: &Pipeline, key: &str, expected: bool) {
+async fn exists(pipeline: &Pipeline, key: &str, expected: bool) {
     let what = format!("existence of the key {key}");
     until(&what, async || {
-        equal(&reply::<bool>(world, &["EXISTS", key]).await?, &expected)
+        equal(&reply::<bool>(pipeline, &["EXISTS", key]).await?, &expected)
     })
     .await;
 }
 
-async fn keys(world: &Pipeline) -> Vec<String> {
-    let mut keys: Vec<String> = world.redis.ask(&["KEYS", "*"]).await.unwrap();
+async fn keys(pipeline: &Pipeline) -> Vec<String> {
+    let mut keys: Vec<String> = pipeline.redis().ask(&["KEYS", "*"]).await.unwrap();
     keys.sort();
     keys
 }
 
 #[then("every key is documented")]
-async fn documented_keys(world: &mut Pipeline) {
+async fn documented_keys(world: &mut World) {
     let documented = |key: &str| {
         let parts: Vec<&str> = key.split(':').collect();
         match parts[..] {
@@ -114,35 +115,39 @@ async fn documented_keys(world: &mut Pipeline) {
             _ => false,
         }
     };
-    let undocumented: Vec<String> = keys(world).await.into_iter().filter(|key| !documented(key)).collect();
+    let undocumented: Vec<String> = keys(&world.pipeline)
+        .await
+        .into_iter()
+        .filter(|key| !documented(key))
+        .collect();
     assert!(undocumented.is_empty(), "undocumented keys: {undocumented:?}");
 }
 
 #[then("every key has a TTL, except the streams and their bookkeeping")]
-async fn keys_have_ttl(world: &mut Pipeline) {
-    for key in keys(world).await {
-        let ttl: i64 = world.redis.ask(&["PTTL", &key]).await.unwrap();
+async fn keys_have_ttl(world: &mut World) {
+    for key in keys(&world.pipeline).await {
+        let ttl: i64 = world.pipeline.redis().ask(&["PTTL", &key]).await.unwrap();
         assert_eq!(ttl == -1, key.starts_with("stream:"), "{key} has TTL {ttl} ms");
     }
 }
 
 #[then(expr = "the stream of closed candles of {word} contains {int} entry/entries")]
-async fn closed(world: &mut Pipeline, symbol: String, count: usize) {
+async fn closed(world: &mut World, symbol: String, count: usize) {
     let stream = format!("stream:candles:{}", producer::partition(&symbol, PARTITIONS));
     let what = format!("number of entries of {stream}");
-    until(&what, async || equal(&length(world, &stream).await?, &count)).await;
+    until(&what, async || equal(&length(&world.pipeline, &stream).await?, &count)).await;
 }
 
 /// Returns the number of entries of a stream.
-pub(crate) async fn length(world: &Pipeline, stream: &str) -> Result<usize, String> {
-    reply(world, &["XLEN", stream]).await
+pub(crate) async fn length(pipeline: &Pipeline, stream: &str) -> Result<usize, String> {
+    reply(pipeline, &["XLEN", stream]).await
 }
 
 #[then(expr = "the 1-minute candle of {word} is final in Redis")]
-async fn candle_final(world: &mut Pipeline, symbol: String) {
+async fn candle_final(world: &mut World, symbol: String) {
     let key = format!("candle:current:1m:{symbol}");
     until(&key, async || {
-        let hash = world.hash(&key).await?;
+        let hash = world.pipeline.hash(&key).await?;
         check(hash.get("final").is_some_and(|value| value == "1"), "final 1", &hash)
     })
     .await;

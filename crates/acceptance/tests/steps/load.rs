@@ -4,23 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use acceptance::load::{Disposition, Load, Plan};
-use acceptance::pipeline::Pipeline;
 use acceptance::producer::{self, PARTITIONS};
 use acceptance::publisher::{Pace, Publisher};
 use cucumber::{then, when};
 use storage_core::testing::polling::until_within;
 
+use super::world::World;
+
 /// Deadline of a feed, longer than any feed with its faults takes.
 const FEED_PATIENCE: Duration = Duration::from_secs(900);
 
 #[when(expr = "a feed starts sending {int} trades at {int} per second, with seed {int}")]
-async fn begin(world: &mut Pipeline, entries: usize, rate: u32, seed: u64) {
+async fn begin(world: &mut World, entries: usize, rate: u32, seed: u64) {
     start(world, load(entries, seed), Pace::PerSecond(rate), seed);
 }
 
 /// Without trades of the same microsecond, whose order would change when some are sent again after later ones.
 #[when(expr = "a feed starts sending {int} trades of distinct times at {int} per second, with seed {int}")]
-async fn begin_with_different_times(world: &mut Pipeline, entries: usize, rate: u32, seed: u64) {
+async fn begin_with_different_times(world: &mut World, entries: usize, rate: u32, seed: u64) {
     let load = Load::new(&Plan {
         bad: 0.0,
         equal_times: 0.0,
@@ -30,13 +31,13 @@ async fn begin_with_different_times(world: &mut Pipeline, entries: usize, rate: 
 }
 
 #[when(expr = "a feed starts sending {int} trades at full speed, with seed {int}")]
-async fn begin_flat_out(world: &mut Pipeline, entries: usize, seed: u64) {
+async fn begin_flat_out(world: &mut World, entries: usize, seed: u64) {
     start(world, load(entries, seed), Pace::FlatOut, seed);
 }
 
 /// Each new symbol opens candles, which the clock closes soon.
 #[when(expr = "a feed starts sending {int} trades at {int} per second, every {int}th of a new symbol, with seed {int}")]
-async fn begin_with_new_symbols(world: &mut Pipeline, entries: usize, rate: u32, nth: usize, seed: u64) {
+async fn begin_with_new_symbols(world: &mut World, entries: usize, rate: u32, nth: usize, seed: u64) {
     let mut load = load(entries, seed);
     for (number, entry) in load.entries.iter_mut().step_by(nth).enumerate() {
         if entry.disposition == Disposition::Counted {
@@ -54,29 +55,24 @@ fn load(entries: usize, seed: u64) -> Load {
     })
 }
 
-fn start(world: &mut Pipeline, load: Load, pace: Pace, seed: u64) {
+fn start(world: &mut World, load: Load, pace: Pace, seed: u64) {
     println!("the feed's seed is {seed}");
     // The oracle drops the duplicates.
-    world
-        .trades
-        .extend(load.entries.iter().map(|entry| entry.trade.clone()));
-    world.publisher = Some(Publisher::start(
-        Arc::new(load),
-        &world.redis.config_for("feed-handler"),
-        pace,
-    ));
+    let trades = load.entries.iter().map(|entry| entry.trade.clone());
+    world.trades.extend(trades);
+    let config = world.pipeline.redis().config_for("feed-handler");
+    world.feed = Some(Publisher::start(Arc::new(load), &config, pace));
 }
 
 #[then("all trades have arrived")]
-async fn arrived(world: &mut Pipeline) {
-    let publisher = world.publisher.as_ref().expect("a feed");
-    until_within(FEED_PATIENCE, "the feed", async || publisher.done()).await;
+async fn arrived(world: &mut World) {
+    until_within(FEED_PATIENCE, "the feed", async || world.feed().done()).await;
 }
 
 #[then(expr = "every stream is drained within {int} seconds")]
-async fn drained_within(world: &mut Pipeline, seconds: u64) {
+async fn drained_within(world: &mut World, seconds: u64) {
     until_within(Duration::from_secs(seconds), "the streams", async || {
-        world.drained().await
+        world.pipeline.drained().await
     })
     .await;
 }

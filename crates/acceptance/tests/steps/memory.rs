@@ -1,6 +1,5 @@
 //! Memory limit and trimming of Redis.
 
-use acceptance::pipeline::Pipeline;
 use acceptance::producer::{self, PARTITIONS};
 use cucumber::{given, then, when};
 use storage_core::redis::inspect;
@@ -8,34 +7,37 @@ use storage_core::testing::polling::until;
 
 use super::check::{check, equal};
 use super::hot::length;
+use super::trades::trade;
+use super::world::World;
 
 #[given(expr = "Redis has {int} MB of free memory")]
-async fn room(world: &mut Pipeline, megabytes: u64) {
-    let masters = inspect::memory(&mut world.redis.connect()).await.unwrap();
+async fn room(world: &mut World, megabytes: u64) {
+    let masters = inspect::memory(&mut world.pipeline.redis().connect()).await.unwrap();
     let used = masters.iter().map(|master| master.used_bytes).max().unwrap();
     let limit = (used + megabytes * 1_000_000).to_string();
     world
-        .redis
+        .pipeline
+        .redis()
         .ask::<()>(&["CONFIG", "SET", "maxmemory", &limit])
         .await
         .unwrap();
 }
 
 #[when("PostgreSQL is killed")]
-async fn database_killed(world: &mut Pipeline) {
-    let server = world.other_server.as_mut().expect("a dedicated database server");
+async fn database_killed(world: &mut World) {
+    let server = world.pipeline.server_mut();
     server.stop().unwrap();
 }
 
 #[when("PostgreSQL is started again")]
-async fn database_started(world: &mut Pipeline) {
-    let server = world.other_server.as_mut().expect("a dedicated database server");
+async fn database_started(world: &mut World) {
+    let server = world.pipeline.server_mut();
     server.resume().await.unwrap();
 }
 
 #[then("Redis refuses further trades")]
-async fn trades_refused(world: &mut Pipeline) {
-    let publisher = world.publisher.as_ref().expect("a feed");
+async fn trades_refused(world: &mut World) {
+    let publisher = world.feed();
     let mut last = (publisher.failures(), publisher.position());
     // A single failure might have another cause, so two looks at the same position must differ in failures only.
     until("refusal of trades", async || {
@@ -48,13 +50,13 @@ async fn trades_refused(world: &mut Pipeline) {
 }
 
 #[then("the hot-writer has read every trade that Redis accepted")]
-async fn all_read(world: &mut Pipeline) {
-    let worker = world.worker("hot-writer");
+async fn all_read(world: &mut World) {
+    let worker = world.pipeline.worker("hot-writer");
     until("hot_writer_ticks_read_total", async || {
         let mut accepted = 0;
         for partition in 0..PARTITIONS {
             let stream = format!("stream:ticks:{partition}");
-            accepted += length(world, &stream).await?;
+            accepted += length(&world.pipeline, &stream).await?;
         }
         let read = worker.metrics().await.get("hot_writer_ticks_read_total").copied();
         equal(&read, &Some(accepted as f64))
@@ -63,11 +65,12 @@ async fn all_read(world: &mut Pipeline) {
 }
 
 #[given(expr = "a consumer group {word} without consumers on every tick stream")]
-async fn foreign_group(world: &mut Pipeline, group: String) {
+async fn foreign_group(world: &mut World, group: String) {
     for partition in 0..PARTITIONS {
         let stream = format!("stream:ticks:{partition}");
         world
-            .redis
+            .pipeline
+            .redis()
             .ask::<()>(&["XGROUP", "CREATE", &stream, &group, "0"])
             .await
             .unwrap();
@@ -76,51 +79,40 @@ async fn foreign_group(world: &mut Pipeline, group: String) {
 
 /// Adds and trims in one transaction, so that no reader sees the trimmed entries.
 #[when(expr = "{int} ticks of {word} arrive in one transaction that trims the stream to {int} entries")]
-async fn trimmed_ticks(world: &mut Pipeline, count: usize, symbol: String, kept: usize) {
+async fn trimmed_ticks(world: &mut World, count: usize, symbol: String, kept: usize) {
     let stream = format!("stream:ticks:{}", producer::partition(&symbol, PARTITIONS));
     let ts_us = chrono::Utc::now().timestamp_micros();
     let mut burst = redis::pipe();
     burst.atomic();
     for at in 0..count {
-        let mut add = redis::cmd("XADD");
-        add.arg(&stream)
-            .arg("MAXLEN")
-            .arg(kept)
-            .arg("*")
-            .arg("symbol")
-            .arg(&symbol);
-        add.arg("ts_us")
-            .arg(ts_us)
-            .arg("price")
-            .arg(1)
-            .arg("qty")
-            .arg(1)
-            .arg("trade_id")
-            .arg(at);
-        burst.add_command(add).ignore();
+        let trade = trade(&symbol, ts_us, "1", "1", Some(at.to_string()));
+        let add = burst.cmd("XADD").arg(&stream).arg("MAXLEN").arg(kept).arg("*");
+        add.arg(producer::fields(&trade)).ignore();
     }
-    burst.exec_async(&mut world.redis.connect()).await.unwrap();
+    burst.exec_async(&mut world.pipeline.redis().connect()).await.unwrap();
 }
 
 #[when(expr = "{int} entries are added to {word} and trimmed")]
-async fn removed_entries(world: &mut Pipeline, count: usize, stream: String) {
+async fn removed_entries(world: &mut World, count: usize, stream: String) {
     for _ in 0..count {
         world
-            .redis
+            .pipeline
+            .redis()
             .ask::<String>(&["XADD", &stream, "*", "a", "b"])
             .await
             .unwrap();
     }
     world
-        .redis
+        .pipeline
+        .redis()
         .ask::<u64>(&["XTRIM", &stream, "MAXLEN", "0"])
         .await
         .unwrap();
 }
 
 #[then(expr = "the log of the {word} names the position and the first remaining entry")]
-async fn names_both_ids(world: &mut Pipeline, name: String) {
-    let log = world.worker(&name).log();
+async fn names_both_ids(world: &mut World, name: String) {
+    let log = world.pipeline.worker(&name).log();
     let line = log
         .lines()
         .find(|line| line.contains("before they were read"))
@@ -137,9 +129,9 @@ async fn names_both_ids(world: &mut Pipeline, name: String) {
 }
 
 #[then(expr = "{word} contains fewer than {int} entries")]
-async fn few_left(world: &mut Pipeline, stream: String, most: usize) {
+async fn few_left(world: &mut World, stream: String, most: usize) {
     until(&stream, async || {
-        let length = length(world, &stream).await?;
+        let length = length(&world.pipeline, &stream).await?;
         check(length < most, ..most, length)
     })
     .await;

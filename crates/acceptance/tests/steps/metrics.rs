@@ -1,6 +1,5 @@
 //! Metrics, health and Prometheus.
 
-use acceptance::pipeline::Pipeline;
 use acceptance::redis_server::free_port;
 use acceptance::tools::tool;
 use cucumber::gherkin::Step;
@@ -13,12 +12,13 @@ use tempfile::TempDir;
 
 use super::check::equal;
 use super::table::rows;
+use super::world::World;
 
 #[then("these metrics are exported with help and type:")]
-async fn metrics_there(world: &mut Pipeline, step: &Step) {
+async fn metrics_there(world: &mut World, step: &Step) {
     for row in rows(step) {
         let (worker, name) = (&row["worker"], &row["metric"]);
-        let (_, page) = world.worker(worker).get("/metrics").await;
+        let (_, page) = world.pipeline.worker(worker).get("/metrics").await;
         let lines = [format!("# HELP {name} "), format!("# TYPE {name} {}", row["type"])];
         for line in lines {
             assert!(
@@ -32,8 +32,8 @@ async fn metrics_there(world: &mut Pipeline, step: &Step) {
 }
 
 #[then(regex = r"^the metric (\S+) of the (\S+) is (\d+)$")]
-async fn metric_is(world: &mut Pipeline, name: String, worker: String, value: f64) {
-    let worker = world.worker(&worker);
+async fn metric_is(world: &mut World, name: String, worker: String, value: f64) {
+    let worker = world.pipeline.worker(&worker);
     until(&name, async || {
         equal(&worker.metrics().await.get(&name).copied(), &Some(value))
     })
@@ -41,21 +41,21 @@ async fn metric_is(world: &mut Pipeline, name: String, worker: String, value: f6
 }
 
 #[then(expr = "\\/healthz of the {word} returns {int}")]
-async fn healthz(world: &mut Pipeline, worker: String, status: u16) {
-    assert_eq!(world.worker(&worker).get("/healthz").await.0, status);
+async fn healthz(world: &mut World, worker: String, status: u16) {
+    assert_eq!(world.pipeline.worker(&worker).get("/healthz").await.0, status);
 }
 
 #[when("Prometheus scrapes every worker")]
-async fn prometheus(world: &mut Pipeline) {
+async fn prometheus(world: &mut World) {
     let mut targets = Vec::new();
-    for worker in &mut world.workers {
+    for worker in world.pipeline.workers() {
         targets.push(format!("'127.0.0.1:{}'", worker.port().await));
     }
     let config = format!(
         "scrape_configs:\n  - job_name: workers\n    scrape_interval: 1s\n    static_configs:\n      - targets: [{}]\n",
         targets.join(", ")
     );
-    let file = world.file("prometheus.yml", &config);
+    let file = world.pipeline.file("prometheus.yml", &config);
     let port = free_port().unwrap();
     let folder = TempDir::new().unwrap();
     let command = [
@@ -65,11 +65,11 @@ async fn prometheus(world: &mut Pipeline) {
         format!("--web.listen-address=127.0.0.1:{port}"),
     ];
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
-    world.prometheus = Some((ServerProcess::start(&words, "KILL", folder).unwrap(), port));
+    world.notes.prometheus = Some((ServerProcess::start(&words, "KILL", folder).unwrap(), port));
 }
 
-async fn ask(world: &Pipeline, query: &str) -> Result<Vec<String>, String> {
-    let (_, port) = world.prometheus.as_ref().expect("a Prometheus");
+async fn ask(world: &World, query: &str) -> Result<Vec<String>, String> {
+    let (_, port) = world.notes.prometheus.as_ref().expect("a Prometheus");
     let (_, body) = http::get(*port, &format!("/api/v1/query?query={query}")).await?;
     let answer: serde_json::Value = serde_json::from_str(&body).map_err(|error| format!("{error}: {body}"))?;
     let results = answer["data"]["result"].as_array().ok_or(body)?;
@@ -80,17 +80,17 @@ async fn ask(world: &Pipeline, query: &str) -> Result<Vec<String>, String> {
 }
 
 #[then(expr = "Prometheus reports {int} workers as up")]
-async fn workers_up(world: &mut Pipeline, count: usize) {
+async fn workers_up(world: &mut World, count: usize) {
     until("targets", async || equal(&ask(world, "up").await?, &vec!["1"; count])).await;
 }
 
 #[then(expr = "Prometheus reports {word} as {int}")]
-async fn prometheus_value(world: &mut Pipeline, name: String, value: u64) {
+async fn prometheus_value(world: &mut World, name: String, value: u64) {
     until(&name, async || equal(&ask(world, &name).await?, &[value.to_string()])).await;
 }
 
 #[when("promtool checks the alert rules")]
-async fn promtool(world: &mut Pipeline) {
+async fn promtool(world: &mut World) {
     let rules = project()
         .join("deploy/prometheus/alerts.yml")
         .canonicalize()

@@ -20,3 +20,4 @@ mod settings;
 mod setup;
 mod table;
 mod trades;
+pub(crate) mod world;

@@ -1,7 +1,6 @@
 //! Messages on channels.
 
 use acceptance::oracle::{self, lots, micros};
-use acceptance::pipeline::Pipeline;
 use cucumber::gherkin::Step;
 use cucumber::{given, then};
 use futures::StreamExt;
@@ -9,15 +8,16 @@ use storage_core::testing::polling::until;
 
 use super::check::{check, same};
 use super::table::rows;
+use super::world::World;
 
 #[given("a subscriber to every channel")]
-async fn subscriber(world: &mut Pipeline) {
-    let client = storage_core::redis::connection::client(&world.redis.config)
+async fn subscriber(world: &mut World) {
+    let client = storage_core::redis::connection::client(&world.pipeline.redis().config)
         .await
         .unwrap();
     let mut subscription = client.get_async_pubsub().await.unwrap();
     subscription.psubscribe("*").await.unwrap();
-    let messages = world.messages.clone();
+    let messages = world.notes.messages.clone();
     tokio::spawn(async move {
         let mut stream = subscription.on_message();
         while let Some(message) = stream.next().await {
@@ -32,10 +32,10 @@ async fn subscriber(world: &mut Pipeline) {
 }
 
 #[then(expr = "the channel {word} publishes a message with:")]
-async fn message(world: &mut Pipeline, channel: String, step: &Step) {
+async fn message(world: &mut World, channel: String, step: &Step) {
     let expected = rows(step).remove(0);
     until(&channel, async || {
-        let messages = world.messages.lock().unwrap();
+        let messages = world.notes.messages.lock().unwrap();
         let on_channel = messages
             .iter()
             .filter(|(name, _)| *name == channel)
@@ -54,13 +54,13 @@ async fn message(world: &mut Pipeline, channel: String, step: &Step) {
 
 /// The last message of the minute counts all its trades, is final, and has a higher revision than those before.
 #[then(expr = "the channel {word} publishes the correction of the late trade's minute")]
-async fn corrected_minute(world: &mut Pipeline, channel: String) {
+async fn corrected_minute(world: &mut World, channel: String) {
     let late = world.trades.last().expect("a trade");
     let bars = oracle::group(&world.trades, oracle::width_us("1m"));
     let start_us = late.ts_us - late.ts_us.rem_euclid(oracle::width_us("1m"));
     let expected = &bars[&(late.symbol.clone(), start_us)];
     until(&channel, async || {
-        let messages = world.messages.lock().unwrap();
+        let messages = world.notes.messages.lock().unwrap();
         let of_minute: Vec<&serde_json::Value> = messages
             .iter()
             .filter(|(name, message)| *name == channel && micros(message["time"].as_str().unwrap()) == start_us)
@@ -85,8 +85,8 @@ async fn corrected_minute(world: &mut Pipeline, channel: String) {
 }
 
 #[then(expr = "the correction on {word} has a higher revision than the final candle before it")]
-async fn correction(world: &mut Pipeline, channel: String) {
-    let messages = world.messages.lock().unwrap();
+async fn correction(world: &mut World, channel: String) {
+    let messages = world.notes.messages.lock().unwrap();
     let revisions: Vec<i64> = messages
         .iter()
         .filter(|(name, message)| *name == channel && message["final"] == true)

@@ -4,103 +4,108 @@ use std::time::Duration;
 
 use acceptance::faults::NetworkFault;
 use acceptance::network::Store;
-use acceptance::pipeline::Pipeline;
 use acceptance::proxy::{Breakpoint, Delivered};
 use cucumber::{given, when};
+use nix::sys::signal::Signal;
 use storage_core::testing::native::NativeServer;
 use storage_core::testing::polling::{PATIENCE, until};
-use storage_core::testing::postgres::TestDatabase;
 use tokio::time::timeout;
 
 use super::scaling::handed_over;
+use super::world::World;
 
 #[given("a dedicated database server")]
-async fn own_server(world: &mut Pipeline) {
+async fn own_server(world: &mut World) {
     let server = NativeServer::start(None, &[]).await.unwrap();
-    use_server(world, server.expect("a native server")).await;
+    use_server(world, server).await;
 }
 
 #[given("a dedicated database server with synchronous_commit = off")]
-async fn asynchronous_server(world: &mut Pipeline) {
+async fn asynchronous_server(world: &mut World) {
     // Without waiting commits, PostgreSQL writes its WAL at this interval.
     let settings = ["synchronous_commit=off", "wal_writer_delay=10s"];
     let server = NativeServer::start(None, &settings).await.unwrap();
-    use_server(world, server.expect("a native server")).await;
+    use_server(world, server).await;
 }
 
 #[given(expr = "a dedicated database server with a disk of {int} MB")]
-async fn small_server(world: &mut Pipeline, megabytes: u32) {
+async fn small_server(world: &mut World, megabytes: u32) {
     let server = NativeServer::start_with_small_disk(megabytes).await.unwrap();
-    use_server(world, server.expect("a native server")).await;
+    use_server(world, server).await;
 }
 
-async fn use_server(world: &mut Pipeline, server: NativeServer) {
-    world.database = Some(TestDatabase::on(&server).await.unwrap());
-    world.other_server = Some(server);
+async fn use_server(world: &mut World, server: Option<NativeServer>) {
+    let server = server.expect("a native server");
+    world.pipeline.use_server(server).await.unwrap();
 }
 
 #[given("a Redis with an adjustable clock")]
-async fn own_clock(world: &mut Pipeline) {
-    world.redis.take_clock().await.unwrap();
+async fn own_clock(world: &mut World) {
+    world.pipeline.redis_mut().take_clock().await.unwrap();
 }
 
 #[when(expr = "PostgreSQL is down for {int} second(s)")]
-async fn database_down(world: &mut Pipeline, seconds: u64) {
-    world.database_away(Duration::from_secs(seconds)).await.unwrap();
-}
-
-#[when(expr = "Redis is down for {int} second(s)")]
-async fn redis_down(world: &mut Pipeline, seconds: u64) {
-    world.redis_away(Duration::from_secs(seconds)).await.unwrap();
-}
-
-#[when(expr = "Redis crashes and loses the writes of its last {int} ms")]
-async fn lost_second(world: &mut Pipeline, ms: u64) {
+async fn database_down(world: &mut World, seconds: u64) {
     world
-        .lose_what_is_written_within(Duration::from_millis(ms))
+        .pipeline
+        .database_away(Duration::from_secs(seconds))
         .await
         .unwrap();
 }
 
+#[when(expr = "Redis is down for {int} second(s)")]
+async fn redis_down(world: &mut World, seconds: u64) {
+    world.pipeline.redis_away(Duration::from_secs(seconds)).await.unwrap();
+}
+
+#[when(expr = "Redis crashes and loses the writes of its last {int} ms")]
+async fn lost_second(world: &mut World, ms: u64) {
+    let (lasts, feed) = (Duration::from_millis(ms), world.feed.as_ref());
+    world.pipeline.lose_writes_within(lasts, feed).await.unwrap();
+}
+
 #[when(regex = r"^the network (.+) for (\d+) seconds to Redis, then to PostgreSQL, then to both$")]
-async fn network_fails(world: &mut Pipeline, fault: String, seconds: u64) {
+async fn network_fails(world: &mut World, fault: String, seconds: u64) {
     let fault = match fault.as_str() {
-        "resets connections" => NetworkFault::Resets,
+        "resets connections" => NetworkFault::Reset,
         "drops all data silently" => NetworkFault::Blackhole,
-        "refuses connections" => NetworkFault::Refusing,
-        "is slow" => NetworkFault::Slow,
-        "delivers a few bytes at a time" => NetworkFault::Fragmented,
+        "refuses connections" => NetworkFault::Refuse,
+        "is slow" => NetworkFault::Slow(Duration::from_millis(20)),
+        "delivers a few bytes at a time" => NetworkFault::Fragment(7),
         other => panic!("{other} is not a fault of the network"),
     };
     for store in [Some(Store::Redis), Some(Store::Database), None] {
-        world.fail_network(fault, store, Duration::from_secs(seconds)).await;
+        world
+            .pipeline
+            .fail_network(fault, store, Duration::from_secs(seconds))
+            .await;
     }
 }
 
 #[when("the disk of the database becomes full")]
-async fn disk_full(world: &mut Pipeline) {
-    world.disk_filler = Some(world.fill_disk().await.unwrap());
+async fn disk_full(world: &mut World) {
+    world.disk_filler = Some(world.pipeline.fill_disk().await.unwrap());
 }
 
 #[when("the disk of the database has free space again")]
-async fn disk_freed(world: &mut Pipeline) {
+async fn disk_freed(world: &mut World) {
     world.disk_filler.take().expect("a full disk").remove().await.unwrap();
 }
 
 #[when(expr = "PostgreSQL terminates every session in a transaction, {int} times")]
-async fn transactions_end(world: &mut Pipeline, times: usize) {
+async fn transactions_end(world: &mut World, times: usize) {
     for _ in 0..times {
-        world.end_transactions().await.unwrap();
+        world.pipeline.end_transactions().await.unwrap();
     }
 }
 
 #[when(regex = r"^the clock of Redis is set (?:to the correct time|(\d+) seconds (ahead|back))$")]
-async fn clock(world: &mut Pipeline, seconds: String, direction: String) {
+async fn clock(world: &mut World, seconds: String, direction: String) {
     let seconds: i64 = seconds.parse().unwrap_or_default();
     let seconds = if direction == "back" { -seconds } else { seconds };
-    world.redis.step_clock(seconds).unwrap();
+    world.pipeline.redis().step_clock(seconds).unwrap();
     let now_s = chrono::Utc::now().timestamp();
-    let time: Vec<String> = world.redis.ask(&["TIME"]).await.unwrap();
+    let time: Vec<String> = world.pipeline.redis().ask(&["TIME"]).await.unwrap();
     let off = time[0].parse::<i64>().unwrap() - now_s;
     assert!(
         (off - seconds).abs() <= 2,
@@ -109,20 +114,20 @@ async fn clock(world: &mut Pipeline, seconds: String, direction: String) {
 }
 
 #[when("every consumer group is destroyed")]
-async fn groups_destroyed(world: &mut Pipeline) {
-    world.lose_groups().await.unwrap();
+async fn groups_destroyed(world: &mut World) {
+    world.pipeline.lose_groups().await.unwrap();
 }
 
 #[when("every consumer group is set back to the oldest entry")]
-async fn groups_rewound(world: &mut Pipeline) {
-    world.rewind_groups().await.unwrap();
+async fn groups_rewound(world: &mut World) {
+    world.pipeline.rewind_groups().await.unwrap();
 }
 
 #[when(expr = "{int} more trades have arrived")]
-async fn more_arrived(world: &mut Pipeline, count: usize) {
-    let publisher = world.publisher.as_ref().expect("a feed");
-    let wanted = publisher.position() + count;
-    until("the feed", async || match publisher.position() {
+async fn more_arrived(world: &mut World, count: usize) {
+    let feed = world.feed();
+    let wanted = feed.position() + count;
+    until("the feed", async || match feed.position() {
         position if position >= wanted => Ok(()),
         position => Err(format!("expected position {wanted}, found {position}")),
     })
@@ -131,16 +136,16 @@ async fn more_arrived(world: &mut Pipeline, count: usize) {
 
 /// Suspends the worker in the middle of a write until other replicas own its partitions; then the write continues.
 #[when(expr = "the {word} is suspended in the middle of a write until other replicas own its partitions")]
-async fn suspended(world: &mut Pipeline, name: String) {
-    let proxy = world.network.as_ref().expect("a network").proxy(&name, Store::Redis);
+async fn suspended(world: &mut World, name: String) {
+    let proxy = world.pipeline.network().proxy(&name, Store::Redis);
     let pending = proxy.set_breakpoint(Breakpoint {
         pattern: b"tick:latest:".to_vec(),
         occurrence: 3,
         delivered: Delivered::Nothing,
     });
     let suspended = timeout(PATIENCE, pending.reached()).await.expect("a write").unwrap();
-    world.suspend(&name);
-    handed_over(world, "hot-writer", &name).await;
+    world.pipeline.worker(&name).signal(Signal::SIGSTOP);
+    handed_over(&world.pipeline, "hot-writer", &name).await;
     suspended.resume();
-    world.resume(&name);
+    world.pipeline.worker(&name).signal(Signal::SIGCONT);
 }

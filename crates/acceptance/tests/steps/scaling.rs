@@ -11,6 +11,7 @@ use rand::{RngExt, SeedableRng};
 use storage_core::testing::polling::until;
 
 use super::check::check;
+use super::world::World;
 
 const REPLICAS: [(&str, &[&str]); 2] = [
     ("hot-writer", &["hot-writer", "hot-writer 2", "hot-writer 3"]),
@@ -18,19 +19,19 @@ const REPLICAS: [(&str, &[&str]); 2] = [
 ];
 
 /// Returns the holder of each partition's lease.
-async fn holders(world: &Pipeline, kind: &str) -> Vec<Option<String>> {
+async fn holders(pipeline: &Pipeline, kind: &str) -> Vec<Option<String>> {
     let mut holders = Vec::new();
     for partition in 0..PARTITIONS {
         let lease = format!("lease:{kind}:{partition}");
-        holders.push(world.redis.ask(&["GET", &lease]).await.unwrap());
+        holders.push(pipeline.redis().ask(&["GET", &lease]).await.unwrap());
     }
     holders
 }
 
 /// Waits until replicas other than `instance` own every partition.
-pub(crate) async fn handed_over(world: &Pipeline, kind: &str, instance: &str) {
+pub(crate) async fn handed_over(pipeline: &Pipeline, kind: &str, instance: &str) {
     until("handover", async || {
-        let holders = holders(world, kind).await;
+        let holders = holders(pipeline, kind).await;
         let others = holders
             .iter()
             .all(|holder| holder.as_ref().is_some_and(|holder| holder != instance));
@@ -40,16 +41,14 @@ pub(crate) async fn handed_over(world: &Pipeline, kind: &str, instance: &str) {
 }
 
 #[when(expr = "replicas are killed, stopped and added at random for {int} seconds, with seed {int}")]
-async fn changing_replicas(world: &mut Pipeline, seconds: u64, seed: u64) {
+async fn changing_replicas(world: &mut World, seconds: u64, seed: u64) {
     println!("the seed of the changes is {seed}");
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let mut changes = 0;
     let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end {
         let (kind, replicas) = REPLICAS[usize::from(rng.random_bool(0.3))];
-        let (live, gone): (Vec<&str>, Vec<&str>) = replicas
-            .iter()
-            .partition(|name| world.workers.iter().any(|worker| worker.name() == **name));
+        let (live, gone): (Vec<&str>, Vec<&str>) = replicas.iter().partition(|name| world.pipeline.has_worker(name));
         let choose = |among: &[&str], rng: &mut Xoshiro256PlusPlus| among[rng.random_range(0..among.len())].to_owned();
         if live.len() > 1 && (gone.is_empty() || rng.random_bool(0.5)) {
             let signal = match rng.random_bool(0.5) {
@@ -61,30 +60,30 @@ async fn changing_replicas(world: &mut Pipeline, seconds: u64, seed: u64) {
         } else if !gone.is_empty() {
             let name = choose(&gone, &mut rng);
             println!("{name} is added");
-            world.start_worker(&name).await;
+            world.pipeline.start_worker(&name).await;
         }
         changes += 1;
         tokio::time::sleep(Duration::from_millis(rng.random_range(0..1_000))).await;
     }
     println!("{changes} changes");
     for name in REPLICAS.iter().flat_map(|(_, replicas)| *replicas) {
-        if !world.workers.iter().any(|worker| worker.name() == *name) {
-            world.start_worker(name).await;
+        if !world.pipeline.has_worker(name) {
+            world.pipeline.start_worker(name).await;
         }
     }
 }
 
 /// Ends a replica and waits until others own its partitions.
-async fn remove(world: &mut Pipeline, kind: &str, name: &str, signal: Signal) {
+async fn remove(world: &mut World, kind: &str, name: &str, signal: Signal) {
     let instance = name.replace(' ', "-");
-    let had = holders(world, kind)
+    let had = holders(&world.pipeline, kind)
         .await
         .iter()
         .filter(|holder| holder.as_ref() == Some(&instance))
         .count();
     let begun = Instant::now();
-    world.worker(name).signal(signal);
-    handed_over(world, kind, &instance).await;
+    world.pipeline.worker(name).signal(signal);
+    handed_over(&world.pipeline, kind, &instance).await;
     let took = begun.elapsed();
     println!(
         "{name} got {signal}: {had} partitions handed over in {} ms",
@@ -92,30 +91,21 @@ async fn remove(world: &mut Pipeline, kind: &str, name: &str, signal: Signal) {
     );
     // A replica without partitions has nothing to hand over.
     if had > 0 {
-        note(world, signal, took);
+        let slowest = world.notes.handovers_ms.entry(signal).or_default();
+        *slowest = took.as_millis().max(*slowest);
     }
-    let status = world.worker(name).ended().await;
+    let status = world.pipeline.worker(name).ended().await;
     assert!(
         signal == Signal::SIGKILL || status.code() == Some(0),
         "{name}: {status}"
     );
-    world.workers.retain(|worker| worker.name() != name);
-}
-
-fn note(world: &mut Pipeline, signal: Signal, took: Duration) {
-    let slowest = slowest(world, signal).max(took.as_millis());
-    world.notes.insert(signal.to_string(), slowest.to_string());
-}
-
-/// Returns the time of the slowest handover after `signal`, in ms.
-fn slowest(world: &Pipeline, signal: Signal) -> u128 {
-    let noted = world.notes.get(signal.as_str());
-    noted.map_or(0, |text| text.parse().expect("ms"))
+    world.pipeline.take_worker(name);
 }
 
 #[then(expr = "every handover took at most {int} seconds, and at most {int} seconds after SIGTERM")]
-async fn handovers(world: &mut Pipeline, all: u128, after_sigterm: u128) {
-    let (killed, stopped) = (slowest(world, Signal::SIGKILL), slowest(world, Signal::SIGTERM));
+async fn handovers(world: &mut World, all: u128, after_sigterm: u128) {
+    let slowest = |signal| world.notes.handovers_ms.get(&signal).copied().unwrap_or_default();
+    let (killed, stopped) = (slowest(Signal::SIGKILL), slowest(Signal::SIGTERM));
     println!("slowest handover: {killed} ms after SIGKILL, {stopped} ms after SIGTERM");
     assert!(
         killed <= all * 1_000 && stopped <= after_sigterm * 1_000,

@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use acceptance::pipeline::Pipeline;
 use acceptance::redis_server;
 use cucumber::gherkin::Step;
 use cucumber::{given, then};
@@ -13,48 +12,45 @@ use storage_core::testing::native::NativeServer;
 use storage_core::testing::process::project;
 
 use super::table::rows;
+use super::world::World;
 
 /// Redis loads its append-only file as the default user, so that this user needs all rights.
 #[given(expr = "a Redis whose ACL file contains {string}")]
-async fn default_line(world: &mut Pipeline, line: String) {
+async fn default_line(world: &mut World, line: String) {
     let rights = fs::read_to_string(project().join("redis/users.acl")).unwrap();
     let lines = rights.lines().filter(|line| !line.starts_with("user default "));
     let rights: Vec<&str> = lines.chain([line.as_str()]).collect();
-    let file = world.file("users.acl", &(rights.join("\n") + "\n"));
-    world.redis.restart_with_users(file).await.unwrap();
+    let file = world.pipeline.file("users.acl", &(rights.join("\n") + "\n"));
+    world.pipeline.redis_mut().restart_with_users(file).await.unwrap();
 }
 
 #[given(expr = "workers with the password {string} for Redis")]
-async fn redis_password(world: &mut Pipeline, password: String) {
-    let file = world.file("wrong.password", &password);
-    let setting = ("REDIS_PASSWORD_FILE".to_owned(), file.display().to_string());
-    world.settings.extend([setting]);
+async fn redis_password(world: &mut World, password: String) {
+    let file = world.pipeline.file("wrong.password", &password);
+    world.pipeline.set("REDIS_PASSWORD_FILE", file.display().to_string());
 }
 
 #[given(expr = "a database server that wants a password, and workers with the password {string}")]
-async fn database_password(world: &mut Pipeline, password: String) {
+async fn database_password(world: &mut World, password: String) {
     let server = NativeServer::start(Some("the-right-one"), &[])
         .await
         .unwrap()
         .expect("a native server");
     let url = server.config().url.expose().replace("the-right-one", &password);
-    world.settings.insert("DATABASE_URL".to_owned(), url);
-    world.other_server = Some(server);
+    world.pipeline.connect_to(server, url);
 }
 
 #[given("Redis with TLS")]
-async fn tls(world: &mut Pipeline) {
+async fn tls(world: &mut World) {
     let certificates = Certificates::create("IP:127.0.0.1").expect("openssl");
     let [authority, certificate, key] = ["ca.pem", "server.pem", "server.key"].map(|name| certificates.file(name));
     let [authority, certificate, key] = [authority, certificate, key].map(|file| file.display().to_string());
-    let url = world.redis.url().replacen("redis", "rediss", 1);
+    let url = world.pipeline.redis().url().replacen("redis", "rediss", 1);
     let config = RedisConfig {
         ca_file: Some(authority.clone().into()),
         ..redis_server::config(&url).unwrap()
     };
-    world
-        .settings
-        .insert("STORAGE_REDIS__CA_FILE".to_owned(), authority.clone());
+    world.pipeline.set("STORAGE_REDIS__CA_FILE", &authority);
     let files = [
         "--tls-cert-file",
         &certificate,
@@ -76,17 +72,17 @@ async fn tls(world: &mut Pipeline) {
         &files[..],
     ]
     .concat();
-    world.redis.restart_with(&options, config).await.unwrap();
-    world.certificates = Some(certificates);
+    world.pipeline.redis_mut().restart_with(&options, config).await.unwrap();
+    world.notes.certificates = Some(certificates);
 }
 
 #[then("Redis rejects these commands:")]
-async fn rejects(world: &mut Pipeline, step: &Step) {
+async fn rejects(world: &mut World, step: &Step) {
     for row in rows(step) {
         let (user, command) = (&row["user"], &row["command"]);
         // Redis checks permissions before redirections, so one server of a cluster suffices.
         let user = Some(user.as_str()).filter(|user| *user != "default");
-        let config = world.redis.node_config_for(user).unwrap();
+        let config = world.pipeline.redis().node_config_for(user).unwrap();
         let mut cmd = redis::Cmd::new();
         command.split(' ').for_each(|word| {
             cmd.arg(word);

@@ -1,12 +1,12 @@
 //! Trades and signals that arrive.
 
 use acceptance::oracle::{Trade, micros};
-use acceptance::pipeline::Pipeline;
 use acceptance::producer;
 use cucumber::gherkin::Step;
 use cucumber::{given, when};
 
 use super::table::rows;
+use super::world::World;
 
 const SECOND_US: i64 = 1_000_000;
 const MINUTE_US: i64 = 60 * SECOND_US;
@@ -17,7 +17,7 @@ const NOON_US: i64 = 12 * HOUR_US;
 /// Event time of a valid trade: 2024-03-01T12:00:00Z.
 const VALID_US: i64 = 1_709_294_400_000_000;
 
-fn trade(symbol: &str, ts_us: i64, price: &str, qty: &str, id: Option<String>) -> Trade {
+pub(crate) fn trade(symbol: &str, ts_us: i64, price: &str, qty: &str, id: Option<String>) -> Trade {
     Trade {
         symbol: symbol.to_owned(),
         ts_us,
@@ -37,12 +37,12 @@ pub(crate) fn valid(symbol: &str) -> Trade {
 }
 
 #[when(expr = "a valid trade of {word} arrives")]
-async fn valid_trade(world: &mut Pipeline, symbol: String) {
+async fn valid_trade(world: &mut World, symbol: String) {
     world.send(valid(&symbol)).await;
 }
 
 #[when("these trades arrive:")]
-async fn these_trades(world: &mut Pipeline, step: &Step) {
+async fn these_trades(world: &mut World, step: &Step) {
     for row in rows(step) {
         let optional = |name: &str| row.get(name).filter(|value| !value.is_empty()).cloned();
         let symbol = optional("symbol").unwrap_or_else(|| "BTCUSDT".to_owned());
@@ -54,12 +54,12 @@ async fn these_trades(world: &mut Pipeline, step: &Step) {
 }
 
 #[when(expr = "a trade of {word} arrives with the current time")]
-async fn trade_now(world: &mut Pipeline, symbol: String) {
+async fn trade_now(world: &mut World, symbol: String) {
     world.send(trade(&symbol, now_us(), "42000.1", "0.005", None)).await;
 }
 
 #[when(expr = "a trade of {word} arrives {int} {word} late")]
-async fn late_trade(world: &mut Pipeline, symbol: String, number: i64, unit: String) {
+async fn late_trade(world: &mut World, symbol: String, number: i64, unit: String) {
     let unit_us = match unit.as_str() {
         "hour" | "hours" => HOUR_US,
         "day" | "days" => DAY_US,
@@ -72,12 +72,12 @@ async fn late_trade(world: &mut Pipeline, symbol: String, number: i64, unit: Str
 }
 
 #[when(expr = "a trade of {word} arrives with the event time {word}")]
-async fn trade_at(world: &mut Pipeline, symbol: String, time: String) {
+async fn trade_at(world: &mut World, symbol: String, time: String) {
     trades_per_second(world, 1, symbol, time).await;
 }
 
 #[when(expr = "{int} trades of {word} arrive, one per second from {word}")]
-async fn trades_per_second(world: &mut Pipeline, count: i64, symbol: String, from: String) {
+async fn trades_per_second(world: &mut World, count: i64, symbol: String, from: String) {
     for at in 0..count {
         let (ts_us, id) = (micros(&from) + at * SECOND_US, world.trades.len().to_string());
         let price = format!("{}.5", 100 + (at * 37) % 11);
@@ -89,7 +89,7 @@ async fn trades_per_second(world: &mut Pipeline, count: i64, symbol: String, fro
 
 /// The trades end with the minute before the current one.
 #[given(expr = "400 trades of {word} from the last {int} days")]
-async fn trades_of_days(world: &mut Pipeline, symbol: String, days: i64) {
+async fn trades_of_days(world: &mut World, symbol: String, days: i64) {
     let end_us = now_us() / MINUTE_US * MINUTE_US;
     let begin_us = end_us - days * DAY_US;
     let step_us = (end_us - begin_us) / 400;
@@ -102,7 +102,7 @@ async fn trades_of_days(world: &mut Pipeline, symbol: String, days: i64) {
 
 #[given(regex = r"^trades of (\S+) from (this minute|\d+ days ago) arrive:$")]
 #[when(regex = r"^trades of (\S+) from (this minute|\d+ days ago) arrive:$")]
-async fn trades_of_minute(world: &mut Pipeline, symbol: String, minute: String, step: &Step) {
+async fn trades_of_minute(world: &mut World, symbol: String, minute: String, step: &Step) {
     let days = minute.split(' ').next().and_then(|days| days.parse().ok());
     let start_us = minute_us(world, days.unwrap_or_default());
     for row in rows(step) {
@@ -114,18 +114,17 @@ async fn trades_of_minute(world: &mut Pipeline, symbol: String, minute: String, 
 
 /// Returns the start of the minute at noon `days` days ago, or of the current minute for 0 days; the same for the
 /// whole scenario.
-pub(crate) fn minute_us(world: &mut Pipeline, days: i64) -> i64 {
+pub(crate) fn minute_us(world: &mut World, days: i64) -> i64 {
     let now_us = now_us();
     let start_us = match days {
         0 => now_us - now_us % MINUTE_US,
         _ => now_us - now_us % DAY_US - days * DAY_US + NOON_US,
     };
-    let note = world.notes.entry(format!("minute of {days} days ago"));
-    note.or_insert_with(|| start_us.to_string()).parse().unwrap()
+    *world.notes.minutes_us.entry(days).or_insert(start_us)
 }
 
 #[when(expr = "a signal of the strategy {word} for {word} arrives with a TTL of {int} ms")]
-async fn signal(world: &mut Pipeline, strategy: String, symbol: String, ttl_ms: i64) {
+async fn signal(world: &mut World, strategy: String, symbol: String, ttl_ms: i64) {
     let ts_us = now_us().to_string();
     let ttl_ms = ttl_ms.to_string();
     let fields = [
@@ -139,5 +138,7 @@ async fn signal(world: &mut Pipeline, strategy: String, symbol: String, ttl_ms: 
         ("ttl_ms", &ttl_ms),
     ];
     let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    producer::add(&world.redis, "stream:signals", &fields).await.unwrap();
+    producer::add(world.pipeline.redis(), "stream:signals", &fields)
+        .await
+        .unwrap();
 }

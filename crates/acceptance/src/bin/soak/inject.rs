@@ -10,7 +10,7 @@ use storage_core::testing::polling::PATIENCE;
 
 use crate::handover;
 use crate::run::{PRODUCER_NAME, Soak};
-use crate::schedule::{Clients, Fault, NetworkFault, PRODUCER, WORKERS};
+use crate::schedule::{Clients, Fault, PRODUCER, WORKERS};
 
 /// Time before a loss to which the producer is set back: while the disk is busy, Redis may delay writes to the
 /// append-only file by two seconds.
@@ -24,11 +24,11 @@ impl Soak {
                 self.must_run(*worker)?;
                 self.time_handover(*worker, "kill -9").await;
                 self.stopped.insert(*worker);
-                self.pipeline.kill_worker(WORKERS[*worker]).await;
+                self.pipeline.worker(WORKERS[*worker]).kill().await;
             }
             Fault::Suspend(worker) => {
                 self.must_run(*worker)?;
-                self.pipeline.suspend(WORKERS[*worker]);
+                self.pipeline.worker(WORKERS[*worker]).signal(Signal::SIGSTOP);
             }
             Fault::Terminate(worker) => {
                 self.must_run(*worker)?;
@@ -43,7 +43,7 @@ impl Soak {
             }
             Fault::RedisRestart => {
                 self.lost_since = Some(Instant::now());
-                self.pipeline.redis.stop();
+                self.pipeline.redis_mut().stop();
             }
             Fault::RedisLosesWrites { within } => self.lose_writes(*within).await,
             Fault::RedisFull => self.redis(&["CONFIG", "SET", "maxmemory", "1mb"]).await?,
@@ -58,12 +58,12 @@ impl Soak {
                 self.redis(&["XGROUP", "SETID", &key, group, "0"]).await?;
             }
             Fault::DatabaseRestart => {
-                let server = self.pipeline.other_server.as_mut().expect("a server of its own");
-                server.stop().map_err(|error| error.to_string())?;
+                let stopped = self.pipeline.server_mut().stop();
+                stopped.map_err(|error| error.to_string())?;
             }
             Fault::DiskFull => {
                 let filled = self.pipeline.fill_disk().await;
-                self.pipeline.disk_filler = Some(filled.map_err(|error| format!("{error:#}"))?);
+                self.disk_filler = Some(filled.map_err(|error| format!("{error:#}"))?);
             }
             Fault::SessionsTerminated => {
                 let ends = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -78,7 +78,7 @@ impl Soak {
     pub(crate) async fn recover(&mut self, fault: &Fault) -> Result<(), String> {
         match fault {
             Fault::Kill(worker) => self.launch(*worker),
-            Fault::Suspend(worker) => self.pipeline.resume(WORKERS[*worker]),
+            Fault::Suspend(worker) => self.pipeline.worker(WORKERS[*worker]).signal(Signal::SIGCONT),
             Fault::Terminate(worker) => {
                 let status = self.pipeline.worker(WORKERS[*worker]).ended().await;
                 if !status.success() {
@@ -90,21 +90,21 @@ impl Soak {
                 self.proxies(*store, *clients).iter().for_each(|proxy| proxy.heal())
             }
             Fault::RedisRestart | Fault::RedisLosesWrites { .. } => {
-                let resumed = self.pipeline.redis.resume().await;
+                let resumed = self.pipeline.redis_mut().resume().await;
                 resumed.map_err(|error| format!("{error:#}"))?;
                 let lost_since = self.lost_since.take().expect("an injected fault");
-                let publisher = self.pipeline.publisher.as_ref().expect("a publisher");
+                let publisher = self.publisher();
                 publisher.rewind_to_time(lost_since.checked_sub(RESEND_BEFORE).unwrap_or(self.begun));
                 publisher.resume();
             }
             Fault::RedisFull => self.redis(&["CONFIG", "SET", "maxmemory", "0"]).await?,
             Fault::ClockStep(_) => self.step_clock(0)?,
             Fault::DatabaseRestart => {
-                let server = self.pipeline.other_server.as_mut().expect("a server of its own");
-                server.resume().await.map_err(|error| format!("{error:#}"))?;
+                let resumed = self.pipeline.server_mut().resume().await;
+                resumed.map_err(|error| format!("{error:#}"))?;
             }
             Fault::DiskFull => {
-                if let Some(disk_filler) = self.pipeline.disk_filler.take() {
+                if let Some(disk_filler) = self.disk_filler.take() {
                     disk_filler.remove().await.map_err(|error| format!("{error:#}"))?;
                 }
             }
@@ -119,19 +119,19 @@ impl Soak {
     /// Kills Redis and removes its writes of the last `within`.
     async fn lose_writes(&mut self, within: Duration) {
         self.lost_since = Some(Instant::now());
-        let written = self.pipeline.redis.written();
+        let written = self.pipeline.redis().written();
         tokio::time::sleep(within).await;
-        self.pipeline.redis.stop();
+        self.pipeline.redis_mut().stop();
         // New entries must not precede the lost ones.
-        self.pipeline.publisher.as_ref().expect("a publisher").pause().await;
-        let cut = written.and_then(|written| self.pipeline.redis.crash_back_to(&written));
+        self.publisher().pause().await;
+        let cut = written.and_then(|written| self.pipeline.redis_mut().crash_back_to(&written));
         if let Err(error) = cut {
             self.note(&format!("  killed without a loss of writes: {error:#}"));
         }
     }
 
     fn step_clock(&self, seconds: i64) -> Result<(), String> {
-        let stepped = self.pipeline.redis.step_clock(seconds);
+        let stepped = self.pipeline.redis().step_clock(seconds);
         stepped.map_err(|error| format!("{error:#}"))
     }
 
@@ -144,7 +144,7 @@ impl Soak {
 
     async fn time_handover(&mut self, worker: usize, cause: &'static str) {
         if WORKERS[worker].starts_with("hot-writer") {
-            let handover = handover::start(self.pipeline.redis.connect(), &self.instance(worker), cause).await;
+            let handover = handover::start(self.pipeline.redis().connect(), &self.instance(worker), cause).await;
             self.handovers.push(handover);
         }
     }
@@ -153,7 +153,7 @@ impl Soak {
     async fn redis(&self, command: &[&str]) -> Result<(), String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let answer: redis::RedisResult<redis::Value> = self.pipeline.redis.ask(command).await;
+            let answer: redis::RedisResult<redis::Value> = self.pipeline.redis().ask(command).await;
             match answer {
                 Err(error) if error.code() == Some("LOADING") && Instant::now() < deadline => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -164,26 +164,11 @@ impl Soak {
     }
 
     fn proxies(&self, store: Store, clients: Clients) -> Vec<Arc<Proxy>> {
-        let network = self.pipeline.network.as_ref().expect("a network that can fail");
+        let network = self.pipeline.network();
         match clients {
             Clients::All => network.proxies_to(store),
             Clients::One(PRODUCER) => vec![network.proxy(PRODUCER_NAME, store)],
             Clients::One(worker) => vec![network.proxy(WORKERS[worker], store)],
-        }
-    }
-}
-
-impl NetworkFault {
-    fn inject(self, proxy: &Proxy) {
-        match self {
-            Self::Reset => proxy.reset(),
-            Self::Refuse => {
-                proxy.refuse();
-                proxy.reset();
-            }
-            Self::Blackhole => proxy.blackhole(),
-            Self::Slow(delay) => proxy.slow(delay),
-            Self::Fragment(bytes) => proxy.fragment(bytes),
         }
     }
 }

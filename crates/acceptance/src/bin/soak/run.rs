@@ -6,18 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use acceptance::disk_filler::DiskFiller;
 use acceptance::expected::Expected;
 use acceptance::load::{Load, Plan};
-use acceptance::network::Network;
+use acceptance::network::Store;
 use acceptance::pipeline::Pipeline;
 use acceptance::publisher::{Pace, Publisher};
 use acceptance::redis_server;
-use cucumber::World;
 use storage_core::config::redis::RedisConfig;
 use storage_core::testing::native::NativeServer;
-use storage_core::testing::postgres::TestDatabase;
 use storage_core::testing::program::Worker;
-use tempfile::TempDir;
 use tokio::time::sleep;
 
 use crate::handover::Handover;
@@ -38,6 +36,9 @@ const ACCELERATION: u32 = 240;
 pub(crate) struct Soak {
     pub(crate) parameters: Parameters,
     pub(crate) pipeline: Pipeline,
+    pub(crate) publisher: Option<Publisher>,
+    /// Keeps the disk of the database full.
+    pub(crate) disk_filler: Option<DiskFiller>,
     pub(crate) begun: Instant,
     /// Workers that a fault has stopped.
     pub(crate) stopped: BTreeSet<usize>,
@@ -71,17 +72,21 @@ impl Soak {
             span: parameters.length * ACCELERATION,
             ..Plan::new(parameters.seed, entries)
         }));
-        let mut pipeline = Pipeline::new().await.expect("a Redis");
+        let mut pipeline = Pipeline::start().await.expect("a Redis");
         pipeline.set_edition(parameters.edition);
-        pipeline.redis.take_clock().await.expect("a Redis whose clock jumps");
-        pipeline.database = database(&parameters, &mut pipeline.other_server).await;
+        let clock = pipeline.redis_mut().take_clock().await;
+        clock.expect("a Redis whose clock jumps");
+        if let Some(server) = database_server(&parameters).await {
+            pipeline.use_server(server).await.expect("a database");
+        }
         pipeline.migrate().await;
-        pipeline.network = Some(Network::default());
-        let short = ("STORAGE_REDIS__RESPONSE_TIMEOUT".to_owned(), "3s".to_owned());
-        pipeline.settings.extend([short]);
+        pipeline.add_network();
+        pipeline.set("STORAGE_REDIS__RESPONSE_TIMEOUT", "3s");
         let mut soak = Self {
             parameters,
             pipeline,
+            publisher: None,
+            disk_filler: None,
             begun: Instant::now(),
             stopped: BTreeSet::new(),
             lost_since: None,
@@ -123,10 +128,9 @@ impl Soak {
         let begun = Instant::now();
         self.drain().await?;
         self.drained_after = Some(begun.elapsed());
-        self.pipeline.command("aggregator-admin", &["verify"]).await;
-        if self.pipeline.outcome().code != Some(0) {
-            self.failures
-                .push(format!("aggregator-admin verify: {:?}", self.pipeline.outcome()));
+        let outcome = self.pipeline.command("aggregator-admin", &["verify"]).await;
+        if outcome.code != Some(0) {
+            self.failures.push(format!("aggregator-admin verify: {outcome:?}"));
         }
         match self.failures.is_empty() {
             true => Ok(()),
@@ -135,16 +139,19 @@ impl Soak {
     }
 
     fn publish(&mut self) {
-        let user = self.pipeline.redis.config_for("feed-handler");
-        let mut environment = BTreeMap::from([("REDIS_URL".to_owned(), user.url.expose().to_owned())]);
-        let network = self.pipeline.network.as_ref().expect("a network that can fail");
-        network.route(PRODUCER_NAME, &mut environment);
+        let user = self.pipeline.redis().config_for("feed-handler");
+        let network = self.pipeline.network();
+        let url = network.route(PRODUCER_NAME, Store::Redis, user.url.expose());
         let config = RedisConfig {
             password_file: user.password_file,
-            ..redis_server::config(&environment["REDIS_URL"]).expect("the URL of a Redis")
+            ..redis_server::config(&url).expect("the URL of a Redis")
         };
         let pace = Pace::PerSecond(self.parameters.rate);
-        self.pipeline.publisher = Some(Publisher::start(Arc::clone(&self.load), &config, pace));
+        self.publisher = Some(Publisher::start(Arc::clone(&self.load), &config, pace));
+    }
+
+    pub(crate) fn publisher(&self) -> &Publisher {
+        self.publisher.as_ref().expect("a publisher")
     }
 
     /// Returns the starts and ends of all faults, in order of time.
@@ -185,8 +192,7 @@ impl Soak {
     /// Starts a worker with a new instance name.
     pub(crate) fn launch(&mut self, worker: usize) {
         self.starts[worker] += 1;
-        let instance = ("STORAGE_SERVICE__INSTANCE".to_owned(), self.instance(worker));
-        self.pipeline.settings.extend([instance]);
+        self.pipeline.set("STORAGE_SERVICE__INSTANCE", self.instance(worker));
         self.pipeline.launch(WORKERS[worker]);
         self.stopped.remove(&worker);
     }
@@ -230,8 +236,7 @@ impl Soak {
         let mut was_right = false;
         loop {
             self.supervise();
-            let publisher = self.pipeline.publisher.as_ref().expect("a publisher");
-            let drained = match publisher.done() {
+            let drained = match self.publisher().done() {
                 Ok(()) => self.pipeline.drained().await,
                 Err(reason) => Err(reason),
             };
@@ -270,30 +275,28 @@ impl Soak {
 
     /// Keeps the workers' logs and Redis's files, and returns their folder.
     pub(crate) fn keep_evidence(&mut self) -> PathBuf {
-        let folder = std::mem::replace(&mut self.pipeline.folder, TempDir::new().expect("a folder"));
-        let folder = folder.keep();
-        self.pipeline.redis.stop();
-        copy(self.pipeline.redis.folder(), &folder.join("redis"));
+        let folder = self.pipeline.keep_folder();
+        self.pipeline.redis_mut().stop();
+        copy(self.pipeline.redis().folder(), &folder.join("redis"));
         folder
     }
 
     pub(crate) async fn close(mut self) {
+        drop((self.publisher, self.disk_filler));
         self.pipeline.close().await;
     }
 }
 
-async fn database(parameters: &Parameters, server: &mut Option<NativeServer>) -> Option<TestDatabase> {
+/// Starts the native database server that the faults need; `None` for the embedded one.
+async fn database_server(parameters: &Parameters) -> Option<NativeServer> {
     let minutes = u32::try_from(parameters.length.as_secs() / 60).expect("a number of minutes");
     let started = match parameters.server() {
-        Server::Embedded => return TestDatabase::start(parameters.edition).await,
+        Server::Embedded => return None,
         Server::Native => NativeServer::start(None, &[]).await,
         Server::NativeOnSmallDisk => NativeServer::start_with_small_disk(200 + 60 * minutes).await,
     };
-    *server = started.expect("a database server");
-    let server = server
-        .as_ref()
-        .expect("PostgreSQL, which `scripts/services tools` installs");
-    Some(TestDatabase::on(server).await.expect("a database"))
+    let server = started.expect("a database server");
+    Some(server.expect("PostgreSQL, which `scripts/services tools` installs"))
 }
 
 fn last_log_line(worker: &Worker) -> String {

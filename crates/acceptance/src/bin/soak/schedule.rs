@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use acceptance::faults::NetworkFault;
 use acceptance::network::Store;
 use acceptance::producer::PARTITIONS;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -73,21 +74,6 @@ pub(crate) enum Clients {
     One(usize),
     /// All workers and the producer.
     All,
-}
-
-/// A fault of the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NetworkFault {
-    /// Open connections are reset.
-    Reset,
-    /// Open connections are reset, and new ones are refused.
-    Refuse,
-    /// All data is dropped silently.
-    Blackhole,
-    /// Every chunk is delayed.
-    Slow(Duration),
-    /// Data arrives in chunks of this number of bytes.
-    Fragment(usize),
 }
 
 /// A scheduled fault.
@@ -292,18 +278,6 @@ impl fmt::Display for Clients {
         match self {
             Self::All => f.write_str("all"),
             Self::One(end) => f.write_str(WORKERS.get(*end).unwrap_or(&"the producer")),
-        }
-    }
-}
-
-impl fmt::Display for NetworkFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Reset => f.write_str("reset"),
-            Self::Refuse => f.write_str("refused"),
-            Self::Blackhole => f.write_str("drops all data"),
-            Self::Slow(delay) => write!(f, "slow ({} ms)", delay.as_millis()),
-            Self::Fragment(bytes) => write!(f, "chunks of {bytes} bytes"),
         }
     }
 }

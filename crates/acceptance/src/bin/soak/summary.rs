@@ -10,7 +10,7 @@ impl Soak {
     /// Formats the entries sent, the expected history, the faults, and the times of recovery.
     pub(crate) async fn summary(&mut self) -> String {
         let mut text = String::new();
-        if let Some(publisher) = &self.pipeline.publisher {
+        if let Some(publisher) = &self.publisher {
             let _ = writeln!(
                 text,
                 "entries    {} sent, {} in the load; {} batches failed and were sent again",
