@@ -22,14 +22,16 @@ async fn redis_up(world: &mut World) {
 
 #[when("Redis is stopped and started again")]
 async fn redis_restarted(world: &mut World) {
-    world.pipeline.redis_mut().end_in_order();
-    world.pipeline.redis_mut().resume().await.unwrap();
+    let redis = world.pipeline.redis_mut();
+    redis.end_in_order();
+    redis.resume().await.unwrap();
 }
 
 #[when("Redis is killed and started again")]
 async fn redis_killed(world: &mut World) {
-    world.pipeline.redis_mut().stop();
-    world.pipeline.redis_mut().resume().await.unwrap();
+    let redis = world.pipeline.redis_mut();
+    redis.stop();
+    redis.resume().await.unwrap();
 }
 
 /// Sends the command to every master of a cluster, as each has its own settings and users.

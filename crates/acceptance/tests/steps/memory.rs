@@ -25,23 +25,21 @@ async fn room(world: &mut World, megabytes: u64) {
 
 #[when("PostgreSQL is killed")]
 async fn database_killed(world: &mut World) {
-    let server = world.pipeline.server_mut();
-    server.stop().unwrap();
+    world.pipeline.server_mut().stop().unwrap();
 }
 
 #[when("PostgreSQL is started again")]
 async fn database_started(world: &mut World) {
-    let server = world.pipeline.server_mut();
-    server.resume().await.unwrap();
+    world.pipeline.server_mut().resume().await.unwrap();
 }
 
 #[then("Redis refuses further trades")]
 async fn trades_refused(world: &mut World) {
-    let publisher = world.feed();
-    let mut last = (publisher.failures(), publisher.position());
+    let feed = world.feed();
+    let mut last = (feed.failures(), feed.position());
     // A single failure might have another cause, so two looks at the same position must differ in failures only.
     until("refusal of trades", async || {
-        let now = (publisher.failures(), publisher.position());
+        let now = (feed.failures(), feed.position());
         let before = std::mem::replace(&mut last, now);
         let refused = now.0 > before.0 && now.1 == before.1;
         check(refused, "more failures at the same position", (before, now))
@@ -85,9 +83,9 @@ async fn trimmed_ticks(world: &mut World, count: usize, symbol: String, kept: us
     let mut burst = redis::pipe();
     burst.atomic();
     for at in 0..count {
-        let trade = trade(&symbol, ts_us, "1", "1", Some(at.to_string()));
+        let tick = trade(&symbol, ts_us, "1", "1", Some(at.to_string()));
         let add = burst.cmd("XADD").arg(&stream).arg("MAXLEN").arg(kept).arg("*");
-        add.arg(producer::fields(&trade)).ignore();
+        add.arg(producer::fields(&tick)).ignore();
     }
     burst.exec_async(&mut world.pipeline.redis().connect()).await.unwrap();
 }

@@ -38,7 +38,7 @@ pub(crate) struct World {
     pub(crate) notes: Notes,
 }
 
-/// Values that a step keeps for a later step of the same file.
+/// Values that a step keeps for a later step of the same topic.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     /// Stream and ID of the last entry that may be invalid.
