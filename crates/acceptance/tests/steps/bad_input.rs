@@ -84,10 +84,8 @@ async fn volume(world: &mut World, symbol: String, units: String, trades: i64) {
          WHERE timeframe = '1m' AND symbol = '{symbol}'"
     );
     until("the volume", async || {
-        equal(
-            &world.pipeline.rows(&sql).await?,
-            &[[units.clone(), trades.to_string()]],
-        )
+        let found = world.pipeline.rows(&sql).await?;
+        equal(&found, &[[units.clone(), trades.to_string()]])
     })
     .await;
 }

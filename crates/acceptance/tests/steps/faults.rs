@@ -40,13 +40,8 @@ async fn operator_sends(world: &mut World, command: String) {
     let mut words = command.split(' ');
     let mut cmd = redis::cmd(words.next().unwrap());
     cmd.arg(words.collect::<Vec<_>>());
-    world
-        .pipeline
-        .redis()
-        .connect()
-        .of_every_master::<redis::Value>(&cmd)
-        .await
-        .unwrap();
+    let mut masters = world.pipeline.redis().connect();
+    masters.of_every_master::<redis::Value>(&cmd).await.unwrap();
 }
 
 #[when("PostgreSQL terminates every session")]
@@ -80,12 +75,8 @@ async fn old_functions(world: &mut World, version: u32) {
         false => line.to_owned(),
     };
     let library = library.lines().map(with_version).collect::<Vec<_>>().join("\n");
-    world
-        .pipeline
-        .redis()
-        .ask::<()>(&["FUNCTION", "LOAD", "REPLACE", &library])
-        .await
-        .unwrap();
+    let load = ["FUNCTION", "LOAD", "REPLACE", &library];
+    world.pipeline.redis().ask::<()>(&load).await.unwrap();
 }
 
 #[given("every function is removed from Redis")]

@@ -40,9 +40,8 @@ async fn replay(world: &World, which: &str, speed: &str) {
 }
 
 fn expect_trades(world: &mut World, which: &str) {
-    world
-        .trades
-        .extend(oracle::binance_trades(&trade_file(which), "XRPETH"));
+    let trades = oracle::binance_trades(&trade_file(which), "XRPETH");
+    world.trades.extend(trades);
 }
 
 #[when(expr = "the {word} trades are replayed at speed {word}")]

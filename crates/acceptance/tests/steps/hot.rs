@@ -115,11 +115,8 @@ async fn documented_keys(world: &mut World) {
             _ => false,
         }
     };
-    let undocumented: Vec<String> = keys(&world.pipeline)
-        .await
-        .into_iter()
-        .filter(|key| !documented(key))
-        .collect();
+    let mut undocumented = keys(&world.pipeline).await;
+    undocumented.retain(|key| !documented(key));
     assert!(undocumented.is_empty(), "undocumented keys: {undocumented:?}");
 }
 

@@ -15,12 +15,8 @@ async fn room(world: &mut World, megabytes: u64) {
     let masters = inspect::memory(&mut world.pipeline.redis().connect()).await.unwrap();
     let used = masters.iter().map(|master| master.used_bytes).max().unwrap();
     let limit = (used + megabytes * 1_000_000).to_string();
-    world
-        .pipeline
-        .redis()
-        .ask::<()>(&["CONFIG", "SET", "maxmemory", &limit])
-        .await
-        .unwrap();
+    let set = ["CONFIG", "SET", "maxmemory", &limit];
+    world.pipeline.redis().ask::<()>(&set).await.unwrap();
 }
 
 #[when("PostgreSQL is killed")]
@@ -66,12 +62,8 @@ async fn all_read(world: &mut World) {
 async fn foreign_group(world: &mut World, group: String) {
     for partition in 0..PARTITIONS {
         let stream = format!("stream:ticks:{partition}");
-        world
-            .pipeline
-            .redis()
-            .ask::<()>(&["XGROUP", "CREATE", &stream, &group, "0"])
-            .await
-            .unwrap();
+        let create = ["XGROUP", "CREATE", &stream, &group, "0"];
+        world.pipeline.redis().ask::<()>(&create).await.unwrap();
     }
 }
 
@@ -92,20 +84,13 @@ async fn trimmed_ticks(world: &mut World, count: usize, symbol: String, kept: us
 
 #[when(expr = "{int} entries are added to {word} and trimmed")]
 async fn removed_entries(world: &mut World, count: usize, stream: String) {
+    let redis = world.pipeline.redis();
     for _ in 0..count {
-        world
-            .pipeline
-            .redis()
-            .ask::<String>(&["XADD", &stream, "*", "a", "b"])
-            .await
-            .unwrap();
+        let add = ["XADD", &stream, "*", "a", "b"];
+        redis.ask::<String>(&add).await.unwrap();
     }
-    world
-        .pipeline
-        .redis()
-        .ask::<u64>(&["XTRIM", &stream, "MAXLEN", "0"])
-        .await
-        .unwrap();
+    let trim = ["XTRIM", &stream, "MAXLEN", "0"];
+    redis.ask::<u64>(&trim).await.unwrap();
 }
 
 #[then(expr = "the log of the {word} names the position and the first remaining entry")]

@@ -46,11 +46,8 @@ async fn own_clock(world: &mut World) {
 
 #[when(expr = "PostgreSQL is down for {int} second(s)")]
 async fn database_down(world: &mut World, seconds: u64) {
-    world
-        .pipeline
-        .database_away(Duration::from_secs(seconds))
-        .await
-        .unwrap();
+    let lasts = Duration::from_secs(seconds);
+    world.pipeline.database_away(lasts).await.unwrap();
 }
 
 #[when(expr = "Redis is down for {int} second(s)")]
@@ -75,10 +72,8 @@ async fn network_fails(world: &mut World, fault: String, seconds: u64) {
         other => panic!("{other} is not a fault of the network"),
     };
     for store in [Some(Store::Redis), Some(Store::Database), None] {
-        world
-            .pipeline
-            .fail_network(fault, store, Duration::from_secs(seconds))
-            .await;
+        let lasts = Duration::from_secs(seconds);
+        world.pipeline.fail_network(fault, store, lasts).await;
     }
 }
 

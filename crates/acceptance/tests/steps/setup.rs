@@ -42,12 +42,8 @@ async fn other_database(world: &mut World) {
 
 #[given("Redis says no longer which database it belongs to")]
 async fn no_database_in_redis(world: &mut World) {
-    world
-        .pipeline
-        .redis()
-        .ask::<()>(&["DEL", "stream:database"])
-        .await
-        .unwrap();
+    let delete = ["DEL", "stream:database"];
+    world.pipeline.redis().ask::<()>(&delete).await.unwrap();
 }
 
 #[given("a running pipeline")]

@@ -138,7 +138,6 @@ async fn signal(world: &mut World, strategy: String, symbol: String, ttl_ms: i64
         ("ttl_ms", &ttl_ms),
     ];
     let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    producer::add(world.pipeline.redis(), "stream:signals", &fields)
-        .await
-        .unwrap();
+    let redis = world.pipeline.redis();
+    producer::add(redis, "stream:signals", &fields).await.unwrap();
 }
