@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_settings_agree_with_the_migrations() {
+    fn the_default_settings_change_no_policy_of_the_migrations() {
         let config = AdminConfig::default();
         let jobs = [
             job(1, JobKind::Refresh, "candles_5m", 4 * DAY),
