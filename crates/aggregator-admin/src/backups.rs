@@ -22,7 +22,7 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
         for entry in reader.read().await.context("reading backups")? {
             match decode_entry(&entry) {
                 Ok(backup) => {
-                    store_last(&mut redis, &backup).await.context("noting a backup")?;
+                    store_last(&mut redis, &backup).await.context("recording a backup")?;
                     tracing::info!(
                         name = backup.name,
                         kind = backup.kind,

@@ -68,15 +68,15 @@ fn spawn<F>(
 {
     let worker = worker.clone();
     service.spawn(name, async move {
-        // A statement may take longer than the grace period, on the embedded server above all. Every task can end at any
-        // statement, as it is repeated until it is acknowledged, so a slow one is abandoned while there is time to end.
+        // A statement may take longer than the grace period, mostly on the embedded server. It is abandoned after half
+        // of the period, which is safe: work that was not acknowledged is repeated after the next start.
         let deadline = async {
             worker.token.cancelled().await;
             sleep(worker.config.service.shutdown_grace / 2).await;
         };
         tokio::select! {
             () = keep_running(name, &worker.readiness, &worker.token, || work(worker.clone())) => {}
-            () = deadline => tracing::info!(task = name, "abandoned a slow statement; it is repeated after the next start"),
+            () = deadline => tracing::info!(task = name, "abandoned a slow statement; the next start repeats it"),
         }
         Ok(())
     });

@@ -256,7 +256,8 @@ impl Partition {
             let volume = minute.map_or(Decimal::ZERO, |tracked| tracked.candle.volume);
             accepted.tick.lots_rejection(volume, error, decoded.decimals)
         })?;
-        // Not before the fold has succeeded: a dead letter that is requeued must not be a duplicate of itself.
+        // The trade ID is added after the fold has succeeded. Otherwise a requeued dead letter would be dropped as a
+        // duplicate of itself.
         if let Some((trades, id)) = trades {
             trades.insert(id, now_ms);
         }

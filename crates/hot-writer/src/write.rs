@@ -232,7 +232,7 @@ impl Writer {
         let latest = batch.latest.iter().map(|tick| self.latest(tick));
         let updated = execute_all(conn, Some(pace), Box::new(latest.chain(current.map(put)))).await?;
 
-        // After the candles: a candle that the index names and Redis does not hold counts as lost.
+        // The index is written after the candles: a candle that the index names and Redis does not hold counts as lost.
         let opened = (!batch.opened.is_empty()).then(|| self.epoch.mark_open(&batch.opened));
         let closed = (!batch.closed.is_empty()).then(|| self.epoch.mark_closed(&batch.closed));
         let finish = opened

@@ -173,7 +173,7 @@ impl<K: Kind> StreamPipeline<K> {
             .await
     }
 
-    /// Retries after any error, as an operator may correct a password or the schema meanwhile.
+    /// Retries after every error, because an operator may correct a password or the schema meanwhile.
     fn retry<'a>(&'a self, what: &str, token: &'a CancellationToken) -> Retry<'a> {
         Retry::new(format!("{what} {}", self.stream), token)
             .readiness(&self.readiness, self.stream.to_string())

@@ -41,7 +41,7 @@ async fn use_server(world: &mut Pipeline, server: NativeServer) {
 
 #[given("a Redis with an adjustable clock")]
 async fn own_clock(world: &mut Pipeline) {
-    world.redis.take_clock().await.unwrap();
+    world.redis.restart_with_clock().await.unwrap();
 }
 
 #[when(expr = "PostgreSQL is down for {int} second(s)")]

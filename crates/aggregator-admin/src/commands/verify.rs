@@ -52,7 +52,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         from_us: args.from.unwrap_or(ALWAYS.from_us),
         to_us: args.to.unwrap_or(ALWAYS.to_us),
     };
-    note_dropped_chunks(&stores).await?;
+    record_dropped_chunks(&stores).await?;
     let mut differences = 0;
     let mut shown = table(&["timeframe", "source", ">candles", ">different", ">not yet written"]);
     let mut details = Vec::new();
@@ -97,7 +97,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     )
 }
 
-async fn note_dropped_chunks(stores: &Stores) -> anyhow::Result<()> {
+async fn record_dropped_chunks(stores: &Stores) -> anyhow::Result<()> {
     let (mut connection, server) = history(&stores.pool).await?;
     completeness::update_borders(&mut connection, server.edition)
         .await

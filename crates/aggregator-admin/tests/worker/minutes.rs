@@ -8,7 +8,7 @@ use crate::harness::Stores;
 
 const CANDLE: &str = "SELECT (open, high, low, close, volume, trades) FROM candles_1m WHERE time = '2019-10-11 00:00Z'";
 
-/// A minute of one trade, whose tick was dropped, and the trades `late` as `(second, price, lots, revision)`.
+/// Writes a minute of one trade, whose tick was dropped, and the trades `late` as `(second, price, lots, revision)`.
 async fn late_trades(stores: &Stores, late: &str) {
     stores
         .database

@@ -10,7 +10,7 @@ use super::sqlstate;
 pub enum Fault {
     /// The server is down, busy or full, or another transaction was in the way. Try again with a back-off.
     Transient,
-    /// A row is invalid and always will be. Of a batch, find the row that fails alone.
+    /// A row is invalid, so no retry helps. The caller has to find the row of the batch that fails alone.
     BadRow,
     /// The schema, the rights or the configuration are wrong: no retry helps until an operator changes them.
     Permanent,

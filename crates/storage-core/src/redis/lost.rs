@@ -119,8 +119,8 @@ impl Losses {
         }
     }
 
-    /// Clears the alarm about `stream` after its time. Call it when this replica releases the stream, as the next owner
-    /// does not know of the alarm.
+    /// Clears the alarm about `stream` after its time. Call it when this replica releases the stream, because the next
+    /// owner does not know of the alarm.
     pub fn release(&self, stream: Stream) {
         let losses = self.clone();
         tokio::spawn(async move {

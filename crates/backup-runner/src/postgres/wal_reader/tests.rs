@@ -202,7 +202,7 @@ proptest! {
         let (reader, result) = read(&written.bytes);
         let place = Lsn(START.0 + place as u64);
         if result.is_ok() {
-            // Padding, or a header's unused bytes: everything is read.
+            // The byte is padding or an unused part of a header, so everything is read.
             prop_assert_eq!(reader.last, written.records.last().copied());
         } else {
             prop_assert!(reader.last.is_none_or(|last| last <= place));

@@ -137,7 +137,7 @@ pub(crate) struct LoadedRedis {
     pub(crate) payload_bytes: u64,
 }
 
-/// Key of a stream until [`LoadedRedis::publish`] renames it.
+/// Returns the key of a stream until [`LoadedRedis::publish`] renames it.
 pub(crate) fn staging_stream(partition: u16) -> String {
     format!("staging:ticks:{partition}")
 }

@@ -1,4 +1,4 @@
-//! The job of hot-writer in RedisTimeSeries, with compaction rules.
+//! Baseline: candles from RedisTimeSeries and its compaction rules.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
