@@ -2,7 +2,7 @@
 //
 // A client holds the session from its first message until the transaction is over. What it set with
 // SET or set_config outside a transaction is read back when another client takes over, and
-// applied again when its turn comes, so that nobody runs under the search_path of a pg_dump.
+// applied again when its turn comes, so that no client runs under the search_path of another one's pg_dump.
 
 import { createHash } from "node:crypto";
 import { readFile, rename, writeFile } from "node:fs/promises";
@@ -62,7 +62,7 @@ export class Engine {
     const options = { dataDir, database: DATABASE, extensions: { timescaledb } };
     if (isNew) options.loadDataDir = new Blob([await (templateFile ? readFile(templateFile) : loadTemplate(cacheDir))]);
     const db = await PGlite.create(options);
-    // There is no shared_preload_libraries here. The loader must come first all the same: without it an existing
+    // There is no shared_preload_libraries here. The loader must come first anyway: without it an existing
     // database gets its extension piecemeal, refuses what the licence allows, and traps on a continuous aggregate.
     await db.exec("LOAD 'timescaledb'");
     return new Engine(db, lockTimeoutMs);
@@ -71,7 +71,8 @@ export class Engine {
   /** What the server reports to a client that connects. */
   async reportedParameters() {
     const names = ["server_version", "server_encoding", "client_encoding", "DateStyle", "IntervalStyle", "TimeZone",
-      "integer_datetimes", "standard_conforming_strings", "is_superuser", "in_hot_standby", "default_transaction_read_only"];
+      "integer_datetimes", "standard_conforming_strings", "is_superuser", "in_hot_standby",
+      "default_transaction_read_only"];
     const parameters = new Map([["session_authorization", "postgres"]]);
     for (const name of names) {
       parameters.set(name, (await this.rows("SELECT current_setting($1)", [name]))[0][0]);
@@ -104,7 +105,8 @@ export class Engine {
         const idleMs = performance.now() - this.#lastRunAt;
         if (idleMs < this.#lockTimeoutMs) return watch(this.#lockTimeoutMs - idleMs);
         this.#waiting = this.#waiting.filter((other) => other !== entry);
-        reject(new LockTimeout(`another session has kept its transaction open for ${this.#lockTimeoutMs} ms without using it; ` +
+        reject(new LockTimeout(
+          `another session has kept its transaction open for ${this.#lockTimeoutMs} ms without using it; ` +
           "the embedded server runs one transaction at a time"));
       };
       const watch = (delayMs) => (timer = setTimeout(giveUp, delayMs));
@@ -116,7 +118,8 @@ export class Engine {
   async #checkpointIfDue() {
     this.#nextLook = performance.now() + CHECKPOINT_LOOK_MS;
     const [[lsn, grown]] = await this.rows(
-      "SELECT pg_current_wal_lsn()::text, pg_current_wal_lsn() - $1::pg_lsn > $2", [this.#checkpointLsn, CHECKPOINT_WAL_BYTES]);
+      "SELECT pg_current_wal_lsn()::text, pg_current_wal_lsn() - $1::pg_lsn > $2",
+      [this.#checkpointLsn, CHECKPOINT_WAL_BYTES]);
     if (!grown) return;
     await this.run(query("CHECKPOINT"));
     this.#checkpointLsn = lsn;
@@ -185,7 +188,8 @@ export class Engine {
 
   async dropStatements(client) {
     if (!client.usedStatements) return;
-    const names = await this.rows("SELECT name FROM pg_prepared_statements WHERE starts_with(name, $1)", [client.prefix]);
+    const query = "SELECT name FROM pg_prepared_statements WHERE starts_with(name, $1)";
+    const names = await this.rows(query, [client.prefix]);
     for (const [name] of names) await this.run(closeStatement(Buffer.from(name).toString("latin1")));
     await this.run(sync);
   }

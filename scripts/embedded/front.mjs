@@ -13,7 +13,8 @@ const HEAD_BYTES = 64 * 1024;
 const COPY_FROM_STDIN = /^((?:\s|--[^\n]*\n|\/\*.*?\*\/)*copy\s+(?!\()[^;']*?\sfrom\s+)stdin\b/is;
 /** The same behind another statement: the engine would wait for data that it has no way to get, and end. */
 const HIDDEN_COPY_FROM_STDIN = /\bcopy\s+(?!\()[^;']*?\sfrom\s+stdin\b/i;
-const SQL_STATEMENT_NAME = /^(\s*(?:prepare|execute|deallocate(?:\s+prepare)?)\s+)(?!all\b|transaction\b|prepare\b)("?)/i;
+const SQL_STATEMENT_NAME =
+  /^(\s*(?:prepare|execute|deallocate(?:\s+prepare)?)\s+)(?!all\b|transaction\b|prepare\b)("?)/i;
 const ALL = /^\s*(discard|deallocate|reset)\s+all\s*;?\s*$/i;
 const TOUCHES_SETTINGS = /\bset_config\b|timescaledb_(?:pre|post)_restore/i;
 const PLACEHOLDER = /\b(?:set\s+(?:session\s+)?|set_config\s*\(\s*')([a-z_]\w*(?:\.[a-z_]\w*)+)/gi;
@@ -66,7 +67,8 @@ export class Connection {
       }
     } catch (error) {
       if (error instanceof EngineFailure) throw error;
-      const code = error instanceof wire.ProtocolError ? "08P01" : error.severity && error.code; // or the client is gone
+      // An error without a severity: the client is gone.
+      const code = error instanceof wire.ProtocolError ? "08P01" : error.severity && error.code;
       if (code) this.#socket.write(wire.errorResponse("FATAL", code, error.message));
     } finally {
       if (this.settings) await this.#engine.forget(this, this.#status !== "I");
@@ -142,14 +144,15 @@ export class Connection {
     if (all) return this.#all(all[1].toUpperCase());
     const copy = copyFromBlob(sql);
     if (HIDDEN_COPY_FROM_STDIN.test(copy?.sql ?? sql)) {
-      return this.#refuse("Q", "0A000", "the embedded server takes COPY FROM STDIN only as the first statement of a query");
+      const reason = "the embedded server takes COPY FROM STDIN only as the first statement of a query";
+      return this.#refuse("Q", "0A000", reason);
     }
     if (!copy) return this.#forward(wire.message("Q", wire.bytes(sql)));
     const { blob, failure } = await this.#receiveCopyData(copy.binary);
     await this.#forward(wire.message("Q", failure ?? wire.bytes(copy.sql)), blob);
   }
 
-  /** DISCARD ALL, DEALLOCATE ALL and RESET ALL: what is this client's own, not everybody's. */
+  /** DISCARD ALL, DEALLOCATE ALL and RESET ALL of this client; the state of other clients stays. */
   async #all(command) {
     if (command !== "RESET") await this.#engine.dropStatements(this);
     if (command !== "DEALLOCATE") await this.#engine.resetSettings(this);
@@ -249,7 +252,8 @@ export class Connection {
   async #forward(frame, blob) {
     const { data, messages } = await this.#engine.run(frame, blob);
     const status = statusIn(messages);
-    if (this.#alwaysTouchesSettings || messages.some(({ name, text }) => name === "commandComplete" && SETTINGS_TAGS.has(text))) {
+    const isSetting = ({ name, text }) => name === "commandComplete" && SETTINGS_TAGS.has(text);
+    if (this.#alwaysTouchesSettings || messages.some(isSetting)) {
       this.settingsTouched = true;
     }
     if (messages.some(({ name }) => name === "error")) this.#skipping = true;

@@ -4,7 +4,8 @@
 //   node server.mjs --data DIR | --memory  [--port N] [--port-file FILE] [--cache DIR] [--lock-timeout MS]
 //                   [--template FILE] [--dump FILE]
 //
-// --dump writes the whole database to FILE on SIGTERM; --template starts a new database with the content of such a file.
+// --dump writes the whole database to FILE on SIGTERM.
+// --template starts a new database with the content of such a file.
 //
 // It is one PostgreSQL session in one process. So: one database (`market`), one transaction at a time (others
 // wait, at most --lock-timeout), no background workers, no replication, no cancel, no statement_timeout, no LISTEN,

@@ -37,7 +37,7 @@ pub struct RedisServer {
     flavour: Flavour,
     options: Vec<String>,
     clock: Option<Clock>,
-    // Before `data`, because fields are dropped in order: a Redis without its folder does not end.
+    // The nodes come before `data`, because fields are dropped in order: a Redis without its folder does not end.
     nodes: Vec<Node>,
     data: TempDir,
     /// The password of each user, in files as `deploy/redis-users.sh` reads them; `None` for a given server.
@@ -285,7 +285,7 @@ impl Node {
 
     fn spawn(&self, flavour: Flavour, environment: &[String], options: &[String]) -> anyhow::Result<ServerProcess> {
         let (port, bus) = (self.port.to_string(), self.bus.to_string());
-        // A copy, because a server writes its role to the file when Sentinel changes it.
+        // The file is a copy, because a server writes its role to it when Sentinel changes the role.
         let conf = self.folder.join("redis.conf");
         std::fs::copy(project().join("redis/redis.conf"), &conf)?;
         let users = format!("REDIS_USERS={}", self.folder.join("users.acl").display());

@@ -211,7 +211,7 @@ impl Destination {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
             Err(error) => return Err(error).with_context(|| format!("removing {kind}/{name}")),
         }
-        // Also removes temporary files of an interrupted write, which the store does not list.
+        // This also removes temporary files of an interrupted write, which the store does not list.
         fs::remove_dir_all(self.folder_of(kind, name)).with_context(|| format!("removing {kind}/{name}"))
     }
 

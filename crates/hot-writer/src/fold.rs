@@ -109,7 +109,7 @@ impl SymbolState {
         self.restore(timeframe, state);
     }
 
-    /// Restores a candle that an earlier owner has written. Of two states the one with the higher revision is kept.
+    /// Restores a candle that an earlier owner has written. The state with the higher revision is kept.
     pub(crate) fn restore(&mut self, timeframe: Timeframe, state: CandleState) {
         let CandleState { candle, is_final } = state;
         self.watermark_us = self.watermark_us.max(candle.last_us);

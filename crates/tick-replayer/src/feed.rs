@@ -98,7 +98,7 @@ where
     S: Iterator<Item = anyhow::Result<(OutgoingTick, u64)>> + Send + 'static,
 {
     let (sender, mut receiver) = mpsc::channel(BUFFER);
-    // Not joined: a thread that waits for a line on stdin can't be stopped.
+    // The thread is not joined, because it can't be stopped while it waits for a line on stdin.
     tokio::task::spawn_blocking(move || {
         for tick in source {
             if sender.blocking_send(tick).is_err() {

@@ -26,9 +26,9 @@ use crate::{dead_letter, metrics};
 /// Shutdown of a pipeline in two steps.
 #[derive(Clone)]
 pub(crate) struct Shutdown {
-    /// Once cancelled, no further batch is read.
+    /// Token that ends the reading of batches.
     pub(crate) stop: CancellationToken,
-    /// Once cancelled, the current batch is abandoned. Its entries are read again by the next owner.
+    /// Token that abandons the current batch. Its entries are read again by the next owner.
     pub(crate) abort: CancellationToken,
 }
 

@@ -32,7 +32,8 @@ async function stop({ process }, signal = "SIGTERM") {
 }
 
 async function client(options = {}) {
-  const it = new pg.Client({ host: "127.0.0.1", user: "postgres", database: "market", password: "any", port: server.port, ...options });
+  const defaults = { host: "127.0.0.1", user: "postgres", database: "market", password: "any", port: server.port };
+  const it = new pg.Client({ ...defaults, ...options });
   it.on("error", () => {});
   await it.connect();
   return it;
@@ -44,7 +45,8 @@ const value = async (it, sql, parameters) => Object.values((await it.query(sql, 
 async function rawClient() {
   const socket = connectSocket(server.port, "127.0.0.1");
   socket.on("error", () => {});
-  const startup = Buffer.concat([Buffer.alloc(8), wire.text("user"), wire.text("postgres"), wire.text("database"), wire.text("market"), Buffer.from([0])]);
+  const parameters = ["user", "postgres", "database", "market"].map(wire.text);
+  const startup = Buffer.concat([Buffer.alloc(8), ...parameters, Buffer.from([0])]);
   startup.writeInt32BE(startup.length, 0);
   startup.writeInt32BE(wire.PROTOCOL_3_0, 4);
   socket.write(startup);
@@ -176,14 +178,17 @@ test("COPY goes in and out, also when the client gives up", async () => {
   const said = () => Buffer.concat(answers).toString("latin1");
   const until = async (text) => { while (!said().includes(text)) await sleep(5); };
   socket.write(wire.query("COPY copied FROM STDIN"));
-  socket.write(Buffer.concat([wire.message("d", Buffer.from("1\tone\n2\t")), wire.message("d", Buffer.from("two\n")), wire.message("c")]));
+  const data = (text) => wire.message("d", Buffer.from(text));
+  socket.write(Buffer.concat([data("1\tone\n2\t"), data("two\n"), wire.message("c")]));
   await until("COPY 2");
   socket.write(wire.query("COPY copied FROM STDIN"));
-  socket.write(Buffer.concat([wire.message("d", Buffer.from("3\tthree\n")), wire.message("f", wire.text("changed my mind"))]));
+  socket.write(Buffer.concat([data("3\tthree\n"), wire.message("f", wire.text("changed my mind"))]));
   await until("changed my mind");
   // The extended protocol, as drivers do it: Sync stands before the data and after it.
   const parse = wire.message("P", wire.text(""), wire.text("COPY copied(n) FROM STDIN"), Buffer.alloc(2));
-  socket.write(Buffer.concat([parse, wire.message("B", Buffer.alloc(8)), wire.message("E", Buffer.alloc(5)), wire.sync]));
+  const bind = wire.message("B", Buffer.alloc(8));
+  const execute = wire.message("E", Buffer.alloc(5));
+  socket.write(Buffer.concat([parse, bind, execute, wire.sync]));
   await until("2\0\0\0\x04G"); // BindComplete, CopyInResponse
   socket.write(Buffer.concat([wire.message("d", Buffer.from("4\n")), wire.message("c"), wire.sync]));
   await until("COPY 1");
@@ -197,7 +202,8 @@ test("COPY goes in and out, also when the client gives up", async () => {
 
 test("garbage ends only the connection that sent it", async () => {
   const before = await client();
-  const greetings = [Buffer.from("GET / HTTP/1.1\r\n\r\n"), Buffer.alloc(4096), Buffer.from([0, 0, 0, 9, 0, 3, 0, 0, 1])];
+  const tooShort = Buffer.from([0, 0, 0, 9, 0, 3, 0, 0, 1]);
+  const greetings = [Buffer.from("GET / HTTP/1.1\r\n\r\n"), Buffer.alloc(4096), tooShort];
   for (const greeting of greetings) {
     const socket = connectSocket(server.port, "127.0.0.1");
     socket.on("error", () => {}).resume();
@@ -206,9 +212,12 @@ test("garbage ends only the connection that sent it", async () => {
     socket.destroy();
   }
   const messages = [
-    Buffer.from("z\0\0\0\x04"), Buffer.from([0x51, 0x7f, 0xff, 0xff, 0xff]), Buffer.from("Q\0\0\0\0"), wire.message("Q", Buffer.from("no end")),
-    wire.message("B", Buffer.from([0, 0, 0, 99])), wire.message("P", Buffer.from("x")), wire.message("D"), wire.message("E", Buffer.from([0])),
-    wire.message("D", Buffer.from("Xx\0")), wire.message("d", Buffer.from("data")), wire.message("F", Buffer.alloc(10)), Buffer.from("Q\0\0\0\x10half"),
+    Buffer.from("z\0\0\0\x04"), Buffer.from([0x51, 0x7f, 0xff, 0xff, 0xff]), Buffer.from("Q\0\0\0\0"),
+    wire.message("Q", Buffer.from("no end")),
+    wire.message("B", Buffer.from([0, 0, 0, 99])), wire.message("P", Buffer.from("x")), wire.message("D"),
+    wire.message("E", Buffer.from([0])),
+    wire.message("D", Buffer.from("Xx\0")), wire.message("d", Buffer.from("data")),
+    wire.message("F", Buffer.alloc(10)), Buffer.from("Q\0\0\0\x10half"),
   ];
   for (const garbage of messages) {
     const socket = await rawClient();

@@ -43,7 +43,7 @@ impl RedisServer {
     /// Sets the clock of Redis `seconds` ahead of the true time.
     pub fn step_clock(&self, seconds: i64) -> anyhow::Result<()> {
         let clock = self.clock.as_ref().context("this Redis has no adjustable clock")?;
-        // A rename, because a file that is half written holds another number.
+        // The file is replaced by a rename, because a half-written file would hold another number.
         let new = clock.file.with_extension("new");
         fs::write(&new, format!("{seconds:+}"))?;
         fs::rename(new, &clock.file)?;

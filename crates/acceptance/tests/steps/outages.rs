@@ -22,7 +22,7 @@ async fn own_server(world: &mut Pipeline) {
 
 #[given("a dedicated database server with synchronous_commit = off")]
 async fn asynchronous_server(world: &mut Pipeline) {
-    // Without waiting commits, PostgreSQL writes its WAL at this interval.
+    // PostgreSQL writes its WAL at this interval if no commit waits for it.
     let settings = ["synchronous_commit=off", "wal_writer_delay=10s"];
     let server = NativeServer::start(None, &settings).await.unwrap();
     use_server(world, server.expect("a native server")).await;

@@ -205,7 +205,7 @@ async fn port_in_use(world: &mut Pipeline) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     world.settings.insert("METRICS_LISTEN".to_owned(), address);
-    // Open until the process of the tests ends.
+    // The listener stays open until the process of the tests ends.
     std::mem::forget(listener);
 }
 

@@ -70,7 +70,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         .explained("reading the symbols")?;
     changes += synchronise_symbols(&mut stores.redis, &known).await?;
     record_dropped_chunks(&mut connection, server.edition).await?;
-    // With an empty history Redis is new; otherwise it may have been emptied.
+    // If the history is empty, Redis is new and has lost nothing; otherwise it may have been emptied.
     if known.is_empty() {
         for partition in 0..partitions {
             let note = hot::complete_from_start(partition);

@@ -149,7 +149,7 @@ async fn a_trade_that_does_not_fit_a_candle_whose_ticks_were_dropped_can_join_it
             "{dead}"
         );
         assert_eq!(stores.admin(&["verify"]).code, Some(0));
-        // Requeued after the symbol was rescaled.
+        // The dead letter is requeued after the symbol was rescaled.
         late_trades(&stores, "(20, 60, 100, 300)").await;
         repair(&stores);
         assert_eq!(stores.database.text(CANDLE).await, "(50,60,40,40,108,3)");

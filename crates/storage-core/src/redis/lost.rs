@@ -228,7 +228,7 @@ impl LossDetector {
             };
             if at == position {
                 let checked = std::mem::replace(&mut self.checked, after);
-                // Without a first entry left after `after`, the lost entries may lie before `after`.
+                // If no entry after `after` is left, the lost entries may lie before `after`.
                 let position = if first_left.is_empty() { checked } else { after };
                 return Ok(lost(entries, position, &first_left));
             }

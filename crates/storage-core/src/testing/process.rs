@@ -85,7 +85,7 @@ impl ServerProcess {
     /// there is another reference to it.
     pub fn end(mut self, signal: &str) {
         if let Some(stdin) = &mut self.child.stdin {
-            // Without a watcher there is no server.
+            // An error means that the watcher has ended, and the server with it.
             let _ = stdin.write_all(format!("end={signal}\n").as_bytes());
         }
     }
