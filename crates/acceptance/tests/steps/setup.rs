@@ -41,7 +41,7 @@ async fn other_database(world: &mut Pipeline) {
     world.database = TestDatabase::start(world.edition()).await;
 }
 
-#[given("Redis says no longer which database it belongs to")]
+#[given("Redis no longer names its database")]
 async fn no_database_in_redis(world: &mut Pipeline) {
     world.redis.ask::<()>(&["DEL", "stream:database"]).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! `dead-letters`: the entries that no worker could use, and requeuing them.
+//! `dead-letters`: lists, shows and requeues the entries that no worker could use.
 
 use anyhow::{Context, anyhow, bail};
 use diesel_async::{AsyncConnection, AsyncPgConnection};

@@ -113,7 +113,7 @@ async fn check(
     range: TimeRange,
 ) -> anyhow::Result<Found> {
     let (mut connection, _) = history(&stores.pool).await?;
-    // Dropped candles are not missing.
+    // Candles that retention has dropped do not count as missing.
     let first_us = completeness::first_bucket(&mut connection, timeframe.table(), Timeframe::D1)
         .await
         .explained("reading the time from which on candles are complete")?;

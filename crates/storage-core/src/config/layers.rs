@@ -85,7 +85,7 @@ pub fn render<C: Serialize>(config: &C) -> anyhow::Result<String> {
     toml::to_string(config).context("writing the configuration as TOML")
 }
 
-/// Values that came from one place.
+/// Values from one source: a file, the environment or a flag.
 struct Layer {
     source: String,
     keys: Dict,

@@ -34,7 +34,7 @@ pub async fn candles(conn: &mut impl ConnectionLike, keys: &[Key]) -> RedisResul
 
 fn candle(key: &Key, hash: HashMap<Vec<u8>, Vec<u8>>) -> Option<CandleState> {
     decode_hash(hash).unwrap_or_else(|error| {
-        tracing::error!(%key, %error, "the hash is not a candle");
+        tracing::error!(%key, %error, "the hash does not hold a candle");
         None
     })
 }

@@ -151,7 +151,7 @@ pub(super) struct LossDetector {
     group: &'static str,
     losses: Losses,
     /// Last entry of each read, with the number of entries read by then; the first is the position of the group. Empty
-    /// for a group whose entries Redis delivers, and so counts.
+    /// for a group whose entries Redis delivers, because Redis counts these itself.
     read: VecDeque<(StreamId, u64)>,
     /// Last entry of the previous comparison.
     checked: StreamId,
