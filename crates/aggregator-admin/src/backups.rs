@@ -9,7 +9,7 @@ use crate::dead_letter;
 use crate::metrics::{LAST_BACKUP, LAST_BACKUP_DURATION, LAST_BACKUP_SIZE};
 use crate::worker::Worker;
 
-/// Works until a shutdown or a failure.
+/// Stores announced backups until a shutdown or a failure.
 pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     let mut reader = worker.reader(Stream::Backups);
     let mut redis = worker.redis();

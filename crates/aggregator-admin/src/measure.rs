@@ -22,7 +22,7 @@ use crate::metrics::{
 use crate::rollups::ranges::LARGER;
 use crate::worker::Worker;
 
-/// Measures until a shutdown or a failure.
+/// Sets the gauges at intervals until a shutdown or a failure.
 pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     COMPRESSION_AVAILABLE.set(f64::from(u8::from(worker.server.edition == Edition::Community)));
     let mut redis = worker.redis();

@@ -34,7 +34,7 @@ pub(crate) struct ComputedMinute {
     pub(crate) volume_lots: i64,
     /// Ticks that would overflow the volume.
     pub(crate) excluded: Vec<ExcludedTick>,
-    /// `true` if the ticks were added to a candle of which ticks are missing.
+    /// `true` if the ticks were added to the stored candle, whose own ticks are not all stored.
     pub(crate) is_joined: bool,
 }
 

@@ -16,7 +16,7 @@ use crate::worker::Worker;
 /// Interval between two checks.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Checks until a shutdown or a failure.
+/// Restores missing functions and groups until a shutdown or a failure.
 pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     let mut redis = worker.redis();
     while !worker.token.is_cancelled() {

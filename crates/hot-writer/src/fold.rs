@@ -268,9 +268,8 @@ impl SymbolState {
             return accepted.revision <= self.announced_until;
         }
         let base = (candle.start_us <= self.lost_until_us[timeframe as usize]).then(|| RequiredBase {
-            // An earlier owner has folded nothing after the position. In a Redis that was restored from a backup, the
-            // position may lie before ticks that the history holds; the stream holds those again, and this owner folds
-            // them.
+            // An earlier owner has folded nothing after the position. If Redis was restored from a backup, the history
+            // may also hold ticks after the position. The stream contains these again, and this owner folds them.
             until: self.position.unwrap_or(candle.revision).min(candle.revision.before()),
             status: BaseStatus::Needed,
         });

@@ -151,7 +151,7 @@ pub(crate) struct Writer {
     tick_ttl_ms: i64,
     amend_ttl_ms: i64,
     recent_ttl_ms: i64,
-    /// Not shared, so that other commands do not wait for a batch. See [`Connection::open_once`].
+    /// Connection of this writer alone, so that other commands do not wait for a batch. See [`Connection::open_once`].
     conn: Arc<Mutex<Connection>>,
 }
 

@@ -18,7 +18,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// Intervals between two log lines of a lasting failure: they double from the first to the second.
 const LOG_INTERVALS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 
-/// Pauses that double from the shortest to the longest, with jitter: up to as long again.
+/// Pauses that double from the shortest to the longest. Jitter extends each by up to its own length.
 #[derive(Debug)]
 pub struct Backoff {
     shape: ExponentialBuilder,

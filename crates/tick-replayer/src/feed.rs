@@ -42,7 +42,7 @@ impl Report {
         self.reached_us = self.reached_us.max(Some(at_us));
     }
 
-    /// Prints the report to stderr, as stdout may carry ticks.
+    /// Prints the report to stderr, because stdout may carry ticks.
     pub(crate) fn print(&self) {
         // A closed stderr is not an error.
         let _ = writeln!(io::stderr(), "{self}");

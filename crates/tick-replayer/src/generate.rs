@@ -32,7 +32,7 @@ pub(crate) struct Plan {
     pub(crate) lateness: Duration,
 }
 
-/// End of the ticks.
+/// Limit at which generating ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Limit {
     /// Number of ticks.

@@ -7,7 +7,7 @@ use super::decimal::Decimal;
 use super::rejection::Rejection;
 use super::symbol::Symbol;
 
-/// Volume decimals of a symbol without its own in `symbols`.
+/// Volume decimals of a symbol for which `symbols` holds no other number.
 pub const DEFAULT_VOLUME_DECIMALS: u8 = 8;
 
 /// Largest number of volume decimals.

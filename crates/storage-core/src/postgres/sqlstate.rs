@@ -31,7 +31,7 @@ pub(super) struct Annotated<S> {
 }
 
 impl<S> Annotated<S> {
-    /// Wraps a stream that starts with a message of the protocol, so after the TLS handshake.
+    /// Wraps a stream that starts with a message of the protocol: one after the TLS handshake.
     pub(super) fn new(inner: S) -> Self {
         Self {
             inner,

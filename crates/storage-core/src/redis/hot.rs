@@ -98,8 +98,7 @@ pub async fn complete_since(conn: &mut impl ConnectionLike, partition: u16) -> R
         .await
 }
 
-/// Returns the command that stores 0 as the time of [`complete_since`], from the first tick on, unless Redis holds a
-/// time.
+/// Returns the command that stores 0, which means always, as the time of [`complete_since`], unless Redis holds a time.
 pub fn complete_from_start(partition: u16) -> Cmd {
     let mut command = cmd("SETNX");
     command.arg(keys::complete_since(partition)).arg(0);

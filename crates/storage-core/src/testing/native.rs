@@ -18,7 +18,7 @@ use crate::postgres::connection::connect;
 /// Folder into which `scripts/services tools` links PostgreSQL's programs.
 pub const PG_BIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.dev/bin");
 
-/// Small and fast, and without background workers: a scheduler in a template would keep it from being copied.
+/// Settings for a small and fast server without background workers: a scheduler in a template would prevent copying it.
 const SETTINGS: [&str; 8] = [
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",

@@ -158,7 +158,7 @@ async fn the_size_of_lots_is_the_symbols() {
     let repair = format!("symbol=HUGE time=2019-10-11T00:00:00Z revision={}", 10_i64 << 22);
     assert_eq!(stores.redis.entries(Stream::Repairs).await, [repair]);
 
-    // Requeued after the command, the candle replaces one of the same revision that lacks some of its trades.
+    // The candle is requeued after the command, and replaces one of the same revision that lacks some of its trades.
     stores
         .database
         .execute(&format!(
