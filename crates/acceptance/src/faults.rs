@@ -59,7 +59,7 @@ impl NetworkFault {
 const RESET_INTERVAL: Duration = Duration::from_millis(300);
 
 impl Pipeline {
-    /// Kills a worker (SIGKILL) and waits until it is gone.
+    /// Kills a worker (SIGKILL) and waits until it has ended.
     pub async fn kill_worker(&mut self, name: &str) {
         self.worker(name).kill().await;
     }
@@ -111,9 +111,10 @@ impl Pipeline {
     }
 
     /// Makes Redis lose everything that is written during `lasts`, as in a crash of the machine before the append-only
-    /// file reaches the disk. The producer then goes back to its present position.
+    /// file reaches the disk. The producer then sends again everything from the position that it has at the call.
     pub async fn lose_what_is_written_within(&mut self, lasts: Duration) -> anyhow::Result<()> {
-        // In this order: every entry before this position was in the file before its reply.
+        // The position is read first: every entry before it is in the file by then, because Redis replies after
+        // writing.
         let position = self.publisher.as_ref().map(|publisher| publisher.position());
         let written = self.redis.written()?;
         sleep(lasts).await;
@@ -121,7 +122,7 @@ impl Pipeline {
         let Some((publisher, position)) = self.publisher.as_ref().zip(position) else {
             return self.redis.resume().await;
         };
-        // Before Redis starts again: later entries must not arrive before the repeated ones.
+        // The producer is paused before Redis starts: later entries must not arrive before the repeated ones.
         publisher.pause().await;
         publisher.rewind_to(position);
         self.redis.resume().await?;
@@ -140,7 +141,7 @@ impl Pipeline {
             .await
     }
 
-    /// Sets every consumer group of every stream back to the oldest entry.
+    /// Resets every consumer group of every stream to the oldest entry.
     pub async fn rewind_groups(&self) -> RedisResult<()> {
         self.each_group(async |stream, group| self.redis.ask::<()>(&["XGROUP", "SETID", stream, group, "0"]).await)
             .await

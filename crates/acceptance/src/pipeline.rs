@@ -57,9 +57,9 @@ pub struct Pipeline {
     /// The workers that run or ran. Fields are dropped in order: workers, then stores, then files.
     pub workers: Vec<Worker>,
     edition: Edition,
-    /// Its Redis.
+    /// Redis of the scenario.
     pub redis: RedisServer,
-    /// Its database, after the first step that needs one.
+    /// Database of the scenario; `None` before the first step that needs one.
     pub database: Option<TestDatabase>,
     /// Environment variables that override those of the scenario's own stores.
     pub settings: BTreeMap<String, String>,
@@ -67,11 +67,11 @@ pub struct Pipeline {
     pub folder: TempDir,
     /// Outcome of the last command.
     pub outcome: Option<Outcome>,
-    /// Outcomes of the last programs that ran together, by name.
-    pub said: BTreeMap<String, Outcome>,
+    /// Outcomes of the last programs that a step ran, by command.
+    pub outcomes: BTreeMap<String, Outcome>,
     /// A database server of this scenario alone.
     pub other_server: Option<NativeServer>,
-    /// Keeps the disk of that server full.
+    /// Fills the disk of `other_server`.
     pub disk_filler: Option<DiskFiller>,
     /// The proxies between the workers and their stores, if the network can fail.
     pub network: Option<Network>,
@@ -79,11 +79,11 @@ pub struct Pipeline {
     pub publisher: Option<Publisher>,
     /// A Prometheus, and its port.
     pub prometheus: Option<(ServerProcess, u16)>,
-    /// The replica of its Redis.
+    /// Replica of the scenario's Redis, and its Sentinel.
     pub replicated: Option<Replicated>,
-    /// The certificates of its Redis.
+    /// Certificates of the scenario's Redis.
     pub certificates: Option<Certificates>,
-    /// Sizes of the files of its Redis at an earlier step.
+    /// Sizes of the append-only files of Redis at an earlier step.
     pub backup: Option<Written>,
     /// The trades that were sent and must be counted, in order.
     pub trades: Vec<Trade>,
@@ -108,7 +108,7 @@ impl Pipeline {
             settings: BTreeMap::new(),
             workers: Vec::new(),
             outcome: None,
-            said: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
             other_server: None,
             disk_filler: None,
             network: None,
@@ -130,12 +130,12 @@ impl Pipeline {
         self.edition = edition;
     }
 
-    /// The edition of its database.
+    /// Returns the edition of the scenario's database.
     pub fn edition(&self) -> Edition {
         self.edition
     }
 
-    /// The time since it was started.
+    /// Returns the time since the scenario began.
     pub fn age(&self) -> Duration {
         self.started.elapsed()
     }
@@ -166,17 +166,17 @@ impl Pipeline {
             .expect("to drop the database");
     }
 
-    /// The database's URL.
+    /// Returns the URL of the scenario's database.
     pub fn database_url(&self) -> &str {
         self.database.as_ref().expect("a database").url()
     }
 
-    /// Rows of a query as text.
+    /// Returns the rows of a query, each value as text.
     pub async fn rows(&self, sql: &str) -> Result<Vec<Vec<String>>, String> {
         database::rows(self.database_url(), sql).await
     }
 
-    /// The only value of a query.
+    /// Returns the only value of a query.
     pub async fn value(&self, sql: &str) -> Result<String, String> {
         let rows = self.rows(sql).await?;
         rows.into_iter()
@@ -185,7 +185,7 @@ impl Pipeline {
             .ok_or_else(|| format!("no row from {sql}"))
     }
 
-    /// A program of this scenario, such as `hot-writer 2`, with its own user in Redis.
+    /// Returns a program of this scenario, such as `hot-writer 2`, with its own user in Redis.
     pub fn program(&self, instance: &str) -> Program {
         let user = match program_name(instance) {
             "tick-replayer" => "feed-handler",
@@ -252,7 +252,7 @@ impl Pipeline {
         self.outcome = Some(program.run(arguments).await);
     }
 
-    /// The outcome of the last command.
+    /// Returns the outcome of the last command.
     pub fn outcome(&self) -> &Outcome {
         self.outcome.as_ref().expect("a command that ran")
     }
@@ -275,7 +275,7 @@ impl Pipeline {
         self.worker(name).ready().await;
     }
 
-    /// The worker `name` of this scenario.
+    /// Returns the worker `name` of this scenario.
     pub fn worker(&self, name: &str) -> &Worker {
         let worker = self.workers.iter().find(|worker| worker.name() == name);
         worker.unwrap_or_else(|| panic!("no {name} was started"))
@@ -304,7 +304,7 @@ impl Pipeline {
         (stream, id)
     }
 
-    /// The candles of a timeframe in the history.
+    /// Returns the candles of a timeframe in the history.
     pub async fn history(&self, timeframe: &str) -> Result<Bars, String> {
         let sql = format!(
             "SELECT symbol, (extract(epoch FROM time) * 1000000)::bigint, open, high, low, close, volume, trades
@@ -341,7 +341,7 @@ impl Pipeline {
         path
     }
 
-    /// The last lines of the logs of all workers.
+    /// Returns the last lines of the logs of all workers.
     pub fn logs(&self) -> String {
         let mut logs = self.stopped_logs.join("\n");
         for worker in &self.workers {

@@ -68,8 +68,8 @@ fn spawn<F>(
 {
     let worker = worker.clone();
     service.spawn(name, async move {
-        // A statement may take longer than the grace period, on the embedded server above all. A task may end within
-        // any statement: unacknowledged work is repeated. So a slow statement is abandoned while there is time to end.
+        // A statement may take longer than the grace period, mostly on the embedded server. It is abandoned after half
+        // of the period, which is safe: work that was not acknowledged is repeated after the next start.
         let deadline = async {
             worker.token.cancelled().await;
             sleep(worker.config.service.shutdown_grace / 2).await;

@@ -1,8 +1,8 @@
 //! The backup folder: `<kind>/<name>/…` holds the files of a backup and its `manifest.json`.
 //!
 //! External programs write their files directly into the folder. Listing, reading and manifests go through
-//! [`object_store`], which keeps the way to a bucket short: upload the files before the manifest, and download those
-//! that a program reads.
+//! [`object_store`], so that little is missing for a bucket: uploading the files before the manifest, and downloading
+//! those that a program reads.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
@@ -211,7 +211,7 @@ impl Destination {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
             Err(error) => return Err(error).with_context(|| format!("removing {kind}/{name}")),
         }
-        // Also removes temporary files of an interrupted write, which the store does not list.
+        // This also removes temporary files of an interrupted write, which the store does not list.
         fs::remove_dir_all(self.folder_of(kind, name)).with_context(|| format!("removing {kind}/{name}"))
     }
 

@@ -41,7 +41,7 @@ pub(crate) async fn prune(
                 .is_ok_and(|age| age > config.leftovers_after)
         };
         for Found { name, state, .. } in found.iter().filter(|found| !good.contains(&found.name)) {
-            // Parts of a damaged backup may still be usable, so it stays until a newer good one exists.
+            // Parts of a damaged backup may still be usable, so it stays until a newer intact one exists.
             let is_useless = matches!(state, State::Incomplete) || good.last().is_some_and(|newest| newest > name);
             if old(name) && is_useless {
                 pruned.leftovers.push((kind, *name));

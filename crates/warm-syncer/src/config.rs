@@ -47,7 +47,7 @@ pub(crate) struct WarmConfig {
     pub(crate) batch_rows: usize,
     /// Maximum number of ticks in a transaction.
     pub(crate) tick_batch_rows: usize,
-    /// Time for which a batch that is not full waits for more entries; `0s` writes the present ones.
+    /// Time for which a batch that is not full waits for more entries; with `0s` a batch does not wait.
     #[serde(with = "humantime_serde")]
     pub(crate) batch_wait: Duration,
     /// Time after which the lease of a replica that does not renew it expires.

@@ -1,4 +1,4 @@
-//! The start of the worker, and the partitions that this replica serves, with a pipeline for each stream.
+//! Starts the worker, and runs a pipeline for each stream of the partitions that this replica serves.
 
 use storage_core::domain::database_identity::DatabaseIdentity;
 use storage_core::domain::tick_rules::TickRules;

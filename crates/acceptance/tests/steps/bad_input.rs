@@ -10,7 +10,7 @@ use super::check::{check, equal};
 use super::table::rows;
 use super::trades::valid;
 
-/// Sends an entry and notes its stream and ID.
+/// Sends an entry, and stores its stream and ID for later steps.
 async fn send(world: &mut Pipeline, symbol: &str, fields: &Fields) {
     let (stream, id) = world.send_fields(symbol, fields).await;
     world

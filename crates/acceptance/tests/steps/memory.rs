@@ -37,7 +37,7 @@ async fn database_started(world: &mut Pipeline) {
 async fn trades_refused(world: &mut Pipeline) {
     let publisher = world.publisher.as_ref().expect("a feed");
     let mut last = (publisher.failures(), publisher.position());
-    // A single failure might have another cause, so two looks at the same position must differ in failures only.
+    // A single failure might have another cause, so the failures must increase while the position stays the same.
     until("refusal of trades", async || {
         let now = (publisher.failures(), publisher.position());
         let before = std::mem::replace(&mut last, now);

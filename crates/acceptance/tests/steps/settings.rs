@@ -21,7 +21,7 @@ const UNSET: [&str; 3] = ["retain_ticks", "retain_candles_1m", "retain_signals"]
 
 #[when("each number and each duration in the configuration of each program is set to zero")]
 async fn zero_everywhere(world: &mut Pipeline) {
-    world.said.clear();
+    world.outcomes.clear();
     for (name, command) in PROGRAMS {
         let program = world.program(name);
         let printed = program.run(&["check-config"]).await;
@@ -30,10 +30,10 @@ async fn zero_everywhere(world: &mut Pipeline) {
             let setting = format!("{key}={zero}");
             for command in ["check-config", command] {
                 // A worker that accepted the setting would not exit.
-                if command == "check-config" || world.said[&format!("{name} check-config {key}")].code != Some(0) {
+                if command == "check-config" || world.outcomes[&format!("{name} check-config {key}")].code != Some(0) {
                     let words: Vec<&str> = command.split(' ').chain(["--set", &setting]).collect();
                     let outcome = program.run(&words).await;
-                    world.said.insert(format!("{name} {command} {key}"), outcome);
+                    world.outcomes.insert(format!("{name} {command} {key}"), outcome);
                 }
             }
         }
@@ -45,7 +45,7 @@ async fn zero_refused(world: &mut Pipeline, step: &Step) {
     let table = step.table.as_ref().expect("the settings that may be zero");
     let meaningful: BTreeSet<&str> = table.rows.iter().map(|row| row[0].as_str()).collect();
     let mut accepted = BTreeSet::new();
-    for (called, outcome) in &world.said {
+    for (called, outcome) in &world.outcomes {
         let key = called.split(' ').next_back().unwrap_or_default();
         match outcome.code {
             Some(0) => _ = accepted.insert(key),

@@ -41,7 +41,7 @@ async fn other_database(world: &mut Pipeline) {
     world.database = TestDatabase::start(world.edition()).await;
 }
 
-#[given("Redis says no longer which database it belongs to")]
+#[given("Redis no longer names its database")]
 async fn no_database_in_redis(world: &mut Pipeline) {
     world.redis.ask::<()>(&["DEL", "stream:database"]).await.unwrap();
 }
@@ -177,11 +177,11 @@ const COMMANDS_OF_POSTGRES: [&str; 3] = [
 
 async fn run_each(world: &mut Pipeline, commands: &[&str], arguments: &str) {
     let arguments = arguments.replace("<folder>", &world.folder.path().display().to_string());
-    world.said.clear();
+    world.outcomes.clear();
     for command in commands {
         let words: Vec<&str> = command.split(' ').chain(arguments.split_whitespace()).collect();
         let outcome = world.program(words[0]).run(&words[1..]).await;
-        world.said.insert((*command).to_owned(), outcome);
+        world.outcomes.insert((*command).to_owned(), outcome);
     }
 }
 
@@ -205,7 +205,7 @@ async fn port_in_use(world: &mut Pipeline) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     world.settings.insert("METRICS_LISTEN".to_owned(), address);
-    // Open until the process of the tests ends.
+    // The listener stays open until the process of the tests ends.
     std::mem::forget(listener);
 }
 
@@ -230,8 +230,8 @@ async fn no_database(world: &mut Pipeline) {
 
 #[then(expr = "each exits {int} and says {string}")]
 async fn each_exits(world: &mut Pipeline, code: i32, text: String) {
-    assert!(!world.said.is_empty());
-    for (name, outcome) in &world.said {
+    assert!(!world.outcomes.is_empty());
+    for (name, outcome) in &world.outcomes {
         assert!(
             outcome.code == Some(code) && outcome.contains(&text),
             "{name}: {outcome:?}"
@@ -241,7 +241,7 @@ async fn each_exits(world: &mut Pipeline, code: i32, text: String) {
 
 #[then(expr = "no output contains {string}")]
 async fn no_output_contains(world: &mut Pipeline, text: String) {
-    for (name, outcome) in &world.said {
+    for (name, outcome) in &world.outcomes {
         assert!(!outcome.contains(&text), "{name}: {outcome:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! `dead-letters`: the entries that no worker could use, and requeuing them.
+//! `dead-letters`: lists, shows and requeues the entries that no worker could use.
 
 use anyhow::{Context, anyhow, bail};
 use diesel_async::{AsyncConnection, AsyncPgConnection};
@@ -183,7 +183,7 @@ async fn requeue_all(
     letters: &[DeadLetter],
 ) -> anyhow::Result<()> {
     let mut failed = 0;
-    // Oldest first, in the order in which they were written.
+    // The oldest is requeued first, in the order in which they were written.
     for letter in letters.iter().rev() {
         match requeue(connection, redis, partitions, letter).await {
             Ok(new_id) => say(format_args!("{} was requeued as {new_id}", name(letter)))?,

@@ -1,4 +1,4 @@
-//! `explain`: a candle in the history and in Redis, and as its source gives it.
+//! `explain`: shows a candle in the history and in Redis, and compares it with its source.
 
 use anyhow::Context;
 use storage_core::domain::partition::partition_of;
@@ -89,7 +89,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         let source = if bucket.to_us <= watermark_us {
             "materialized by a refresh"
         } else {
-            "computed when it is read, or not yet"
+            "not materialized yet (the Community edition computes it when it is read)"
         };
         say(format_args!(
             "watermark  {}; this candle is {source}",

@@ -1,5 +1,5 @@
-//! `groups`: the consumer groups of all streams, and the removal of an unused one, whose unfinished entries are never
-//! trimmed.
+//! `groups`: lists the consumer groups of all streams, and removes an unused one. Entries that a group has not finished
+//! are never trimmed.
 
 use std::time::Duration;
 

@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Plan,
     /// Changes the policies to match the configuration
     Apply,
-    /// Shows the sources of a candle: history, Redis, and a new computation from its source
+    /// Shows a candle in the history and in Redis, and compares it with its source
     Explain(explain::Args),
     /// Compares every candle with its source; exits 1 if one differs
     Verify(verify::Args),

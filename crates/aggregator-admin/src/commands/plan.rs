@@ -46,10 +46,10 @@ async fn run(config: &Config, apply: bool) -> anyhow::Result<()> {
     }
     connection
         .transaction(async |connection| {
-            // Chunks that a policy dropped stay noted when the policy is changed or removed.
+            // Records the chunks that the policy has dropped, before the policy is changed or removed.
             completeness::update_borders(connection, server.edition)
                 .await
-                .explained("noting dropped chunks")?;
+                .explained("recording dropped chunks")?;
             for change in &changes {
                 make(connection, change, &jobs)
                     .await

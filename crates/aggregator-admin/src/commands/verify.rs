@@ -52,7 +52,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         from_us: args.from.unwrap_or(ALWAYS.from_us),
         to_us: args.to.unwrap_or(ALWAYS.to_us),
     };
-    note_dropped_chunks(&stores).await?;
+    record_dropped_chunks(&stores).await?;
     let mut differences = 0;
     let mut shown = table(&["timeframe", "source", ">candles", ">different", ">not yet written"]);
     let mut details = Vec::new();
@@ -97,7 +97,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     )
 }
 
-async fn note_dropped_chunks(stores: &Stores) -> anyhow::Result<()> {
+async fn record_dropped_chunks(stores: &Stores) -> anyhow::Result<()> {
     let (mut connection, server) = history(&stores.pool).await?;
     completeness::update_borders(&mut connection, server.edition)
         .await
@@ -113,7 +113,7 @@ async fn check(
     range: TimeRange,
 ) -> anyhow::Result<Found> {
     let (mut connection, _) = history(&stores.pool).await?;
-    // Dropped candles are not missing.
+    // Candles that retention has dropped do not count as missing.
     let first_us = completeness::first_bucket(&mut connection, timeframe.table(), Timeframe::D1)
         .await
         .explained("reading the time from which on candles are complete")?;

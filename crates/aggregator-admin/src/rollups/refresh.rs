@@ -40,7 +40,7 @@ async fn run(
     scope: Scope,
     mut done: impl FnMut(Timeframe, Duration) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut complete_since = note_dropped_minutes(connection, edition).await?;
+    let mut complete_since = record_dropped_minutes(connection, edition).await?;
     loop {
         for timeframe in LARGER {
             let begin = Instant::now();
@@ -50,15 +50,15 @@ async fn run(
             done(timeframe, begin.elapsed())?;
         }
         // Minutes that were dropped meanwhile may have been missing when they were read, so the refresh is repeated.
-        let now = note_dropped_minutes(connection, edition).await?;
+        let now = record_dropped_minutes(connection, edition).await?;
         if std::mem::replace(&mut complete_since, now) == now {
             return Ok(());
         }
     }
 }
 
-/// Notes dropped chunks, and returns the time from which on minutes are complete.
-async fn note_dropped_minutes(connection: &mut AsyncPgConnection, edition: Edition) -> anyhow::Result<Option<i64>> {
+/// Records dropped chunks, and returns the time from which on minutes are complete.
+async fn record_dropped_minutes(connection: &mut AsyncPgConnection, edition: Edition) -> anyhow::Result<Option<i64>> {
     let doing = "looking for dropped chunks";
     completeness::update_borders(connection, edition)
         .await

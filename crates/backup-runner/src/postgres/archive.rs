@@ -155,7 +155,7 @@ fn read_blocking(folder: &Path, base: &BaseContent) -> anyhow::Result<Reach> {
     Ok(reach(&reader, None))
 }
 
-/// Returns the last archived segment for the output of `list`, judged by the names of the files only.
+/// Returns the last archived segment for the output of `list`. It looks only at the names of the files.
 pub(crate) fn summary(folder: &Path, base: &BaseContent) -> anyhow::Result<String> {
     let history = |file: &str| fs::read_to_string(folder.join(file));
     let required = match required_segments(&names(folder)?, history, base, segment_bytes(base)?) {

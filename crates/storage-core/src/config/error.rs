@@ -2,8 +2,8 @@ use std::fmt;
 
 /// The command line, the configuration or the set-up of a store is wrong. No retry helps until an operator changes it.
 ///
-/// A program exits 64 if its error has this cause anywhere in the chain. An enum that carries it uses `#[source]`, as
-/// `#[error(transparent)]` hides it from the chain.
+/// A program exits 64 if its error has this cause anywhere in the chain. An enum that carries it uses `#[source]`,
+/// because `#[error(transparent)]` hides it from the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misconfigured(String);
 

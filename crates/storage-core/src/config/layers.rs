@@ -85,7 +85,7 @@ pub fn render<C: Serialize>(config: &C) -> anyhow::Result<String> {
     toml::to_string(config).context("writing the configuration as TOML")
 }
 
-/// Values that came from one place.
+/// Values from one source: a file, the environment or a flag.
 struct Layer {
     source: String,
     keys: Dict,
@@ -157,8 +157,7 @@ fn environment_overrides(
     Ok(overrides)
 }
 
-/// Converts a text to the type of its key: text if `C` takes it as text, else the number, boolean or array that it
-/// spells.
+/// Converts a text to the type of its key: text if `C` accepts text, else a number, boolean or array.
 fn typed<C: DeserializeOwned>(defaults: &Figment, source: String, key: &str, text: String) -> Layer {
     let as_text = nested(key, Value::from(text.clone()));
     if takes_text::<C>(defaults, key, &text) {
@@ -173,7 +172,7 @@ fn typed<C: DeserializeOwned>(defaults: &Figment, source: String, key: &str, tex
     }
 }
 
-/// Returns `true` if `C` takes `text` as it is for `key`.
+/// Returns `true` if `C` accepts `text`, unconverted, for `key`.
 fn takes_text<C: DeserializeOwned>(defaults: &Figment, key: &str, text: &str) -> bool {
     let layer = Layer {
         source: String::new(),

@@ -1,7 +1,7 @@
 //! Connections to one server, to a cluster, or to the master that Sentinels name.
 //!
 //! A [`Connection`] that breaks is replaced at the next command (but see [`Connection::open_once`]): the password is
-//! read and the master looked up again. A caller only repeats its command, as all writes of the pipeline may be
+//! read and the master looked up again. A caller only repeats its command, because all writes of the pipeline may be
 //! repeated. Reads that wait for entries have connections of their own,
 //! [`StreamReader`](super::stream_reader::StreamReader) and [`GroupReader`](super::group_reader::GroupReader), because
 //! a blocking command delays every other command of its connection.
@@ -85,8 +85,8 @@ impl Connection {
             }
             return match builder.build()?.get_async_connection().await {
                 Ok(cluster) => Ok(Live::Cluster(cluster)),
-                // The driver does not pass the reason on; a connection to one node does: a wrong password, or no
-                // server.
+                // The error of the cluster driver has no reason. A connection to one node reports it: a wrong password,
+                // or no server.
                 Err(error) => Err(self.open_server().await.err().unwrap_or(error)),
             };
         }
@@ -183,7 +183,7 @@ impl ConnectionLike for Connection {
             }
             .await;
             let result = self.settle(result, |answers| answers.iter().any(is_demoted))?;
-            // The first error is enough, as the others have the same cause. A transaction has an error of its own.
+            // The first error is enough, because the others have the same cause. A transaction has an error of its own.
             let refusal = |answer: &Value| match answer {
                 Value::ServerError(refusal) => Some(refusal.clone()),
                 _ => None,

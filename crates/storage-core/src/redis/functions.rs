@@ -100,8 +100,8 @@ pub async fn advance(
     reply::stream_id(command.query_async(conn).await?)
 }
 
-/// Returns the command that adds an entry for another worker. It works at the memory limit too, as the work that it
-/// starts frees memory.
+/// Returns the command that adds an entry for another worker. It works at the memory limit too, because the work that
+/// it starts frees memory.
 pub fn announce(stream: Stream, fields: &Fields) -> Cmd {
     with_fields(call("storage_announce", &stream.key()), fields)
 }

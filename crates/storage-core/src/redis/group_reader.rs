@@ -46,7 +46,7 @@ pub struct GroupReader {
     conn: Connection,
     stream: Stream,
     options: GroupReaderOptions,
-    /// Last of its own pending entries that was read; `None` after all were read.
+    /// Last pending entry of this consumer that was read; `None` after all were read.
     pending: Option<StreamId>,
     claim_cursor: StreamId,
     next_claim: Instant,

@@ -119,8 +119,8 @@ impl Losses {
         }
     }
 
-    /// Clears the alarm about `stream` after its time. Call it when this replica releases the stream, as the next owner
-    /// does not know of the alarm.
+    /// Clears the alarm about `stream` after its time. Call it when this replica releases the stream, because the next
+    /// owner does not know of the alarm.
     pub fn release(&self, stream: Stream) {
         let losses = self.clone();
         tokio::spawn(async move {
@@ -151,7 +151,7 @@ pub(super) struct LossDetector {
     group: &'static str,
     losses: Losses,
     /// Last entry of each read, with the number of entries read by then; the first is the position of the group. Empty
-    /// for a group whose entries Redis delivers, and so counts.
+    /// for a group whose entries Redis delivers, because Redis counts these itself.
     read: VecDeque<(StreamId, u64)>,
     /// Last entry of the previous comparison.
     checked: StreamId,
@@ -228,7 +228,7 @@ impl LossDetector {
             };
             if at == position {
                 let checked = std::mem::replace(&mut self.checked, after);
-                // Without a first entry left after `after`, the lost entries may lie before `after`.
+                // If no entry after `after` is left, the lost entries may lie before `after`.
                 let position = if first_left.is_empty() { checked } else { after };
                 return Ok(lost(entries, position, &first_left));
             }

@@ -88,7 +88,7 @@ impl Ownership<'_> {
         }
         self.count.set(0.0);
         if let Err(error) = membership.leave(&mut conn).await {
-            tracing::warn!(%error, "could not end the membership; it expires");
+            tracing::warn!(%error, "could not remove this replica from the members; its membership expires");
         }
         result
     }

@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// Number of symbols: SIM0001, SIM0002, …
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=9_999))]
     symbols: u16,
-    /// Ticks per second of event time, of all symbols together, or `max`: 1,000,000, published as fast as Redis accepts
+    /// Ticks per second of event time, for all symbols together; `max` is 1,000,000, published as fast as Redis accepts
     /// them
     #[arg(long, default_value = "1000")]
     rate: Rate,

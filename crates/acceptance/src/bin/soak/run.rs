@@ -73,7 +73,11 @@ impl Soak {
         }));
         let mut pipeline = Pipeline::new().await.expect("a Redis");
         pipeline.set_edition(parameters.edition);
-        pipeline.redis.take_clock().await.expect("a Redis whose clock jumps");
+        pipeline
+            .redis
+            .restart_with_clock()
+            .await
+            .expect("a Redis whose clock jumps");
         pipeline.database = database(&parameters, &mut pipeline.other_server).await;
         pipeline.migrate().await;
         pipeline.network = Some(Network::default());

@@ -75,7 +75,7 @@ pub(super) struct Compression {
 }
 
 impl Compression {
-    /// `found` is `None` on an edition without compression.
+    /// Creates the report of compression. `found` is `None` on an edition without compression.
     pub(super) fn new(found: Option<Vec<storage::Compression>>) -> Self {
         let compressed = |table: storage::Compression| Compressed {
             table: table.table_name,
@@ -112,7 +112,8 @@ pub(super) struct Rollup {
 }
 
 impl Rollup {
-    /// The lag is the market time from the watermark to the end of the newest minute.
+    /// Creates the report of a timeframe. Its lag is the market time from the watermark to the end of the newest
+    /// minute.
     pub(super) fn new(timeframe: Timeframe, watermark_us: Option<i64>, newest_minute_us: Option<i64>) -> Self {
         let lag = |watermark_us: i64| {
             let newest_end_us = newest_minute_us? + Timeframe::M1.micros();

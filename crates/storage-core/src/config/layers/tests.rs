@@ -247,7 +247,7 @@ fn zero_is_refused_in_every_key_that_it_means_nothing_for() {
     );
     let error = given().env("STORAGE_HOT__BATCH", "0").error();
     assert_eq!(error, format!("STORAGE_HOT__BATCH: `hot.batch`: {number}"));
-    // A sibling's key with a meaning, and a text that only looks like a duration.
+    // Zero is allowed for this key, and `0s` is no duration for a key that holds text.
     let config = given().set("hot.close_grace=0s").set("hot.instance=0s").load();
     assert_eq!(config.unwrap().hot.instance.as_deref(), Some("0s"));
 }

@@ -152,7 +152,7 @@ pub enum Difference {
     /// entry.
     Newer,
     /// The minute must be computed again from `ticks`: the older of candle and row contains ticks that the newer lacks,
-    /// as it ends before the newer begins, or counts more trades.
+    /// because it ends before the newer begins or counts more trades.
     Diverged,
 }
 

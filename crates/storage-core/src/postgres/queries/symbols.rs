@@ -99,7 +99,7 @@ pub enum SetDecimalsError {
     HasRows {
         /// Symbol with the rows.
         symbol: Symbol,
-        /// Present decimals.
+        /// Current decimals.
         from: u8,
         /// Number of rows in `candles_1m`.
         candles: i64,

@@ -115,9 +115,9 @@ impl TickRow {
     }
 }
 
-/// Writes ticks and returns the number of rows inserted or replaced. Of several entries of a trade the first counts, as
-/// in the candles, whichever is written first, as several replicas write in parallel. Rows are written sorted, so that
-/// two writers can't deadlock.
+/// Writes ticks and returns the number of rows inserted or replaced. If several entries have the same trade, the first
+/// entry counts, as in the candles, in any order of writing: several replicas write in parallel. Rows are written
+/// sorted, so that two writers can't deadlock.
 pub async fn insert(connection: &mut AsyncPgConnection, rows: &[TickRow]) -> QueryResult<usize> {
     let mut rows: Vec<&TickRow> = rows.iter().collect();
     rows.sort_unstable_by(|a, b| a.identity().cmp(&b.identity()).then(a.revision.cmp(&b.revision)));

@@ -202,7 +202,7 @@ struct Until {
 }
 
 /// Returns the end of the newest materialized bucket in µs since 1970; `None` if there is none. On Community, newer
-/// buckets are computed when they are read, and older ones are as of their last refresh.
+/// buckets are computed when they are read, and older ones show the state of their last refresh.
 pub async fn watermark(
     connection: &mut AsyncPgConnection,
     edition: Edition,
@@ -218,7 +218,7 @@ pub async fn watermark(
             .get_result(connection)
             .await
             .optional()?;
-            // Before the first refresh it is the smallest number of its type.
+            // Before the first refresh the watermark is the smallest number of its type.
             Ok(mark.and_then(|mark| mark.internal_us).filter(|us| *us > 0))
         }
         Edition::Apache => {
