@@ -207,9 +207,9 @@ pub struct Load {
 impl Load {
     /// Generates the load of `plan`.
     pub fn new(plan: &Plan) -> Self {
-        let mut maker = Maker::new(plan);
+        let mut generator = Generator::new(plan);
         Self {
-            entries: (0..plan.entries).map(|_| maker.next()).collect(),
+            entries: (0..plan.entries).map(|_| generator.next()).collect(),
         }
     }
 
@@ -252,7 +252,7 @@ struct Market {
     text_ids: bool,
 }
 
-struct Maker<'a> {
+struct Generator<'a> {
     plan: &'a Plan,
     rng: Xoshiro256PlusPlus,
     markets: Vec<Market>,
@@ -261,7 +261,7 @@ struct Maker<'a> {
     made: Vec<Trade>,
 }
 
-impl<'a> Maker<'a> {
+impl<'a> Generator<'a> {
     fn new(plan: &'a Plan) -> Self {
         let start_us = micros(plan.start);
         let market = |number: usize| {

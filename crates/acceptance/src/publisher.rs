@@ -41,7 +41,8 @@ pub struct Publisher {
 struct State {
     /// Number of leading entries of the load that Redis has accepted.
     position: usize,
-    /// Number of times that the position was set. The reply to a batch from before must not move it.
+    /// Number of times that the position was set. The reply to a batch that was sent before such a change must not move
+    /// the position.
     epoch: u64,
     total: usize,
     paused: bool,

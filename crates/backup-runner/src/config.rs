@@ -95,8 +95,8 @@ pub(crate) struct BackupConfig {
     pub(crate) leftovers_after: Duration,
     /// Folder of the programs of PostgreSQL (pg_dump and others) of the major version of the server; unset: `PATH`.
     pub(crate) pg_bin: Option<PathBuf>,
-    /// Folder of redis-cli, redis-check-rdb and redis-server, of the version of the server or newer, or of those of
-    /// Valkey; unset: `PATH`.
+    /// Folder of redis-cli, redis-check-rdb and redis-server, or of Valkey's programs, of the server's version or
+    /// newer; unset: `PATH`.
     pub(crate) redis_bin: Option<PathBuf>,
 }
 

@@ -108,7 +108,7 @@ mod tests {
     async fn wal_that_any_kept_base_backup_needs_stays() {
         let folder = tempfile::tempdir().unwrap();
         let destination = Destination::open(folder.path()).unwrap();
-        // The newer one is of a server that was recovered to a time before the older one.
+        // The newer backup is of a server that was recovered to a time before the older backup.
         for (hour, timeline, segment) in [(0, 1, 5), (1, 2, 3)] {
             let content = BaseContent {
                 server_version: "17.6".into(),

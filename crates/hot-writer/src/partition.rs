@@ -21,7 +21,7 @@ use storage_core::domain::tick_rules::TickRules;
 use storage_core::domain::time::{duration_ms, ms_to_us};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::clock::now_ms;
-use storage_core::redis::connection::{Connection, present_master};
+use storage_core::redis::connection::{Connection, current_master};
 use storage_core::redis::groups::resume;
 use storage_core::redis::hot::{self, Epoch};
 use storage_core::redis::keys;
@@ -85,7 +85,7 @@ impl Partition {
     /// Restores the state of a partition from Redis.
     pub(crate) async fn restore(config: &Config, partition: u16) -> Result<Self> {
         // All reads and writes go to the same server, even if the Sentinels elect another master meanwhile.
-        let redis = present_master(&config.redis)
+        let redis = current_master(&config.redis)
             .await
             .context("finding the master of Redis")?;
         let config = &Config {

@@ -9,7 +9,7 @@ use super::*;
 
 /// Long enough for anything that happens, short enough to wait for what must not.
 const PATIENCE: Duration = Duration::from_secs(60);
-const A_WHILE: Duration = Duration::from_millis(100);
+const SHORT_WAIT: Duration = Duration::from_millis(100);
 
 /// Starts the server. Returns its address and the lines that it receives.
 async fn server() -> (SocketAddr, UnboundedReceiver<String>) {
@@ -55,7 +55,7 @@ async fn ask(client: &mut BufReader<TcpStream>, text: &str) -> String {
 
 async fn gets_nothing(client: &mut BufReader<TcpStream>) -> bool {
     let mut byte = [0];
-    timeout(A_WHILE, client.read(&mut byte)).await.is_err()
+    timeout(SHORT_WAIT, client.read(&mut byte)).await.is_err()
 }
 
 fn breakpoint(pattern: &str, occurrence: usize, delivered: Delivered) -> Breakpoint {

@@ -30,7 +30,7 @@ enum Command {
     /// Lists dead letters, newest first
     List {
         #[command(flatten)]
-        which: Which,
+        which: Selection,
         /// Maximum number to list
         #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
@@ -53,12 +53,12 @@ enum Command {
         #[arg(long)]
         all: bool,
         #[command(flatten)]
-        which: Which,
+        which: Selection,
     },
 }
 
 #[derive(Debug, clap::Args)]
-struct Which {
+struct Selection {
     /// Stream of the entries, such as ticks:0
     #[arg(long, value_name = "STREAM")]
     stream: Option<String>,
@@ -67,7 +67,7 @@ struct Which {
     reason: Option<String>,
 }
 
-impl Which {
+impl Selection {
     fn filter(&self, requeued_too: bool) -> Filter {
         Filter {
             stream: self.stream.as_deref().map(key),

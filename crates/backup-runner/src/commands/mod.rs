@@ -10,7 +10,7 @@ use storage_core::terminal::{say, size};
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
-use crate::cli::{Command, Restore, What};
+use crate::cli::{BackupTarget, Command, Restore};
 use crate::config::Config;
 use crate::destination::{Destination, State};
 use crate::execute::make;
@@ -49,7 +49,7 @@ async fn once(config: Config, command: Command, token: &CancellationToken) -> an
 async fn backup(
     config: &Config,
     destination: &Destination,
-    what: What,
+    what: BackupTarget,
     token: &CancellationToken,
 ) -> anyhow::Result<()> {
     for kind in what.kinds() {

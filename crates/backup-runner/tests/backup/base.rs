@@ -211,9 +211,9 @@ fn advice(said: &str) -> &str {
 }
 
 /// Damage to an archive: its name, the function that causes it, and a part of the error.
-type Harm = (&'static str, fn(&[PathBuf]), &'static str);
+type ArchiveDamage = (&'static str, fn(&[PathBuf]), &'static str);
 
-const HARMS: [Harm; 7] = [
+const DAMAGES: [ArchiveDamage; 7] = [
     (
         "a segment is missing",
         |wal| fs::remove_file(&wal[2]).unwrap(),
@@ -302,8 +302,8 @@ async fn a_recovery_that_would_end_early_is_refused_and_one_up_to_there_is_not()
     assert!(wal.len() >= 6, "{wal:?}");
     let whole: Vec<Vec<u8>> = wal.iter().map(|file| fs::read(file).unwrap()).collect();
 
-    for (at, (what, harm, said)) in HARMS.into_iter().enumerate() {
-        harm(&wal);
+    for (at, (what, damage, said)) in DAMAGES.into_iter().enumerate() {
+        damage(&wal);
         let name = |file: &PathBuf| file.file_name().unwrap().to_str().unwrap().to_owned();
         let verified = runner.failed(&["verify", "--all"]);
         assert!(verified.contains(said), "{what}: {verified}");

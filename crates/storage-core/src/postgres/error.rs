@@ -8,7 +8,7 @@ use super::sqlstate;
 /// Consequence of a failed statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The server is down, busy or full, or another transaction was in the way. Try again with a back-off.
+    /// The server is down, busy or full, or another transaction conflicted. The caller retries with a back-off.
     Transient,
     /// A row is invalid, so no retry helps. The caller has to find the row of the batch that fails alone.
     BadRow,

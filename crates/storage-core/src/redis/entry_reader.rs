@@ -1,5 +1,5 @@
-//! A connection that only reads entries. Most bytes arrive here, so the reply is parsed in place; an ordinary
-//! [`Connection`](super::connection::Connection) allocates a value for each string.
+//! A connection that only reads entries. Most bytes of a worker arrive over it, so the reply is parsed in place; an
+//! ordinary [`Connection`](super::connection::Connection) allocates a value for each string.
 
 use std::io;
 use std::path::Path;

@@ -11,7 +11,7 @@ use redis::{RedisResult, Value, cmd};
 
 use super::connection::Connection;
 use super::entry_reader::EntryReader;
-use super::lost::{LossDetector, Losses, Lost};
+use super::lost::{LossDetector, Losses, LostEntries};
 use super::stream::Stream;
 use super::{functions, groups, reply};
 use crate::config::redis::RedisConfig;
@@ -167,7 +167,7 @@ impl GroupReader {
 
     async fn report_lost(&mut self, deleted: &[StreamId]) {
         let Some(first) = deleted.first() else { return };
-        let lost = Lost {
+        let lost = LostEntries {
             entries: u64::try_from(deleted.len()).unwrap_or(u64::MAX),
             position: *first,
             first_left: None,

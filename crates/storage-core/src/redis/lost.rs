@@ -70,8 +70,8 @@ impl Losses {
     }
 
     /// Counts, logs and records in Redis entries of `stream` that are lost to `group`.
-    pub(super) async fn report(&self, conn: &mut Connection, stream: Stream, group: &str, lost: &Lost) {
-        let Lost {
+    pub(super) async fn report(&self, conn: &mut Connection, stream: Stream, group: &str, lost: &LostEntries) {
+        let LostEntries {
             entries,
             position,
             first_left,
@@ -136,7 +136,7 @@ fn condition(stream: Stream) -> String {
 
 /// Entries that a group lost.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Lost {
+pub(super) struct LostEntries {
     pub(super) entries: u64,
     /// Last entry before them.
     pub(super) position: StreamId,
@@ -212,7 +212,7 @@ impl LossDetector {
         Ok(())
     }
 
-    async fn compare(&mut self) -> RedisResult<Option<Lost>> {
+    async fn compare(&mut self) -> RedisResult<Option<LostEntries>> {
         for _ in 0..ATTEMPTS {
             let known = self.read.front().zip(self.read.back());
             let known = known.map(|((at, read), (after, in_all))| (*at, *after, in_all - read));
@@ -242,8 +242,8 @@ impl LossDetector {
     }
 }
 
-fn lost(entries: u64, position: StreamId, first_left: &str) -> Option<Lost> {
-    (entries > 0).then(|| Lost {
+fn lost(entries: u64, position: StreamId, first_left: &str) -> Option<LostEntries> {
+    (entries > 0).then(|| LostEntries {
         entries,
         position,
         first_left: first_left.parse().ok(),

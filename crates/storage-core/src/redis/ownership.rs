@@ -151,6 +151,6 @@ impl ServedPartition {
         if let Err(error) = membership.release(conn, partition).await {
             tracing::warn!(partition, %error, "could not release the lease; it expires");
         }
-        tracing::info!(partition, "released");
+        tracing::info!(partition, "released the lease");
     }
 }

@@ -1,6 +1,6 @@
 use serde_json::json;
 use storage_core::domain::signal::Signal;
-use storage_core::postgres::queries::dead_letters::{self, Filter, NewDeadLetter, Waiting};
+use storage_core::postgres::queries::dead_letters::{self, Filter, NewDeadLetter, WaitingCount};
 use storage_core::postgres::queries::signals;
 use storage_core::testing::postgres::TestDatabase;
 
@@ -75,7 +75,7 @@ async fn dead_letters_are_written_once_and_requeued_once() {
             ..ticks
         };
         assert_eq!(dead_letters::list(conn, &all, 10).await.unwrap().len(), 2);
-        let waiting = |stream: &str| Waiting {
+        let waiting = |stream: &str| WaitingCount {
             stream: stream.into(),
             letters: 1,
         };

@@ -12,7 +12,7 @@ struct Count {
 }
 
 /// Lists the objects of the schema, except diesel's own and those of the extension.
-const LEFT_BEHIND: &str = "
+const REMAINING_OBJECTS: &str = "
 SELECT (SELECT count(*) FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relname NOT LIKE '\\_\\_diesel%'
             AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e'))
      + (SELECT count(*) FROM pg_proc p WHERE pronamespace = 'public'::regnamespace
@@ -35,7 +35,7 @@ async fn up_down_and_up_again(edition: Edition) {
     let mut down = migrations::revert_all(database.connect().await).await.unwrap();
     down.reverse();
     assert_eq!(down, up);
-    let left: Count = sql_query(LEFT_BEHIND)
+    let left: Count = sql_query(REMAINING_OBJECTS)
         .get_result(&mut database.connect().await)
         .await
         .unwrap();
@@ -117,7 +117,7 @@ async fn a_failed_migration_changes_nothing() {
         let error = migrations::run(database.connect().await).await.unwrap_err();
         assert!(error.to_string().contains("nothing was changed"), "{error}");
         connection.batch_execute("DROP TABLE ticks_in_units").await.unwrap();
-        let left: Count = sql_query(LEFT_BEHIND).get_result(&mut connection).await.unwrap();
+        let left: Count = sql_query(REMAINING_OBJECTS).get_result(&mut connection).await.unwrap();
         assert_eq!(left.n, 0, "{edition}");
         migrations::run(database.connect().await).await.unwrap();
     }

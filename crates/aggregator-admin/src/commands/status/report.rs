@@ -164,7 +164,7 @@ pub(super) struct Hot {
     pub(super) leases: Leases,
     pub(super) warm_syncers: Vec<Replica>,
     pub(super) warm_syncer_leases: Leases,
-    pub(super) lost: Vec<Lost>,
+    pub(super) lost: Vec<LostEntries>,
     pub(super) backups: Vec<Backup>,
 }
 
@@ -187,14 +187,14 @@ pub(super) struct Group {
 
 /// Entries that were removed before a group had read or finished them.
 #[derive(Debug, Serialize)]
-pub(super) struct Lost {
+pub(super) struct LostEntries {
     pub(super) stream: String,
     pub(super) group: String,
     pub(super) entries: u64,
     pub(super) last: String,
 }
 
-impl From<lost::Record> for Lost {
+impl From<lost::Record> for LostEntries {
     fn from(record: lost::Record) -> Self {
         Self {
             stream: record.stream,

@@ -2,7 +2,7 @@
 
 use storage_core::terminal::{size, span, table, thousands};
 
-use super::report::{Backup, Compressed, Compression, History, Hot, Leases, Lost, Replica, Report, Rollup};
+use super::report::{Backup, Compressed, Compression, History, Hot, Leases, LostEntries, Replica, Report, Rollup};
 
 /// Width of the titles at the left.
 const TITLE: usize = 15;
@@ -176,7 +176,7 @@ fn ranges(numbers: impl IntoIterator<Item = u16>) -> String {
     ranges.into_iter().map(range).collect::<Vec<_>>().join(", ")
 }
 
-fn lost(lost: &Lost) -> String {
+fn lost(lost: &LostEntries) -> String {
     let entries = thousands(lost.entries);
     format!(
         "{entries} of {} not read by {}, last at {}",

@@ -200,7 +200,7 @@ CROSS JOIN LATERAL (
 const GAP_US: i64 = Timeframe::H1.micros();
 
 /// Compares candles with the rows of their minutes, and returns the index of each candle that differs. A candle without
-/// a row is not among them, nor one whose ticks an equal or newer row contains.
+/// a row is left out, and so is one whose ticks an equal or newer row contains.
 pub async fn compare(
     connection: &mut AsyncPgConnection,
     candidates: &[Candidate],

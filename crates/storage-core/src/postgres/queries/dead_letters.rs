@@ -175,7 +175,7 @@ pub async fn mark_requeued(
 
 /// Number of a stream's dead letters that were not requeued.
 #[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
-pub struct Waiting {
+pub struct WaitingCount {
     /// Stream of the dead letters.
     #[diesel(sql_type = Text)]
     pub stream: String,
@@ -185,7 +185,7 @@ pub struct Waiting {
 }
 
 /// Counts the dead letters that were not requeued by stream.
-pub async fn waiting(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Waiting>> {
+pub async fn waiting(connection: &mut AsyncPgConnection) -> QueryResult<Vec<WaitingCount>> {
     diesel::sql_query(
         "SELECT stream, count(*) AS letters FROM dead_letters
          WHERE requeued_at IS NULL GROUP BY stream ORDER BY stream",

@@ -90,9 +90,10 @@ pub async fn refresh(
 
 /// Returns the call that refreshes a continuous aggregate; `None` if no bucket of the range may be materialized yet.
 fn refresh_call(timeframe: Timeframe, range: TimeRange, scope: Scope) -> Option<String> {
-    // A bucket is materialized only after it has been over for its own length, like `end_offset` in the policies. Once
-    // materialized, it is no longer computed from the smaller timeframe when it is read, until its policy refreshes it
-    // again, which for a day is the next day. Candles of its last minutes may also arrive after it ends.
+    // A bucket is materialized only when as much time as its length has passed since its end, like `end_offset` in the
+    // policies. Once materialized, it is no longer computed from the smaller timeframe when it is read, until its
+    // policy refreshes it again, which for a day is the next day. Candles of its last minutes may also arrive after it
+    // ends.
     let settled_us = timeframe.bucket_start_us(Utc::now().timestamp_micros() - timeframe.micros());
     let to_us = range.to_us.min(settled_us);
     // CALL takes no parameters outside a function. Without `force`, TimescaleDB skips buckets whose source has not
@@ -190,7 +191,7 @@ async fn holds_any(connection: &mut AsyncPgConnection, table: &str, range: TimeR
 }
 
 #[derive(QueryableByName)]
-struct Mark {
+struct Watermark {
     #[diesel(sql_type = Nullable<BigInt>)]
     internal_us: Option<i64>,
 }
@@ -210,7 +211,7 @@ pub async fn watermark(
 ) -> QueryResult<Option<i64>> {
     match edition {
         Edition::Community => {
-            let mark: Option<Mark> = sql_query(
+            let mark: Option<Watermark> = sql_query(
                 "SELECT _timescaledb_functions.cagg_watermark(mat_hypertable_id) AS internal_us
                  FROM _timescaledb_catalog.continuous_agg WHERE user_view_name = $1",
             )
