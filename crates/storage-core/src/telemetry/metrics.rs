@@ -104,16 +104,10 @@ impl Definition {
         self.labels
             .iter()
             .zip(values)
-            .map(|((label, possible), value)| {
-                let is_possible = possible.is_empty() || possible.contains(value);
-                Label::new(
-                    *label,
-                    if is_possible {
-                        (*value).to_owned()
-                    } else {
-                        OTHER.to_owned()
-                    },
-                )
+            .map(|((label, possible), &value)| {
+                let is_possible = possible.is_empty() || possible.contains(&value);
+                let value = if is_possible { value } else { OTHER };
+                Label::new(*label, value.to_owned())
             })
             .collect()
     }

@@ -101,7 +101,7 @@ mod tests {
         let letter = DeadLetter::new(
             Stream::Ticks(2),
             &entry(&[(b"symbol", b"A:B"), (b"\xff\0", &long)]),
-            &Rejection::MissingField("qty"),
+            Rejection::MissingField("qty"),
         );
         assert_eq!(
             (letter.stream.as_str(), letter.reason.as_str()),
