@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use storage_core::config::Misconfigured;
 use storage_core::postgres::queries::policies::{Job, JobKind};
 
 use crate::config::{AdminConfig, DAY};
@@ -30,8 +31,16 @@ pub(crate) fn retention(config: &AdminConfig, table: &str) -> Option<Duration> {
     }
 }
 
+/// Refuses settings that would lose data.
+pub(crate) fn check(config: &AdminConfig) -> Result<(), Misconfigured> {
+    match objections(config).as_slice() {
+        [] => Ok(()),
+        objections => Err(Misconfigured::new(objections.join("; "))),
+    }
+}
+
 /// Returns the settings that would lose data, each with the required value and the reason.
-pub(crate) fn objections(config: &AdminConfig) -> Vec<String> {
+fn objections(config: &AdminConfig) -> Vec<String> {
     let window = config.refresh_window;
     let mut found = Vec::new();
     // A refresh would treat dropped days as days without trades.
