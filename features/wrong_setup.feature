@@ -121,7 +121,7 @@ Feature: Wrong set-up
 
   Scenario: A Redis that names no database
     Given migrated stores
-    And Redis says no longer which database it belongs to
+    And Redis no longer names its database
     When warm-syncer, aggregator-admin are started
     Then each exits 64 and says "run `aggregator-admin migrate`"
     When I run `aggregator-admin migrate`

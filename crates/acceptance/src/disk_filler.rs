@@ -19,7 +19,7 @@ pub struct DiskFiller {
     url: String,
     disk: String,
     removed: CancellationToken,
-    /// Returns the number of files.
+    /// Task that keeps the disk full, and returns the number of files.
     filling: Option<JoinHandle<u32>>,
 }
 
@@ -36,8 +36,8 @@ impl DiskFiller {
         Ok(filler.keep_filling())
     }
 
-    /// Writes a file that takes all free space. The server writes it, as the disk exists only in the server's mount
-    /// namespace.
+    /// Writes a file that takes all free space. The server writes it, because the disk exists only in the server's
+    /// mount namespace.
     async fn fill(&self, number: u32) -> anyhow::Result<()> {
         let rows = "SELECT repeat('x', 8000) FROM generate_series(1, 1000000)";
         let refused = self.write(number, rows).await.err();
@@ -51,7 +51,7 @@ impl DiskFiller {
         database::rows(&self.url, &copy).await.map(drop)
     }
 
-    /// Transactions that fail release space: new files take it.
+    /// Fills the space that failed transactions release with new files.
     fn keep_filling(mut self) -> Self {
         let filler = Self {
             filling: None,
@@ -63,7 +63,7 @@ impl DiskFiller {
             let mut files = 1;
             while !filler.removed.is_cancelled() {
                 sleep(FILL_INTERVAL).await;
-                // The server may be busy failing.
+                // A full disk makes the server refuse connections and statements.
                 let _ = filler.fill(files).await;
                 files += 1;
             }

@@ -37,22 +37,22 @@ impl Expected {
         }
     }
 
-    /// The number of candles of all timeframes.
+    /// Returns the number of candles of all timeframes.
     pub fn candles(&self) -> usize {
         self.candles.iter().map(|(_, bars)| bars.len()).sum()
     }
 
-    /// The number of distinct ticks.
+    /// Returns the number of distinct ticks.
     pub fn ticks(&self) -> i64 {
         self.ticks.values().map(|(count, _)| count).sum()
     }
 
-    /// The volume of all symbols, in lots.
+    /// Returns the volume of all symbols, in lots.
     pub fn lots(&self) -> i128 {
         self.ticks.values().map(|(_, lots)| lots).sum()
     }
 
-    /// The number of bad entries.
+    /// Returns the number of bad entries.
     pub fn dead_letters(&self) -> usize {
         self.dead_letters.len()
     }

@@ -102,9 +102,10 @@ impl Pipeline {
     }
 
     /// Makes Redis lose everything that is written during `lasts`, as in a crash of the machine before the append-only
-    /// file reaches the disk. The feed then goes back to its present position.
+    /// file reaches the disk. The feed then sends again everything from the position that it has at the call.
     pub async fn lose_writes_within(&mut self, lasts: Duration, feed: Option<&Publisher>) -> anyhow::Result<()> {
-        // In this order: every entry before this position was in the file before its reply.
+        // The position is read first: every entry before it is in the file by then, because Redis replies after
+        // writing.
         let position = feed.map(Publisher::position);
         let redis = self.redis_mut();
         let written = redis.written()?;
@@ -113,7 +114,7 @@ impl Pipeline {
         let Some((feed, position)) = feed.zip(position) else {
             return redis.resume().await;
         };
-        // Before Redis starts again: later entries must not arrive before the repeated ones.
+        // The feed is paused before Redis starts: later entries must not arrive before the repeated ones.
         feed.pause().await;
         feed.rewind_to(position);
         redis.resume().await?;
@@ -132,7 +133,7 @@ impl Pipeline {
             .await
     }
 
-    /// Sets every consumer group of every stream back to the oldest entry.
+    /// Resets every consumer group of every stream to the oldest entry.
     pub async fn rewind_groups(&self) -> RedisResult<()> {
         self.each_group(async |stream, group| self.redis().ask::<()>(&["XGROUP", "SETID", stream, group, "0"]).await)
             .await

@@ -19,7 +19,7 @@ pub enum Flavour {
 }
 
 impl Flavour {
-    /// The kind that `REDIS_FLAVOUR` names.
+    /// Returns the kind that `REDIS_FLAVOUR` names.
     pub fn chosen() -> Self {
         match std::env::var("REDIS_FLAVOUR").as_deref() {
             Ok("" | "redis") | Err(_) => Self::Redis,
@@ -30,13 +30,13 @@ impl Flavour {
         }
     }
 
-    /// Returns the reason if it can't run on this machine.
+    /// Returns the reason why this kind of Redis can't run on this machine; `None` if it can.
     pub fn missing(self) -> Option<String> {
         let there = self.programs().is_none() || self.server().exists();
         (!there).then(|| format!("no {}; run `scripts/services tools`", self.server().display()))
     }
 
-    /// The folder of its programs; `None`: those in `PATH`.
+    /// Returns the folder of the programs; `None` for those in `PATH`.
     pub fn programs(self) -> Option<PathBuf> {
         match self {
             Self::Redis | Self::Cluster => None,
@@ -45,7 +45,7 @@ impl Flavour {
         }
     }
 
-    /// The server's program.
+    /// Returns the path of the server program.
     pub fn server(self) -> PathBuf {
         let name = if self == Self::Valkey {
             "valkey-server"
@@ -55,7 +55,7 @@ impl Flavour {
         self.programs().unwrap_or_default().join(name)
     }
 
-    /// Number of servers that share the keys.
+    /// Returns the number of servers that share the keys.
     pub const fn masters(self) -> u16 {
         match self {
             Self::Cluster => 3,

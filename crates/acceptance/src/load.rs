@@ -13,14 +13,15 @@ use crate::producer::{self, Fields};
 /// Name of the field that identifies a bad entry among the dead letters.
 pub const MARK: &str = "mark";
 
-/// Maximum age of ticks out of order, in event time behind their symbol's newest tick: within the amend window.
+/// Maximum age of ticks that are out of order, in event time behind their symbol's newest tick: within the amend
+/// window.
 const OUT_OF_ORDER: Duration = Duration::from_secs(8 * 60);
 /// Minimum age of late ticks: beyond the amend window, so that their minutes are repaired.
 const LATE_FROM: Duration = Duration::from_secs(14 * 60);
 /// Maximum age of late ticks.
 const LATE_TO: Duration = Duration::from_secs(3 * 60 * 60);
-/// Number of recent entries of which a duplicate repeats one.
-const REACH: usize = 5_000;
+/// Number of recent entries from which a duplicate is chosen.
+const MAX_DISTANCE: usize = 5_000;
 
 /// Parameters of a load.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,7 +51,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// `entries` over six hours of event time with a share of everything.
+    /// Creates a plan of `entries` entries over six hours of event time, with every disposition.
     pub fn new(seed: u64, entries: usize) -> Self {
         Self {
             seed,
@@ -107,7 +108,7 @@ pub enum Flaw {
     /// It is in another symbol's stream.
     Partition,
     /// Its quantity is several kilobytes of invalid text.
-    Rubbish,
+    InvalidText,
 }
 
 impl Flaw {
@@ -125,10 +126,10 @@ impl Flaw {
         Self::TradeId,
         Self::Symbol,
         Self::Partition,
-        Self::Rubbish,
+        Self::InvalidText,
     ];
 
-    /// A part of the dead letter's reason.
+    /// Returns a part of the dead letter's reason.
     pub fn reason(self) -> &'static str {
         match self {
             Self::NoPrice => "field `price` is missing",
@@ -143,7 +144,7 @@ impl Flaw {
             Self::TradeId => "must not begin with @",
             Self::Symbol => "field `symbol` must be 1 to 64",
             Self::Partition => "symbol belongs to partition",
-            Self::Rubbish => "field `qty`",
+            Self::InvalidText => "field `qty`",
         }
     }
 
@@ -161,7 +162,7 @@ impl Flaw {
             Self::TradeId => ("trade_id", Some("@1-1".to_owned())),
             Self::Symbol => ("symbol", Some("NO:SYMBOL".to_owned())),
             Self::Partition => return,
-            Self::Rubbish => ("qty", Some("\u{1}rubbish".repeat(1_000))),
+            Self::InvalidText => ("qty", Some("\u{1}rubbish".repeat(1_000))),
         };
         fields.retain(|(name, _)| name != field);
         fields.extend(value.map(|value| (field.to_owned(), value)));
@@ -180,7 +181,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The fields that the producer sends.
+    /// Returns the fields that the producer sends.
     pub fn fields(&self) -> Fields {
         let mut fields = producer::fields(&self.trade);
         if let Disposition::Dead(flaw) = self.disposition {
@@ -190,7 +191,7 @@ impl Entry {
         fields
     }
 
-    /// Text that identifies a bad entry.
+    /// Returns the text that identifies a bad entry.
     pub fn mark(&self) -> String {
         format!("{} {}", self.trade.symbol, self.trade.id.as_deref().unwrap_or_default())
     }
@@ -206,13 +207,13 @@ pub struct Load {
 impl Load {
     /// Generates the load of `plan`.
     pub fn new(plan: &Plan) -> Self {
-        let mut maker = Maker::new(plan);
+        let mut generator = Generator::new(plan);
         Self {
-            entries: (0..plan.entries).map(|_| maker.next()).collect(),
+            entries: (0..plan.entries).map(|_| generator.next()).collect(),
         }
     }
 
-    /// The trades that must be counted, in order of arrival.
+    /// Returns the trades that must be counted, in order of arrival.
     pub fn trades(&self) -> Vec<Trade> {
         let counted = self
             .entries
@@ -221,7 +222,7 @@ impl Load {
         counted.map(|entry| entry.trade.clone()).collect()
     }
 
-    /// The marks of the entries that become dead letters, each with a part of its reason.
+    /// Returns the marks of the entries that become dead letters, each with a part of its reason.
     pub fn dead_letters(&self) -> BTreeMap<String, &'static str> {
         let dead = self.entries.iter().filter_map(|entry| match entry.disposition {
             Disposition::Dead(flaw) => Some((entry.mark(), flaw.reason())),
@@ -230,7 +231,7 @@ impl Load {
         dead.collect()
     }
 
-    /// The number of duplicates.
+    /// Returns the number of duplicates.
     pub fn duplicates(&self) -> usize {
         self.entries
             .iter()
@@ -251,7 +252,7 @@ struct Market {
     text_ids: bool,
 }
 
-struct Maker<'a> {
+struct Generator<'a> {
     plan: &'a Plan,
     rng: Xoshiro256PlusPlus,
     markets: Vec<Market>,
@@ -260,7 +261,7 @@ struct Maker<'a> {
     made: Vec<Trade>,
 }
 
-impl<'a> Maker<'a> {
+impl<'a> Generator<'a> {
     fn new(plan: &'a Plan) -> Self {
         let start_us = micros(plan.start);
         let market = |number: usize| {
@@ -313,7 +314,7 @@ impl<'a> Maker<'a> {
 
     /// Repeats one of the last entries, mostly a recent one.
     fn repeat(&mut self) -> Entry {
-        let reach = if self.rng.random_bool(0.5) { 50 } else { REACH };
+        let reach = if self.rng.random_bool(0.5) { 50 } else { MAX_DISTANCE };
         let oldest = self.made.len().saturating_sub(reach);
         let trade = self.made[self.rng.random_range(oldest..self.made.len())].clone();
         Entry {
@@ -372,7 +373,7 @@ fn us(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).expect("a duration")
 }
 
-/// `count` of `10^-decimals` as decimal text, without trailing zeros.
+/// Formats `count × 10^-decimals` as decimal text, without trailing zeros.
 fn units(count: u64, decimals: usize) -> String {
     let digits = format!("{count:0>width$}", width = decimals + 1);
     let (whole, fraction) = digits.split_at(digits.len() - decimals);

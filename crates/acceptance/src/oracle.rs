@@ -148,17 +148,17 @@ pub fn candle_file(file: &Path, symbol: &str) -> Bars {
     text.lines().skip(1).map(bar).collect()
 }
 
-/// µs since 1970 of an RFC 3339 time.
+/// Parses an RFC 3339 time and returns it in µs since 1970.
 pub fn micros(time: &str) -> i64 {
     DateTime::parse_from_rfc3339(time).expect("a time").timestamp_micros()
 }
 
-/// RFC 3339 of µs since 1970.
+/// Formats µs since 1970 as RFC 3339.
 pub fn time(us: i64) -> String {
     DateTime::from_timestamp_micros(us).expect("a time").to_rfc3339()
 }
 
-/// The width of a timeframe in µs.
+/// Returns the width of a timeframe in µs.
 pub fn width_us(timeframe: &str) -> i64 {
     let (number, unit) = timeframe.split_at(timeframe.len() - 1);
     let minutes = match unit {

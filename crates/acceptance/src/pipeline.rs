@@ -158,17 +158,17 @@ impl Pipeline {
             .expect("to drop the database");
     }
 
-    /// The database's URL.
+    /// Returns the URL of the scenario's database.
     pub fn database_url(&self) -> &str {
         self.database.as_ref().expect("a database").url()
     }
 
-    /// Rows of a query as text.
+    /// Returns the rows of a query, each value as text.
     pub async fn rows(&self, sql: &str) -> Result<Vec<Vec<String>>, String> {
         database::rows(self.database_url(), sql).await
     }
 
-    /// The only value of a query.
+    /// Returns the only value of a query.
     pub async fn value(&self, sql: &str) -> Result<String, String> {
         let rows = self.rows(sql).await?;
         rows.into_iter()
@@ -177,7 +177,7 @@ impl Pipeline {
             .ok_or_else(|| format!("no row from {sql}"))
     }
 
-    /// A program, such as `hot-writer 2`, with its own user in Redis.
+    /// Returns a program, such as `hot-writer 2`, with its own user in Redis.
     pub fn program(&self, instance: &str) -> Program {
         let user = match program_name(instance) {
             "tick-replayer" => "feed-handler",
@@ -298,7 +298,7 @@ impl Pipeline {
         (stream, id)
     }
 
-    /// The candles of a timeframe in the history.
+    /// Returns the candles of a timeframe in the history.
     pub async fn history(&self, timeframe: &str) -> Result<Bars, String> {
         let sql = format!(
             "SELECT symbol, (extract(epoch FROM time) * 1000000)::bigint, open, high, low, close, volume, trades
@@ -338,7 +338,7 @@ impl Pipeline {
         self.folder().to_owned()
     }
 
-    /// The last lines of the logs of all workers.
+    /// Returns the last lines of the logs of all workers.
     pub fn logs(&self) -> String {
         let mut logs = self.stopped_logs.join("\n");
         for worker in &self.workers {

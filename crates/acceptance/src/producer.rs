@@ -11,7 +11,7 @@ pub const PARTITIONS: u16 = 4;
 /// Fields of an entry, in order.
 pub type Fields = Vec<(String, String)>;
 
-/// The partition of a symbol: CRC16 (XMODEM), as Redis Cluster computes it, modulo `partitions`.
+/// Returns the partition of a symbol: CRC16 (XMODEM), as Redis Cluster computes it, modulo `partitions`.
 pub fn partition(symbol: &str, partitions: u16) -> u16 {
     let crc = symbol.bytes().fold(0_u16, |crc, byte| {
         (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| {
@@ -25,7 +25,7 @@ pub fn partition(symbol: &str, partitions: u16) -> u16 {
     crc % partitions
 }
 
-/// The fields that a feed handler sends.
+/// Returns the fields that a feed handler sends.
 pub fn fields(trade: &Trade) -> Fields {
     let mut fields = vec![
         ("symbol", trade.symbol.clone()),

@@ -41,14 +41,14 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     target: SocketAddr,
-    conditions: Conditions,
+    conditions: ActiveFaults,
     breakpoints: Vec<ActiveBreakpoint>,
     links: Vec<Weak<Link>>,
 }
 
-/// Present faults of the network.
+/// Active faults of the network.
 #[derive(Clone, Copy, Debug, Default)]
-struct Conditions {
+struct ActiveFaults {
     refuses: bool,
     is_blackhole: bool,
     delay: Duration,
@@ -64,7 +64,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 target,
-                conditions: Conditions::default(),
+                conditions: ActiveFaults::default(),
                 breakpoints: Vec::new(),
                 links: Vec::new(),
             }),
@@ -77,7 +77,7 @@ impl Proxy {
         })
     }
 
-    /// The port to connect to.
+    /// Returns the port to connect to.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -117,7 +117,7 @@ impl Proxy {
 
     /// Ends all faults. A connection that has lost data is reset, as its peer would do.
     pub fn heal(&self) {
-        self.shared.state().conditions = Conditions::default();
+        self.shared.state().conditions = ActiveFaults::default();
         for link in self.shared.links() {
             if link.has_lost() {
                 link.cut();
@@ -153,7 +153,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn conditions(&self) -> Conditions {
+    fn conditions(&self) -> ActiveFaults {
         self.state().conditions
     }
 

@@ -25,7 +25,7 @@ const MEMORY: Duration = Duration::from_secs(120);
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
     /// The rate that Redis accepts.
-    FlatOut,
+    Unlimited,
     /// Average number of entries per second; delays by faults are made up for.
     PerSecond(u32),
 }
@@ -39,9 +39,10 @@ pub struct Publisher {
 
 #[derive(Debug)]
 struct State {
-    /// Entries that Redis has accepted, from the start.
+    /// Number of leading entries of the load that Redis has accepted.
     position: usize,
-    /// Incremented by each set of the position: the reply to an earlier batch must not move it.
+    /// Number of times that the position was set. The reply to a batch that was sent before such a change must not move
+    /// the position.
     epoch: u64,
     total: usize,
     paused: bool,
@@ -78,22 +79,22 @@ impl Publisher {
         locked(&self.state)
     }
 
-    /// Number of entries that Redis has accepted, from the start.
+    /// Returns the number of leading entries of the load that Redis has accepted.
     pub fn position(&self) -> usize {
         self.state().position
     }
 
-    /// Number of entries that Redis has accepted, including those that were sent again.
+    /// Returns the number of entries that Redis has accepted, including those that were sent again.
     pub fn accepted(&self) -> usize {
         self.state().accepted
     }
 
-    /// Number of batches that were refused or not answered.
+    /// Returns the number of batches that were refused or not answered.
     pub fn failures(&self) -> usize {
         self.state().failures
     }
 
-    /// The position at `time`, or the earliest that it remembers.
+    /// Returns the position at `time`, or the earliest one that is remembered.
     pub fn position_at(&self, time: Instant) -> usize {
         let state = self.state();
         let before = state.reached.iter().rev().find(|(reached, _)| *reached <= time);
@@ -112,7 +113,7 @@ impl Publisher {
         self.rewind_to(position);
     }
 
-    /// Stops sending until [`resume`](Self::resume), and waits for the reply to the present batch.
+    /// Stops sending until [`resume`](Self::resume), and waits for the reply to the current batch.
     pub async fn pause(&self) {
         self.state().paused = true;
         while self.state().in_flight {
@@ -156,10 +157,10 @@ impl State {
         }
     }
 
-    /// The next entries to send, limited to those that are due after `elapsed`.
+    /// Returns the next entries to send, limited to those that are due after `elapsed`.
     fn next(&mut self, pace: Pace, elapsed: Duration) -> Option<(u64, std::ops::Range<usize>)> {
         let due = match pace {
-            Pace::FlatOut => self.total,
+            Pace::Unlimited => self.total,
             Pace::PerSecond(rate) => {
                 usize::try_from(elapsed.as_millis() * u128::from(rate) / 1_000).unwrap_or(usize::MAX)
             }
@@ -251,7 +252,7 @@ mod tests {
     }
 
     fn send(state: &mut State) -> Option<(u64, std::ops::Range<usize>)> {
-        state.next(Pace::FlatOut, Duration::ZERO)
+        state.next(Pace::Unlimited, Duration::ZERO)
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub struct RedisServer {
     flavour: Flavour,
     options: Vec<String>,
     clock: Option<Clock>,
-    // Before `data`, as fields are dropped in order: a Redis without its folder does not end.
+    // The nodes come before `data`, because fields are dropped in order: a Redis without its folder does not end.
     nodes: Vec<Node>,
     data: TempDir,
     /// The password of each user, in files as `deploy/redis-users.sh` reads them; `None` for a given server.
@@ -119,14 +119,14 @@ impl RedisServer {
         Ok(server)
     }
 
-    /// Starts it again with this file of users instead of the project's.
+    /// Restarts Redis with this file of users instead of the project's.
     pub async fn restart_with_users(&mut self, rights: PathBuf) -> anyhow::Result<()> {
         self.end_in_order();
         self.rights = rights;
         self.resume().await
     }
 
-    /// Starts it again with further options, as `redis-server --option value` takes them; [`PORT`] is each server's
+    /// Restarts Redis with further options, as `redis-server --option value` takes them; [`PORT`] is each server's
     /// port.
     pub async fn restart_with(&mut self, options: &[&str], config: RedisConfig) -> anyhow::Result<()> {
         self.stop();
@@ -135,12 +135,12 @@ impl RedisServer {
         self.resume().await
     }
 
-    /// Kills it and keeps its data.
+    /// Kills the servers and keeps their data.
     pub fn stop(&mut self) {
         self.end("KILL");
     }
 
-    /// Ends it with SIGTERM and keeps its data.
+    /// Ends the servers with SIGTERM and keeps their data.
     pub fn end_in_order(&mut self) {
         self.end("TERM");
     }
@@ -151,7 +151,7 @@ impl RedisServer {
         }
     }
 
-    /// Starts it on its ports and data.
+    /// Starts the servers again with the same ports and data.
     pub async fn resume(&mut self) -> anyhow::Result<()> {
         self.port()?;
         let mut environment = self.clock_environment();
@@ -173,18 +173,18 @@ impl RedisServer {
             .await?;
         }
         if self.flavour == Flavour::Cluster {
-            self.unite().await?;
+            self.form_cluster().await?;
         }
         Ok(())
     }
 
-    /// Forms a cluster of the servers, unless they are one, and waits until it serves.
-    async fn unite(&self) -> anyhow::Result<()> {
+    /// Forms a cluster of the servers unless they have formed one, and waits until it serves requests.
+    async fn form_cluster(&self) -> anyhow::Result<()> {
         let share = SLOTS.div_ceil(self.flavour.masters());
         let (mut epoch, mut from) = (1, 0);
         for (at, node) in self.nodes.iter().enumerate() {
             let redis = self.of_node(node)?;
-            // No answer while it loads its data.
+            // A server does not answer while it loads its data.
             let info = async |redis: &RedisConfig| query::<String>(redis, &["CLUSTER", "INFO"]).await.ok();
             let info = self.until(node, info).await?;
             if info.contains("cluster_slots_assigned:0\r") {
@@ -215,28 +215,28 @@ impl RedisServer {
         Ok(process.until(PATIENCE, async || ready(&redis).await).await?)
     }
 
-    /// The data folder; each master of a cluster has a folder in it.
+    /// Returns the data folder; each master of a cluster has a folder in it.
     pub fn folder(&self) -> &Path {
         self.data.path()
     }
 
-    /// The folder of each server.
+    /// Returns the folder of each server.
     pub fn folders(&self) -> Vec<&Path> {
         self.nodes.iter().map(|node| node.folder.as_path()).collect()
     }
 
-    /// The port of an own server; the first master's of a cluster.
+    /// Returns the port of the server, or of the first master of a cluster. Fails for a given server.
     pub fn port(&self) -> anyhow::Result<u16> {
         let first = self.nodes.first().context("this Redis is not the scenario's own")?;
         Ok(first.port)
     }
 
-    /// The URL that workers get.
+    /// Returns the URL that workers get.
     pub fn url(&self) -> &str {
         self.config.url.expose()
     }
 
-    /// The configuration of a user of `redis/users.acl`; the operator's for a given server.
+    /// Returns the configuration of a user of `redis/users.acl`; the operator's for a given server.
     pub fn config_for(&self, user: &str) -> RedisConfig {
         let Some(secrets) = &self.secrets else {
             return self.config.clone();
@@ -251,13 +251,13 @@ impl RedisServer {
         }
     }
 
-    /// The configuration of a user, or of a client without a login, for the first server of a cluster.
+    /// Returns the configuration of a user, or of a client without a login, for the first server of a cluster.
     pub fn node_config_for(&self, user: Option<&str>) -> anyhow::Result<RedisConfig> {
         let login = user.map_or_else(String::new, |user| format!("{user}:{user}@"));
         config(&format!("redis://{login}127.0.0.1:{}", self.port()?))
     }
 
-    /// The operator's configuration for one server.
+    /// Returns the operator's configuration for one server.
     fn of_node(&self, node: &Node) -> anyhow::Result<RedisConfig> {
         let (scheme, _) = self.url().split_once("://").context("a URL")?;
         let scheme = scheme.split('+').next().unwrap_or(scheme);
@@ -272,7 +272,7 @@ impl RedisServer {
         query(&self.config, command).await
     }
 
-    /// A connection with all rights.
+    /// Returns a connection with all rights.
     pub fn connect(&self) -> Connection {
         Connection::ordinary(&self.config)
     }
@@ -285,7 +285,7 @@ impl Node {
 
     fn spawn(&self, flavour: Flavour, environment: &[String], options: &[String]) -> anyhow::Result<ServerProcess> {
         let (port, bus) = (self.port.to_string(), self.bus.to_string());
-        // A copy, as a server writes its role to the file when Sentinel changes it.
+        // The file is a copy, because a server writes its role to it when Sentinel changes the role.
         let conf = self.folder.join("redis.conf");
         std::fs::copy(project().join("redis/redis.conf"), &conf)?;
         let users = format!("REDIS_USERS={}", self.folder.join("users.acl").display());
@@ -300,7 +300,7 @@ impl Node {
             &port,
             "--dir",
             self.folder.to_str().context("a folder name")?,
-            // The login with which it follows another server as a replica.
+            // Login of a replica at its master.
             "--masteruser",
             OPERATOR,
             "--masterauth",
@@ -339,12 +339,12 @@ async fn query<T: FromRedisValue>(config: &RedisConfig, command: &[&str]) -> Red
     cmd.query_async(&mut Connection::ordinary(config)).await
 }
 
-/// The server that the environment names.
+/// Returns the URL of the server that the environment names.
 pub fn given() -> Option<String> {
     std::env::var("REDIS_URL").ok().filter(|url| !url.is_empty())
 }
 
-/// The configuration for `url`, with a timeout for a machine that is busy with other tests.
+/// Returns the configuration for `url`, with a timeout for a machine that is busy with other tests.
 pub fn config(url: &str) -> anyhow::Result<RedisConfig> {
     let password_file = std::env::var_os("REDIS_PASSWORD_FILE")
         .map(PathBuf::from)

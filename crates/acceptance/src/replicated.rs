@@ -23,7 +23,7 @@ pub struct Replicated {
     replica: RedisServer,
     sentinel_port: u16,
     _sentinel: ServerProcess,
-    /// Ports of both servers, the present master's first.
+    /// Ports of both servers, the current master's first.
     ports: [u16; 2],
     first_port: u16,
 }

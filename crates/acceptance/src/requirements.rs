@@ -70,7 +70,7 @@ fn missing_server(edition: Edition) -> Option<String> {
     (!there).then(|| format!("no server of the {edition} edition; run `scripts/services tools`"))
 }
 
-/// The folder with the real trades and the candles made from them by another program.
+/// Returns the folder with the real trades and the candles made from them by another program.
 pub fn market_data() -> Option<PathBuf> {
     let folder = PathBuf::from(env::var_os("MARKET_DATA_DIR")?);
     ["xrpeth_agg_trades.csv", "xrpeth_candles_1m.csv"]

@@ -45,7 +45,7 @@ async fn main() -> ExitCode {
     if std::env::args().any(|argument| argument == "--list") {
         return ExitCode::SUCCESS;
     }
-    // Two TLS libraries are linked, and one has to be chosen; an error means that one was chosen already.
+    // Two providers of TLS are linked, and one has to be chosen. An error means that one was chosen already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut sound = true;
     let editions = editions();

@@ -9,7 +9,7 @@ use crate::dead_letter;
 use crate::metrics::{LAST_BACKUP, LAST_BACKUP_DURATION, LAST_BACKUP_SIZE};
 use crate::worker::Worker;
 
-/// Works until a shutdown or a failure.
+/// Stores announced backups until a shutdown or a failure.
 pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     let mut reader = worker.reader(Stream::Backups);
     let mut redis = worker.redis();
@@ -22,7 +22,7 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
         for entry in reader.read().await.context("reading backups")? {
             match decode_entry(&entry) {
                 Ok(backup) => {
-                    store_last(&mut redis, &backup).await.context("noting a backup")?;
+                    store_last(&mut redis, &backup).await.context("recording a backup")?;
                     tracing::info!(
                         name = backup.name,
                         kind = backup.kind,
@@ -31,7 +31,7 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
                     );
                     show(&backup);
                 }
-                Err(reason) => dead_letter::send(&mut redis, Stream::Backups, &entry, &reason).await?,
+                Err(reason) => dead_letter::send(&mut redis, Stream::Backups, &entry, reason.to_string()).await?,
             }
             reader
                 .acknowledge(&[entry.id])

@@ -22,7 +22,7 @@ use crate::metrics::{
 use crate::rollups::ranges::LARGER;
 use crate::worker::Worker;
 
-/// Measures until a shutdown or a failure.
+/// Sets the gauges at intervals until a shutdown or a failure.
 pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     COMPRESSION_AVAILABLE.set(f64::from(u8::from(worker.server.edition == Edition::Community)));
     let mut redis = worker.redis();
@@ -41,7 +41,7 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Measures the groups. Those in `known` that no longer exist are set to zero.
+/// Sets the gauges of all groups. The gauges of groups in `known` that no longer exist become zero.
 #[allow(clippy::cast_precision_loss)] // metrics are doubles
 async fn groups(redis: &mut Connection, partitions: u16, known: &mut BTreeSet<(String, String)>) -> anyhow::Result<()> {
     let mut found = BTreeSet::new();
@@ -80,7 +80,7 @@ async fn memory(redis: &mut Connection, readiness: &Readiness) -> anyhow::Result
             .limit_bytes
             .map_or(0.0, |limit| memory.used_bytes as f64 / limit as f64)
     };
-    let masters = inspect::memory(redis).await.context("asking Redis for its memory")?;
+    let masters = inspect::memory(redis).await.context("reading the memory of Redis")?;
     let Some(fullest) = masters.iter().max_by(|a, b| share(a).total_cmp(&share(b))) else {
         return Ok(());
     };

@@ -34,7 +34,7 @@ pub(crate) struct ComputedMinute {
     pub(crate) volume_lots: i64,
     /// Ticks that would overflow the volume.
     pub(crate) excluded: Vec<ExcludedTick>,
-    /// `true` if the ticks were added to a candle of which ticks are missing.
+    /// `true` if the ticks were added to the stored candle, whose own ticks are not all stored.
     pub(crate) is_joined: bool,
 }
 
@@ -225,7 +225,7 @@ mod tests {
         let (both, ..) = compute(Some(&first), &late);
         assert_eq!(shown(&together), (50.0, 60.0, 40.0, 40.0, 11, 4));
         assert_eq!(both, together);
-        // Nothing is known of the first late tick after it was dropped as well.
+        // The times of the first two late ticks are unknown after they were dropped as well.
         let (later, ..) = compute(Some(&both), &[tick(5, 10_000_000, 45, 1)]);
         assert_eq!(shown(&later), (50.0, 60.0, 40.0, 45.0, 12, 5));
     }
@@ -237,7 +237,7 @@ mod tests {
         let (row, _, is_joined) = compute(Some(&held), &ticks);
         assert_eq!(shown(&row), (60.0, 70.0, 50.0, 70.0, 9, 3));
         assert!(!is_joined);
-        // So is a wrong candle that has no more trades than there are ticks.
+        // A wrong candle is computed again, too, if it has no more trades than there are ticks.
         let wrong = CandleRow {
             open: 99.0,
             ..row.clone()

@@ -47,7 +47,7 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
                 catch_up(&worker, now_us).await?;
                 caught_up = true;
             }
-            note_dropped_chunks(&worker).await?;
+            record_dropped_chunks(&worker).await?;
             match worker.server.edition {
                 Edition::Community if worker.server.has_scheduler => {}
                 Edition::Community => run_jobs(&worker).await?,
@@ -71,8 +71,8 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
         .context("releasing the lease")
 }
 
-/// Notes chunks that were dropped by others. It must run before late rows create such a chunk again.
-async fn note_dropped_chunks(worker: &Worker) -> anyhow::Result<()> {
+/// Records chunks that a job or an operator has dropped. It must run before late rows create such a chunk again.
+async fn record_dropped_chunks(worker: &Worker) -> anyhow::Result<()> {
     let mut connection = worker.pool.get().await?;
     completeness::update_borders(&mut connection, worker.server.edition)
         .await
@@ -132,7 +132,7 @@ async fn drop_old_chunks(worker: &Worker) -> anyhow::Result<()> {
         }
         POLICY_RUNS.increment("retain", 1);
         let noted = completeness::advance_to_retention(&mut connection, table, kept).await;
-        noted.explained(&format!("noting the end of dropped chunks of {table}"))?;
+        noted.explained(&format!("recording the end of dropped chunks of {table}"))?;
         let dropped = policies::drop_chunks(&mut connection, table, kept).await;
         let dropped = dropped.explained(&format!("dropping old chunks of {table}"))?;
         if dropped > 0 {
@@ -174,11 +174,7 @@ async fn run_jobs(worker: &Worker) -> anyhow::Result<()> {
         if worker.token.is_cancelled() {
             break;
         }
-        let kind = match job.kind {
-            JobKind::Refresh => "refresh",
-            JobKind::Compress => "compress",
-            JobKind::Retain => "retain",
-        };
+        let kind = job.kind.label();
         if let (JobKind::Retain, Some(kept)) = (job.kind, job.age)
             && has_uncounted_ticks(worker, &mut connection, &job.table, kept).await?
         {

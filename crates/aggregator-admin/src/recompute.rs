@@ -118,7 +118,7 @@ async fn send_to_dead_letters(
     let AcceptedTick { tick, revision, origin } = excluded.tick.accepted(decimals);
     let volume_before = Decimal::from_lots(excluded.volume_before_lots.into(), decimals);
     let reason = tick.lots_rejection(volume_before, LotsError::TooLarge, decimals);
-    // A dead letter that was requeued too early is sent again under the ID that it got then.
+    // A requeued dead letter that still does not fit becomes a dead letter of the requeued entry.
     let (key, mut id) = (stream.key().to_string(), revision.stream_id());
     while let Some(letter) = dead_letters::lock(connection, &key, &id.to_string()).await? {
         match letter.requeued_as {
@@ -130,7 +130,7 @@ async fn send_to_dead_letters(
     if origin != id {
         fields.push((REQUEUED, origin.to_string()));
     }
-    dead_letter::send(redis, stream, &Entry::new(id, fields), &reason).await?;
+    dead_letter::send(redis, stream, &Entry::new(id, fields), reason.to_string()).await?;
     Ok(reason)
 }
 

@@ -16,7 +16,7 @@ use crate::worker::Worker;
 /// Interval between two checks.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Checks until a shutdown or a failure.
+/// Restores missing functions and groups until a shutdown or a failure.
 pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     let mut redis = worker.redis();
     while !worker.token.is_cancelled() {
@@ -24,7 +24,7 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
             tracing::warn!("functions: {loaded}");
         }
         for (stream, group) in create_groups(&mut redis, worker.config.stream.partitions).await? {
-            tracing::warn!(%stream, group, "the consumer group was gone; created it again from the oldest entry");
+            tracing::warn!(%stream, group, "the consumer group was lost; created it again at the oldest entry");
         }
         worker.readiness.ok("setup");
         let _ = worker.token.run_until_cancelled(sleep(INTERVAL)).await;
@@ -34,16 +34,16 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
 
 /// Loads the functions if they are missing or old. Returns a description of the change, if any.
 pub(crate) async fn load_functions(redis: &mut Connection) -> anyhow::Result<Option<String>> {
-    let why = match functions::check(redis).await {
+    let before = match functions::check(redis).await {
         Ok(()) => return Ok(None),
-        Err(FunctionsError::Redis(error)) => return Err(error).context("asking Redis for its functions"),
-        Err(FunctionsError::Missing) => "there were none".to_owned(),
-        Err(FunctionsError::Old { found }) => format!("there was version {found}"),
+        Err(FunctionsError::Redis(error)) => return Err(error).context("reading the functions of Redis"),
+        Err(FunctionsError::Missing) => "no functions were loaded before".to_owned(),
+        Err(FunctionsError::Old { found }) => format!("version {found} was loaded before"),
     };
     functions::load(redis)
         .await
         .context("loading the functions into Redis")?;
-    Ok(Some(format!("loaded version {}, {why}", functions::VERSION)))
+    Ok(Some(format!("loaded version {}; {before}", functions::VERSION)))
 }
 
 /// Creates the missing groups, and returns them.

@@ -33,7 +33,7 @@ pub(crate) struct Stores {
 impl Stores {
     pub(crate) fn new(config: &Config) -> Self {
         let mut postgres = config.postgres.clone();
-        // The operator can end the command: counting and comparing all rows may take long.
+        // No timeout: counting and comparing all rows may take long, and the operator can end the command.
         postgres.statement_timeout = Duration::ZERO;
         Self {
             redis: Connection::ordinary(&config.redis),
@@ -62,12 +62,14 @@ pub(crate) async fn refuse_other_database(
     redis: &mut Connection,
     connection: &mut AsyncPgConnection,
 ) -> anyhow::Result<()> {
-    let found = identity(connection).await.explained("asking which database this is")?;
+    let found = identity(connection)
+        .await
+        .explained("reading the identity of the database")?;
     database::ensure(redis, &found).await
 }
 
-/// Repeats `attempt` for as long as `wait` while its error is transient.
-pub(crate) async fn patiently<T, F>(wait: Duration, what: &str, attempt: impl FnMut() -> F) -> anyhow::Result<T>
+/// Repeats `attempt` while its error is transient, for at most `wait`.
+pub(crate) async fn retry_within<T, F>(wait: Duration, what: &str, attempt: impl FnMut() -> F) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<T>>,
 {
@@ -81,7 +83,7 @@ where
 
 /// Waits until Redis answers.
 pub(crate) async fn await_redis(config: &RedisConfig, wait: Duration) -> anyhow::Result<()> {
-    patiently(wait, "Redis", async || {
+    retry_within(wait, "Redis", async || {
         let answered = clock::now_ms(&mut Connection::ordinary(config)).await;
         answered.map_err(|error| explained(error, config))
     })

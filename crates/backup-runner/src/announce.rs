@@ -9,7 +9,7 @@ use storage_core::redis::stream::{self, Stream};
 use crate::manifest::Manifest;
 use crate::metrics;
 
-/// Announces a backup. The backup is good without its announcement, so a failure is only logged.
+/// Announces a backup. The backup is valid without its announcement, so a failure is only logged.
 pub(crate) async fn announce(config: &RedisConfig, manifest: &Manifest) {
     if let Err(error) = add(config, manifest).await {
         metrics::UNANNOUNCED.increment(1);

@@ -16,7 +16,7 @@ pub(crate) enum Command {
     Backup {
         /// Store to back up; `all` is redis, then postgres
         #[arg(value_enum)]
-        what: What,
+        what: BackupTarget,
     },
     /// Lists the backups, oldest first
     List {
@@ -48,7 +48,7 @@ pub(crate) enum Command {
 
 /// Store to back up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum What {
+pub(crate) enum BackupTarget {
     /// Redis, as an RDB.
     Redis,
     /// The database, as a logical dump.
@@ -59,7 +59,7 @@ pub(crate) enum What {
     All,
 }
 
-impl What {
+impl BackupTarget {
     pub(crate) fn kinds(self) -> &'static [Kind] {
         match self {
             Self::Redis => &[Kind::Redis],

@@ -16,7 +16,7 @@ use crate::retention::Keep;
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// All sections of the configuration.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) redis: RedisConfig,
@@ -28,6 +28,11 @@ pub(crate) struct Config {
 
 impl Configuration for Config {
     const FOREIGN_SECTIONS: &'static [&'static str] = &["hot", "warm", "admin"];
+    // Counting all rows may take long.
+    const DEFAULTS: &'static [(&'static str, &'static str)] = &[
+        ("telemetry.metrics_listen", "127.0.0.1:9104"),
+        ("postgres.statement_timeout", "0s"),
+    ];
     const ZERO_ALLOWED: &'static [&'static str] = &[
         "backup.redis_every",
         "backup.postgres_every",
@@ -43,22 +48,6 @@ impl Configuration for Config {
         value_name: "DIR",
         help: "Folder that holds the backups; overrides `backup.folder`",
     }];
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            redis: RedisConfig::default(),
-            // Counting all rows may take long.
-            postgres: PostgresConfig {
-                statement_timeout: Duration::ZERO,
-                ..PostgresConfig::default()
-            },
-            telemetry: TelemetryConfig::listening_on(9104),
-            service: ServiceConfig::default(),
-            backup: BackupConfig::default(),
-        }
-    }
 }
 
 /// Section `[backup]`.
@@ -95,8 +84,8 @@ pub(crate) struct BackupConfig {
     pub(crate) leftovers_after: Duration,
     /// Folder of the programs of PostgreSQL (pg_dump and others) of the major version of the server; unset: `PATH`.
     pub(crate) pg_bin: Option<PathBuf>,
-    /// Folder of redis-cli, redis-check-rdb and redis-server, of the version of the server or newer, or of those of
-    /// Valkey; unset: `PATH`.
+    /// Folder of redis-cli, redis-check-rdb and redis-server, or of Valkey's programs, of the server's version or
+    /// newer; unset: `PATH`.
     pub(crate) redis_bin: Option<PathBuf>,
 }
 

@@ -1,8 +1,8 @@
 //! The backup folder: `<kind>/<name>/…` holds the files of a backup and its `manifest.json`.
 //!
 //! External programs write their files directly into the folder. Listing, reading and manifests go through
-//! [`object_store`], which keeps the way to a bucket short: upload the files before the manifest, and download those
-//! that a program reads.
+//! [`object_store`], so that little is missing for a bucket: uploading the files before the manifest, and downloading
+//! those that a program reads.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
@@ -49,6 +49,16 @@ pub(crate) enum State {
     Incomplete,
     /// The manifest is damaged, as described.
     Damaged(String),
+}
+
+impl Found {
+    /// Returns the manifest of a complete backup.
+    pub(crate) fn manifest(&self) -> Option<&Manifest> {
+        match &self.state {
+            State::Complete(manifest) => Some(manifest),
+            State::Incomplete | State::Damaged(_) => None,
+        }
+    }
 }
 
 impl Destination {
@@ -120,13 +130,7 @@ impl Destination {
     /// Lists complete backups, oldest first.
     pub(crate) async fn backups(&self, kind: Kind) -> anyhow::Result<Vec<Manifest>> {
         let found = self.found(kind).await?;
-        Ok(found
-            .into_iter()
-            .filter_map(|found| match found.state {
-                State::Complete(manifest) => Some(*manifest),
-                State::Incomplete | State::Damaged(_) => None,
-            })
-            .collect())
+        Ok(found.iter().filter_map(Found::manifest).cloned().collect())
     }
 
     /// Finds a backup by its name, or the newest one by `latest`.
@@ -211,7 +215,7 @@ impl Destination {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
             Err(error) => return Err(error).with_context(|| format!("removing {kind}/{name}")),
         }
-        // Also removes temporary files of an interrupted write, which the store does not list.
+        // This also removes temporary files of an interrupted write, which the store does not list.
         fs::remove_dir_all(self.folder_of(kind, name)).with_context(|| format!("removing {kind}/{name}"))
     }
 

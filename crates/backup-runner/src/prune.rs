@@ -41,7 +41,7 @@ pub(crate) async fn prune(
                 .is_ok_and(|age| age > config.leftovers_after)
         };
         for Found { name, state, .. } in found.iter().filter(|found| !good.contains(&found.name)) {
-            // Parts of a damaged backup may still be usable, so it stays until a newer good one exists.
+            // Parts of a damaged backup may still be usable, so it stays until a newer intact one exists.
             let is_useless = matches!(state, State::Incomplete) || good.last().is_some_and(|newest| newest > name);
             if old(name) && is_useless {
                 pruned.leftovers.push((kind, *name));
@@ -108,7 +108,7 @@ mod tests {
     async fn wal_that_any_kept_base_backup_needs_stays() {
         let folder = tempfile::tempdir().unwrap();
         let destination = Destination::open(folder.path()).unwrap();
-        // The newer one is of a server that was recovered to a time before the older one.
+        // The newer backup is of a server that was recovered to a time before the older backup.
         for (hour, timeline, segment) in [(0, 1, 5), (1, 2, 3)] {
             let content = BaseContent {
                 server_version: "17.6".into(),

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::content::{BaseContent, Content, PostgresContent};
 use crate::destination::Destination;
 use crate::manifest::{Kind, Manifest};
-use crate::postgres::archive::{self, Reach};
+use crate::postgres::archive::{self, RecoveryEnd};
 use crate::postgres::lsn::Lsn;
 use crate::postgres::recovery::Target;
 use crate::postgres::{logical, recovery};
@@ -127,7 +127,7 @@ fn reachable(
 /// Refuses a target behind damaged WAL, where PostgreSQL would end the recovery early without an error. The error names
 /// the position that can be reached.
 fn refuse_target_behind_damage(
-    reach: &Reach,
+    reach: &RecoveryEnd,
     target: Target,
     manifest: &Manifest,
     destination: &Destination,

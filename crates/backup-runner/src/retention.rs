@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn the_last_backup_of_each_day_and_week_is_kept() {
-        // From a Thursday to the Tuesday of the week after next.
+        // The days run from a Thursday to the Tuesday of the week after next.
         let backups = times(&[
             "2026-11-12T06:00",
             "2026-11-12T18:00",

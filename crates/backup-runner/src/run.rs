@@ -30,7 +30,7 @@ use crate::verify::problems;
 /// Time between two attempts to acquire the lock that another replica holds.
 const TURN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Shortest and longest pause after a failed backup, which is heavy work.
+/// Shortest and longest pause after a failed backup. A backup is too much work for a fast retry.
 const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 
 /// The context that all tasks share.
@@ -41,7 +41,7 @@ struct Worker {
     readiness: Readiness,
     token: CancellationToken,
     /// Held during a backup or a verification, so that only one reads at a time.
-    at_work: Arc<Mutex<()>>,
+    reading: Arc<Mutex<()>>,
 }
 
 /// Runs the worker until SIGTERM.
@@ -61,23 +61,26 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         .iter()
         .map(|(kind, _)| kind.as_str())
         .chain(config.backup.wal.then_some(wal::CONDITION));
-    let metrics = [metrics::DEFINITIONS];
-    let startup = Startup::begin(&program!(), &config.service, &config.telemetry, &metrics, conditions).await?;
+    let metrics = metrics::DEFINITIONS;
+    let startup = Startup::begin(&program!(), &config.service, &config.telemetry, metrics, conditions).await?;
     let Startup { mut service, readiness } = startup;
     metrics::WAL_LAG.set(f64::NAN);
     for kind in Kind::ALL {
         metrics::show(kind, &destination.backups(kind).await?);
     }
 
-    if scheduled.iter().any(|(kind, _)| *kind == Kind::Redis) {
-        check_redis(&config).await;
+    // Only logs settings of Redis that lose data: they make backups more important.
+    if scheduled.iter().any(|(kind, _)| *kind == Kind::Redis)
+        && let Err(error) = preflight::check(&config.redis).await
+    {
+        error!("{error:#}");
     }
     let worker = Worker {
         config,
         destination,
         readiness,
         token: service.token(),
-        at_work: Arc::default(),
+        reading: Arc::default(),
     };
     for (kind, every) in scheduled {
         service.spawn(kind.as_str(), worker.clone().keep_schedule(kind, every));
@@ -86,23 +89,10 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         service.spawn("verify", worker.clone().keep_verifying());
     }
     if worker.config.backup.wal {
-        let Worker {
-            config,
-            destination,
-            readiness,
-            token,
-            ..
-        } = worker;
-        service.spawn("wal", wal::archive(config, destination, readiness, token));
+        let archiving = wal::archive(worker.config, worker.destination, worker.readiness, worker.token);
+        service.spawn("wal", archiving);
     }
     service.run().await
-}
-
-/// Logs settings of Redis that lose data. Backups continue, as such settings make them more important.
-async fn check_redis(config: &Config) {
-    if let Err(error) = preflight::check(&config.redis).await {
-        error!("{error:#}");
-    }
 }
 
 impl Worker {
@@ -138,7 +128,7 @@ impl Worker {
         };
         // Another replica may just have made it.
         if self.until_due(kind, every).await? == Duration::ZERO {
-            let _at_work = self.at_work.lock().await;
+            let _at_work = self.reading.lock().await;
             let manifest = make(&self.config, &self.destination, kind, &self.token).await?;
             let (content, bytes) = (manifest.content.summary(), size(manifest.size_bytes()));
             info!(name = %manifest.name, "backup of {kind}: {content}, {bytes}");
@@ -157,7 +147,7 @@ impl Worker {
         Ok(until_due(last, every, Utc::now()))
     }
 
-    /// Removes superseded backups. A failure is only logged, as the new backup is valid.
+    /// Removes superseded backups. A failure is only logged, because the new backup is valid.
     async fn prune(&self) {
         match prune(&self.config.backup, &self.destination, Utc::now(), false).await {
             Ok(pruned) => {
@@ -200,7 +190,7 @@ impl Worker {
     }
 
     async fn verify(&self, manifest: &Manifest) -> anyhow::Result<bool> {
-        let _at_work = self.at_work.lock().await;
+        let _at_work = self.reading.lock().await;
         let checked = self
             .token
             .run_until_cancelled(problems(&self.config, &self.destination, manifest))

@@ -104,7 +104,7 @@ async fn read_through(config: &Config, destination: &Destination, manifest: &Man
 }
 
 /// Unpacks and checks a base backup: pg_verifybackup can't read archives before PostgreSQL 18. The backup folder is
-/// where most space is expected.
+/// used because it is expected to have the most free space.
 async fn unpack(
     programs: Option<&Path>,
     destination: &Destination,

@@ -19,8 +19,8 @@ pub(crate) struct Changes {
     pub(crate) expired: Vec<(Timeframe, i64)>,
     /// Bases to request, by timeframe, start and the last entry that belongs to the base.
     pub(crate) bases: Vec<(Timeframe, i64, Revision)>,
-    /// Minutes that closed or changed although Redis may have lost ticks of them, by start. The history computes them
-    /// up to this entry.
+    /// Repairs to request, by start of the minute and the last entry that the repair must contain: minutes that closed
+    /// or changed although Redis may have lost some of their ticks.
     pub(crate) repairs: Vec<(i64, Revision)>,
     /// `true` if no candle is open.
     pub(crate) all_closed: bool,

@@ -65,8 +65,8 @@ pub struct SymbolState {
     pub(crate) watermark_us: i64,
     /// Stream time of the last entry.
     pub(crate) last_entry_ms: u64,
-    /// The last entry whose effects an earlier owner has announced. Announcements are written before the current
-    /// candles, so the revisions of those show it.
+    /// The last entry whose effects an earlier owner has announced. It is the highest revision of the current candles,
+    /// because announcements are written before these.
     announced_until: Revision,
     /// By timeframe, the event time up to which Redis may have lost candles. A candle that is created in such a bucket
     /// requires a base.
@@ -109,7 +109,7 @@ impl SymbolState {
         self.restore(timeframe, state);
     }
 
-    /// Restores a candle that an earlier owner has written. Of two states the one with the higher revision is kept.
+    /// Restores a candle that an earlier owner has written. The state with the higher revision is kept.
     pub(crate) fn restore(&mut self, timeframe: Timeframe, state: CandleState) {
         let CandleState { candle, is_final } = state;
         self.watermark_us = self.watermark_us.max(candle.last_us);
@@ -124,8 +124,9 @@ impl SymbolState {
     }
 
     /// Determines which candles Redis may have lost although it held others of the symbol: all candles of a timeframe
-    /// without a current candle, and displaced candles that were last written before `kept_since_us`. The event times
-    /// show how long before the current candle those were written, as market time does not run slower than the clock.
+    /// without a current candle, and displaced candles that were last written before `kept_since_us`. A displaced
+    /// candle was last written before the current one began, by at most the difference of their event times, because
+    /// market time does not run slower than the clock.
     pub(crate) fn mark_expired(&mut self, kept_since_us: i64) {
         for (timeframe, lost_until_us) in Timeframe::ALL.into_iter().zip(&mut self.lost_until_us) {
             *lost_until_us = match self.series[timeframe as usize].iter().last() {
@@ -217,7 +218,8 @@ impl SymbolState {
         }
         self.last_entry_ms = self.last_entry_ms.max(accepted.revision.stream_id().ms);
         if let Some(max_lost_us) = self.max_lost_us.take() {
-            // Where trades of the past are replayed, the event time of the first one shows how far the symbol had come.
+            // In a replay of past trades the watermark of the symbol is near the event time of the first trade, not
+            // near the clock.
             let known_until_us = rules.amendable_until_us(ts_us);
             let is_replayed = max_lost_us - known_until_us > Timeframe::D1.micros();
             self.lost_until_us
@@ -266,9 +268,8 @@ impl SymbolState {
             return accepted.revision <= self.announced_until;
         }
         let base = (candle.start_us <= self.lost_until_us[timeframe as usize]).then(|| RequiredBase {
-            // An earlier owner has folded nothing after the position. In a Redis that was restored from a backup, the
-            // position may lie before ticks that the history holds; the stream holds those again, and this owner folds
-            // them.
+            // An earlier owner has folded nothing after the position. If Redis was restored from a backup, the history
+            // may also hold ticks after the position. The stream contains these again, and this owner folds them.
             until: self.position.unwrap_or(candle.revision).min(candle.revision.before()),
             status: BaseStatus::Needed,
         });

@@ -1,5 +1,5 @@
-//! Decides when to write and how many commands to send at a time: immediately while there is little to write, and in
-//! larger batches the more there is.
+//! Decides when to write and how many commands to send at a time: immediately while there is little to write, otherwise
+//! in batches that grow with the amount.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,8 +19,8 @@ const SMALL_PIPELINE: usize = 8;
 const MAX_PACED_BATCH: Duration = Duration::from_secs(2);
 /// Maximum pause within a batch.
 const MAX_PAUSE_WITHIN: Duration = Duration::from_millis(100);
-/// Limits for the age of a batch's first entry when a batch becomes due in a backlog. Between them the age grows with
-/// the number of symbols, as if the pause came before the work.
+/// Limits of the age of its first entry at which a batch is due in a backlog. Between them the age is the pause that
+/// the expected work for the changed symbols requires.
 const MIN_BACKLOG_AGE: Duration = Duration::from_millis(500);
 const MAX_BACKLOG_AGE: Duration = Duration::from_secs(3);
 /// Expected work for a symbol, which has seven hashes.

@@ -21,7 +21,7 @@ use storage_core::domain::tick_rules::TickRules;
 use storage_core::domain::time::{duration_ms, ms_to_us};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::clock::now_ms;
-use storage_core::redis::connection::{Connection, present_master};
+use storage_core::redis::connection::{Connection, current_master};
 use storage_core::redis::groups::resume;
 use storage_core::redis::hot::{self, Epoch};
 use storage_core::redis::keys;
@@ -85,12 +85,16 @@ impl Partition {
     /// Restores the state of a partition from Redis.
     pub(crate) async fn restore(config: &Config, partition: u16) -> Result<Self> {
         // All reads and writes go to the same server, even if the Sentinels elect another master meanwhile.
-        let redis = present_master(&config.redis).await.context("finding the master")?;
+        let redis = current_master(&config.redis)
+            .await
+            .context("finding the master of Redis")?;
         let config = &Config {
             redis,
             ..config.clone()
         };
-        let mut conn = Connection::open_once(&config.redis).await.context("connecting")?;
+        let mut conn = Connection::open_once(&config.redis)
+            .await
+            .context("connecting to Redis")?;
         let stream = Stream::Ticks(partition);
         let position = resume(&mut conn, stream, HOT_WRITER)
             .await
@@ -256,7 +260,8 @@ impl Partition {
             let volume = minute.map_or(Decimal::ZERO, |tracked| tracked.candle.volume);
             accepted.tick.lots_rejection(volume, error, decoded.decimals)
         })?;
-        // Not before the fold has succeeded: a dead letter that is requeued must not be a duplicate of itself.
+        // The trade ID is added after the fold has succeeded. Otherwise a requeued dead letter would be dropped as a
+        // duplicate of itself.
         if let Some((trades, id)) = trades {
             trades.insert(id, now_ms);
         }

@@ -186,7 +186,7 @@ impl LostState {
 
 /// State restored from the entries before a position.
 pub(crate) struct DedupWindow {
-    /// Trades of the window without those that became dead letters, as these were not counted.
+    /// Trades of the window without those that became dead letters, because these were not counted.
     pub(crate) trades: Dedup,
     /// The last ticks of open minutes that Redis has lost, in stream order. Folding them again creates those candles,
     /// which then require a base.

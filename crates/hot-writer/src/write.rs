@@ -151,7 +151,7 @@ pub(crate) struct Writer {
     tick_ttl_ms: i64,
     amend_ttl_ms: i64,
     recent_ttl_ms: i64,
-    /// Not shared, so that other commands do not wait for a batch. See [`Connection::open_once`].
+    /// Connection of this writer alone, so that other commands do not wait for a batch. See [`Connection::open_once`].
     conn: Arc<Mutex<Connection>>,
 }
 
@@ -232,7 +232,7 @@ impl Writer {
         let latest = batch.latest.iter().map(|tick| self.latest(tick));
         let updated = execute_all(conn, Some(pace), Box::new(latest.chain(current.map(put)))).await?;
 
-        // After the candles: a candle that the index names and Redis does not hold counts as lost.
+        // The index is written after the candles: a candle that the index names and Redis does not hold counts as lost.
         let opened = (!batch.opened.is_empty()).then(|| self.epoch.mark_open(&batch.opened));
         let closed = (!batch.closed.is_empty()).then(|| self.epoch.mark_closed(&batch.closed));
         let finish = opened

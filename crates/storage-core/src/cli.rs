@@ -1,5 +1,4 @@
-//! The frame of a command line: the flags of the configuration, the subcommands that all programs share, and exit
-//! codes.
+//! Command line of every program: the flags of the configuration, the shared subcommands, and exit codes.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -17,7 +16,7 @@ use crate::error_class::{DONE, MISUSED, exit_code};
 use crate::service::{ABORT_TIMEOUT, Stopped};
 use crate::terminal;
 
-/// Identity of a program; made by [`program!`](crate::program).
+/// Identity of a program; created by [`program!`](crate::program).
 #[derive(Debug, Clone, Copy)]
 pub struct Program {
     /// Name of the executable, such as `hot-writer`.
@@ -146,14 +145,14 @@ fn manual(command: Command, out: &mut Vec<u8>) -> io::Result<()> {
 }
 
 fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    // Fails only if there is a provider already, which is as good.
+    // An error means that a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("starting the async runtime")?;
     let result = runtime.block_on(work);
-    // A thread that blocks must not keep an aborted process.
+    // A blocked thread must not keep an aborted process alive.
     runtime.shutdown_timeout(ABORT_TIMEOUT);
     result
 }

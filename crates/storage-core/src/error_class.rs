@@ -10,7 +10,8 @@
 //!   together, or settings of Redis that lose data.
 //!
 //! A worker that starts waits while the error is transient: a store is down, or its host name does not resolve yet. A
-//! worker that runs retries every error of its stores, as passwords are rotated and schemas migrated while it runs.
+//! worker that runs retries every error of its stores, because passwords are rotated and schemas migrated while it
+//! runs.
 
 use diesel::result::Error as DieselError;
 use redis::{ErrorKind, RedisError};
@@ -70,7 +71,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<ErrorClass> {
             FunctionsError::Missing | FunctionsError::Old { .. } => ErrorClass::Misconfigured,
         })
     } else if let Some(error) = cause.downcast_ref::<ConnectError>() {
-        Some(match error.fault() {
+        Some(match error.fault {
             Fault::Transient => ErrorClass::Transient,
             Fault::Permanent | Fault::BadRow => ErrorClass::Misconfigured,
         })

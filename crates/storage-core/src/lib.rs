@@ -1,5 +1,5 @@
-//! Shared by the workers: the domain's types, access to Redis and PostgreSQL, and the frame of a program: command line,
-//! configuration, start-up, tasks, retries, telemetry and output. It holds no worker's logic.
+//! Shared by the workers: the domain's types, access to Redis and PostgreSQL, and the common parts of a program:
+//! command line, configuration, start-up, tasks, retries, telemetry and output. It holds no worker's logic.
 
 pub mod cli;
 pub mod config;

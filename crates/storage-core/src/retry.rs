@@ -18,7 +18,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// Intervals between two log lines of a lasting failure: they double from the first to the second.
 const LOG_INTERVALS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 
-/// Pauses that double from the shortest to the longest, with jitter: up to as long again.
+/// Pauses that double from the shortest to the longest. Jitter extends each by up to its own length.
 #[derive(Debug)]
 pub struct Backoff {
     shape: ExponentialBuilder,
@@ -58,7 +58,7 @@ impl Backoff {
     }
 }
 
-/// Repeats an operation until it succeeds, fails for good, or a shutdown is requested.
+/// Repeats an operation until it succeeds, fails with an error that is not retried, or a shutdown is requested.
 #[derive(Debug)]
 pub struct Retry<'a> {
     what: Cow<'static, str>,
@@ -89,7 +89,7 @@ impl<'a> Retry<'a> {
         self
     }
 
-    /// Retries whatever the error is. For a worker that runs: an operator mends a password or a schema under it.
+    /// Retries after every error. A running worker uses it, because an operator may correct a password or a schema.
     pub fn every_error(mut self) -> Self {
         self.retries_every_error = true;
         self
@@ -107,7 +107,7 @@ impl<'a> Retry<'a> {
         self
     }
 
-    /// Runs `operation` until it succeeds. An attempt that was started is never dropped, as it may be inside a
+    /// Runs `operation` until it succeeds. An attempt that was started is never dropped, because it may be inside a
     /// transaction; it should have a timeout of its own.
     ///
     /// # Errors

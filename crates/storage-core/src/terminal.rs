@@ -112,7 +112,7 @@ impl Display for Table {
     }
 }
 
-/// The width of the terminal; `None` where stdout is not a terminal.
+/// Returns the width of the terminal; `None` where stdout is not a terminal.
 fn width() -> Option<u16> {
     let is_terminal = io::stdout().is_terminal();
     let size = terminal_size().filter(|_| is_terminal);

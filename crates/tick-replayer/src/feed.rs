@@ -42,7 +42,7 @@ impl Report {
         self.reached_us = self.reached_us.max(Some(at_us));
     }
 
-    /// Prints the report to stderr, as stdout may carry ticks.
+    /// Prints the report to stderr, because stdout may carry ticks.
     pub(crate) fn print(&self) {
         // A closed stderr is not an error.
         let _ = writeln!(io::stderr(), "{self}");
@@ -98,7 +98,7 @@ where
     S: Iterator<Item = anyhow::Result<(OutgoingTick, u64)>> + Send + 'static,
 {
     let (sender, mut receiver) = mpsc::channel(BUFFER);
-    // Not joined: a thread that waits for a line on stdin can't be stopped.
+    // The thread is not joined, because it can't be stopped while it waits for a line on stdin.
     tokio::task::spawn_blocking(move || {
         for tick in source {
             if sender.blocking_send(tick).is_err() {

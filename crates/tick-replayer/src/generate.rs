@@ -32,7 +32,7 @@ pub(crate) struct Plan {
     pub(crate) lateness: Duration,
 }
 
-/// End of the ticks.
+/// Limit at which generating ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Limit {
     /// Number of ticks.
@@ -111,7 +111,7 @@ const FAULTS: [(&str, Option<&str>); 9] = [
 
 /// Probability that a burst continues after each tick.
 const BURST: f64 = 0.35;
-/// Number of previous ticks of which a duplicate repeats one.
+/// Number of previous ticks from which a duplicate is chosen.
 const REPEATABLE: usize = 64;
 
 /// Iterator over the ticks of a plan, in the order of publication.

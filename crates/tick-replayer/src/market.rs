@@ -21,7 +21,7 @@ pub(crate) struct Market {
     qty_decimals: u8,
     /// Median quantity of a trade, in steps of `10^-qty_decimals`.
     median_qty: f64,
-    /// Logarithm of the present factor of quantities.
+    /// Logarithm of the current factor of quantities.
     drift: f64,
     next_id: u64,
 }

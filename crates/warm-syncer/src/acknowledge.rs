@@ -15,8 +15,8 @@ use crate::outcome::Written;
 /// Ranges with a smaller gap are announced as one entry.
 const MAX_GAP_US: i64 = Timeframe::H1.micros();
 
-/// Announcements of a batch. They are sent before the batch is acknowledged, as repeating them is harmless and omitting
-/// them is not.
+/// Announcements of a batch. They are sent before the batch is acknowledged, because repeating them is harmless and
+/// omitting them is not.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Announcements {
     repairs: Vec<Fields>,

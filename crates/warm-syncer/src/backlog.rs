@@ -22,7 +22,7 @@ pub(crate) async fn watch(
     readiness: Readiness,
 ) -> anyhow::Result<()> {
     loop {
-        // The sharing of partitions reports whether Redis answers. While it does not, the last lag remains.
+        // Errors are ignored, because the task that shares the partitions reports them. The last lag remains meanwhile.
         let _ = measure(&mut redis, &streams).await;
         match pool.get().await {
             Ok(_) => readiness.ok("postgres"),

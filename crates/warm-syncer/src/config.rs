@@ -10,7 +10,7 @@ use storage_core::config::service::ServiceConfig;
 use storage_core::config::stream::StreamConfig;
 use storage_core::config::telemetry::TelemetryConfig;
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) redis: RedisConfig,
@@ -23,20 +23,8 @@ pub(crate) struct Config {
 
 impl Configuration for Config {
     const FOREIGN_SECTIONS: &'static [&'static str] = &["hot", "admin", "backup"];
+    const DEFAULTS: &'static [(&'static str, &'static str)] = &[("telemetry.metrics_listen", "127.0.0.1:9102")];
     const ZERO_ALLOWED: &'static [&'static str] = &["warm.batch_wait"];
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            redis: RedisConfig::default(),
-            postgres: PostgresConfig::default(),
-            telemetry: TelemetryConfig::listening_on(9102),
-            stream: StreamConfig::default(),
-            service: ServiceConfig::default(),
-            warm: WarmConfig::default(),
-        }
-    }
 }
 
 /// Section `[warm]`.
@@ -47,7 +35,7 @@ pub(crate) struct WarmConfig {
     pub(crate) batch_rows: usize,
     /// Maximum number of ticks in a transaction.
     pub(crate) tick_batch_rows: usize,
-    /// Time for which a batch that is not full waits for more entries; `0s` writes the present ones.
+    /// Time for which a batch that is not full waits for more entries; with `0s` a batch does not wait.
     #[serde(with = "humantime_serde")]
     pub(crate) batch_wait: Duration,
     /// Time after which the lease of a replica that does not renew it expires.

@@ -22,7 +22,7 @@ pub(crate) trait Kind: Send + Sync + 'static {
     /// Decoded entry.
     type Row: Send + Sync;
 
-    /// Decodes an entry without asking a store.
+    /// Decodes an entry without using a store.
     ///
     /// # Errors
     /// The reason for which the entry can't be written.

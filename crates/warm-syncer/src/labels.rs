@@ -1,4 +1,4 @@
-//! Kinds of streams, as metrics label them.
+//! Kinds of streams: values of the metric label `kind`.
 
 use storage_core::redis::stream::Stream;
 

@@ -26,9 +26,9 @@ use crate::{dead_letter, metrics};
 /// Shutdown of a pipeline in two steps.
 #[derive(Clone)]
 pub(crate) struct Shutdown {
-    /// Once cancelled, no further batch is read.
+    /// Token that ends the reading of batches.
     pub(crate) stop: CancellationToken,
-    /// Once cancelled, the current batch is abandoned. Its entries are read again by the next owner.
+    /// Token that abandons the current batch. Its entries are read again by the next owner.
     pub(crate) abort: CancellationToken,
 }
 
@@ -173,7 +173,7 @@ impl<K: Kind> StreamPipeline<K> {
             .await
     }
 
-    /// Retries after any error, as an operator may correct a password or the schema meanwhile.
+    /// Retries after every error, because an operator may correct a password or the schema meanwhile.
     fn retry<'a>(&'a self, what: &str, token: &'a CancellationToken) -> Retry<'a> {
         Retry::new(format!("{what} {}", self.stream), token)
             .readiness(&self.readiness, self.stream.to_string())

@@ -3,9 +3,9 @@
 //! Before a tick stream is read, the last entry that was written is looked up in it; after an ordinary crash the stream
 //! has it.
 //!
-//! A stream that was set back gets the missing ticks again, as requeued ones. hot-writer's state is as old as the
-//! stream and resumes from there. If a producer sends these ticks again, too, their trade IDs keep them from counting
-//! twice.
+//! A stream that was restored to an earlier state gets the missing ticks again, marked as requeued. hot-writer's state
+//! in Redis is as old as the stream, so hot-writer resumes from there. If a producer sends these ticks again, too,
+//! their trade IDs keep them from counting twice.
 //!
 //! The minutes of a stream that was emptied are repaired. hot-writer requests the first ticks of a candle at the next
 //! tick of its symbol; the repair of minutes that get no further tick is requested here.
@@ -62,14 +62,14 @@ impl Reconciliation {
             let minutes = self.request_repairs(&mut connection, redis).await?;
             tracing::warn!(
                 stream = %ticks, written = %lost.end, minutes,
-                "Redis was emptied: it lacks entries that are in the database; requested the repair of the last minutes"
+                "Redis was emptied: it lacks entries of the database; requested the repair of the last minutes"
             );
         } else {
             let count = self.restore_ticks(&mut connection, redis, &lost).await?;
             metrics::TICKS_PUT_BACK.increment(count);
             tracing::warn!(
                 stream = %ticks, position = %lost.start, written = %lost.end, ticks = count,
-                "Redis was set back: it lacks ticks that are in the database; added them to the stream again"
+                "Redis is older than the database: it lacks ticks of the database; added them to the stream again"
             );
         }
         Ok(())

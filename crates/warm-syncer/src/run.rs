@@ -1,4 +1,4 @@
-//! The start of the worker, and the partitions that this replica serves, with a pipeline for each stream.
+//! Starts the worker, and runs a pipeline for each stream of the partitions that this replica serves.
 
 use storage_core::domain::database_identity::DatabaseIdentity;
 use storage_core::domain::tick_rules::TickRules;
@@ -27,9 +27,9 @@ use crate::{backlog, metrics};
 
 /// Runs the worker until SIGTERM.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
-    let metrics = [metrics::DEFINITIONS];
+    let metrics = metrics::DEFINITIONS;
     let conditions = [REDIS, POSTGRES];
-    let startup = Startup::begin(&program!(), &config.service, &config.telemetry, &metrics, conditions).await?;
+    let startup = Startup::begin(&program!(), &config.service, &config.telemetry, metrics, conditions).await?;
     startup.check_redis(&config.redis, config.stream.partitions).await?;
     let pool = Pool::new(&config.postgres, WARM_SYNCER);
     let (_, database) = startup.check_postgres(&pool, &config.redis).await?;

@@ -103,7 +103,8 @@ impl ActiveBreakpoint {
     }
 }
 
-/// Finds the first breakpoint that `read` reaches, the bytes that follow `earlier` on their connection, and removes it.
+/// Finds and removes the first breakpoint that is reached by `read`, the bytes that follow `earlier` on their
+/// connection.
 pub(super) fn find_hit(breakpoints: &mut Vec<ActiveBreakpoint>, earlier: &[u8], read: &[u8]) -> Option<Hit> {
     breakpoints.retain(|active| !active.reached.is_closed());
     let found = breakpoints

@@ -29,8 +29,8 @@ pub(super) struct Link {
     ended: CancellationToken,
     lost: AtomicBool,
     /// `true` while the server's replies are held back.
-    keeps: AtomicBool,
-    kept_bytes: AtomicUsize,
+    holds_replies: AtomicBool,
+    held_bytes: AtomicUsize,
     released: Notify,
 }
 
@@ -39,7 +39,7 @@ impl Link {
         self.ended.cancel();
     }
 
-    /// `true` if bytes were dropped, so that the protocol can't continue.
+    /// Returns `true` if bytes were dropped, so that the protocol can't continue.
     pub(super) fn has_lost(&self) -> bool {
         self.lost.load(Ordering::SeqCst)
     }
@@ -68,8 +68,8 @@ pub(super) async fn run(link: Arc<Link>, client: TcpStream, target: SocketAddr, 
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let mut up = Pump::new(&link, &shared, to_server);
-    let mut down = Pump::new(&link, &shared, to_client);
+    let mut up = Forwarder::new(&link, &shared, to_server);
+    let mut down = Forwarder::new(&link, &shared, to_client);
     let sound = tokio::select! {
         () = ended.cancelled() => false,
         result = async { tokio::try_join!(up.requests(from_client), down.answers(from_server)) } => result.is_ok(),
@@ -82,14 +82,14 @@ pub(super) async fn run(link: Arc<Link>, client: TcpStream, target: SocketAddr, 
     }
 }
 
-/// One direction of a connection.
-struct Pump<'a> {
+/// Forwarder of one direction of a connection.
+struct Forwarder<'a> {
     link: &'a Link,
     shared: &'a Shared,
     to: OwnedWriteHalf,
 }
 
-impl<'a> Pump<'a> {
+impl<'a> Forwarder<'a> {
     fn new(link: &'a Link, shared: &'a Shared, to: OwnedWriteHalf) -> Self {
         Self { link, shared, to }
     }
@@ -122,8 +122,8 @@ impl<'a> Pump<'a> {
         };
         let (passed, rest) = read.split_at(passes);
         if hit.delivered == Delivered::All {
-            self.link.kept_bytes.store(0, Ordering::SeqCst);
-            self.link.keeps.store(true, Ordering::SeqCst);
+            self.link.held_bytes.store(0, Ordering::SeqCst);
+            self.link.holds_replies.store(true, Ordering::SeqCst);
         }
         self.forward(passed).await?;
         if hit.delivered == Delivered::All {
@@ -135,7 +135,7 @@ impl<'a> Pump<'a> {
         if is_awaited && resumed.await.is_err() {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
-        self.link.keeps.store(false, Ordering::SeqCst);
+        self.link.holds_replies.store(false, Ordering::SeqCst);
         self.link.released.notify_one();
         self.forward(rest).await
     }
@@ -149,7 +149,7 @@ impl<'a> Pump<'a> {
                 Ok(Ok(0)) => return Ok(()),
                 Ok(count) => self.forward(&buffer[..count?]).await?,
                 Err(_) => {
-                    let now = self.link.kept_bytes.load(Ordering::SeqCst);
+                    let now = self.link.held_bytes.load(Ordering::SeqCst);
                     if now > 0 && now == kept {
                         return Ok(());
                     }
@@ -175,9 +175,9 @@ impl<'a> Pump<'a> {
                 self.forward(&kept).await?;
                 return self.end().await;
             }
-            if self.link.keeps.load(Ordering::SeqCst) {
+            if self.link.holds_replies.load(Ordering::SeqCst) {
                 kept.extend_from_slice(&buffer[..count]);
-                self.link.kept_bytes.fetch_add(count, Ordering::SeqCst);
+                self.link.held_bytes.fetch_add(count, Ordering::SeqCst);
             } else {
                 self.forward(&std::mem::take(&mut kept)).await?;
                 self.forward(&buffer[..count]).await?;

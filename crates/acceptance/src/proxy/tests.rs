@@ -8,10 +8,10 @@ use tokio::time::timeout;
 use super::*;
 
 /// Long enough for anything that happens, short enough to wait for what must not.
-const PATIENCE: Duration = Duration::from_secs(10);
-const A_WHILE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_secs(60);
+const SHORT_WAIT: Duration = Duration::from_millis(100);
 
-/// The server's address, and the lines that it was sent.
+/// Starts the server. Returns its address and the lines that it receives.
 async fn server() -> (SocketAddr, UnboundedReceiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -55,7 +55,7 @@ async fn ask(client: &mut BufReader<TcpStream>, text: &str) -> String {
 
 async fn gets_nothing(client: &mut BufReader<TcpStream>) -> bool {
     let mut byte = [0];
-    timeout(A_WHILE, client.read(&mut byte)).await.is_err()
+    timeout(SHORT_WAIT, client.read(&mut byte)).await.is_err()
 }
 
 fn breakpoint(pattern: &str, occurrence: usize, delivered: Delivered) -> Breakpoint {
@@ -148,7 +148,7 @@ async fn a_slow_and_fragmented_network_loses_nothing() {
         ask(&mut client(&proxy).await, &format!("{line}\n")).await,
         format!("{line}!\n")
     );
-    // Both ways 101 bytes or more, 3 at a time.
+    // At least 101 bytes pass in each direction, 3 at a time.
     assert!(begun.elapsed() >= Duration::from_millis(2 * 2 * 34));
 }
 
@@ -194,7 +194,7 @@ async fn with_all_delivered_the_server_replies_and_the_client_does_not_receive_i
     let proxy = Proxy::start(address).unwrap();
     let pending = proxy.set_breakpoint(breakpoint("stop", 1, Delivered::All));
     let mut client = client(&proxy).await;
-    // In two writes, so that the rest of the request arrives after the breakpoint is reached.
+    // The client writes twice, so that the rest of the request arrives after the breakpoint is reached.
     send(&mut client, "st").await;
     send(&mut client, "op\n1").await;
     send(&mut client, "2\n").await;

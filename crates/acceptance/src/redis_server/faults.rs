@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 
 use super::RedisServer;
 
-/// The library of Debian's package `libfaketime`, if it is installed.
+/// Returns the library of Debian's package `libfaketime`, if it is installed.
 pub fn libfaketime() -> Option<PathBuf> {
     let architectures = fs::read_dir("/usr/lib").ok()?.flatten();
     architectures
@@ -15,8 +15,8 @@ pub fn libfaketime() -> Option<PathBuf> {
         .find(|library| library.exists())
 }
 
-/// Less than the size of the shortest entry.
-const TORN_BYTES: u64 = 7;
+/// Length of the partial entry at the end of a truncated file, less than the shortest entry.
+const PARTIAL_ENTRY_BYTES: u64 = 7;
 
 /// An adjustable clock.
 #[derive(Debug)]
@@ -25,13 +25,13 @@ pub(super) struct Clock {
     file: PathBuf,
 }
 
-/// A place in the append-only file of each server.
+/// A position in the append-only file of each server.
 #[derive(Clone, Debug)]
 pub struct Written(Vec<(PathBuf, u64)>);
 
 impl RedisServer {
-    /// Starts it again with a clock that [`RedisServer::step_clock`] sets.
-    pub async fn take_clock(&mut self) -> anyhow::Result<()> {
+    /// Restarts Redis with a clock that [`RedisServer::step_clock`] sets.
+    pub async fn restart_with_clock(&mut self) -> anyhow::Result<()> {
         let library = libfaketime().context("libfaketime is not installed")?;
         let file = self.folder().join("clock");
         fs::write(&file, "+0")?;
@@ -40,17 +40,17 @@ impl RedisServer {
         self.resume().await
     }
 
-    /// Sets its clock `seconds` ahead of the true time.
+    /// Sets the clock of Redis `seconds` ahead of the true time.
     pub fn step_clock(&self, seconds: i64) -> anyhow::Result<()> {
-        let clock = self.clock.as_ref().context("the clock was not taken")?;
-        // A rename, as a file that is half written holds another number.
+        let clock = self.clock.as_ref().context("this Redis has no adjustable clock")?;
+        // The file is replaced by a rename, because a half-written file would hold another number.
         let new = clock.file.with_extension("new");
         fs::write(&new, format!("{seconds:+}"))?;
         fs::rename(new, &clock.file)?;
         Ok(())
     }
 
-    /// Environment variables with which a program sees the adjustable clock.
+    /// Returns the environment variables with which a program sees the adjustable clock.
     pub(super) fn clock_environment(&self) -> Vec<String> {
         let Some(clock) = &self.clock else {
             return Vec::new();
@@ -64,7 +64,7 @@ impl RedisServer {
         ]
     }
 
-    /// The present ends of the append-only files. Every command that was answered is before them.
+    /// Returns the current ends of the append-only files. Every command that was answered is before them.
     pub fn written(&self) -> anyhow::Result<Written> {
         let files = self.nodes.iter().map(|node| append_only_file(&node.folder));
         let files = files.collect::<anyhow::Result<Vec<_>>>()?;
@@ -75,7 +75,7 @@ impl RedisServer {
         Ok(Written(measured.collect::<anyhow::Result<_>>()?))
     }
 
-    /// Kills it and truncates its files to `written` and a partial entry, as a crash of the machine does with
+    /// Kills Redis and truncates its files to `written` and a partial entry, as a crash of the machine does with
     /// `appendfsync everysec`.
     pub fn crash_back_to(&mut self, written: &Written) -> anyhow::Result<()> {
         self.stop();
@@ -84,14 +84,14 @@ impl RedisServer {
             let file = OpenOptions::new().write(true).open(file)?;
             let bytes = file.metadata()?.len();
             any |= bytes > *written_bytes;
-            file.set_len(bytes.min(written_bytes + TORN_BYTES))?;
+            file.set_len(bytes.min(written_bytes + PARTIAL_ENTRY_BYTES))?;
         }
         ensure!(any, "nothing was written in the meantime");
         Ok(())
     }
 }
 
-/// The part of the append-only file that a server in `folder` writes to.
+/// Returns the part of the append-only file that a server in `folder` writes to.
 fn append_only_file(folder: &Path) -> anyhow::Result<PathBuf> {
     let mut newest = None;
     for entry in fs::read_dir(folder.join("appendonlydir"))? {

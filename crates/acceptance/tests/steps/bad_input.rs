@@ -10,7 +10,7 @@ use super::table::rows;
 use super::trades::valid;
 use super::world::World;
 
-/// Sends an entry and notes its stream and ID.
+/// Sends an entry, and stores its stream and ID for later steps.
 async fn send(world: &mut World, symbol: &str, fields: &Fields) {
     world.notes.entry = world.pipeline.send(symbol, fields).await;
 }

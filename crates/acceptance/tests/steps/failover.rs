@@ -14,7 +14,8 @@ async fn replicated(world: &mut World) {
     world.notes.replicated = Some(replicated);
 }
 
-/// Sets the producer back to the start of the failover: the old master accepts writes until it becomes a replica.
+/// Makes the producer send again what it sent since the failover began: the old master accepts writes until it becomes
+/// a replica, and then loses them.
 #[when("I trigger a failover")]
 async fn demoted(world: &mut World) {
     let begun = Instant::now();

@@ -34,7 +34,7 @@ async fn redis_killed(world: &mut World) {
     redis.resume().await.unwrap();
 }
 
-/// Sends the command to every master of a cluster, as each has its own settings and users.
+/// Sends the command to every master of a cluster, because each has its own settings and users.
 #[when(regex = r"^I send `(.+)` to Redis$")]
 async fn operator_sends(world: &mut World, command: String) {
     let mut words = command.split(' ');

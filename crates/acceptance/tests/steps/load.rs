@@ -19,7 +19,7 @@ async fn begin(world: &mut World, entries: usize, rate: u32, seed: u64) {
     start(world, load(entries, seed), Pace::PerSecond(rate), seed);
 }
 
-/// Without trades of the same microsecond, whose order would change when some are sent again after later ones.
+/// Sends no trades of the same microsecond, whose order would change when some are sent again after later ones.
 #[when(expr = "a feed starts sending {int} trades of distinct times at {int} per second, with seed {int}")]
 async fn begin_with_different_times(world: &mut World, entries: usize, rate: u32, seed: u64) {
     let load = Load::new(&Plan {
@@ -32,7 +32,7 @@ async fn begin_with_different_times(world: &mut World, entries: usize, rate: u32
 
 #[when(expr = "a feed starts sending {int} trades at full speed, with seed {int}")]
 async fn begin_flat_out(world: &mut World, entries: usize, seed: u64) {
-    start(world, load(entries, seed), Pace::FlatOut, seed);
+    start(world, load(entries, seed), Pace::Unlimited, seed);
 }
 
 /// Each new symbol opens candles, which the clock closes soon.

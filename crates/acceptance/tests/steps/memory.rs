@@ -33,7 +33,7 @@ async fn database_started(world: &mut World) {
 async fn trades_refused(world: &mut World) {
     let feed = world.feed();
     let mut last = (feed.failures(), feed.position());
-    // A single failure might have another cause, so two looks at the same position must differ in failures only.
+    // A single failure might have another cause, so the failures must increase while the position stays the same.
     until("refusal of trades", async || {
         let now = (feed.failures(), feed.position());
         let before = std::mem::replace(&mut last, now);

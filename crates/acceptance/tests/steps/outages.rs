@@ -22,7 +22,7 @@ async fn own_server(world: &mut World) {
 
 #[given("a dedicated database server with synchronous_commit = off")]
 async fn asynchronous_server(world: &mut World) {
-    // Without waiting commits, PostgreSQL writes its WAL at this interval.
+    // PostgreSQL writes its WAL at this interval if no commit waits for it.
     let settings = ["synchronous_commit=off", "wal_writer_delay=10s"];
     let server = NativeServer::start(None, &settings).await.unwrap();
     use_server(world, server).await;
@@ -41,7 +41,7 @@ async fn use_server(world: &mut World, server: Option<NativeServer>) {
 
 #[given("a Redis with an adjustable clock")]
 async fn own_clock(world: &mut World) {
-    world.pipeline.redis_mut().take_clock().await.unwrap();
+    world.pipeline.redis_mut().restart_with_clock().await.unwrap();
 }
 
 #[when(expr = "PostgreSQL is down for {int} second(s)")]

@@ -40,7 +40,7 @@ async fn other_database(world: &mut World) {
     world.pipeline.start_database().await;
 }
 
-#[given("Redis says no longer which database it belongs to")]
+#[given("Redis no longer names its database")]
 async fn no_database_in_redis(world: &mut World) {
     let delete = ["DEL", "stream:database"];
     world.pipeline.redis().ask::<()>(&delete).await.unwrap();
@@ -206,7 +206,7 @@ async fn port_in_use(world: &mut World) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     world.pipeline.set("METRICS_LISTEN", address);
-    // Open until the process of the tests ends.
+    // The listener stays open until the process of the tests ends.
     std::mem::forget(listener);
 }
 

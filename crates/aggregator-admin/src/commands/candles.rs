@@ -79,13 +79,13 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         Format::Table => show_table(&series),
         Format::Csv => show_csv(&series),
         Format::Json => say(serde_json::to_string_pretty(
-            &series.iter().map(Shown::from).collect::<Vec<_>>(),
+            &series.iter().map(CandleOutput::from).collect::<Vec<_>>(),
         )?),
     }
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct CandleOutput {
     time: String,
     open: f64,
     high: f64,
@@ -93,10 +93,10 @@ struct Shown {
     close: f64,
     volume: String,
     trades: i64,
-    state: &'static str,
+    state: State,
 }
 
-impl From<&Point> for Shown {
+impl From<&Point> for CandleOutput {
     fn from(Point { candle, state }: &Point) -> Self {
         Self {
             time: rfc3339(candle.start_us),
@@ -106,7 +106,7 @@ impl From<&Point> for Shown {
             close: candle.close,
             volume: candle.volume.to_string(),
             trades: candle.trades,
-            state: state.as_str(),
+            state: *state,
         }
     }
 }
@@ -119,7 +119,7 @@ fn show_table(series: &[Point]) -> anyhow::Result<()> {
             State::Open => "◀ open",
             State::Closing => "◀ not yet in the history",
         };
-        let point = Shown::from(point);
+        let point = CandleOutput::from(point);
         let [open, high, low, close] = [point.open, point.high, point.low, point.close].map(|price| price.to_string());
         shown.add_row([
             point.time,
@@ -139,7 +139,7 @@ fn show_csv(series: &[Point]) -> anyhow::Result<()> {
     let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
     csv.write_record(["time", "open", "high", "low", "close", "volume", "trades", "state"])?;
     for point in series {
-        csv.serialize(Shown::from(point))?;
+        csv.serialize(CandleOutput::from(point))?;
     }
     write(String::from_utf8(csv.into_inner()?)?)
 }

@@ -1,4 +1,4 @@
-//! `dead-letters`: the entries that no worker could use, and requeuing them.
+//! `dead-letters`: lists, shows and requeues the entries that no worker could use.
 
 use anyhow::{Context, anyhow, bail};
 use diesel_async::{AsyncConnection, AsyncPgConnection};
@@ -12,6 +12,7 @@ use storage_core::redis::connection::Connection;
 use storage_core::redis::stream::{self, Stream};
 use storage_core::terminal::{say, table, visible};
 
+use crate::cli::stream_key;
 use crate::config::Config;
 use crate::dead_letter::REQUEUED;
 use crate::stores::{Stores, history, refuse_other_database};
@@ -30,7 +31,7 @@ enum Command {
     /// Lists dead letters, newest first
     List {
         #[command(flatten)]
-        which: Which,
+        which: Selection,
         /// Maximum number to list
         #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
@@ -53,12 +54,12 @@ enum Command {
         #[arg(long)]
         all: bool,
         #[command(flatten)]
-        which: Which,
+        which: Selection,
     },
 }
 
 #[derive(Debug, clap::Args)]
-struct Which {
+struct Selection {
     /// Stream of the entries, such as ticks:0
     #[arg(long, value_name = "STREAM")]
     stream: Option<String>,
@@ -67,10 +68,10 @@ struct Which {
     reason: Option<String>,
 }
 
-impl Which {
+impl Selection {
     fn filter(&self, requeued_too: bool) -> Filter {
         Filter {
-            stream: self.stream.as_deref().map(key),
+            stream: self.stream.as_deref().map(stream_key),
             reason: self.reason.clone(),
             requeued_too,
         }
@@ -155,16 +156,12 @@ fn show(letter: &DeadLetter) -> anyhow::Result<()> {
 }
 
 async fn find(connection: &mut AsyncPgConnection, id: &str) -> anyhow::Result<DeadLetter> {
-    let mut found = match id.rsplit_once('/') {
-        Some((stream, id)) => dead_letters::find(connection, &key(stream), id)
-            .await
-            .explained("reading a dead letter")?
-            .into_iter()
-            .collect(),
-        None => dead_letters::with_id(connection, id)
-            .await
-            .explained("reading a dead letter")?,
+    let (stream, entry_id) = match id.rsplit_once('/') {
+        Some((stream, entry_id)) => (Some(stream_key(stream)), entry_id),
+        None => (None, id),
     };
+    let found = dead_letters::find(connection, stream.as_deref(), entry_id).await;
+    let mut found = found.explained("reading a dead letter")?;
     match (found.pop(), found.len()) {
         (Some(letter), 0) => Ok(letter),
         (Some(_), _) => Err(anyhow!(
@@ -183,7 +180,7 @@ async fn requeue_all(
     letters: &[DeadLetter],
 ) -> anyhow::Result<()> {
     let mut failed = 0;
-    // Oldest first, in the order in which they were written.
+    // The oldest is requeued first, in the order in which they were written.
     for letter in letters.iter().rev() {
         match requeue(connection, redis, partitions, letter).await {
             Ok(new_id) => say(format_args!("{} was requeued as {new_id}", name(letter)))?,
@@ -248,14 +245,6 @@ fn entry(letter: &DeadLetter, partitions: u16) -> anyhow::Result<(Stream, Vec<(S
         (stream, _) => stream,
     };
     Ok((stream, fields))
-}
-
-fn key(stream: &str) -> String {
-    if stream.starts_with("stream:") {
-        stream.to_owned()
-    } else {
-        format!("stream:{stream}")
-    }
 }
 
 fn name(letter: &DeadLetter) -> String {

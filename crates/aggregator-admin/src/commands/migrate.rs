@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use diesel_async::AsyncPgConnection;
+use humantime_serde::re::humantime::parse_duration;
 use storage_core::config::Misconfigured;
 use storage_core::domain::database_identity::DatabaseIdentity;
 use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
@@ -19,10 +20,9 @@ use storage_core::redis::symbols::{self, VolumeDecimals};
 use storage_core::redis::{database, lease, partitions, preflight};
 use storage_core::terminal::say;
 
-use crate::cli::duration;
 use crate::config::Config;
 use crate::setup;
-use crate::stores::{PAUSE, Stores, await_redis, history, patiently};
+use crate::stores::{PAUSE, Stores, await_redis, history, retry_within};
 
 /// `application_name` of the migration's connection.
 const APPLICATION: &str = "aggregator-admin migrate";
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     partitions: Option<u16>,
     /// Time to wait for a server that does not answer
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     wait: Duration,
     /// Connects Redis to this database instead of the one that it belongs to, after a restore or a move; needs stopped
     /// workers
@@ -56,7 +56,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     preflight::check(&config.redis).await?;
     let mut stores = Stores::new(config);
     let redis = &mut stores.redis;
-    // Precedes the first change, which could hit the wrong database.
+    // Comes before the first change, because the configured database may be the wrong one.
     compare_databases(config, args, redis).await?;
     let mut changes = schema(config, args.wait).await?;
     changes += load_functions(redis).await?;
@@ -64,19 +64,19 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     changes += changed;
     changes += create_groups(redis, partitions).await?;
     let (mut connection, server) = history(&stores.pool).await?;
-    changes += note_database(&mut stores.redis, &mut connection, args.adopt_database).await?;
+    changes += record_database(&mut stores.redis, &mut connection, args.adopt_database).await?;
     let known = queries::symbols::list(&mut connection)
         .await
         .explained("reading the symbols")?;
     changes += synchronise_symbols(&mut stores.redis, &known).await?;
-    note_dropped_chunks(&mut connection, server.edition).await?;
-    // With an empty history Redis is new; otherwise it may have been emptied.
+    record_dropped_chunks(&mut connection, server.edition).await?;
+    // If the history is empty, Redis is new and has lost nothing; otherwise it may have been emptied.
     if known.is_empty() {
         for partition in 0..partitions {
             let note = hot::complete_from_start(partition);
             note.exec_async(&mut stores.redis)
                 .await
-                .context("noting that no candle was lost")?;
+                .context("recording that no candle was lost")?;
         }
     }
     if changes == 0 {
@@ -96,8 +96,8 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
 }
 
 /// Fills `complete_since` for a history that is older than the table.
-async fn note_dropped_chunks(connection: &mut AsyncPgConnection, edition: Edition) -> anyhow::Result<()> {
-    let doing = "noting dropped chunks";
+async fn record_dropped_chunks(connection: &mut AsyncPgConnection, edition: Edition) -> anyhow::Result<()> {
+    let doing = "recording dropped chunks";
     completeness::update_borders(connection, edition)
         .await
         .explained(doing)?;
@@ -113,14 +113,14 @@ async fn down(config: &Config, args: &Args) -> anyhow::Result<()> {
     await_redis(&config.redis, args.wait).await?;
     let mut redis = Connection::ordinary(&config.redis);
     let found = found_database(config, args.wait).await?;
-    let gone = patiently(args.wait, "PostgreSQL", async || {
+    let gone = retry_within(args.wait, "PostgreSQL", async || {
         Ok(migrations::revert_all(connect(&config.postgres, APPLICATION).await?).await?)
     })
     .await?;
     if found.is_some() && stored_database(&mut redis).await? == found {
         database::forget(&mut redis)
             .await
-            .context("noting that Redis belongs to no database")?;
+            .context("recording that Redis belongs to no database")?;
     }
     if gone.is_empty() {
         return say("nothing to do");
@@ -129,7 +129,7 @@ async fn down(config: &Config, args: &Args) -> anyhow::Result<()> {
 }
 
 async fn schema(config: &Config, wait: Duration) -> anyhow::Result<usize> {
-    let done = patiently(wait, "PostgreSQL", async || {
+    let done = retry_within(wait, "PostgreSQL", async || {
         Ok(migrations::run(connect(&config.postgres, APPLICATION).await?).await?)
     })
     .await?;
@@ -140,7 +140,7 @@ async fn schema(config: &Config, wait: Duration) -> anyhow::Result<usize> {
 
 /// Reads the identity of the configured database; `None` before its first migration.
 async fn found_database(config: &Config, wait: Duration) -> anyhow::Result<Option<DatabaseIdentity>> {
-    patiently(wait, "PostgreSQL", async || {
+    retry_within(wait, "PostgreSQL", async || {
         let mut connection = connect(&config.postgres, APPLICATION).await?;
         identity::identity_if_migrated(&mut connection)
             .await
@@ -197,7 +197,7 @@ async fn await_end_of_warm_syncers(redis: &mut Connection, wait: Duration) -> an
     }
 }
 
-async fn note_database(
+async fn record_database(
     redis: &mut Connection,
     connection: &mut AsyncPgConnection,
     adopt: bool,
@@ -209,11 +209,11 @@ async fn note_database(
     if before.as_ref() == Some(&found) {
         return Ok(0);
     }
-    let noting = "noting the database in Redis";
+    let recording = "recording the database in Redis";
     if adopt {
-        database::replace(redis, &found).await.context(noting)?;
+        database::replace(redis, &found).await.context(recording)?;
     } else {
-        let stored = database::store_once(redis, &found).await.context(noting)?;
+        let stored = database::store_once(redis, &found).await.context(recording)?;
         database::check(Some(&stored), &found)?;
     }
     say(match before {

@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Plan,
     /// Changes the policies to match the configuration
     Apply,
-    /// Shows the sources of a candle: history, Redis, and a new computation from its source
+    /// Shows a candle in the history and in Redis, and compares it with its source
     Explain(explain::Args),
     /// Compares every candle with its source; exits 1 if one differs
     Verify(verify::Args),
@@ -64,8 +64,8 @@ pub(crate) async fn dispatch(command: Command, config: Config) -> anyhow::Result
         Command::Symbols(args) => symbols::run(&config, &args).await,
         Command::DeadLetters(args) => dead_letters::run(&config, &args).await,
         Command::Groups(args) => groups::run(&config, &args).await,
-        Command::Plan => plan::plan(&config).await,
-        Command::Apply => plan::apply(&config).await,
+        Command::Plan => plan::run(&config, false).await,
+        Command::Apply => plan::run(&config, true).await,
         Command::Explain(args) => explain::run(&config, &args).await,
         Command::Verify(args) => verify::run(&config, &args).await,
         Command::Repair(args) => repair::run(&config, &args).await,

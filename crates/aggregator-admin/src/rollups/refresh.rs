@@ -12,7 +12,7 @@ use storage_core::postgres::queries::rollups::{self, Scope};
 
 use super::ranges::{LARGER, touched};
 
-/// Refreshes the buckets that `ranges` touch, and calls `done` after each timeframe.
+/// Refreshes the buckets that `ranges` touch and whose source changed, and calls `done` after each timeframe.
 pub(crate) async fn buckets(
     connection: &mut AsyncPgConnection,
     edition: Edition,
@@ -22,25 +22,15 @@ pub(crate) async fn buckets(
     run(connection, edition, ranges, Scope::Changed, done).await
 }
 
-/// Recomputes the buckets that `range` touches even if their source did not change, and calls `done` after each
-/// timeframe.
-pub(crate) async fn force(
-    connection: &mut AsyncPgConnection,
-    edition: Edition,
-    range: TimeRange,
-    done: impl FnMut(Timeframe, Duration) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    run(connection, edition, &[range], Scope::All, done).await
-}
-
-async fn run(
+/// Refreshes the buckets of `scope` that `ranges` touch, and calls `done` after each timeframe.
+pub(crate) async fn run(
     connection: &mut AsyncPgConnection,
     edition: Edition,
     ranges: &[TimeRange],
     scope: Scope,
     mut done: impl FnMut(Timeframe, Duration) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut complete_since = note_dropped_minutes(connection, edition).await?;
+    let mut complete_since = record_dropped_minutes(connection, edition).await?;
     loop {
         for timeframe in LARGER {
             let begin = Instant::now();
@@ -50,15 +40,15 @@ async fn run(
             done(timeframe, begin.elapsed())?;
         }
         // Minutes that were dropped meanwhile may have been missing when they were read, so the refresh is repeated.
-        let now = note_dropped_minutes(connection, edition).await?;
+        let now = record_dropped_minutes(connection, edition).await?;
         if std::mem::replace(&mut complete_since, now) == now {
             return Ok(());
         }
     }
 }
 
-/// Notes dropped chunks, and returns the time from which on minutes are complete.
-async fn note_dropped_minutes(connection: &mut AsyncPgConnection, edition: Edition) -> anyhow::Result<Option<i64>> {
+/// Records dropped chunks, and returns the time from which on minutes are complete.
+async fn record_dropped_minutes(connection: &mut AsyncPgConnection, edition: Edition) -> anyhow::Result<Option<i64>> {
     let doing = "looking for dropped chunks";
     completeness::update_borders(connection, edition)
         .await

@@ -11,7 +11,7 @@ pub(crate) struct Stores {
 }
 
 impl Stores {
-    /// An empty Redis, and the database as it is.
+    /// Creates stores from an empty Redis and `database`, unchanged.
     pub(crate) async fn with(database: TestDatabase) -> Self {
         Self {
             redis: TestRedis::start().await,
@@ -19,7 +19,7 @@ impl Stores {
         }
     }
 
-    /// Both stores after `aggregator-admin migrate`.
+    /// Prepares both stores by `aggregator-admin migrate`.
     pub(crate) async fn ready(database: TestDatabase) -> Self {
         let stores = Self::with(database).await;
         assert_eq!(stores.admin(&["migrate"]).code, Some(0));

@@ -8,7 +8,7 @@ use crate::harness::Stores;
 
 const CANDLE: &str = "SELECT (open, high, low, close, volume, trades) FROM candles_1m WHERE time = '2019-10-11 00:00Z'";
 
-/// A minute of one trade, whose tick was dropped, and the trades `late` as `(second, price, lots, revision)`.
+/// Writes a minute of one trade, whose tick was dropped, and the trades `late` as `(second, price, lots, revision)`.
 async fn late_trades(stores: &Stores, late: &str) {
     stores
         .database
@@ -149,7 +149,7 @@ async fn a_trade_that_does_not_fit_a_candle_whose_ticks_were_dropped_can_join_it
             "{dead}"
         );
         assert_eq!(stores.admin(&["verify"]).code, Some(0));
-        // Requeued after the symbol was rescaled.
+        // The dead letter is requeued after the symbol was rescaled.
         late_trades(&stores, "(20, 60, 100, 300)").await;
         repair(&stores);
         assert_eq!(stores.database.text(CANDLE).await, "(50,60,40,40,108,3)");

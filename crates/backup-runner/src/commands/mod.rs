@@ -10,7 +10,7 @@ use storage_core::terminal::{say, size};
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
-use crate::cli::{Command, Restore, What};
+use crate::cli::{BackupTarget, Command, Restore};
 use crate::config::Config;
 use crate::destination::{Destination, State};
 use crate::execute::make;
@@ -27,7 +27,7 @@ pub(crate) async fn dispatch(command: Command, config: Config) -> anyhow::Result
     telemetry::tracing::init(config.telemetry.log_format, LevelFilter::WARN)?;
     let service = Service::new(&config.service)?;
     let token = service.token();
-    // A signal drops the command: running programs are ended, drafts are removed.
+    // A signal cancels the command, which ends its programs and removes its unfinished backup.
     match token.run_until_cancelled(once(config, command, &token)).await {
         Some(result) if !result.as_ref().is_err_and(Stopped::caused) => result,
         _ => Err(anyhow!("interrupted")),
@@ -49,7 +49,7 @@ async fn once(config: Config, command: Command, token: &CancellationToken) -> an
 async fn backup(
     config: &Config,
     destination: &Destination,
-    what: What,
+    what: BackupTarget,
     token: &CancellationToken,
 ) -> anyhow::Result<()> {
     for kind in what.kinds() {

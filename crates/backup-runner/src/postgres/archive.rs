@@ -24,7 +24,7 @@ const RECHECK_PAUSE: Duration = Duration::from_millis(500);
 
 /// Position and time that a recovery from a base backup reaches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Reach {
+pub(crate) struct RecoveryEnd {
     /// Last record that a recovery reads, or the end of the base backup if the archive has no later record.
     pub(crate) last: Lsn,
     /// Latest end of a transaction up to `last`.
@@ -87,7 +87,7 @@ struct RequiredSegment {
 }
 
 /// Reads all WAL in `folder` that a recovery from `base` would read.
-pub(crate) async fn reach(folder: &Path, base: &BaseContent) -> anyhow::Result<Reach> {
+pub(crate) async fn reach(folder: &Path, base: &BaseContent) -> anyhow::Result<RecoveryEnd> {
     let mut seen = read(folder, base).await?;
     while seen.damage.is_some() {
         tokio::time::sleep(RECHECK_PAUSE).await;
@@ -100,14 +100,14 @@ pub(crate) async fn reach(folder: &Path, base: &BaseContent) -> anyhow::Result<R
     Ok(seen)
 }
 
-async fn read(folder: &Path, base: &BaseContent) -> anyhow::Result<Reach> {
+async fn read(folder: &Path, base: &BaseContent) -> anyhow::Result<RecoveryEnd> {
     let (folder, base) = (folder.to_path_buf(), base.clone());
     tokio::task::spawn_blocking(move || read_blocking(&folder, &base))
         .await
         .context("reading the WAL archive")?
 }
 
-fn read_blocking(folder: &Path, base: &BaseContent) -> anyhow::Result<Reach> {
+fn read_blocking(folder: &Path, base: &BaseContent) -> anyhow::Result<RecoveryEnd> {
     let segment_bytes = segment_bytes(base)?;
     let end: Lsn = base.end_lsn.parse()?;
     let mut reader = WalReader::new(
@@ -115,7 +115,7 @@ fn read_blocking(folder: &Path, base: &BaseContent) -> anyhow::Result<Reach> {
             .parse()
             .context("reading the system identifier of the base backup")?,
     );
-    let reach = |reader: &WalReader, damage| Reach {
+    let reach = |reader: &WalReader, damage| RecoveryEnd {
         last: reader.last.map_or(end, |last| last.max(end)),
         newest: reader.newest,
         damage,
@@ -155,7 +155,7 @@ fn read_blocking(folder: &Path, base: &BaseContent) -> anyhow::Result<Reach> {
     Ok(reach(&reader, None))
 }
 
-/// Returns the last archived segment for the output of `list`, judged by the names of the files only.
+/// Returns the last archived segment for the output of `list`. It looks only at the names of the files.
 pub(crate) fn summary(folder: &Path, base: &BaseContent) -> anyhow::Result<String> {
     let history = |file: &str| fs::read_to_string(folder.join(file));
     let required = match required_segments(&names(folder)?, history, base, segment_bytes(base)?) {

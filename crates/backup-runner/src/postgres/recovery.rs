@@ -51,7 +51,7 @@ pub(crate) async fn unpack(
     );
     fs::set_permissions(data, fs::Permissions::from_mode(0o700))?;
     for (archive, folder) in [(FILES, data.to_path_buf()), (WAL, data.join("pg_wal"))] {
-        // Without the option, tar run by root would restore the owner that the archive records.
+        // tar run by root would otherwise restore the owner that the archive records.
         Tool::new(None, "tar")
             .args(["--no-same-owner", "-xzf"])
             .arg(backup.join(archive))

@@ -79,7 +79,7 @@ async fn stream(
     {
         info!(
             slot = config.backup.wal_slot,
-            "ended the stream of a replica that was killed"
+            "terminated the replication connection that a killed replica has left"
         );
     }
     let folder = destination.wal_folder(&system);

@@ -70,7 +70,7 @@ impl WalReader {
         }
     }
 
-    /// Notes that a segment is skipped.
+    /// Records that a segment is skipped.
     pub(crate) fn skip(&mut self) {
         self.is_synced = false;
         self.open = None;

@@ -82,7 +82,7 @@ async fn add(connection: &mut AsyncPgConnection, symbol: &str) {
         .unwrap();
 }
 
-/// The folder of PostgreSQL's programs, if it contains a server.
+/// Returns the folder of PostgreSQL's programs, if it contains a server.
 fn server_programs() -> Option<PathBuf> {
     let programs = pg_bin().filter(|folder| folder.join("initdb").exists());
     if programs.is_none() {
@@ -91,7 +91,7 @@ fn server_programs() -> Option<PathBuf> {
     programs
 }
 
-/// A server with the schema and the symbol BEFORE, and a base backup of it.
+/// Starts a server with the schema and the symbol BEFORE, and makes a base backup.
 async fn backed_up(programs: &Path, data: &Path) -> (Server, Runner) {
     let initdb = Command::new(programs.join("initdb"))
         .args(["-U", "postgres", "-A", "trust", "--locale=C.UTF-8", "--no-sync", "-D"])
@@ -111,7 +111,7 @@ async fn backed_up(programs: &Path, data: &Path) -> (Server, Runner) {
     (server, runner)
 }
 
-/// The present time of the server's clock.
+/// Reads the current time of the server's clock.
 async fn now(connection: &mut AsyncPgConnection) -> String {
     let moment = ask(
         connection,
@@ -205,15 +205,15 @@ async fn a_server_comes_back_as_it_was_at_a_moment() {
     fs::remove_dir_all(&recovered).unwrap();
 }
 
-/// The command between backquotes.
+/// Returns the command between backquotes.
 fn advice(said: &str) -> &str {
     said.split('`').nth(1).expect("a command")
 }
 
 /// Damage to an archive: its name, the function that causes it, and a part of the error.
-type Harm = (&'static str, fn(&[PathBuf]), &'static str);
+type ArchiveDamage = (&'static str, fn(&[PathBuf]), &'static str);
 
-const HARMS: [Harm; 7] = [
+const DAMAGES: [ArchiveDamage; 7] = [
     (
         "a segment is missing",
         |wal| fs::remove_file(&wal[2]).unwrap(),
@@ -257,7 +257,7 @@ fn change(file: &Path, by: impl FnOnce(&mut Vec<u8>)) {
     fs::write(file, bytes).unwrap();
 }
 
-/// The segments after the base backup, oldest first.
+/// Returns the segments after the base backup, oldest first.
 fn segments(runner: &Runner) -> Vec<PathBuf> {
     let folder = fs::read_dir(runner.folder().join("wal"))
         .unwrap()
@@ -302,8 +302,8 @@ async fn a_recovery_that_would_end_early_is_refused_and_one_up_to_there_is_not()
     assert!(wal.len() >= 6, "{wal:?}");
     let whole: Vec<Vec<u8>> = wal.iter().map(|file| fs::read(file).unwrap()).collect();
 
-    for (at, (what, harm, said)) in HARMS.into_iter().enumerate() {
-        harm(&wal);
+    for (at, (what, damage, said)) in DAMAGES.into_iter().enumerate() {
+        damage(&wal);
         let name = |file: &PathBuf| file.file_name().unwrap().to_str().unwrap().to_owned();
         let verified = runner.failed(&["verify", "--all"]);
         assert!(verified.contains(said), "{what}: {verified}");

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::support::Runner;
 
-/// A folder of Redis' programs in which redis-cli is `script`. The file to write is its last argument.
+/// Creates a folder of Redis' programs in which redis-cli is `script`. The file to write is its last argument.
 fn with_redis_cli(script: &str) -> TempDir {
     let folder = TempDir::new().unwrap();
     let program = folder.path().join("redis-cli");

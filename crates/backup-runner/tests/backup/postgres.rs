@@ -7,7 +7,8 @@ use storage_core::testing::postgres::TestDatabase;
 
 use crate::support::{Runner, flip_a_byte};
 
-/// Two days of candles and ticks; on the Community edition with larger timeframes made and chunks compressed.
+/// Writes two days of candles and ticks; on the Community edition also refreshes larger timeframes and compresses
+/// chunks.
 async fn fill(connection: &mut AsyncPgConnection, edition: Edition) {
     connection
         .batch_execute(

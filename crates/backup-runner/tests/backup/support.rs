@@ -20,12 +20,12 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    /// A runner without stores: it connects to ports without a server.
+    /// Creates a runner without stores: it connects to ports without a server.
     pub(crate) fn new() -> Self {
         Self::with_folder(Arc::new(TempDir::new().unwrap()))
     }
 
-    /// A new runner with the folder of `other`.
+    /// Creates a runner with the folder of `other`.
     pub(crate) fn of(other: &Self) -> Self {
         Self::with_folder(other.folder.clone())
     }
@@ -52,7 +52,7 @@ impl Runner {
         self
     }
 
-    /// `SECTION.KEY=VALUE`.
+    /// Sets a key of the configuration: `SECTION.KEY=VALUE`.
     pub(crate) fn setting(mut self, setting: &str) -> Self {
         self.program = self.program.setting(setting);
         self
@@ -89,12 +89,12 @@ impl Runner {
         ended.stderr
     }
 
-    /// The manifests of all backups.
+    /// Returns the manifests of all backups.
     pub(crate) fn manifests(&self) -> Vec<Value> {
         serde_json::from_str(&self.done(&["list", "--json"])).unwrap()
     }
 
-    /// The folder of the only backup of a kind, complete or not.
+    /// Returns the folder of the only backup of a kind, complete or not.
     pub(crate) fn only(&self, kind: &str) -> PathBuf {
         let mut found: Vec<PathBuf> = fs::read_dir(self.folder().join(kind))
             .unwrap()
@@ -105,7 +105,7 @@ impl Runner {
     }
 }
 
-/// The folder of PostgreSQL's programs in the servers' version; `None`: those in `PATH`.
+/// Returns the folder of PostgreSQL's programs in the servers' version; `None`: those in `PATH`.
 pub(crate) fn pg_bin() -> Option<PathBuf> {
     tool("PG_BIN", PG_BIN).filter(|folder| folder.join("pg_dump").exists())
 }

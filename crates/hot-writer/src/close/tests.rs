@@ -258,7 +258,8 @@ fn a_displaced_candle_requires_a_base_only_if_it_may_have_expired() {
         fold(&mut state, 3, DAY_US + 6 * MINUTE_US, 10);
         state.take_changes(&rules(), None).bases
     };
-    // The current candle was accepted in the first second; the other one ended two minutes of market time before it.
+    // The current candle began in the first second of stream time; the other candle ended two minutes of market time
+    // before it.
     assert_eq!(requested(1_000_000 - 120_001_000), []);
     let until = Revision::try_from(StreamId { ms: 1_000, seq: 1 }).unwrap();
     let minute_us = DAY_US + 2 * MINUTE_US;

@@ -42,7 +42,7 @@ pub(super) struct Override {
     pub(super) text: String,
 }
 
-/// The configuration as far as the command line sets it.
+/// Keys of the configuration that the command line sets.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
     pub(super) file: Option<PathBuf>,
@@ -104,7 +104,7 @@ impl Flags {
     }
 }
 
-/// The flags of the sections that `C` has.
+/// Returns the flags of the sections that `C` has.
 fn key_flags<C: Configuration>() -> impl Iterator<Item = KeyFlag> {
     let known = match Value::serialize(C::default()) {
         Ok(Value::Dict(_, sections)) => sections,

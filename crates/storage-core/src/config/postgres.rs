@@ -98,7 +98,7 @@ const URL_EXPECTED: &str = "not the URL of a PostgreSQL database: write postgres
      and special characters of a password percent-encoded";
 const SSL_MODE_EXPECTED: &str = "sslmode in the URL is none of disable, prefer, require, verify-full";
 
-/// Parses `url`. The errors of the driver are not shown, as they may quote a password.
+/// Parses `url`. The errors of the driver are not shown, because they may quote a password.
 fn options(url: &str) -> Result<tokio_postgres::Config, &'static str> {
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         return Err(URL_EXPECTED);

@@ -9,7 +9,7 @@ const SENTINEL_PORT: u16 = 26379;
 /// The servers of a Redis.
 #[derive(Clone, Debug)]
 pub enum RedisServers {
-    /// One server, or an address that leads to the master.
+    /// One server, or an address that is always that of the master.
     One(ConnectionInfo),
     /// Some nodes of a Redis Cluster; the driver asks them for the others.
     Cluster(Vec<ConnectionInfo>),

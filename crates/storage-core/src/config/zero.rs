@@ -1,5 +1,5 @@
 //! Refuses zero, as a count or as a duration, unless the program allows it for the key; this covers a key that is added
-//! later. A zero would mostly mean a worker that is ready and does nothing, or does nothing else.
+//! later. With a zero a worker would mostly be ready and do nothing, or run in a loop without a pause.
 
 use std::time::Duration;
 

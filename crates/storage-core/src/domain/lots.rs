@@ -7,7 +7,7 @@ use super::decimal::Decimal;
 use super::rejection::Rejection;
 use super::symbol::Symbol;
 
-/// Volume decimals of a symbol without its own in `symbols`.
+/// Volume decimals of a symbol for which `symbols` holds no other number.
 pub const DEFAULT_VOLUME_DECIMALS: u8 = 8;
 
 /// Largest number of volume decimals.
@@ -62,9 +62,9 @@ pub fn rejection(symbol: &Symbol, quantity: Decimal, held: Decimal, error: LotsE
     }
 }
 
-/// Returns the command that sets decimals with which lots fit `quantity` and, exactly, the `held` rest of its minute;
-/// `None` if no number of decimals does. The command rescales because the symbol may have rows; without rows that
-/// changes nothing.
+/// Returns the command that sets the decimals of the lots so that they fit `quantity` and hold `held`, the rest of its
+/// minute, exactly; `None` if no number of decimals does. The command rescales because the symbol may have rows;
+/// without rows that changes nothing.
 pub fn fitting_command(symbol: &Symbol, quantity: Decimal, held: Decimal) -> Option<String> {
     let volume = quantity.checked_add(held)?;
     let fits = |decimals: u8, times: i64| {
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(decimals("1e-200", "0"), None);
         // The volume of the minute counts, not only the quantity.
         assert_eq!(decimals("0.5", "92233720368.5"), Some(4));
-        // Without headroom if only those decimals keep the rest exact; none if no decimals do.
+        // The lots hold no thousand times the volume if only these decimals keep the rest exact.
         assert_eq!(decimals("1", "92233720368.5000001"), Some(7));
         assert_eq!(decimals("1", "92233720368.50000001"), None);
     }

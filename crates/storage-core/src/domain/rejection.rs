@@ -46,7 +46,7 @@ pub enum Rejection {
     /// The entry's ID can't be a revision.
     #[error("the entry's ID can't be a revision; let Redis generate the IDs (`XADD … *`)")]
     UnusableId,
-    /// The entry is in a stream of another partition than its symbol's.
+    /// The entry is in the stream of a partition that its symbol does not belong to.
     #[error(
         "symbol belongs to partition {expected}, not to {found}; the producer must use CRC16(symbol) modulo the \
          partitions in `stream:partitions`"

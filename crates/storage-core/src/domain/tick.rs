@@ -166,7 +166,8 @@ fn parse_ts_us(value: Option<&[u8]>) -> Result<i64, Rejection> {
 /// Parses a price from decimal text; it must be a positive, finite double.
 pub fn parse_price(bytes: &[u8]) -> Result<f64, Rejection> {
     let decimal = Decimal::parse(bytes).map_err(|error| invalid("price", format_args!("is {error}")))?;
-    // Parsed from the text, not from the decimal, as the standard library rounds text of any length correctly.
+    // The price is parsed from the text, not from the decimal, because the standard library rounds text of any length
+    // correctly.
     let price: f64 = utf8("price", bytes)?
         .parse()
         .map_err(|_| invalid("price", "is not a number"))?;

@@ -38,7 +38,7 @@ pub fn parse_rfc3339(text: &str) -> Result<i64, chrono::ParseError> {
     DateTime::parse_from_rfc3339(text).map(|time| time.timestamp_micros())
 }
 
-/// Converts a time to chrono's type, as diesel needs it; a time beyond its range becomes the last one in it.
+/// Converts a time to chrono's type, which diesel requires; a time beyond its range becomes the last one in it.
 pub fn to_datetime(ts_us: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(ts_us).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }

@@ -8,9 +8,9 @@ use super::sqlstate;
 /// Consequence of a failed statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The server is down, busy or full, or another transaction was in the way. Try again with a back-off.
+    /// The server is down, busy or full, or another transaction conflicted. The caller retries with a back-off.
     Transient,
-    /// A row is invalid and always will be. Of a batch, find the row that fails alone.
+    /// A row is invalid, so no retry helps. The caller has to find the row of the batch that fails alone.
     BadRow,
     /// The schema, the rights or the configuration are wrong: no retry helps until an operator changes them.
     Permanent,
@@ -38,8 +38,8 @@ impl Fault {
             // Read-only: a standby, or a server whose disk is full.
             "25006" | "55006" | "55P03" | "25P02" | "25P03" | "25P04" => Self::Transient,
             _ => match code.get(..2) {
-                // connection · transaction rollback · resources · operator intervention · system error · internal
-                // error, as when two sessions change the same row of the catalogue at the same time
+                // connection · transaction rollback · resources · operator intervention · system error · internal error
+                // (for example: two sessions change the same row of the catalogue at the same time)
                 Some("08" | "40" | "53" | "57" | "58" | "XX") => Self::Transient,
                 // data exception · integrity constraint · program limit (an index entry too long)
                 Some("22" | "23" | "54") => Self::BadRow,

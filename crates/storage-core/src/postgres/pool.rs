@@ -49,7 +49,7 @@ impl Pool {
         }
     }
 
-    /// Restricts new connections to `database`: the URL may lead to another one later.
+    /// Restricts new connections to `database`: the name in the URL may resolve to another one later.
     pub fn keep_to(&self, database: DatabaseIdentity) {
         // A second call has no effect.
         let _ = self.only.set(database);
@@ -80,7 +80,8 @@ impl Pool {
     }
 }
 
-/// Passes a failure to open a connection on to the tasks that wait for one; bb8 would let them wait for the time-out.
+/// Passes a failure to open a connection to the tasks that wait for one, which bb8 would leave waiting until the
+/// time-out.
 #[derive(Debug)]
 struct Failures(broadcast::Sender<ConnectError>);
 

@@ -1,9 +1,9 @@
 //! The SQLSTATE of an error, which diesel drops.
 //!
-//! The SQLSTATE decides whether a statement is retried or a row is rejected; messages can't, as they are translated and
-//! reworded. diesel keeps the code for eight kinds and drops the others (value out of range, disk full, undefined
-//! table, …). So [`Annotated`], a stream between tokio-postgres and the socket, appends the code to the message of each
-//! `ErrorResponse`, and [`of_message`] reads it there.
+//! The SQLSTATE decides whether a statement is retried or a row is rejected; messages can't, because they are
+//! translated and reworded. diesel keeps the code for eight kinds and drops the others (value out of range, disk full,
+//! undefined table, …). So [`Annotated`], a stream between tokio-postgres and the socket, appends the code to the
+//! message of each `ErrorResponse`, and [`of_message`] reads it there.
 
 use std::io;
 use std::pin::Pin;
@@ -31,7 +31,7 @@ pub(super) struct Annotated<S> {
 }
 
 impl<S> Annotated<S> {
-    /// Wraps a stream that starts with a message of the protocol, so after the TLS handshake.
+    /// Wraps a stream that starts with a message of the protocol: one after the TLS handshake.
     pub(super) fn new(inner: S) -> Self {
         Self {
             inner,

@@ -1,7 +1,7 @@
 //! Connections to one server, to a cluster, or to the master that Sentinels name.
 //!
 //! A [`Connection`] that breaks is replaced at the next command (but see [`Connection::open_once`]): the password is
-//! read and the master looked up again. A caller only repeats its command, as all writes of the pipeline may be
+//! read and the master looked up again. A caller only repeats its command, because all writes of the pipeline may be
 //! repeated. Reads that wait for entries have connections of their own,
 //! [`StreamReader`](super::stream_reader::StreamReader) and [`GroupReader`](super::group_reader::GroupReader), because
 //! a blocking command delays every other command of its connection.
@@ -33,13 +33,13 @@ const CLUSTER_RETRIES: u32 = 3;
 #[derive(Clone)]
 pub struct Connection {
     config: Arc<RedisConfig>,
-    current: Option<Live>,
+    current: Option<OpenConnection>,
     opens_again: bool,
     database: i64,
 }
 
 #[derive(Clone)]
-enum Live {
+enum OpenConnection {
     Server(MultiplexedConnection),
     Cluster(ClusterConnection),
 }
@@ -65,7 +65,7 @@ impl Connection {
         Ok(once)
     }
 
-    async fn live(&mut self) -> RedisResult<&mut Live> {
+    async fn live(&mut self) -> RedisResult<&mut OpenConnection> {
         if self.current.is_none() && self.opens_again {
             self.current = Some(self.open().await?);
         }
@@ -74,7 +74,7 @@ impl Connection {
             .ok_or_else(|| RedisError::from((ErrorKind::Io, "the connection is lost")))
     }
 
-    async fn open(&mut self) -> RedisResult<Live> {
+    async fn open(&mut self) -> RedisResult<OpenConnection> {
         if let RedisServers::Cluster(nodes) = servers(&self.config)? {
             let mut builder = ClusterClient::builder(nodes)
                 .connection_timeout(self.config.connect_timeout)
@@ -84,13 +84,13 @@ impl Connection {
                 builder = builder.certs(certificates);
             }
             return match builder.build()?.get_async_connection().await {
-                Ok(cluster) => Ok(Live::Cluster(cluster)),
-                // The driver does not pass the reason on; a connection to one node does: a wrong password, or no
-                // server.
+                Ok(cluster) => Ok(OpenConnection::Cluster(cluster)),
+                // The error of the cluster driver has no reason. A connection to one node reports it: a wrong password,
+                // or no server.
                 Err(error) => Err(self.open_server().await.err().unwrap_or(error)),
             };
         }
-        self.open_server().await.map(Live::Server)
+        self.open_server().await.map(OpenConnection::Server)
     }
 
     async fn open_server(&mut self) -> RedisResult<MultiplexedConnection> {
@@ -106,8 +106,8 @@ impl Connection {
     pub async fn of_every_master<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<Vec<T>> {
         let result = async {
             let cluster = match self.live().await? {
-                Live::Server(server) => return Ok(vec![command.query_async(server).await?]),
-                Live::Cluster(cluster) => cluster,
+                OpenConnection::Server(server) => return Ok(vec![command.query_async(server).await?]),
+                OpenConnection::Cluster(cluster) => cluster,
             };
             let everywhere = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
             let Value::Map(answers) = cluster.route_command(command.clone(), everywhere).await? else {
@@ -156,8 +156,8 @@ impl ConnectionLike for Connection {
         Box::pin(async move {
             let result = async {
                 match self.live().await? {
-                    Live::Server(server) => server.req_packed_command(cmd).await,
-                    Live::Cluster(cluster) => cluster.req_packed_command(cmd).await,
+                    OpenConnection::Server(server) => server.req_packed_command(cmd).await,
+                    OpenConnection::Cluster(cluster) => cluster.req_packed_command(cmd).await,
                 }
             }
             .await;
@@ -174,16 +174,16 @@ impl ConnectionLike for Connection {
         Box::pin(async move {
             let result = async {
                 match self.live().await? {
-                    Live::Server(server) => server.req_packed_commands(pipeline, offset, count).await,
-                    Live::Cluster(cluster) if pipeline.is_transaction() => {
+                    OpenConnection::Server(server) => server.req_packed_commands(pipeline, offset, count).await,
+                    OpenConnection::Cluster(cluster) if pipeline.is_transaction() => {
                         cluster.req_packed_commands(pipeline, offset, count).await
                     }
-                    Live::Cluster(cluster) => spread(cluster, pipeline).await,
+                    OpenConnection::Cluster(cluster) => spread(cluster, pipeline).await,
                 }
             }
             .await;
             let result = self.settle(result, |answers| answers.iter().any(is_demoted))?;
-            // The first error is enough, as the others have the same cause. A transaction has an error of its own.
+            // The first error is enough, because the others have the same cause. A transaction has an error of its own.
             let refusal = |answer: &Value| match answer {
                 Value::ServerError(refusal) => Some(refusal.clone()),
                 _ => None,
@@ -267,7 +267,7 @@ pub async fn client(config: &RedisConfig) -> RedisResult<Client> {
 }
 
 /// Returns a configuration for the server that Sentinels name as the master now, or `config` without Sentinels.
-pub async fn present_master(config: &RedisConfig) -> RedisResult<RedisConfig> {
+pub async fn current_master(config: &RedisConfig) -> RedisResult<RedisConfig> {
     let RedisServers::Sentinel { sentinels, master, .. } = servers(config)? else {
         return Ok(config.clone());
     };

@@ -1,5 +1,5 @@
-//! A connection that only reads entries. Most bytes arrive here, so the reply is parsed in place; an ordinary
-//! [`Connection`](super::connection::Connection) allocates a value for each string.
+//! A connection that only reads entries. Most bytes of a worker arrive over it, so the reply is parsed in place; an
+//! ordinary [`Connection`](super::connection::Connection) allocates a value for each string.
 
 use std::io;
 use std::path::Path;
@@ -63,7 +63,7 @@ impl EntryReader {
             .arg("COUNT")
             .arg(count)
             .arg("BLOCK")
-            // 0 would wait for ever.
+            // 0 would mean no time limit.
             .arg(duration_ms(block).max(1))
             .arg("STREAMS")
             .arg(self.stream.key())
@@ -78,7 +78,7 @@ impl EntryReader {
                 Err(error) => error,
             };
             let Some(node) = self.redirected(&error) else {
-                // If the node failed, the configured nodes know its successor.
+                // If the node failed, the configured nodes are asked for its successor.
                 self.node = self.node.take_if(|_| self.link.is_some());
                 return Err(error);
             };
@@ -98,7 +98,7 @@ impl EntryReader {
             None => self.open(self.node.as_ref().unwrap_or(&self.config)).await?,
         };
         let result = within(self.response_timeout, link.read(command)).await;
-        // After any other error the rest of a reply may still arrive, or the connection is closed.
+        // After any error without a code, the rest of a reply may still arrive, or the connection is closed.
         let is_usable = |error: &RedisError| error.code().is_some() && !is_useless(error);
         if result.as_ref().err().is_none_or(is_usable) {
             self.link = Some(link);

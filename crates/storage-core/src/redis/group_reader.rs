@@ -11,7 +11,7 @@ use redis::{RedisResult, Value, cmd};
 
 use super::connection::Connection;
 use super::entry_reader::EntryReader;
-use super::lost::{LossDetector, Losses, Lost};
+use super::lost::{LossDetector, Losses, LostEntries};
 use super::stream::Stream;
 use super::{functions, groups, reply};
 use crate::config::redis::RedisConfig;
@@ -46,7 +46,7 @@ pub struct GroupReader {
     conn: Connection,
     stream: Stream,
     options: GroupReaderOptions,
-    /// Last of its own pending entries that was read; `None` after all were read.
+    /// Last pending entry of this consumer that was read; `None` after all were read.
     pending: Option<StreamId>,
     claim_cursor: StreamId,
     next_claim: Instant,
@@ -167,7 +167,7 @@ impl GroupReader {
 
     async fn report_lost(&mut self, deleted: &[StreamId]) {
         let Some(first) = deleted.first() else { return };
-        let lost = Lost {
+        let lost = LostEntries {
             entries: u64::try_from(deleted.len()).unwrap_or(u64::MAX),
             position: *first,
             first_left: None,

@@ -34,7 +34,7 @@ pub async fn create(conn: &mut impl ConnectionLike, stream: Stream, group: &str)
 /// Creates `group` again after it was lost, with a warning.
 pub(super) async fn recreate(conn: &mut impl ConnectionLike, stream: Stream, group: &str) -> RedisResult<()> {
     if create(conn, stream, group).await? {
-        tracing::warn!(%stream, group, "consumer group was lost; created it again at the oldest entry");
+        tracing::warn!(%stream, group, "the consumer group was lost; created it again at the oldest entry");
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ pub async fn candles(conn: &mut impl ConnectionLike, keys: &[Key]) -> RedisResul
 
 fn candle(key: &Key, hash: HashMap<Vec<u8>, Vec<u8>>) -> Option<CandleState> {
     decode_hash(hash).unwrap_or_else(|error| {
-        tracing::error!(%key, %error, "the hash is not a candle");
+        tracing::error!(%key, %error, "the hash does not hold a candle");
         None
     })
 }
@@ -90,16 +90,15 @@ pub async fn bases(conn: &mut impl ConnectionLike, keys: &[Key]) -> RedisResult<
     Ok(keys.iter().zip(hashes).map(decode).collect())
 }
 
-/// Returns the time since which this Redis has held every candle of `partition`, in ms since 1970. A Redis without a
-/// record is new or was emptied; it records the present time.
+/// Returns the time since which this Redis has held every candle of `partition`, in ms since 1970. If Redis holds no
+/// such time, because it is new or was emptied, the current time is stored and returned.
 pub async fn complete_since(conn: &mut impl ConnectionLike, partition: u16) -> RedisResult<u64> {
     functions::complete_since(&keys::complete_since(partition))
         .query_async(conn)
         .await
 }
 
-/// Returns the command that records, unless there is a record, that Redis has held every candle of `partition` from the
-/// first tick on.
+/// Returns the command that stores 0, which means always, as the time of [`complete_since`], unless Redis holds a time.
 pub fn complete_from_start(partition: u16) -> Cmd {
     let mut command = cmd("SETNX");
     command.arg(keys::complete_since(partition)).arg(0);

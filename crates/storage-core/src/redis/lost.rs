@@ -70,8 +70,8 @@ impl Losses {
     }
 
     /// Counts, logs and records in Redis entries of `stream` that are lost to `group`.
-    pub(super) async fn report(&self, conn: &mut Connection, stream: Stream, group: &str, lost: &Lost) {
-        let Lost {
+    pub(super) async fn report(&self, conn: &mut Connection, stream: Stream, group: &str, lost: &LostEntries) {
+        let LostEntries {
             entries,
             position,
             first_left,
@@ -119,8 +119,8 @@ impl Losses {
         }
     }
 
-    /// Clears the alarm about `stream` after its time. Call it when this replica releases the stream, as the next owner
-    /// does not know of the alarm.
+    /// Clears the alarm about `stream` after its time. Call it when this replica releases the stream, because the next
+    /// owner does not know of the alarm.
     pub fn release(&self, stream: Stream) {
         let losses = self.clone();
         tokio::spawn(async move {
@@ -136,7 +136,7 @@ fn condition(stream: Stream) -> String {
 
 /// Entries that a group lost.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Lost {
+pub(super) struct LostEntries {
     pub(super) entries: u64,
     /// Last entry before them.
     pub(super) position: StreamId,
@@ -151,7 +151,7 @@ pub(super) struct LossDetector {
     group: &'static str,
     losses: Losses,
     /// Last entry of each read, with the number of entries read by then; the first is the position of the group. Empty
-    /// for a group whose entries Redis delivers, and so counts.
+    /// for a group whose entries Redis delivers, because Redis counts these itself.
     read: VecDeque<(StreamId, u64)>,
     /// Last entry of the previous comparison.
     checked: StreamId,
@@ -212,7 +212,7 @@ impl LossDetector {
         Ok(())
     }
 
-    async fn compare(&mut self) -> RedisResult<Option<Lost>> {
+    async fn compare(&mut self) -> RedisResult<Option<LostEntries>> {
         for _ in 0..ATTEMPTS {
             let known = self.read.front().zip(self.read.back());
             let known = known.map(|((at, read), (after, in_all))| (*at, *after, in_all - read));
@@ -228,7 +228,7 @@ impl LossDetector {
             };
             if at == position {
                 let checked = std::mem::replace(&mut self.checked, after);
-                // Without a first entry left after `after`, the lost entries may lie before `after`.
+                // If no entry after `after` is left, the lost entries may lie before `after`.
                 let position = if first_left.is_empty() { checked } else { after };
                 return Ok(lost(entries, position, &first_left));
             }
@@ -242,8 +242,8 @@ impl LossDetector {
     }
 }
 
-fn lost(entries: u64, position: StreamId, first_left: &str) -> Option<Lost> {
-    (entries > 0).then(|| Lost {
+fn lost(entries: u64, position: StreamId, first_left: &str) -> Option<LostEntries> {
+    (entries > 0).then(|| LostEntries {
         entries,
         position,
         first_left: first_left.parse().ok(),
@@ -282,7 +282,7 @@ pub async fn records(conn: &mut impl ConnectionLike) -> RedisResult<Vec<Record>>
 mod tests {
     use super::*;
 
-    static LOST: Counter<0> = Counter::new("test_lost_entries_total", "", []);
+    static LOST: Counter<0> = Counter::new("test_lost_entries_total", "", &[]);
 
     #[tokio::test(start_paused = true)]
     async fn a_worker_is_not_ready_until_a_minute_after_the_last_loss() {

@@ -88,7 +88,7 @@ impl Ownership<'_> {
         }
         self.count.set(0.0);
         if let Err(error) = membership.leave(&mut conn).await {
-            tracing::warn!(%error, "could not end the membership; it expires");
+            tracing::warn!(%error, "could not remove this replica from the members; its membership expires");
         }
         result
     }
@@ -151,6 +151,6 @@ impl ServedPartition {
         if let Err(error) = membership.release(conn, partition).await {
             tracing::warn!(partition, %error, "could not release the lease; it expires");
         }
-        tracing::info!(partition, "released");
+        tracing::info!(partition, "released the lease");
     }
 }

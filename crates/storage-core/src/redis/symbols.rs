@@ -9,7 +9,7 @@ use super::keys;
 use crate::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use crate::domain::symbol::Symbol;
 
-/// Volume decimals of the symbols without the default.
+/// Volume decimals of the symbols that differ from the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VolumeDecimals(HashMap<String, u8>);
 

@@ -85,7 +85,7 @@ async fn a_service_ends_when_its_tasks_have_ended() {
 /// Environment variable with the task that the process of [`process_under_signals`] runs.
 const CHILD: &str = "SERVICE_TEST_CHILD";
 
-/// Not a test: the process that the tests below send signals to.
+/// Runs as the process that the tests below send signals to; it is not a test.
 #[test]
 fn process_under_signals() {
     let Ok(task) = std::env::var(CHILD) else {
@@ -147,7 +147,7 @@ impl Process {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }
 
-    /// Exit code and stderr.
+    /// Waits for the end, and returns exit code and stderr.
     fn end(mut self) -> (Option<i32>, String) {
         let mut said = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();

@@ -38,7 +38,7 @@ impl Certificates {
         None
     }
 
-    /// The path of one of the files.
+    /// Returns the path of one of the files.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder().join(name)
     }

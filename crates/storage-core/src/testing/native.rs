@@ -18,7 +18,7 @@ use crate::postgres::connection::connect;
 /// Folder into which `scripts/services tools` links PostgreSQL's programs.
 pub const PG_BIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.dev/bin");
 
-/// Small and fast, and without background workers: a scheduler in a template would keep it from being copied.
+/// Settings for a small and fast server without background workers: a scheduler in a template would prevent copying it.
 const SETTINGS: [&str; 8] = [
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
@@ -111,12 +111,12 @@ impl NativeServer {
         Ok(Some(server))
     }
 
-    /// The superuser's configuration.
+    /// Returns the superuser's configuration.
     pub fn config(&self) -> &PostgresConfig {
         &self.config
     }
 
-    /// The folder of the second disk, if the server was started with one.
+    /// Returns the folder of the second disk, if the server was started with one.
     pub fn small_disk(&self) -> Option<&Path> {
         self.small_disk.as_deref()
     }
@@ -129,7 +129,7 @@ impl NativeServer {
         Ok(())
     }
 
-    /// Starts it again after [`NativeServer::stop`], at the same address.
+    /// Starts the server again after [`NativeServer::stop`], at the same address.
     pub async fn resume(&mut self) -> anyhow::Result<()> {
         let Some(folder) = self.folder.take() else {
             return Ok(());
@@ -145,7 +145,7 @@ impl NativeServer {
     }
 }
 
-/// The configuration for a server at `url`, with a timeout for a machine that is busy with other tests.
+/// Returns the configuration for a server at `url`, with a timeout for a machine that is busy with other tests.
 pub(super) fn patient(url: &str) -> anyhow::Result<PostgresConfig> {
     Ok(PostgresConfig {
         connect_timeout: PATIENCE,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// Deadline of every wait, long enough for a machine that is busy with other tests.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 const INTERVAL: Duration = Duration::from_millis(20);
 
@@ -12,7 +12,7 @@ pub async fn until<T>(what: &str, attempt: impl AsyncFnMut() -> Result<T, String
     until_within(PATIENCE, what, attempt).await
 }
 
-/// Same as [`until`], with a deadline of its own.
+/// Does the same as [`until`], with another deadline.
 pub async fn until_within<T>(patience: Duration, what: &str, attempt: impl AsyncFnMut() -> Result<T, String>) -> T {
     match poll(patience, attempt).await {
         Ok(value) => value,

@@ -60,7 +60,8 @@ impl TestDatabase {
         or_skip(edition, Self::open(edition, true).await)
     }
 
-    /// Same as [`TestDatabase::start`], without schema and extension (an embedded server has the extension).
+    /// Creates a database like [`TestDatabase::start`], without schema and extension (an embedded server has the
+    /// extension).
     pub async fn start_empty(edition: Edition) -> Option<Self> {
         or_skip(edition, Self::open(edition, false).await)
     }
@@ -146,13 +147,13 @@ impl TestDatabase {
         }))
     }
 
-    /// The superuser's configuration.
+    /// Returns the superuser's configuration.
     pub fn config(&self) -> PostgresConfig {
         self.config.clone()
     }
 
-    /// The configuration of the worker or reader `name`, with its role of `deploy/postgres`; the superuser's if there
-    /// is no such role.
+    /// Returns the configuration of the worker or reader `name`, with its role of `deploy/postgres`; the superuser's if
+    /// there is no such role.
     pub fn login(&self, name: &str) -> PostgresConfig {
         if self.has_roles && ROLES.contains(&name) {
             roles::login(&self.config, name).expect("a URL with a host")
@@ -161,22 +162,22 @@ impl TestDatabase {
         }
     }
 
-    /// The superuser's URL of this database, without a password: test servers need none.
+    /// Returns the superuser's URL of this database, without a password: test servers need none.
     pub fn url(&self) -> &str {
         self.config.url.expose()
     }
 
-    /// The server's edition.
+    /// Returns the server's edition.
     pub fn edition(&self) -> Edition {
         self.edition
     }
 
-    /// A pool of connections to it.
+    /// Returns a pool of connections to the database.
     pub fn pool(&self) -> Pool {
         Pool::new(&self.config, APPLICATION)
     }
 
-    /// A connection to it.
+    /// Opens a connection to the database.
     pub async fn connect(&self) -> AsyncPgConnection {
         connect(&self.config, APPLICATION)
             .await
@@ -189,7 +190,7 @@ impl TestDatabase {
         executed.unwrap_or_else(|error| panic!("{statements}: {error}"));
     }
 
-    /// The only value of `query`, a number.
+    /// Returns the only value of `query`, a number.
     pub async fn number(&self, query: &str) -> i64 {
         #[derive(QueryableByName)]
         struct Row {
@@ -201,12 +202,12 @@ impl TestDatabase {
         row.number
     }
 
-    /// The only value of `query`, as text.
+    /// Returns the only value of `query`, as text.
     pub async fn text(&self, query: &str) -> String {
         self.texts(&format!("SELECT ({query})::text AS text")).await.remove(0)
     }
 
-    /// The values of the column `text` of `query`.
+    /// Returns the values of the column `text` of `query`.
     pub async fn texts(&self, query: &str) -> Vec<String> {
         #[derive(QueryableByName)]
         struct Row {
@@ -329,7 +330,8 @@ async fn is_single_session(config: &PostgresConfig) -> anyhow::Result<bool> {
         .is_some_and(|server| server.single_session))
 }
 
-/// The native server of this process. It ends with the process, as a static is never dropped.
+/// Starts the native server of this process, or returns the running one. It ends with the process, because a static is
+/// never dropped.
 async fn native_server() -> anyhow::Result<Option<&'static SharedServer>> {
     static SERVER: OnceCell<Option<(SharedServer, NativeServer)>> = OnceCell::const_new();
     let server = SERVER
@@ -438,7 +440,7 @@ fn unique_name() -> String {
 
 const EMBEDDED_SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/embedded/server.mjs");
 
-/// Hash of all migrations and rights: a server that outlives a run must not serve an outdated template.
+/// Hashes all migrations and rights. A server that outlives a run must not serve an outdated template.
 fn hash_of_migrations() -> anyhow::Result<u64> {
     let mut hasher = DefaultHasher::new();
     let mut folders = vec![project().join("migrations"), roles::SCRIPTS.into()];

@@ -24,18 +24,18 @@ kill -"$STOP_SIGNAL" $server 2>/dev/null
 wait $server
 [ "$word" = keep ] || rm -rf "$DATA""#;
 
-/// The top folder of the project.
+/// Returns the top folder of the project.
 pub fn project() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// The path that `scripts/services tools` exports as `variable`, or `usual`; `None` if it does not exist.
+/// Returns the path that `scripts/services tools` exports as `variable`, or `usual`; `None` if it does not exist.
 pub fn tool(variable: &str, usual: &str) -> Option<PathBuf> {
     let path = env::var_os(variable).map_or_else(|| PathBuf::from(usual), PathBuf::from);
     path.exists().then_some(path)
 }
 
-/// A path as an argument, which must be UTF-8.
+/// Returns a path as an argument, which must be UTF-8.
 pub fn text(path: &Path) -> io::Result<&str> {
     path.to_str()
         .ok_or_else(|| io::Error::other(format!("{} is not UTF-8", path.display())))
@@ -68,7 +68,7 @@ impl ServerProcess {
         Ok(Self { child, folder })
     }
 
-    /// The folder for the server's files.
+    /// Returns the folder for the server's files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -85,7 +85,7 @@ impl ServerProcess {
     /// there is another reference to it.
     pub fn end(mut self, signal: &str) {
         if let Some(stdin) = &mut self.child.stdin {
-            // Without a watcher there is no server.
+            // An error means that the watcher has ended, and the server with it.
             let _ = stdin.write_all(format!("end={signal}\n").as_bytes());
         }
     }

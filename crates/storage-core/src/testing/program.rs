@@ -42,7 +42,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// A program of this workspace. Cargo puts it beside the test's program or one folder above.
+    /// Returns a program of this workspace. Cargo puts it beside the test's program or one folder above.
     pub fn new(name: &str) -> Self {
         let test = env::current_exe().expect("the path of the test's program");
         let folders = test.ancestors().skip(1).take(2);
@@ -52,7 +52,7 @@ impl Program {
             .env("NO_COLOR", "1")
     }
 
-    /// Any program, with an empty environment.
+    /// Returns the program at `path`, with an empty environment.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -84,13 +84,13 @@ impl Program {
         self.env(&variable, value)
     }
 
-    /// Sets the Redis that it connects to.
+    /// Sets the Redis that the program connects to.
     #[must_use]
     pub fn redis(self, config: &RedisConfig) -> Self {
         self.store("REDIS", config.url.expose(), config.password_file.as_deref())
     }
 
-    /// Sets the database that it connects to.
+    /// Sets the database that the program connects to.
     #[must_use]
     pub fn database(self, config: &PostgresConfig) -> Self {
         self.store("DATABASE", config.url.expose(), config.password_file.as_deref())
@@ -104,8 +104,8 @@ impl Program {
         }
     }
 
-    /// The command line, for a caller that wants the pipes. The kernel kills the process if the thread that started it
-    /// ends first.
+    /// Returns the command line, for a caller that needs the pipes. The kernel kills the process if the thread that
+    /// started it ends first.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("setpriv");
         command
@@ -123,7 +123,7 @@ impl Program {
         command
     }
 
-    /// Runs it to its end on this thread.
+    /// Runs the program to its end on this thread.
     pub fn output(&self, arguments: &[&str]) -> Outcome {
         let output = self.command(arguments).output();
         output
@@ -131,7 +131,8 @@ impl Program {
             .into()
     }
 
-    /// Runs it to its end while other tasks of this thread go on; panics if it takes more than twice [`PATIENCE`].
+    /// Runs the program to its end while other tasks of this thread go on; panics if it takes more than twice
+    /// [`PATIENCE`].
     pub async fn run(&self, arguments: &[&str]) -> Outcome {
         let mut command = tokio::process::Command::from(self.command(arguments));
         match timeout(2 * PATIENCE, command.kill_on_drop(true).output()).await {
@@ -179,9 +180,9 @@ impl Program {
 pub struct Outcome {
     /// The exit code; `None` if a signal ended the program.
     pub code: Option<i32>,
-    /// Its output on stdout.
+    /// Output on stdout.
     pub stdout: String,
-    /// Its output on stderr.
+    /// Output on stderr.
     pub stderr: String,
 }
 
@@ -213,17 +214,17 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// The name that messages call it by, such as `hot-writer 2`.
+    /// Returns the name of the worker in messages, such as `hot-writer 2`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Everything that it has written to stdout and stderr.
+    /// Returns everything that the worker has written to stdout and stderr.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Waits until its log contains `text`.
+    /// Waits until the log contains `text`.
     pub async fn logged(&self, text: &str) {
         until(&format!("{} logs `{text}`", self.name), async || match self.log() {
             log if log.contains(text) => Ok(()),
@@ -232,12 +233,12 @@ impl Worker {
         .await;
     }
 
-    /// The process ID.
+    /// Returns the process ID.
     pub fn id(&self) -> u32 {
         self.child().id()
     }
 
-    /// The port of its HTTP server, which the system chose and the worker logs.
+    /// Returns the port of the HTTP server, which the system chose and the worker logs.
     pub async fn port(&self) -> u16 {
         until(&format!("the port of {}", self.name), async || {
             if let Some(status) = self.exit_status() {
@@ -268,19 +269,19 @@ impl Worker {
         .await;
     }
 
-    /// The samples of `/metrics`.
+    /// Returns the samples of `/metrics`.
     pub async fn metrics(&self) -> Samples {
         http::samples(&self.get("/metrics").await.1)
     }
 
-    /// The value of a metric, whose name includes its labels.
+    /// Returns the value of a metric, whose name includes its labels.
     pub async fn metric(&self, name: &str) -> f64 {
         let samples = self.metrics().await;
         let value = samples.get(name);
         *value.unwrap_or_else(|| panic!("{} has no metric {name}: {samples:#?}", self.name))
     }
 
-    /// Its exit status, if it has ended.
+    /// Returns the exit status; `None` while the worker runs.
     pub fn exit_status(&self) -> Option<ExitStatus> {
         self.child().try_wait().expect("the status of a child")
     }
@@ -291,12 +292,12 @@ impl Worker {
         kill(id, signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.name));
     }
 
-    /// Waits until it has ended.
+    /// Waits until the worker has ended.
     pub async fn ended(&self) -> ExitStatus {
         self.ended_within(PATIENCE).await
     }
 
-    /// Waits until it has ended, with a deadline of its own.
+    /// Waits until the worker has ended, with a deadline of its own.
     pub async fn ended_within(&self, patience: Duration) -> ExitStatus {
         until_within(patience, &format!("{} ends", self.name), async || {
             self.exit_status().ok_or_else(|| self.log())
@@ -304,14 +305,14 @@ impl Worker {
         .await
     }
 
-    /// Sends SIGTERM and waits until it has ended; panics unless the exit code is 0.
+    /// Sends SIGTERM and waits until the worker has ended; panics unless the exit code is 0.
     pub async fn stop(self) {
         self.signal(Signal::SIGTERM);
         let status = self.ended().await;
         assert!(status.success(), "{} ended with {status}", self.name);
     }
 
-    /// Sends SIGKILL and waits until it has ended.
+    /// Sends SIGKILL and waits until the worker has ended.
     pub async fn kill(&self) {
         self.signal(Signal::SIGKILL);
         self.ended().await;
@@ -325,7 +326,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         let mut child = self.child();
-        // An error says that it has ended already.
+        // An error means that the process has ended already.
         let _ = child.kill();
         let _ = child.wait();
         drop(child);

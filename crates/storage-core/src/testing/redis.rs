@@ -20,7 +20,7 @@ use crate::redis::position::position_of;
 use crate::redis::stream::{Stream, add, range};
 use crate::redis::{functions, groups, hot, partitions};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Limit of attempts to start on a free port, which another process may take first.
 const ATTEMPTS: u32 = 5;
 
@@ -47,7 +47,7 @@ impl TestRedis {
         started.unwrap_or_else(|error| panic!("a Redis for the test: {error:#}"))
     }
 
-    /// Same as [`TestRedis::start`], followed by [`prepare`].
+    /// Starts a server like [`TestRedis::start`], and calls [`prepare`].
     pub async fn prepared(partitions: u16) -> Self {
         let redis = Self::start().await;
         prepare(&mut redis.connect(), partitions).await;
@@ -103,17 +103,17 @@ impl TestRedis {
         })
     }
 
-    /// The configuration of a client of this Redis.
+    /// Returns the configuration of a client of this Redis.
     pub fn config(&self) -> RedisConfig {
         self.config.clone()
     }
 
-    /// The URL of this Redis.
+    /// Returns the URL of this Redis.
     pub fn url(&self) -> &str {
         self.config.url.expose()
     }
 
-    /// A connection to it.
+    /// Opens a connection to this Redis.
     pub fn connect(&self) -> Connection {
         Connection::ordinary(&self.config)
     }
@@ -139,7 +139,7 @@ impl TestRedis {
         }
     }
 
-    /// The entries of a stream, each as `name=value name=value`.
+    /// Returns the entries of a stream, each as `name=value name=value`.
     pub async fn entries(&self, stream: Stream) -> Vec<String> {
         let last = StreamId {
             ms: u64::MAX,

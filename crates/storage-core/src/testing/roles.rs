@@ -33,7 +33,7 @@ pub async fn deploy(superuser: &PostgresConfig) -> anyhow::Result<()> {
     psql(&owner, "grants.sql", secrets.path()).await
 }
 
-/// The configuration of `role` for the database of `superuser`.
+/// Returns the configuration of `role` for the database of `superuser`.
 pub fn login(superuser: &PostgresConfig, role: &str) -> anyhow::Result<PostgresConfig> {
     let mut url = Url::parse(superuser.url.expose())?;
     let set = url.set_username(role).and_then(|()| url.set_password(Some(role)));

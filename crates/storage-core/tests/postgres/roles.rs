@@ -133,7 +133,7 @@ async fn each_role_has_the_privileges_that_it_needs() {
     assert_refused(&mut backup, &["DELETE FROM ticks", "CREATE TABLE mine ()"]).await;
 }
 
-/// Sets the role of the session, as the embedded server has a single user.
+/// Sets the role of the session, because the embedded server has a single user.
 async fn act_as(conn: &mut AsyncPgConnection, role: &str) {
     conn.batch_execute(&format!("RESET ROLE; SET ROLE \"{role}\""))
         .await

@@ -17,15 +17,15 @@ use storage_core::testing::redis::TestRedis;
 
 const TICKS: Stream = Stream::Ticks(0);
 const BLOCK: Duration = Duration::from_millis(20);
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A stream with groups that have not read any entry.
-struct Scene {
+struct Fixture {
     redis: TestRedis,
     conn: Connection,
 }
 
-impl Scene {
+impl Fixture {
     async fn start() -> Self {
         let redis = TestRedis::start().await;
         let mut conn = redis.connect();
@@ -105,24 +105,24 @@ impl Scene {
 
 #[tokio::test]
 async fn entries_trimmed_before_the_worker_started_are_counted_once() {
-    let mut scene = Scene::start().await;
-    scene.add(1_000).await;
-    scene.trim_to(101).await;
+    let mut fixture = Fixture::start().await;
+    fixture.add(1_000).await;
+    fixture.trim_to(101).await;
     let readiness = Readiness::default();
-    let (mut reader, _) = scene.reader(&readiness).await;
+    let (mut reader, _) = fixture.reader(&readiness).await;
     // A second owner starts at the same position, and another one after it was killed.
-    let (mut other, _) = scene.reader(&Readiness::default()).await;
+    let (mut other, _) = fixture.reader(&Readiness::default()).await;
     reader.next(1, BLOCK).await.unwrap();
     other.next(1, BLOCK).await.unwrap();
-    assert_eq!(scene.lost().await, 899);
+    assert_eq!(fixture.lost().await, 899);
     let problems = readiness.problems().join("");
     assert!(
         problems.contains("899 entries were removed from stream:ticks:0 unread"),
         "{problems}"
     );
-    assert_eq!(scene.read_all().await, 101);
-    assert_eq!(scene.read_all().await, 0);
-    let records = lost::records(&mut scene.conn).await.unwrap();
+    assert_eq!(fixture.read_all().await, 101);
+    assert_eq!(fixture.read_all().await, 0);
+    let records = lost::records(&mut fixture.conn).await.unwrap();
     assert_eq!(
         (records[0].stream.as_str(), records[0].group.as_str()),
         ("ticks:0", HOT_WRITER)
@@ -132,33 +132,33 @@ async fn entries_trimmed_before_the_worker_started_are_counted_once() {
 
 #[tokio::test]
 async fn all_unread_entries_can_be_lost() {
-    let mut scene = Scene::start().await;
-    scene.add(7).await;
-    assert_eq!(scene.read_all().await, 7);
-    scene.add(3).await;
-    scene.trim_to(0).await;
-    assert_eq!(scene.read_all().await, 0);
-    assert_eq!(scene.lost().await, 3);
-    scene.add(2).await;
-    assert_eq!(scene.read_all().await, 2);
-    assert_eq!(scene.lost().await, 3);
+    let mut fixture = Fixture::start().await;
+    fixture.add(7).await;
+    assert_eq!(fixture.read_all().await, 7);
+    fixture.add(3).await;
+    fixture.trim_to(0).await;
+    assert_eq!(fixture.read_all().await, 0);
+    assert_eq!(fixture.lost().await, 3);
+    fixture.add(2).await;
+    assert_eq!(fixture.read_all().await, 2);
+    assert_eq!(fixture.lost().await, 3);
 }
 
 #[tokio::test]
 async fn a_deleted_entry_in_the_middle_is_counted() {
-    let mut scene = Scene::start().await;
-    let ids = scene.add(9).await;
+    let mut fixture = Fixture::start().await;
+    let ids = fixture.add(9).await;
     for id in [ids[3], ids[4], ids[7]] {
-        scene.run::<u64>(&["XDEL", "stream:ticks:0", &id.to_string()]).await;
+        fixture.run::<u64>(&["XDEL", "stream:ticks:0", &id.to_string()]).await;
     }
-    assert_eq!(scene.read_all().await, 6);
-    assert_eq!(scene.lost().await, 3);
+    assert_eq!(fixture.read_all().await, 6);
+    assert_eq!(fixture.lost().await, 3);
 }
 
 #[tokio::test]
 async fn a_loss_between_two_checks_is_found() {
-    let mut scene = Scene::start().await;
-    let (mut reader, _) = scene.reader(&Readiness::default()).await;
+    let mut fixture = Fixture::start().await;
+    let (mut reader, _) = fixture.reader(&Readiness::default()).await;
     assert!(reader.next(10, BLOCK).await.unwrap().is_empty());
     let mut burst = pipe();
     burst.atomic();
@@ -166,56 +166,56 @@ async fn a_loss_between_two_checks_is_found() {
         let add = ["stream:ticks:0", "MAXLEN", "8", "*", "a", "b"];
         burst.add_command(cmd("XADD").arg(&add).clone()).ignore();
     }
-    burst.exec_async(&mut scene.conn).await.unwrap();
+    burst.exec_async(&mut fixture.conn).await.unwrap();
     assert_eq!(reader.next(100, BLOCK).await.unwrap().len(), 8);
-    scene.until_lost(&mut reader, 42).await;
+    fixture.until_lost(&mut reader, 42).await;
 }
 
 #[tokio::test]
 async fn entries_removed_after_they_were_read_are_not_lost() {
-    let mut scene = Scene::start().await;
-    scene.add(20).await;
-    let (mut reader, at) = scene.reader(&Readiness::default()).await;
+    let mut fixture = Fixture::start().await;
+    fixture.add(20).await;
+    let (mut reader, at) = fixture.reader(&Readiness::default()).await;
     let read = reader.next(15, BLOCK).await.unwrap();
     // The position moves past the last of them although it is removed.
-    scene.trim_to(3).await;
-    scene.until_lost(&mut reader, 2).await;
-    scene.advance(at, read.last().unwrap().id, 15).await;
-    assert_eq!(scene.read_all().await, 3);
-    assert_eq!(scene.lost().await, 2);
+    fixture.trim_to(3).await;
+    fixture.until_lost(&mut reader, 2).await;
+    fixture.advance(at, read.last().unwrap().id, 15).await;
+    assert_eq!(fixture.read_all().await, 3);
+    assert_eq!(fixture.lost().await, 2);
 }
 
 #[tokio::test]
 async fn trimming_finished_entries_is_not_a_loss() {
-    let mut scene = Scene::start().await;
-    let last = *scene.add(30).await.last().unwrap();
-    assert_eq!(scene.read_all().await, 30);
-    let mut conn = scene.redis.connect();
+    let mut fixture = Fixture::start().await;
+    let last = *fixture.add(30).await.last().unwrap();
+    assert_eq!(fixture.read_all().await, 30);
+    let mut conn = fixture.redis.connect();
     functions::advance(&mut conn, TICKS, WARM_SYNCER, StreamId::START, last, 30)
         .await
         .unwrap();
     tokio::time::sleep(Duration::from_millis(5)).await;
     trim::trim(&mut conn, TICKS, Duration::ZERO).await.unwrap();
     // Trimming is approximate; another client trims the rest.
-    scene.trim_to(0).await;
-    assert_eq!(scene.read_all().await, 0);
+    fixture.trim_to(0).await;
+    assert_eq!(fixture.read_all().await, 0);
     // The group is reset to the oldest entry, by an operator or because it was lost.
-    scene.add(4).await;
-    scene
+    fixture.add(4).await;
+    fixture
         .run::<()>(&["XGROUP", "SETID", "stream:ticks:0", HOT_WRITER, "0"])
         .await;
-    assert_eq!(scene.read_all().await, 4);
-    scene
+    assert_eq!(fixture.read_all().await, 4);
+    fixture
         .run::<u64>(&["XGROUP", "DESTROY", "stream:ticks:0", HOT_WRITER])
         .await;
-    assert_eq!(scene.read_all().await, 4);
-    assert_eq!(scene.lost().await, 0);
+    assert_eq!(fixture.read_all().await, 4);
+    assert_eq!(fixture.lost().await, 0);
 }
 
 #[tokio::test]
 async fn entries_trimmed_before_their_delivery_are_counted_once() {
-    let mut scene = Scene::start().await;
-    let conn = &mut scene.redis.connect();
+    let mut fixture = Fixture::start().await;
+    let conn = &mut fixture.redis.connect();
     groups::create(conn, Stream::Repairs, AGGREGATOR_ADMIN).await.unwrap();
     let readiness = Readiness::default();
     let options = || GroupReaderOptions {
@@ -227,12 +227,12 @@ async fn entries_trimmed_before_their_delivery_are_counted_once() {
         losses: Losses::new(&crate::LOST, &readiness),
     };
     for length in ["100", "100", "100", "1"] {
-        scene
+        fixture
             .run::<String>(&["XADD", "stream:repairs", "MAXLEN", length, "*", "a", "b"])
             .await;
     }
     for expected in [1, 0] {
-        let mut reader = GroupReader::new(&scene.redis.config(), Stream::Repairs, options());
+        let mut reader = GroupReader::new(&fixture.redis.config(), Stream::Repairs, options());
         let mut read = 0;
         for _ in 0..3 {
             let entries = reader.read().await.unwrap();
@@ -242,7 +242,7 @@ async fn entries_trimmed_before_their_delivery_are_counted_once() {
                 .unwrap();
             read += entries.len();
         }
-        assert_eq!((read, scene.lost().await), (expected, 3));
+        assert_eq!((read, fixture.lost().await), (expected, 3));
     }
     assert!(readiness.problems().join("").contains("stream:repairs"));
 }

@@ -167,10 +167,10 @@ fn newest_of_each(items: &[Item<ClosedCandle>]) -> (Vec<&Item<ClosedCandle>>, Ve
 }
 
 type Fitting<'a> = Vec<(&'a ClosedCandle, i64)>;
-type Misfits<'a> = Vec<(&'a ClosedCandle, Rejected)>;
+type Rejections<'a> = Vec<(&'a ClosedCandle, Rejected)>;
 
 /// Converts the volumes to lots, and rejects candles whose volume does not fit.
-fn in_lots<'a>(items: Vec<&'a Item<ClosedCandle>>, decimals: &HashMap<Symbol, u8>) -> (Fitting<'a>, Misfits<'a>) {
+fn in_lots<'a>(items: Vec<&'a Item<ClosedCandle>>, decimals: &HashMap<Symbol, u8>) -> (Fitting<'a>, Rejections<'a>) {
     let (mut fitting, mut rejected) = (Vec::with_capacity(items.len()), Vec::new());
     for Item { entry, row: closed } in items {
         let (symbol, volume) = (&closed.symbol, closed.candle.volume);

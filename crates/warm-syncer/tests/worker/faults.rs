@@ -18,7 +18,7 @@ const STREAMS: [Stream; 4] = [
     Stream::Ticks(1),
 ];
 
-/// 20,000 ticks and 2,000 candles of four symbols.
+/// Adds 20,000 ticks and 2,000 candles of four symbols.
 async fn feed(stores: &Stores) {
     for name in ["A", "B", "C", "D"] {
         let ticks: Vec<_> = (0..5_000).map(|n| tick(name, OLD_US + n, "2", n)).collect();

@@ -154,11 +154,11 @@ async fn the_size_of_lots_is_the_symbols() {
         reasons[0].contains("`aggregator-admin symbols set HUGE --volume-decimals 8 --rescale`"),
         "{reasons:?}"
     );
-    // Until then the minute is computed from its ticks.
+    // The minute is computed from its ticks until the command was run.
     let repair = format!("symbol=HUGE time=2019-10-11T00:00:00Z revision={}", 10_i64 << 22);
     assert_eq!(stores.redis.entries(Stream::Repairs).await, [repair]);
 
-    // Requeued after that, it replaces a candle of the same revision that lacks some of its trades.
+    // The candle is requeued after the command, and replaces one of the same revision that lacks some of its trades.
     stores
         .database
         .execute(&format!(

@@ -17,7 +17,7 @@ pub(crate) struct Stores {
 }
 
 impl Stores {
-    /// Both stores, ready for workers.
+    /// Prepares both stores for workers.
     pub(crate) async fn with(database: TestDatabase) -> Self {
         let redis = TestRedis::prepared(PARTITIONS).await;
         let found = identity(&mut database.connect().await).await.unwrap();

@@ -68,7 +68,7 @@ fn revision(ms: u64) -> Revision {
     StreamId::at_ms(ms).try_into().unwrap()
 }
 
-/// The candle of a minute with `trades` trades of 1.5 units each, from the entries `since` to `to` (ms).
+/// Returns the candle of a minute with `trades` trades of 1.5 units each, from the entries `since` to `to` (ms).
 fn candle(name: &str, start_us: i64, since: u64, to: u64, trades: i64) -> Fields {
     let volume = Decimal::from_lots(i128::from(15 * trades), 1);
     let mut candle = Candle::of_tick(Timeframe::M1, start_us, 1.25, volume, revision(since));

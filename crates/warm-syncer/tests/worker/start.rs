@@ -13,7 +13,7 @@ use storage_core::testing::redis::TestRedis;
 
 use crate::harness::{PARTITIONS, Stores, program};
 
-/// The configuration of a database on a port without a server.
+/// Returns the configuration of a database on a port without a server.
 fn no_database() -> PostgresConfig {
     PostgresConfig::at("postgres://postgres@127.0.0.1:1/market").unwrap()
 }

@@ -38,7 +38,7 @@ pub(crate) struct Measurement {
     pub(crate) run: for<'a> fn(&'a Bench) -> Measured<'a>,
 }
 
-/// Future figures of a measurement.
+/// Future of a measurement that returns its figures.
 pub(crate) type Measured<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Vec<Figure>>> + 'a>>;
 
 /// Options of the run, and its temporary files.
@@ -72,7 +72,7 @@ impl Bench {
         if self.quick { quick } else { full }
     }
 
-    /// Folder of the logs.
+    /// Returns the folder of the logs.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }

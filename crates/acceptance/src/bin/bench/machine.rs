@@ -24,7 +24,10 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) async fn current() -> anyhow::Result<Self> {
         let memory = field("/proc/meminfo", "MemTotal")?;
-        let kib: u64 = memory.trim_end_matches(" kB").parse().context("memory")?;
+        let kib: u64 = memory
+            .trim_end_matches(" kB")
+            .parse()
+            .context("reading the size of the memory")?;
         Ok(Self {
             cores: std::thread::available_parallelism()?.get(),
             processor: field("/proc/cpuinfo", "model name").unwrap_or_default(),

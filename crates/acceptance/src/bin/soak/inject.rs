@@ -12,8 +12,8 @@ use crate::handover;
 use crate::run::{PRODUCER_NAME, Soak};
 use crate::schedule::{Clients, Fault, PRODUCER, WORKERS};
 
-/// Time before a loss to which the producer is set back: while the disk is busy, Redis may delay writes to the
-/// append-only file by two seconds.
+/// Time before a loss from which the producer sends again. It is longer than the two seconds by which Redis may delay
+/// writes to the append-only file while the disk is busy.
 const RESEND_BEFORE: Duration = Duration::from_secs(5);
 
 impl Soak {
@@ -122,7 +122,7 @@ impl Soak {
         let written = self.pipeline.redis().written();
         tokio::time::sleep(within).await;
         self.pipeline.redis_mut().stop();
-        // New entries must not precede the lost ones.
+        // The producer must not send new entries before it has sent the lost ones again.
         self.publisher().pause().await;
         let cut = written.and_then(|written| self.pipeline.redis_mut().crash_back_to(&written));
         if let Err(error) = cut {

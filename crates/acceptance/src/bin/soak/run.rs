@@ -74,7 +74,7 @@ impl Soak {
         }));
         let mut pipeline = Pipeline::start().await.expect("a Redis");
         pipeline.set_edition(parameters.edition);
-        let clock = pipeline.redis_mut().take_clock().await;
+        let clock = pipeline.redis_mut().restart_with_clock().await;
         clock.expect("a Redis whose clock jumps");
         if let Some(server) = database_server(&parameters).await {
             pipeline.use_server(server).await.expect("a database");

@@ -57,7 +57,7 @@ pub(crate) enum Fault {
     FunctionsFlushed,
     /// A group is destroyed.
     GroupDestroyed(Stream, &'static str),
-    /// A group is set back to the oldest entry.
+    /// A group is reset to the oldest entry.
     GroupSetBack(Stream, &'static str),
     /// The database server is killed and started again.
     DatabaseRestart,

@@ -1,5 +1,5 @@
-//! `status`: the state of both stores and of the workers, as text or as JSON. A store that fails leaves out its part of
-//! the report.
+//! `status`: the state of both stores and of the workers, as text or as JSON. The report lacks the part of a store that
+//! fails.
 
 mod gather;
 mod report;

@@ -138,7 +138,7 @@ fn a_switch_leaves_the_rest_of_its_segment_unused() {
     let (reader, result) = read(&written.bytes);
     result.unwrap();
     assert_eq!(reader.last, written.records.last().copied());
-    // Without the switch the segment is incomplete.
+    // The segment is incomplete unless a switch ends it.
     let mut short = wal(&[50]).bytes;
     short.extend_from_within(..);
     let error = read(&short).1.unwrap_err().to_string();
@@ -202,7 +202,7 @@ proptest! {
         let (reader, result) = read(&written.bytes);
         let place = Lsn(START.0 + place as u64);
         if result.is_ok() {
-            // Padding, or a header's unused bytes: everything is read.
+            // The byte is padding or an unused part of a header, so everything is read.
             prop_assert_eq!(reader.last, written.records.last().copied());
         } else {
             prop_assert!(reader.last.is_none_or(|last| last <= place));

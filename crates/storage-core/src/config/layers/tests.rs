@@ -11,7 +11,7 @@ use crate::config::redis::RedisConfig;
 use crate::config::stream::StreamConfig;
 use crate::config::telemetry::TelemetryConfig;
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
     redis: RedisConfig,
@@ -20,7 +20,7 @@ struct Config {
     hot: Hot,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Hot {
     batch: usize,
@@ -37,6 +37,7 @@ struct Hot {
 impl Configuration for Config {
     const FOREIGN_SECTIONS: &'static [&'static str] = &["warm", "backup"];
     const ZERO_ALLOWED: &'static [&'static str] = &["hot.close_grace"];
+    const DEFAULTS: &'static [(&'static str, &'static str)] = &[("telemetry.metrics_listen", "127.0.0.1:9101")];
     const FLAGS: &'static [KeyFlag] = &[KeyFlag {
         name: "batch",
         key: "hot.batch",
@@ -45,16 +46,16 @@ impl Configuration for Config {
     }];
 }
 
-impl Default for Config {
+impl Default for Hot {
     fn default() -> Self {
         Self {
-            redis: RedisConfig::default(),
-            telemetry: TelemetryConfig::listening_on(9101),
-            stream: StreamConfig::default(),
-            hot: Hot {
-                batch: 100,
-                ..Hot::default()
-            },
+            batch: 100,
+            instance: None,
+            limit: None,
+            pause: None,
+            close_grace: Duration::ZERO,
+            enabled: false,
+            symbols: Vec::new(),
         }
     }
 }
@@ -247,7 +248,7 @@ fn zero_is_refused_in_every_key_that_it_means_nothing_for() {
     );
     let error = given().env("STORAGE_HOT__BATCH", "0").error();
     assert_eq!(error, format!("STORAGE_HOT__BATCH: `hot.batch`: {number}"));
-    // A sibling's key with a meaning, and a text that only looks like a duration.
+    // Zero is allowed for this key, and `0s` is no duration for a key that holds text.
     let config = given().set("hot.close_grace=0s").set("hot.instance=0s").load();
     assert_eq!(config.unwrap().hot.instance.as_deref(), Some("0s"));
 }

@@ -23,8 +23,8 @@ struct Row {
     since: Revision,
 }
 
-// Computed by minute: if retention has dropped ticks of a minute, only its candle is known, without the times of its
-// first and last tick.
+// The base is computed minute by minute: if retention has dropped ticks of a minute, only its candle is known, without
+// the times of its first and last tick.
 const BASE: &str = "
 WITH from_ticks AS (
     SELECT date_trunc('minute', time, 'UTC') AS minute,

@@ -152,7 +152,7 @@ pub enum Difference {
     /// entry.
     Newer,
     /// The minute must be computed again from `ticks`: the older of candle and row contains ticks that the newer lacks,
-    /// as it ends before the newer begins, or counts more trades.
+    /// because it ends before the newer begins or counts more trades.
     Diverged,
 }
 
@@ -200,7 +200,7 @@ CROSS JOIN LATERAL (
 const GAP_US: i64 = Timeframe::H1.micros();
 
 /// Compares candles with the rows of their minutes, and returns the index of each candle that differs. A candle without
-/// a row is not among them, nor one whose ticks an equal or newer row contains.
+/// a row is left out, and so is one whose ticks an equal or newer row contains.
 pub async fn compare(
     connection: &mut AsyncPgConnection,
     candidates: &[Candidate],

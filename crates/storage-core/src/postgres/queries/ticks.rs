@@ -54,21 +54,13 @@ struct Key {
 
 impl Key {
     fn of(tick: &AcceptedTick) -> Result<Self, Rejection> {
-        Ok(match tick.tick.trade_id.as_deref() {
-            None => Self {
-                number: Revision::try_from(tick.origin)?.as_i64(),
-                text: "@".into(),
-            },
-            Some(id) => match trade_id::as_number(id) {
-                Some(number) => Self {
-                    number: number.cast_signed(),
-                    text: String::new(),
-                },
-                None => Self {
-                    number: 0,
-                    text: id.into(),
-                },
-            },
+        let (number, text) = match tick.tick.trade_id.as_deref() {
+            None => (Revision::try_from(tick.origin)?.as_i64(), "@"),
+            Some(id) => trade_id::as_number(id).map_or((0, id), |number| (number.cast_signed(), "")),
+        };
+        Ok(Self {
+            number,
+            text: text.to_owned(),
         })
     }
 }
@@ -115,9 +107,9 @@ impl TickRow {
     }
 }
 
-/// Writes ticks and returns the number of rows inserted or replaced. Of several entries of a trade the first counts, as
-/// in the candles, whichever is written first, as several replicas write in parallel. Rows are written sorted, so that
-/// two writers can't deadlock.
+/// Writes ticks and returns the number of rows inserted or replaced. If several entries have the same trade, the first
+/// entry counts, as in the candles, in any order of writing: several replicas write in parallel. Rows are written
+/// sorted, so that two writers can't deadlock.
 pub async fn insert(connection: &mut AsyncPgConnection, rows: &[TickRow]) -> QueryResult<usize> {
     let mut rows: Vec<&TickRow> = rows.iter().collect();
     rows.sort_unstable_by(|a, b| a.identity().cmp(&b.identity()).then(a.revision.cmp(&b.revision)));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
-/// Bytes that one read asks for at least.
+/// Minimum number of bytes that one read requests.
 const CHUNK_BYTES: usize = 256 * 1024;
 
 /// A connection to Redis without a client library.

@@ -137,7 +137,7 @@ pub(crate) struct LoadedRedis {
     pub(crate) payload_bytes: u64,
 }
 
-/// Key of a stream until [`LoadedRedis::publish`] renames it.
+/// Returns the key of a stream until [`LoadedRedis::publish`] renames it.
 pub(crate) fn staging_stream(partition: u16) -> String {
     format!("staging:ticks:{partition}")
 }
@@ -151,7 +151,7 @@ impl LoadedRedis {
     /// those of a feed of [`FEED_TICKS_PER_S`] that ends now. Returns when Redis is idle.
     pub(crate) async fn new(bench: &Bench, load: Load) -> anyhow::Result<Self> {
         let redis = bench.redis().await?;
-        // With persistence, this fast feed would make Redis rewrite its files all the time.
+        // Persistence is off, because this fast feed would make Redis rewrite its files continuously.
         for setting in [["appendonly", "no"], ["save", ""]] {
             redis.ask::<()>(&["CONFIG", "SET", setting[0], setting[1]]).await?;
         }

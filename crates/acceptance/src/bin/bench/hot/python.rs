@@ -1,4 +1,4 @@
-//! The job of hot-writer in plain Python: `python/hot_worker.py`.
+//! Baseline: the work of hot-writer done by plain Python, `python/hot_worker.py`.
 
 use acceptance::producer::PARTITIONS;
 use anyhow::{Context, ensure};

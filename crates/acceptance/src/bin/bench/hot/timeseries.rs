@@ -1,4 +1,4 @@
-//! The job of hot-writer in RedisTimeSeries, with compaction rules.
+//! Baseline: candles from RedisTimeSeries and its compaction rules.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -97,7 +97,7 @@ fn add_all(port: u16, load: &Load) -> anyhow::Result<Duration> {
     for first in (0..load.ticks).step_by(BATCH_ENTRIES) {
         let mut parts: Vec<Vec<u8>> = vec![b"TS.MADD".to_vec()];
         for at in first..load.ticks.min(first + batch) {
-            // From the start of a minute. The timestamps are in µs, so that no two ticks of a symbol have the same one.
+            // The ticks start with a minute. Timestamps are in µs, so that no two ticks of a symbol have the same one.
             let tick = feed.tick(1_700_000_040_000_000 + at * 1_000_000 / FEED_TICKS_PER_S);
             let (name, ts_us) = (&names[tick.symbol].0, tick.ts_us.to_string().into_bytes());
             parts.extend([

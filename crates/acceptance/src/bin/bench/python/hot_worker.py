@@ -1,4 +1,4 @@
-"""The job of hot-writer as a plain Python worker: redis-py with hiredis, a consumer group, one pipeline per batch.
+"""The work of hot-writer in plain Python: redis-py with hiredis, a consumer group, one pipeline per batch.
 
     hot_worker.py PORT PARTITIONS BATCH_ENTRIES TICKS
 

@@ -19,8 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// stream.
 ///
 /// At first the group is at the end of the streams, so that the replicas have no work. When they are ready, the group
-/// is set back to the start, and one more entry, which repeats the last, wakes the readers. The time is that from there
-/// to the last acknowledgement.
+/// is reset to the start, and one more entry, which repeats the last, wakes the readers. The time from this entry to
+/// the last acknowledgement is measured.
 pub(super) async fn drain(
     stores: &Stores<'_>,
     session: &Session,

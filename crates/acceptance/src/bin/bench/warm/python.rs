@@ -1,4 +1,4 @@
-//! The job of warm-syncer in plain Python: `python/warm_worker.py`.
+//! Baseline: the work of warm-syncer done by plain Python, `python/warm_worker.py`.
 
 use acceptance::producer::PARTITIONS;
 use anyhow::{Context, ensure};

@@ -110,7 +110,7 @@ pub(crate) async fn year(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     let stores = Stores::start(bench, Edition::Apache).await?;
     fill(&stores, bench.seed, 1, YEAR).await?;
     let session = stores.session().await?;
-    // Without a refresh, which is another figure and makes no difference for reading.
+    // The candles are inserted without a refresh, which is measured elsewhere and does not affect reading.
     let insert = format!("INSERT INTO candles_1d {}", computed(Timeframe::D1, "candles_1m"));
     session.client.batch_execute(&insert).await?;
     session.client.batch_execute("VACUUM ANALYZE candles_1d").await?;

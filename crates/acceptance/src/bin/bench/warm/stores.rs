@@ -20,7 +20,7 @@ pub(super) struct Stores<'a> {
     bench: &'a Bench,
     pub(super) redis: RedisServer,
     pub(super) database: TestDatabase,
-    // After the database, as fields are dropped in order.
+    // This field comes after the database, because fields are dropped in order.
     _server: Option<NativeServer>,
 }
 

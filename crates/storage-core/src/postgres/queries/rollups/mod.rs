@@ -6,15 +6,16 @@
 pub(super) mod exclusive;
 mod join;
 
-use chrono::{DateTime, Utc};
-use diesel::sql_types::{BigInt, Bool, Nullable, Text, Timestamptz};
-use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
+use chrono::Utc;
+use diesel::sql_types::{Text, Timestamptz};
+use diesel::{OptionalExtension, QueryResult, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::completeness;
 use super::hypertables::{chunk_ranges, hypertable_of};
 use crate::domain::time::{TimeRange, rfc3339, to_datetime};
 use crate::domain::timeframe::Timeframe;
+use crate::postgres::columns::{BoolValue, IntegerValue, TimeValue};
 use crate::postgres::edition::Edition;
 
 /// The whole history, from 1970 to the year 10000.
@@ -90,9 +91,10 @@ pub async fn refresh(
 
 /// Returns the call that refreshes a continuous aggregate; `None` if no bucket of the range may be materialized yet.
 fn refresh_call(timeframe: Timeframe, range: TimeRange, scope: Scope) -> Option<String> {
-    // A bucket is materialized only after it has been over for its own length, like `end_offset` in the policies. Once
-    // materialized, it is no longer computed from the smaller timeframe when it is read, until its policy refreshes it
-    // again, which for a day is the next day. Candles of its last minutes may also arrive after it ends.
+    // A bucket is materialized only when as much time as its length has passed since its end, like `end_offset` in the
+    // policies. Once materialized, it is no longer computed from the smaller timeframe when it is read, until its
+    // policy refreshes it again, which for a day is the next day. Candles of its last minutes may also arrive after it
+    // ends.
     let settled_us = timeframe.bucket_start_us(Utc::now().timestamp_micros() - timeframe.micros());
     let to_us = range.to_us.min(settled_us);
     // CALL takes no parameters outside a function. Without `force`, TimescaleDB skips buckets whose source has not
@@ -172,37 +174,19 @@ async fn refresh_managed(
         .await
 }
 
-#[derive(QueryableByName)]
-struct Any {
-    #[diesel(sql_type = Bool)]
-    any: bool,
-}
-
 async fn holds_any(connection: &mut AsyncPgConnection, table: &str, range: TimeRange) -> QueryResult<bool> {
-    let found: Any = sql_query(format!(
-        "SELECT EXISTS (SELECT FROM {table} WHERE time >= $1 AND time < $2) AS any"
+    let found: BoolValue = sql_query(format!(
+        "SELECT EXISTS (SELECT FROM {table} WHERE time >= $1 AND time < $2) AS value"
     ))
     .bind::<Timestamptz, _>(to_datetime(range.from_us))
     .bind::<Timestamptz, _>(to_datetime(range.to_us))
     .get_result(connection)
     .await?;
-    Ok(found.any)
-}
-
-#[derive(QueryableByName)]
-struct Mark {
-    #[diesel(sql_type = Nullable<BigInt>)]
-    internal_us: Option<i64>,
-}
-
-#[derive(QueryableByName)]
-struct Until {
-    #[diesel(sql_type = Timestamptz)]
-    refreshed_until: DateTime<Utc>,
+    Ok(found.value)
 }
 
 /// Returns the end of the newest materialized bucket in µs since 1970; `None` if there is none. On Community, newer
-/// buckets are computed when they are read, and older ones are as of their last refresh.
+/// buckets are computed when they are read, and older ones show the state of their last refresh.
 pub async fn watermark(
     connection: &mut AsyncPgConnection,
     edition: Edition,
@@ -210,24 +194,25 @@ pub async fn watermark(
 ) -> QueryResult<Option<i64>> {
     match edition {
         Edition::Community => {
-            let mark: Option<Mark> = sql_query(
-                "SELECT _timescaledb_functions.cagg_watermark(mat_hypertable_id) AS internal_us
+            let mark_us: Option<IntegerValue> = sql_query(
+                "SELECT coalesce(_timescaledb_functions.cagg_watermark(mat_hypertable_id), 0) AS value
                  FROM _timescaledb_catalog.continuous_agg WHERE user_view_name = $1",
             )
             .bind::<Text, _>(timeframe.table())
             .get_result(connection)
             .await
             .optional()?;
-            // Before the first refresh it is the smallest number of its type.
-            Ok(mark.and_then(|mark| mark.internal_us).filter(|us| *us > 0))
+            // Before the first refresh the watermark is the smallest number of its type.
+            Ok(mark_us.map(|row| row.value).filter(|us| *us > 0))
         }
         Edition::Apache => {
-            let until: Option<Until> = sql_query("SELECT refreshed_until FROM rollup_progress WHERE timeframe = $1")
-                .bind::<Text, _>(timeframe.label())
-                .get_result(connection)
-                .await
-                .optional()?;
-            Ok(until.map(|until| until.refreshed_until.timestamp_micros()))
+            let until: Option<TimeValue> =
+                sql_query("SELECT refreshed_until AS value FROM rollup_progress WHERE timeframe = $1")
+                    .bind::<Text, _>(timeframe.label())
+                    .get_result(connection)
+                    .await
+                    .optional()?;
+            Ok(until.and_then(TimeValue::us))
         }
     }
 }
