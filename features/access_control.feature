@@ -59,5 +59,5 @@ Feature: Access control
     Given Redis with TLS
     And the setting STORAGE_REDIS__CA_FILE is ""
     When I run `aggregator-admin migrate --wait 3s`
-    Then it exits 1
+    Then it exits 64
     And it says "certificate"

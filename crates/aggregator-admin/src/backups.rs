@@ -31,7 +31,7 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
                     );
                     show(&backup);
                 }
-                Err(reason) => dead_letter::send(&mut redis, Stream::Backups, &entry, &reason).await?,
+                Err(reason) => dead_letter::send(&mut redis, Stream::Backups, &entry, reason.to_string()).await?,
             }
             reader
                 .acknowledge(&[entry.id])

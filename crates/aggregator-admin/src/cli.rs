@@ -1,7 +1,5 @@
 //! Parsers of values on the command line.
 
-use std::time::Duration;
-
 use storage_core::domain::time::parse_rfc3339;
 
 /// Parses RFC 3339, or a day in UTC, to µs since 1970.
@@ -12,7 +10,10 @@ pub(crate) fn time(text: &str) -> Result<i64, String> {
         .map_err(|_| "write 2019-10-11T00:00:00Z or 2019-10-11".to_owned())
 }
 
-/// Parses a duration such as `30s` or `5m`.
-pub(crate) fn duration(text: &str) -> Result<Duration, humantime_serde::re::humantime::DurationError> {
-    humantime_serde::re::humantime::parse_duration(text)
+/// Returns the key of a stream; the prefix `stream:` may be left out.
+pub(crate) fn stream_key(name: &str) -> String {
+    match name.starts_with("stream:") {
+        true => name.to_owned(),
+        false => format!("stream:{name}"),
+    }
 }

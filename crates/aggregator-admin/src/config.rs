@@ -14,7 +14,7 @@ use storage_core::config::telemetry::TelemetryConfig;
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// All sections of the configuration.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) redis: RedisConfig,
@@ -27,20 +27,8 @@ pub(crate) struct Config {
 
 impl Configuration for Config {
     const FOREIGN_SECTIONS: &'static [&'static str] = &["hot", "warm", "backup"];
+    const DEFAULTS: &'static [(&'static str, &'static str)] = &[("telemetry.metrics_listen", "127.0.0.1:9103")];
     const ZERO_ALLOWED: &'static [&'static str] = &["admin.rollup_collect"];
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            redis: RedisConfig::default(),
-            postgres: PostgresConfig::default(),
-            telemetry: TelemetryConfig::listening_on(9103),
-            stream: StreamConfig::default(),
-            service: ServiceConfig::default(),
-            admin: AdminConfig::default(),
-        }
-    }
 }
 
 /// Section `[admin]`.

@@ -2,7 +2,6 @@
 
 use anyhow::Context;
 use storage_core::domain::entry::Entry;
-use storage_core::domain::rejection::Rejection;
 use storage_core::redis::codec::dead::{DeadLetter, entry_fields};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
@@ -12,26 +11,9 @@ use storage_core::redis::stream::Stream;
 pub(crate) const REQUEUED: &str = "requeued";
 
 /// Writes `entry` of `stream` to the dead letters.
-pub(crate) async fn send(
-    redis: &mut Connection,
-    stream: Stream,
-    entry: &Entry,
-    reason: &Rejection,
-) -> anyhow::Result<()> {
-    send_because(redis, stream, entry, reason.to_string()).await
-}
-
-/// Writes a well-formed entry to the dead letters.
-pub(crate) async fn send_because(
-    redis: &mut Connection,
-    stream: Stream,
-    entry: &Entry,
-    reason: String,
-) -> anyhow::Result<()> {
+pub(crate) async fn send(redis: &mut Connection, stream: Stream, entry: &Entry, reason: String) -> anyhow::Result<()> {
     tracing::warn!(%stream, id = %entry.id, %reason, "entry can't be used; it is kept as a dead letter");
-    let mut letter = DeadLetter::new(stream, entry, &Rejection::Refused(String::new()));
-    letter.reason = reason;
-    functions::announce(Stream::Dead, &entry_fields(&letter))
+    functions::announce(Stream::Dead, &entry_fields(&DeadLetter::new(stream, entry, &reason)))
         .query_async::<()>(redis)
         .await
         .context("writing a dead letter")

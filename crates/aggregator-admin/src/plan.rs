@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use storage_core::config::Misconfigured;
 use storage_core::postgres::queries::policies::{Job, JobKind};
 
 use crate::config::{AdminConfig, DAY};
@@ -30,8 +31,16 @@ pub(crate) fn retention(config: &AdminConfig, table: &str) -> Option<Duration> {
     }
 }
 
+/// Refuses settings that would lose data.
+pub(crate) fn check(config: &AdminConfig) -> Result<(), Misconfigured> {
+    match objections(config).as_slice() {
+        [] => Ok(()),
+        objections => Err(Misconfigured::new(objections.join("; "))),
+    }
+}
+
 /// Returns the settings that would lose data, each with the required value and the reason.
-pub(crate) fn objections(config: &AdminConfig) -> Vec<String> {
+fn objections(config: &AdminConfig) -> Vec<String> {
     let window = config.refresh_window;
     let mut found = Vec::new();
     // A refresh would treat dropped days as days without trades.
@@ -113,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_settings_agree_with_the_migrations() {
+    fn the_default_settings_change_no_policy_of_the_migrations() {
         let config = AdminConfig::default();
         let jobs = [
             job(1, JobKind::Refresh, "candles_5m", 4 * DAY),

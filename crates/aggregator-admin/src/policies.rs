@@ -174,11 +174,7 @@ async fn run_jobs(worker: &Worker) -> anyhow::Result<()> {
         if worker.token.is_cancelled() {
             break;
         }
-        let kind = match job.kind {
-            JobKind::Refresh => "refresh",
-            JobKind::Compress => "compress",
-            JobKind::Retain => "retain",
-        };
+        let kind = job.kind.label();
         if let (JobKind::Retain, Some(kept)) = (job.kind, job.age)
             && has_uncounted_ticks(worker, &mut connection, &job.table, kept).await?
         {

@@ -28,10 +28,7 @@ impl HistoryProgress {
                 continue;
             };
             let id = match position.has_finished() {
-                true => StreamId {
-                    ms: u64::MAX,
-                    seq: u64::MAX,
-                },
+                true => StreamId::END,
                 false => first_unfinished(redis, ticks, &position).await.context(doing)?,
             };
             unfinished.insert(partition, id);

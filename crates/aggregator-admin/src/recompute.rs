@@ -130,7 +130,7 @@ async fn send_to_dead_letters(
     if origin != id {
         fields.push((REQUEUED, origin.to_string()));
     }
-    dead_letter::send(redis, stream, &Entry::new(id, fields), &reason).await?;
+    dead_letter::send(redis, stream, &Entry::new(id, fields), reason.to_string()).await?;
     Ok(reason)
 }
 

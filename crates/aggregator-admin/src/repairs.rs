@@ -72,7 +72,7 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
                 Ok(Task::Base(base)) => bases.add(entry.id, base),
                 Err(reason) => {
                     REPAIRS.increment("malformed", 1);
-                    dead_letter::send(&mut redis, Stream::Repairs, &entry, &reason).await?;
+                    dead_letter::send(&mut redis, Stream::Repairs, &entry, reason.to_string()).await?;
                     malformed.push(entry.id);
                 }
             }
@@ -172,7 +172,7 @@ async fn send_to_dead_letters(
     };
     let id = request.ids.last().copied().unwrap_or_default();
     let entry = Entry::new(id, entry_fields(&repair));
-    dead_letter::send_because(redis, Stream::Repairs, &entry, reason).await
+    dead_letter::send(redis, Stream::Repairs, &entry, reason).await
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! `run`: the start of the worker and its tasks.
 
-use storage_core::config::Misconfigured;
 use storage_core::postgres::pool::Pool;
 use storage_core::program;
 use storage_core::redis::database;
@@ -11,20 +10,16 @@ use storage_core::startup::{POSTGRES, REDIS, Startup};
 use tokio::time::sleep;
 
 use crate::config::Config;
-use crate::plan::objections;
 use crate::stores::APPLICATION;
 use crate::worker::Worker;
-use crate::{backups, measure, metrics, policies, repairs, rollups, setup};
+use crate::{backups, measure, metrics, plan, policies, repairs, rollups, setup};
 
 /// Runs the worker until SIGTERM.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
-    let objections = objections(&config.admin);
-    if !objections.is_empty() {
-        return Err(Misconfigured::new(objections.join("; ")).into());
-    }
-    let metrics = [metrics::DEFINITIONS];
+    plan::check(&config.admin)?;
+    let metrics = metrics::DEFINITIONS;
     let conditions = [REDIS, POSTGRES];
-    let startup = Startup::begin(&program!(), &config.service, &config.telemetry, &metrics, conditions).await?;
+    let startup = Startup::begin(&program!(), &config.service, &config.telemetry, metrics, conditions).await?;
     startup.check_redis(&config.redis, config.stream.partitions).await?;
     let pool = Pool::new(&config.postgres, APPLICATION);
     let (server, database) = startup.check_postgres(&pool, &config.redis).await?;

@@ -16,7 +16,7 @@ use crate::retention::Keep;
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// All sections of the configuration.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) redis: RedisConfig,
@@ -28,6 +28,11 @@ pub(crate) struct Config {
 
 impl Configuration for Config {
     const FOREIGN_SECTIONS: &'static [&'static str] = &["hot", "warm", "admin"];
+    // Counting all rows may take long.
+    const DEFAULTS: &'static [(&'static str, &'static str)] = &[
+        ("telemetry.metrics_listen", "127.0.0.1:9104"),
+        ("postgres.statement_timeout", "0s"),
+    ];
     const ZERO_ALLOWED: &'static [&'static str] = &[
         "backup.redis_every",
         "backup.postgres_every",
@@ -43,22 +48,6 @@ impl Configuration for Config {
         value_name: "DIR",
         help: "Folder that holds the backups; overrides `backup.folder`",
     }];
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            redis: RedisConfig::default(),
-            // Counting all rows may take long.
-            postgres: PostgresConfig {
-                statement_timeout: Duration::ZERO,
-                ..PostgresConfig::default()
-            },
-            telemetry: TelemetryConfig::listening_on(9104),
-            service: ServiceConfig::default(),
-            backup: BackupConfig::default(),
-        }
-    }
 }
 
 /// Section `[backup]`.

@@ -51,6 +51,16 @@ pub(crate) enum State {
     Damaged(String),
 }
 
+impl Found {
+    /// Returns the manifest of a complete backup.
+    pub(crate) fn manifest(&self) -> Option<&Manifest> {
+        match &self.state {
+            State::Complete(manifest) => Some(manifest),
+            State::Incomplete | State::Damaged(_) => None,
+        }
+    }
+}
+
 impl Destination {
     /// Opens the folder, which is created if it is missing.
     pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
@@ -120,13 +130,7 @@ impl Destination {
     /// Lists complete backups, oldest first.
     pub(crate) async fn backups(&self, kind: Kind) -> anyhow::Result<Vec<Manifest>> {
         let found = self.found(kind).await?;
-        Ok(found
-            .into_iter()
-            .filter_map(|found| match found.state {
-                State::Complete(manifest) => Some(*manifest),
-                State::Incomplete | State::Damaged(_) => None,
-            })
-            .collect())
+        Ok(found.iter().filter_map(Found::manifest).cloned().collect())
     }
 
     /// Finds a backup by its name, or the newest one by `latest`.

@@ -59,7 +59,7 @@ impl Draft {
     }
 
     /// Completes the backup: flushes all files to disk, then writes the manifest.
-    pub(crate) async fn seal(mut self, content: Content, made_by: Vec<String>) -> anyhow::Result<Manifest> {
+    pub(crate) async fn seal(mut self, content: Content, tool: String) -> anyhow::Result<Manifest> {
         let mut files = Vec::new();
         for path in self.destination.files(self.kind, self.name).await? {
             let failed = || format!("flushing {path} to disk");
@@ -77,7 +77,7 @@ impl Draft {
             name: self.name,
             started: self.started,
             finished: Utc::now(),
-            made_by,
+            made_by: vec![concat!("backup-runner ", env!("CARGO_PKG_VERSION")).to_owned(), tool],
             files,
             content,
         };
@@ -145,7 +145,7 @@ mod tests {
             .to_string();
         assert!(error.contains("incomplete"), "{error}");
 
-        let manifest = draft.seal(example().content, vec![]).await.unwrap();
+        let manifest = draft.seal(example().content, String::new()).await.unwrap();
         assert_eq!(destination.find(Kind::Postgres, "latest").await.unwrap(), manifest);
         assert_eq!(manifest.files[0].size_bytes, 4);
     }
@@ -175,7 +175,7 @@ mod tests {
         let (_folder, destination) = destination();
         let draft = Draft::begin(&destination, Kind::Postgres).unwrap();
         fs::write(draft.path("database.dump"), "dump").unwrap();
-        let manifest = draft.seal(example().content, vec![]).await.unwrap();
+        let manifest = draft.seal(example().content, String::new()).await.unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let folder = destination.folder_of(Kind::Postgres, manifest.name);
         assert_eq!(mode(destination.folder()), 0o700);

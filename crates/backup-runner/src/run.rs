@@ -61,16 +61,19 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         .iter()
         .map(|(kind, _)| kind.as_str())
         .chain(config.backup.wal.then_some(wal::CONDITION));
-    let metrics = [metrics::DEFINITIONS];
-    let startup = Startup::begin(&program!(), &config.service, &config.telemetry, &metrics, conditions).await?;
+    let metrics = metrics::DEFINITIONS;
+    let startup = Startup::begin(&program!(), &config.service, &config.telemetry, metrics, conditions).await?;
     let Startup { mut service, readiness } = startup;
     metrics::WAL_LAG.set(f64::NAN);
     for kind in Kind::ALL {
         metrics::show(kind, &destination.backups(kind).await?);
     }
 
-    if scheduled.iter().any(|(kind, _)| *kind == Kind::Redis) {
-        check_redis(&config).await;
+    // Only logs settings of Redis that lose data: they make backups more important.
+    if scheduled.iter().any(|(kind, _)| *kind == Kind::Redis)
+        && let Err(error) = preflight::check(&config.redis).await
+    {
+        error!("{error:#}");
     }
     let worker = Worker {
         config,
@@ -86,23 +89,10 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         service.spawn("verify", worker.clone().keep_verifying());
     }
     if worker.config.backup.wal {
-        let Worker {
-            config,
-            destination,
-            readiness,
-            token,
-            ..
-        } = worker;
-        service.spawn("wal", wal::archive(config, destination, readiness, token));
+        let archiving = wal::archive(worker.config, worker.destination, worker.readiness, worker.token);
+        service.spawn("wal", archiving);
     }
     service.run().await
-}
-
-/// Logs settings of Redis that lose data. Backups continue, because such settings make them more important.
-async fn check_redis(config: &Config) {
-    if let Err(error) = preflight::check(&config.redis).await {
-        error!("{error:#}");
-    }
 }
 
 impl Worker {

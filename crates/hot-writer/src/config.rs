@@ -10,7 +10,7 @@ use storage_core::config::stream::StreamConfig;
 use storage_core::config::telemetry::TelemetryConfig;
 
 /// Configuration of hot-writer.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub(crate) redis: RedisConfig,
@@ -22,19 +22,8 @@ pub struct Config {
 
 impl Configuration for Config {
     const FOREIGN_SECTIONS: &'static [&'static str] = &["warm", "admin", "backup"];
+    const DEFAULTS: &'static [(&'static str, &'static str)] = &[("telemetry.metrics_listen", "127.0.0.1:9101")];
     const ZERO_ALLOWED: &'static [&'static str] = &["hot.close_grace"];
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            redis: RedisConfig::default(),
-            telemetry: TelemetryConfig::listening_on(9101),
-            service: ServiceConfig::default(),
-            stream: StreamConfig::default(),
-            hot: HotConfig::default(),
-        }
-    }
 }
 
 /// Section `[hot]`.

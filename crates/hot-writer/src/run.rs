@@ -13,8 +13,8 @@ use crate::{metrics, ownership, signals};
 /// # Errors
 /// If the configuration does not fit Redis, or a task fails.
 pub async fn run(config: Config) -> Result<()> {
-    let metrics = [metrics::DEFINITIONS];
-    let startup = Startup::begin(&program!(), &config.service, &config.telemetry, &metrics, [REDIS]).await?;
+    let metrics = metrics::DEFINITIONS;
+    let startup = Startup::begin(&program!(), &config.service, &config.telemetry, metrics, [REDIS]).await?;
     startup.check_redis(&config.redis, config.stream.partitions).await?;
 
     let Startup { mut service, readiness } = startup;

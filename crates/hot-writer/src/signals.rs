@@ -32,33 +32,24 @@ pub(crate) async fn activate(
     losses: Losses,
     token: CancellationToken,
 ) -> Result<()> {
-    keep_running("signals", &readiness, &token, || {
-        activate_until_failure(&config, &readiness, &losses, &token)
+    keep_running("signals", &readiness, &token, async || {
+        let options = GroupReaderOptions {
+            group: HOT_WRITER,
+            consumer: config.service.instance(&config.telemetry),
+            batch: BATCH,
+            block: BLOCK,
+            claim_after: config.hot.claim_after,
+            losses: losses.clone(),
+        };
+        let mut conn = Connection::ordinary(&config.redis);
+        let mut reader = GroupReader::new(&config.redis, Stream::Signals, options);
+        while !token.is_cancelled() {
+            activate_batch(&mut reader, &mut conn).await?;
+            readiness.ok("signals");
+        }
+        Ok(())
     })
     .await;
-    Ok(())
-}
-
-async fn activate_until_failure(
-    config: &Config,
-    readiness: &Readiness,
-    losses: &Losses,
-    token: &CancellationToken,
-) -> Result<()> {
-    let options = GroupReaderOptions {
-        group: HOT_WRITER,
-        consumer: config.service.instance(&config.telemetry),
-        batch: BATCH,
-        block: BLOCK,
-        claim_after: config.hot.claim_after,
-        losses: losses.clone(),
-    };
-    let mut conn = Connection::ordinary(&config.redis);
-    let mut reader = GroupReader::new(&config.redis, Stream::Signals, options);
-    while !token.is_cancelled() {
-        activate_batch(&mut reader, &mut conn).await?;
-        readiness.ok("signals");
-    }
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use crate::metrics;
 /// Trims the streams of `partition` at each `trim_interval`. An error is logged, and the next interval tries again.
 pub(crate) async fn trim_partition(config: &Config, partition: u16) {
     let mut conn = Connection::ordinary(&config.redis);
-    let mut streams = vec![Stream::Ticks(partition), Stream::Candles(partition)];
+    let mut streams = Stream::of_partition(partition).to_vec();
     if partition == 0 {
         streams.extend(Stream::UNPARTITIONED);
     }

@@ -71,7 +71,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<ErrorClass> {
             FunctionsError::Missing | FunctionsError::Old { .. } => ErrorClass::Misconfigured,
         })
     } else if let Some(error) = cause.downcast_ref::<ConnectError>() {
-        Some(match error.fault() {
+        Some(match error.fault {
             Fault::Transient => ErrorClass::Transient,
             Fault::Permanent | Fault::BadRow => ErrorClass::Misconfigured,
         })

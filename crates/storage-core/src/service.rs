@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -24,7 +23,8 @@ pub(crate) const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 const SAME_REQUEST: Duration = Duration::from_millis(500);
 
 /// Work that ended early because of a shutdown. It is no failure: a command that ends with it exits 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("stopped by a shutdown")]
 pub struct Stopped;
 
 impl Stopped {
@@ -33,14 +33,6 @@ impl Stopped {
         error.chain().any(|cause| cause.is::<Self>())
     }
 }
-
-impl fmt::Display for Stopped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("stopped by a shutdown")
-    }
-}
-
-impl std::error::Error for Stopped {}
 
 /// The tasks of a worker. SIGTERM or SIGINT cancels the token, and every task may finish its current work within the
 /// grace period; a second signal, more than half a second later, aborts the tasks. A task that fails or panics shuts

@@ -18,7 +18,7 @@ use crate::redis::{database, startup};
 use crate::retry::Retry;
 use crate::service::Service;
 use crate::telemetry;
-use crate::telemetry::metrics::Metric;
+use crate::telemetry::metrics::Definitions;
 use crate::telemetry::readiness::Readiness;
 
 /// Condition of `/readyz` for Redis.
@@ -42,7 +42,7 @@ impl Startup {
         program: &Program,
         service: &ServiceConfig,
         telemetry: &TelemetryConfig,
-        metrics: &[&[&dyn Metric]],
+        metrics: Definitions,
         conditions: impl IntoIterator<Item = &'static str>,
     ) -> anyhow::Result<Self> {
         telemetry::tracing::init(telemetry.log_format, LevelFilter::INFO)?;

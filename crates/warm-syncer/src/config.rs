@@ -10,7 +10,7 @@ use storage_core::config::service::ServiceConfig;
 use storage_core::config::stream::StreamConfig;
 use storage_core::config::telemetry::TelemetryConfig;
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) redis: RedisConfig,
@@ -23,20 +23,8 @@ pub(crate) struct Config {
 
 impl Configuration for Config {
     const FOREIGN_SECTIONS: &'static [&'static str] = &["hot", "admin", "backup"];
+    const DEFAULTS: &'static [(&'static str, &'static str)] = &[("telemetry.metrics_listen", "127.0.0.1:9102")];
     const ZERO_ALLOWED: &'static [&'static str] = &["warm.batch_wait"];
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            redis: RedisConfig::default(),
-            postgres: PostgresConfig::default(),
-            telemetry: TelemetryConfig::listening_on(9102),
-            stream: StreamConfig::default(),
-            service: ServiceConfig::default(),
-            warm: WarmConfig::default(),
-        }
-    }
 }
 
 /// Section `[warm]`.

@@ -27,9 +27,9 @@ use crate::{backlog, metrics};
 
 /// Runs the worker until SIGTERM.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
-    let metrics = [metrics::DEFINITIONS];
+    let metrics = metrics::DEFINITIONS;
     let conditions = [REDIS, POSTGRES];
-    let startup = Startup::begin(&program!(), &config.service, &config.telemetry, &metrics, conditions).await?;
+    let startup = Startup::begin(&program!(), &config.service, &config.telemetry, metrics, conditions).await?;
     startup.check_redis(&config.redis, config.stream.partitions).await?;
     let pool = Pool::new(&config.postgres, WARM_SYNCER);
     let (_, database) = startup.check_postgres(&pool, &config.redis).await?;

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::*;
 
 /// Long enough for anything that happens, short enough to wait for what must not.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 const SHORT_WAIT: Duration = Duration::from_millis(100);
 
 /// Starts the server. Returns its address and the lines that it receives.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use storage_core::domain::candle::{Candle, CandleState};
 use storage_core::postgres::queries::candles::HistoryCandle;
 
-/// Source of a candle of a series.
+/// Source of a candle of a series. The names in CSV and JSON are public.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
@@ -17,17 +17,6 @@ pub(crate) enum State {
     /// Redis: open.
     #[serde(rename = "making")]
     Open,
-}
-
-impl State {
-    /// Returns the name in CSV and JSON, which is public.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Stored => "stored",
-            Self::Closing => "closing",
-            Self::Open => "making",
-        }
-    }
 }
 
 /// Candle of a series.

@@ -93,7 +93,7 @@ struct CandleOutput {
     close: f64,
     volume: String,
     trades: i64,
-    state: &'static str,
+    state: State,
 }
 
 impl From<&Point> for CandleOutput {
@@ -106,7 +106,7 @@ impl From<&Point> for CandleOutput {
             close: candle.close,
             volume: candle.volume.to_string(),
             trades: candle.trades,
-            state: state.as_str(),
+            state: *state,
         }
     }
 }

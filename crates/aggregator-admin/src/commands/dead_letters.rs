@@ -12,6 +12,7 @@ use storage_core::redis::connection::Connection;
 use storage_core::redis::stream::{self, Stream};
 use storage_core::terminal::{say, table, visible};
 
+use crate::cli::stream_key;
 use crate::config::Config;
 use crate::dead_letter::REQUEUED;
 use crate::stores::{Stores, history, refuse_other_database};
@@ -70,7 +71,7 @@ struct Selection {
 impl Selection {
     fn filter(&self, requeued_too: bool) -> Filter {
         Filter {
-            stream: self.stream.as_deref().map(key),
+            stream: self.stream.as_deref().map(stream_key),
             reason: self.reason.clone(),
             requeued_too,
         }
@@ -155,16 +156,12 @@ fn show(letter: &DeadLetter) -> anyhow::Result<()> {
 }
 
 async fn find(connection: &mut AsyncPgConnection, id: &str) -> anyhow::Result<DeadLetter> {
-    let mut found = match id.rsplit_once('/') {
-        Some((stream, id)) => dead_letters::find(connection, &key(stream), id)
-            .await
-            .explained("reading a dead letter")?
-            .into_iter()
-            .collect(),
-        None => dead_letters::with_id(connection, id)
-            .await
-            .explained("reading a dead letter")?,
+    let (stream, entry_id) = match id.rsplit_once('/') {
+        Some((stream, entry_id)) => (Some(stream_key(stream)), entry_id),
+        None => (None, id),
     };
+    let found = dead_letters::find(connection, stream.as_deref(), entry_id).await;
+    let mut found = found.explained("reading a dead letter")?;
     match (found.pop(), found.len()) {
         (Some(letter), 0) => Ok(letter),
         (Some(_), _) => Err(anyhow!(
@@ -248,14 +245,6 @@ fn entry(letter: &DeadLetter, partitions: u16) -> anyhow::Result<(Stream, Vec<(S
         (stream, _) => stream,
     };
     Ok((stream, fields))
-}
-
-fn key(stream: &str) -> String {
-    if stream.starts_with("stream:") {
-        stream.to_owned()
-    } else {
-        format!("stream:{stream}")
-    }
 }
 
 fn name(letter: &DeadLetter) -> String {

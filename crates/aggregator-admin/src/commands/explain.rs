@@ -8,7 +8,7 @@ use storage_core::domain::time::{TimeRange, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::candles::{HistoryCandle, range};
-use storage_core::postgres::queries::verify::compare;
+use storage_core::postgres::queries::verify::{compare, source_table};
 use storage_core::postgres::queries::{rollups, ticks};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::position::position_of;
@@ -54,11 +54,6 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         describe_hot(&mut stores.redis, args, start_us).await?
     ))?;
 
-    let source = if args.timeframe == Timeframe::M1 {
-        "ticks"
-    } else {
-        "candles_1m"
-    };
     let comparison = compare(&mut connection, args.timeframe, Some(&args.symbol), bucket)
         .await
         .explained("comparing the candle")?;
@@ -70,7 +65,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         None if comparison.compared == 0 => "give no candle".to_owned(),
         None => "give the same candle as the history".to_owned(),
     };
-    say(format_args!("{source:<10} {verdict}"))?;
+    say(format_args!("{:<10} {verdict}", source_table(args.timeframe)))?;
     if args.timeframe == Timeframe::M1 {
         let ticks = ticks::of_minute(&mut connection, &args.symbol, start_us)
             .await

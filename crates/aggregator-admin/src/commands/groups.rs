@@ -11,6 +11,7 @@ use storage_core::redis::partitions;
 use storage_core::redis::stream::Stream;
 use storage_core::terminal::{say, span, table, thousands};
 
+use crate::cli::stream_key;
 use crate::config::Config;
 
 /// A group that was active within this time is in use.
@@ -40,11 +41,7 @@ enum Command {
 }
 
 fn stream(text: &str) -> Result<Stream, String> {
-    let key = match text.starts_with("stream:") {
-        true => text.to_owned(),
-        false => format!("stream:{text}"),
-    };
-    key.parse().map_err(|error| format!("{error}"))
+    stream_key(text).parse().map_err(|error| format!("{error}"))
 }
 
 pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use diesel_async::AsyncPgConnection;
+use humantime_serde::re::humantime::parse_duration;
 use storage_core::config::Misconfigured;
 use storage_core::domain::database_identity::DatabaseIdentity;
 use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
@@ -19,7 +20,6 @@ use storage_core::redis::symbols::{self, VolumeDecimals};
 use storage_core::redis::{database, lease, partitions, preflight};
 use storage_core::terminal::say;
 
-use crate::cli::duration;
 use crate::config::Config;
 use crate::setup;
 use crate::stores::{PAUSE, Stores, await_redis, history, retry_within};
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     partitions: Option<u16>,
     /// Time to wait for a server that does not answer
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     wait: Duration,
     /// Connects Redis to this database instead of the one that it belongs to, after a restore or a move; needs stopped
     /// workers

@@ -2,7 +2,6 @@
 
 use anyhow::Context;
 use diesel_async::{AsyncConnection, AsyncPgConnection};
-use storage_core::config::Misconfigured;
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::completeness;
@@ -10,24 +9,12 @@ use storage_core::postgres::queries::policies::{self, Job, JobKind};
 use storage_core::terminal::{say, table};
 
 use crate::config::Config;
-use crate::plan::{Change, RETAINABLE, changes, days, objections, retention};
+use crate::plan::{Change, RETAINABLE, changes, check, days, retention};
 use crate::stores::{Stores, history};
 
-/// `plan`: shows the changes.
-pub(crate) async fn plan(config: &Config) -> anyhow::Result<()> {
-    run(config, false).await
-}
-
-/// `apply`: makes the changes.
-pub(crate) async fn apply(config: &Config) -> anyhow::Result<()> {
-    run(config, true).await
-}
-
-async fn run(config: &Config, apply: bool) -> anyhow::Result<()> {
-    let objections = objections(&config.admin);
-    if !objections.is_empty() {
-        return Err(Misconfigured::new(objections.join("; ")).into());
-    }
+/// Shows the changes, and makes them with `apply`.
+pub(crate) async fn run(config: &Config, apply: bool) -> anyhow::Result<()> {
+    check(&config.admin)?;
     let stores = Stores::new(config);
     let (mut connection, server) = history(&stores.pool).await?;
     if server.edition == Edition::Apache {

@@ -1,8 +1,10 @@
 //! `refresh`: recomputes larger timeframes.
 
+use std::time::Duration;
+
 use storage_core::config::Misconfigured;
 use storage_core::domain::time::TimeRange;
-use storage_core::postgres::queries::rollups::ALWAYS;
+use storage_core::postgres::queries::rollups::{ALWAYS, Scope};
 use storage_core::terminal::say;
 
 use crate::cli::time;
@@ -32,11 +34,11 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     };
     let stores = Stores::new(config);
     let (mut connection, server) = history(&stores.pool).await?;
-    refresh::force(&mut connection, server.edition, range, |timeframe, took| {
+    let done = |timeframe, took: Duration| {
         say(format_args!(
             "{timeframe:>4} candles up to date, {:.2} s",
             took.as_secs_f64()
         ))
-    })
-    .await
+    };
+    refresh::run(&mut connection, server.edition, &[range], Scope::All, done).await
 }

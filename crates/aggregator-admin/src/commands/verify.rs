@@ -10,7 +10,7 @@ use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::candles::{self, CandleRow};
 use storage_core::postgres::queries::hypertables::chunk_ranges;
 use storage_core::postgres::queries::rollups::ALWAYS;
-use storage_core::postgres::queries::verify::{Difference, compare};
+use storage_core::postgres::queries::verify::{Difference, compare, source_table};
 use storage_core::postgres::queries::{completeness, ticks};
 use storage_core::redis::connection::Connection;
 use storage_core::terminal::{say, table, thousands};
@@ -57,11 +57,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     let mut shown = table(&["timeframe", "source", ">candles", ">different", ">not yet written"]);
     let mut details = Vec::new();
     for timeframe in Timeframe::ALL {
-        let source = if timeframe == Timeframe::M1 {
-            "ticks"
-        } else {
-            "candles_1m"
-        };
+        let source = source_table(timeframe);
         let mut found = check(&stores, timeframe, source, args.symbol.as_ref(), range).await?;
         if timeframe == Timeframe::M1 {
             set_aside_unwritten(&mut stores.redis, &mut found).await?;
@@ -164,27 +160,10 @@ async fn contains_ticks_that_fit(connection: &mut AsyncPgConnection, difference:
 
 /// Returns the days of `chunks` within `range`, each once.
 fn days(chunks: Vec<TimeRange>, range: TimeRange) -> Vec<TimeRange> {
+    let parts = range.parts_in(&chunks).into_iter();
+    let whole_days = TimeRange::merge(parts.map(|part| part.widened_to(Timeframe::D1)).collect(), 0);
     let day_us = Timeframe::D1.micros();
-    let within = |chunk: TimeRange| TimeRange {
-        from_us: chunk.from_us.max(range.from_us),
-        to_us: chunk.to_us.min(range.to_us),
-    };
-    let parts = chunks
-        .into_iter()
-        .map(within)
-        .filter(|part| part.from_us < part.to_us)
-        .map(|part| part.widened_to(Timeframe::D1));
-    let merged = TimeRange::merge(parts.collect(), 0);
-    let days_of =
-        |part: TimeRange| (0..(part.to_us - part.from_us) / day_us).map(move |day| part.from_us + day * day_us);
-    merged
-        .into_iter()
-        .flat_map(days_of)
-        .map(|from_us| TimeRange {
-            from_us,
-            to_us: from_us + day_us,
-        })
-        .collect()
+    whole_days.into_iter().flat_map(|part| part.pieces(day_us)).collect()
 }
 
 async fn set_aside_unwritten(redis: &mut Connection, found: &mut Found) -> anyhow::Result<()> {

@@ -77,7 +77,7 @@ async fn take(entries: Vec<Entry>, batch: &mut Batch, redis: &mut Connection) ->
         batch.ids.push(entry.id);
         match decode_entry(&entry) {
             Ok(range) => batch.ranges.push(range),
-            Err(reason) => dead_letter::send(redis, Stream::Rollups, &entry, &reason).await?,
+            Err(reason) => dead_letter::send(redis, Stream::Rollups, &entry, reason.to_string()).await?,
         }
     }
     Ok(())

@@ -12,7 +12,7 @@ use storage_core::postgres::queries::rollups::{self, Scope};
 
 use super::ranges::{LARGER, touched};
 
-/// Refreshes the buckets that `ranges` touch, and calls `done` after each timeframe.
+/// Refreshes the buckets that `ranges` touch and whose source changed, and calls `done` after each timeframe.
 pub(crate) async fn buckets(
     connection: &mut AsyncPgConnection,
     edition: Edition,
@@ -22,18 +22,8 @@ pub(crate) async fn buckets(
     run(connection, edition, ranges, Scope::Changed, done).await
 }
 
-/// Recomputes the buckets that `range` touches even if their source did not change, and calls `done` after each
-/// timeframe.
-pub(crate) async fn force(
-    connection: &mut AsyncPgConnection,
-    edition: Edition,
-    range: TimeRange,
-    done: impl FnMut(Timeframe, Duration) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    run(connection, edition, &[range], Scope::All, done).await
-}
-
-async fn run(
+/// Refreshes the buckets of `scope` that `ranges` touch, and calls `done` after each timeframe.
+pub(crate) async fn run(
     connection: &mut AsyncPgConnection,
     edition: Edition,
     ranges: &[TimeRange],

@@ -17,20 +17,13 @@ pub(super) async fn list(destination: &Destination, json: bool) -> anyhow::Resul
     }
     all.sort_by_key(|found| (found.name, found.kind));
     if json {
-        let complete: Vec<&Manifest> = all.iter().filter_map(complete).collect();
+        let complete: Vec<&Manifest> = all.iter().filter_map(Found::manifest).collect();
         let text = serde_json::to_string_pretty(&complete).context("writing JSON")?;
         terminal::write(text + "\n")
     } else if all.is_empty() {
         say(format_args!("no backups in {}", destination.folder().display()))
     } else {
         say(shown(destination, &all, Utc::now())?)
-    }
-}
-
-fn complete(found: &Found) -> Option<&Manifest> {
-    match &found.state {
-        State::Complete(manifest) => Some(manifest),
-        State::Incomplete | State::Damaged(_) => None,
     }
 }
 

@@ -45,11 +45,8 @@ pub(crate) async fn backup(config: &Config, destination: &Destination) -> anyhow
         .with_context(|| format!("base backup of the server at {}", config.postgres.url))?;
     let own = fs::read(draft.path(OWN_MANIFEST)).context("reading pg_basebackup's manifest")?;
     let content = content(&own, server.postgres_version, segment_bytes)?;
-    let made_by = vec![
-        concat!("backup-runner ", env!("CARGO_PKG_VERSION")).to_owned(),
-        tool::version(programs, "pg_basebackup").await?,
-    ];
-    draft.seal(Content::Base(content), made_by).await
+    let tool = tool::version(programs, "pg_basebackup").await?;
+    draft.seal(Content::Base(content), tool).await
 }
 
 /// Refuses the embedded server: it lacks the replication protocol that base backups and WAL archiving need.

@@ -37,11 +37,8 @@ pub(crate) async fn backup(config: &Config, destination: &Destination) -> anyhow
         tables,
         roles,
     };
-    let made_by = vec![
-        concat!("backup-runner ", env!("CARGO_PKG_VERSION")).to_owned(),
-        tool::version(programs, "pg_dump").await?,
-    ];
-    draft.seal(Content::Postgres(content), made_by).await
+    let tool = tool::version(programs, "pg_dump").await?;
+    draft.seal(Content::Postgres(content), tool).await
 }
 
 /// Dumps the snapshot in which the rows are counted.

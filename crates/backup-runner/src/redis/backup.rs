@@ -43,16 +43,8 @@ pub(crate) async fn backup(config: &Config, destination: &Destination) -> anyhow
             master.keys_with_expiry = counted.with_expiry;
         }
     }
-    draft
-        .seal(
-            Content::Redis(content),
-            vec![made_by(), tool::version(programs, "redis-cli").await?],
-        )
-        .await
-}
-
-fn made_by() -> String {
-    concat!("backup-runner ", env!("CARGO_PKG_VERSION")).to_owned()
+    let tool = tool::version(programs, "redis-cli").await?;
+    draft.seal(Content::Redis(content), tool).await
 }
 
 /// Reads versions, role and persistence of a server. Keys are counted in the RDB later.

@@ -1,10 +1,9 @@
-use std::fmt;
-
 /// The command line, the configuration or the set-up of a store is wrong. No retry helps until an operator changes it.
 ///
 /// A program exits 64 if its error has this cause anywhere in the chain. An enum that carries it uses `#[source]`,
 /// because `#[error(transparent)]` hides it from the chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
 pub struct Misconfigured(String);
 
 impl Misconfigured {
@@ -18,11 +17,3 @@ impl Misconfigured {
         error.chain().any(|cause| cause.is::<Self>())
     }
 }
-
-impl fmt::Display for Misconfigured {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Misconfigured {}

@@ -47,15 +47,7 @@ fn load_from<C: Configuration>(
     flags: &Flags,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<C, Misconfigured> {
-    let defaults = match Value::serialize(C::default()) {
-        Ok(Value::Dict(_, keys)) => Layer {
-            source: "the defaults".into(),
-            keys,
-        },
-        _ => {
-            return Err(Misconfigured::new("the defaults are not a table of sections"));
-        }
-    };
+    let defaults = defaults::<C>()?;
     let is_foreign = |section: &str| {
         !defaults.keys.contains_key(section)
             && SHARED_SECTIONS
@@ -78,6 +70,23 @@ fn load_from<C: Configuration>(
     let config = figment.extract().map_err(|error| explain(&error))?;
     refuse_zero::<C>(&figment, &defaults, &config)?;
     Ok(config)
+}
+
+fn defaults<C: Configuration>() -> Result<Layer, Misconfigured> {
+    let Ok(Value::Dict(_, mut keys)) = Value::serialize(C::default()) else {
+        return Err(Misconfigured::new("the defaults are not a table of sections"));
+    };
+    for (key, text) in C::DEFAULTS {
+        if let Some((section, name)) = key.split_once('.')
+            && let Some(Value::Dict(_, section)) = keys.get_mut(section)
+        {
+            section.insert(name.to_owned(), Value::from(*text));
+        }
+    }
+    Ok(Layer {
+        source: "the defaults".into(),
+        keys,
+    })
 }
 
 /// Returns `config` as TOML, secrets masked.
@@ -159,17 +168,12 @@ fn environment_overrides(
 
 /// Converts a text to the type of its key: text if `C` accepts text, else a number, boolean or array.
 fn typed<C: DeserializeOwned>(defaults: &Figment, source: String, key: &str, text: String) -> Layer {
-    let as_text = nested(key, Value::from(text.clone()));
-    if takes_text::<C>(defaults, key, &text) {
-        return Layer { source, keys: as_text };
-    }
-    match text.parse::<Value>() {
-        Ok(value) if value.as_str().is_none() => Layer {
-            source,
-            keys: nested(key, value),
-        },
-        _ => Layer { source, keys: as_text },
-    }
+    let value = match text.parse::<Value>() {
+        Ok(value) if value.as_str().is_none() && !takes_text::<C>(defaults, key, &text) => value,
+        _ => Value::from(text),
+    };
+    let keys = nested(key, value);
+    Layer { source, keys }
 }
 
 /// Returns `true` if `C` accepts `text`, unconverted, for `key`.

@@ -29,6 +29,8 @@ pub trait Configuration: DeserializeOwned + Serialize + Default {
     const FOREIGN_SECTIONS: &'static [&'static str] = &[];
     /// Keys of the program's own section that may be zero; the field's comment says what zero means.
     const ZERO_ALLOWED: &'static [&'static str] = &[];
+    /// Keys of shared sections with another default in this program, such as the port of its metrics.
+    const DEFAULTS: &'static [(&'static str, &'static str)] = &[];
     /// Flags of this program that set a key, in addition to those of the shared sections.
     const FLAGS: &'static [KeyFlag] = &[];
 }

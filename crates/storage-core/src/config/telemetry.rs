@@ -25,11 +25,11 @@ pub enum LogFormat {
     Json,
 }
 
-impl TelemetryConfig {
-    /// Returns the default of a worker that listens on `port` of the loopback address.
-    pub fn listening_on(port: u16) -> Self {
+/// Each worker has a port of its own, see [`Configuration::DEFAULTS`](super::Configuration::DEFAULTS).
+impl Default for TelemetryConfig {
+    fn default() -> Self {
         Self {
-            metrics_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            metrics_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             log_format: LogFormat::default(),
         }
     }

@@ -1,9 +1,10 @@
-//! Conversions of columns into the types of [`crate::domain`].
+//! Conversions of columns into the types of [`crate::domain`], and rows with a single column, which is named `value`.
 
 use chrono::{DateTime, Utc};
+use diesel::QueryableByName;
 use diesel::deserialize::{FromSql, Result};
 use diesel::pg::{Pg, PgValue};
-use diesel::sql_types::{BigInt, Text, Timestamptz};
+use diesel::sql_types::{BigInt, Bool, Nullable, Text, Timestamptz};
 
 use crate::domain::decimal::Decimal;
 use crate::domain::stream_id::Revision;
@@ -44,3 +45,34 @@ macro_rules! from_text {
 }
 
 from_text!(Decimal, Symbol, Side);
+
+#[derive(QueryableByName)]
+pub(super) struct TextValue {
+    #[diesel(sql_type = Text)]
+    pub(super) value: String,
+}
+
+#[derive(QueryableByName)]
+pub(super) struct IntegerValue {
+    #[diesel(sql_type = BigInt)]
+    pub(super) value: i64,
+}
+
+#[derive(QueryableByName)]
+pub(super) struct BoolValue {
+    #[diesel(sql_type = Bool)]
+    pub(super) value: bool,
+}
+
+#[derive(QueryableByName)]
+pub(super) struct TimeValue {
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    value: Option<DateTime<Utc>>,
+}
+
+impl TimeValue {
+    /// Returns the time in µs since 1970.
+    pub(super) fn us(self) -> Option<i64> {
+        self.value.map(|time| time.timestamp_micros())
+    }
+}

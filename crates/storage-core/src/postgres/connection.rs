@@ -26,16 +26,11 @@ use crate::config::postgres::PostgresConfig;
 pub struct ConnectError {
     target: String,
     reason: String,
-    fault: Fault,
+    /// Class of the error.
+    pub fault: Fault,
 }
 
 impl ConnectError {
-    /// Returns [`Fault::Transient`] if a retry helps (the server is down, or starts), [`Fault::Permanent`] if it does
-    /// not (a wrong password, no such database).
-    pub fn fault(&self) -> Fault {
-        self.fault
-    }
-
     pub(super) fn new(config: &PostgresConfig, fault: Fault, reason: impl Into<String>) -> Self {
         Self {
             target: config.url.masked(),

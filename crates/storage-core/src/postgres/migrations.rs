@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 
 use diesel::migration::{Migration, MigrationSource, MigrationVersion, Result as MigrationResult};
 use diesel::pg::Pg;
-use diesel::sql_types::{Bool, Text};
-use diesel::{Connection, QueryResult, QueryableByName, sql_query};
+use diesel::{Connection, QueryResult, sql_query};
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
+use super::columns::{BoolValue, TextValue};
 use super::edition::{Edition, Server};
-use super::error::{Fault, describe, sqlstate};
+use super::error::{describe, sqlstate};
 
 const COMMON: EmbeddedMigrations = embed_migrations!("../../migrations/common");
 const COMMUNITY: EmbeddedMigrations = embed_migrations!("../../migrations/community");
@@ -44,7 +44,7 @@ pub enum MigrationError {
         /// Version of the first such migration.
         version: String,
         /// Likely cause and remedy.
-        hint: &'static str,
+        hint: String,
     },
     /// A migration failed; the schema is unchanged.
     #[error("{migration} failed, and nothing was changed: {reason}")]
@@ -57,16 +57,6 @@ pub enum MigrationError {
     /// Error of the database.
     #[error("{}", describe(.0))]
     Database(#[from] diesel::result::Error),
-}
-
-impl MigrationError {
-    /// Returns the class of the error.
-    pub fn fault(&self) -> Fault {
-        match self {
-            Self::Database(error) => Fault::of(error),
-            _ => Fault::Permanent,
-        }
-    }
 }
 
 /// Migrations by version.
@@ -102,29 +92,17 @@ fn failed(migration: impl Into<String>, error: Box<dyn std::error::Error + Send 
     }
 }
 
-#[derive(QueryableByName)]
-struct Exists {
-    #[diesel(sql_type = Bool)]
-    yes: bool,
-}
-
-#[derive(QueryableByName)]
-struct Version {
-    #[diesel(sql_type = Text)]
-    version: String,
-}
-
 async fn applied(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
-    let table: Exists = sql_query("SELECT to_regclass('__diesel_schema_migrations') IS NOT NULL AS yes")
+    let exists: BoolValue = sql_query("SELECT to_regclass('__diesel_schema_migrations') IS NOT NULL AS value")
         .get_result(connection)
         .await?;
-    if !table.yes {
+    if !exists.value {
         return Ok(Vec::new());
     }
-    let rows: Vec<Version> = sql_query("SELECT version FROM __diesel_schema_migrations ORDER BY version")
+    let rows: Vec<TextValue> = sql_query("SELECT version AS value FROM __diesel_schema_migrations ORDER BY version")
         .get_results(connection)
         .await?;
-    Ok(rows.into_iter().map(|row| row.version).collect())
+    Ok(rows.into_iter().map(|row| row.value).collect())
 }
 
 /// Migrations of a database, oldest first.
@@ -167,31 +145,25 @@ pub async fn ensure_current(connection: &mut AsyncPgConnection) -> Result<Server
         });
     };
     let status = status(connection, server.edition).await?;
-    refuse_unknown(&status, server.edition)?;
+    refuse_unknown(status.unknown.as_slice().first(), server.edition)?;
     match status.pending.len() {
         0 => Ok(server),
         behind => Err(MigrationError::Behind { behind }),
     }
 }
 
-fn refuse_unknown(status: &Status, edition: Edition) -> Result<(), MigrationError> {
-    let Some(version) = status.unknown.as_slice().first() else {
-        return Ok(());
-    };
+fn refuse_unknown(unknown: Option<&String>, edition: Edition) -> Result<(), MigrationError> {
+    let Some(version) = unknown else { return Ok(()) };
     let other = match edition {
         Edition::Community => Edition::Apache,
         Edition::Apache => Edition::Community,
     };
-    let hint = match (known(other)?.contains(version), other) {
-        (true, Edition::Community) => {
-            ": it belongs to TimescaleDB's Community edition, and this server has the Apache edition; \
-             move the data with `backup-runner` into a new database"
-        }
-        (true, Edition::Apache) => {
-            ": it belongs to TimescaleDB's Apache edition, and this server has the Community edition; \
-             move the data with `backup-runner` into a new database"
-        }
-        (false, _) => "; use a newer version of the program",
+    let hint = match known(other)?.contains(version) {
+        true => format!(
+            ": it belongs to TimescaleDB's {other:?} edition, and this server has the {edition:?} edition; move the \
+             data with `backup-runner` into a new database"
+        ),
+        false => "; use a newer version of the program".to_owned(),
     };
     Err(MigrationError::Unknown {
         version: version.clone(),
@@ -204,18 +176,9 @@ fn refuse_unknown(status: &Status, edition: Edition) -> Result<(), MigrationErro
 pub async fn run(mut connection: AsyncPgConnection) -> Result<Vec<String>, MigrationError> {
     let server = prepare(&mut connection).await?;
     in_one_transaction(connection, server.edition, move |harness, mut all, applied| {
-        let unknown = applied
-            .iter()
-            .filter(|version| !all.contains_key(*version))
-            .cloned()
-            .collect();
-        let status = Status {
-            applied,
-            pending: Vec::new(),
-            unknown,
-        };
-        refuse_unknown(&status, server.edition)?;
-        all.retain(|version, _| !status.applied.contains(version));
+        let unknown = applied.iter().find(|version| !all.contains_key(*version));
+        refuse_unknown(unknown, server.edition)?;
+        all.retain(|version, _| !applied.contains(version));
         for_each(all.into_values(), |migration| harness.run_migration(migration))
     })
     .await

@@ -1,7 +1,7 @@
 //! The Redis Function library `redis/functions.lua`: loading it, checking its version, and the commands that call it.
 
 use redis::aio::ConnectionLike;
-use redis::{Cmd, RedisResult, cmd, pipe};
+use redis::{Cmd, RedisResult, ToRedisArgs, cmd, pipe};
 
 use super::connection::Connection;
 use super::keys::{Channel, Key};
@@ -69,8 +69,7 @@ pub enum Expiry {
 /// Returns the command that writes a whole hash, sets its expiry and publishes a message, unless the hash has a newer
 /// revision.
 pub fn put(key: &Key, revision: Revision, expiry: Expiry, publish: Option<(&Channel, &str)>, fields: &Fields) -> Cmd {
-    let mut command = call("storage_put", key);
-    command.arg(revision.as_i64());
+    let mut command = call("storage_put", key, revision.as_i64());
     match expiry {
         Expiry::AfterMs(ms) => command.arg("PEXPIRE").arg(ms),
         Expiry::AtMs(ms) => command.arg("PEXPIREAT").arg(ms),
@@ -79,7 +78,8 @@ pub fn put(key: &Key, revision: Revision, expiry: Expiry, publish: Option<(&Chan
         Some((channel, message)) => command.arg(channel).arg(message),
         None => command.arg("").arg(""),
     };
-    with_fields(command, fields)
+    command.arg(fields);
+    command
 }
 
 /// Moves the position of a group by `count` entries from `from` to `to`, and returns its position. The position stays
@@ -95,15 +95,15 @@ pub async fn advance(
     to: StreamId,
     count: usize,
 ) -> RedisResult<StreamId> {
-    let mut command = call("storage_advance", &stream.key());
-    command.arg(group).arg(from.to_string()).arg(to.to_string()).arg(count);
+    let arguments = (group, from.to_string(), to.to_string(), count);
+    let command = call("storage_advance", &stream.key(), arguments);
     reply::stream_id(command.query_async(conn).await?)
 }
 
 /// Returns the command that adds an entry for another worker. It works at the memory limit too, because the work that
 /// it starts frees memory.
 pub fn announce(stream: Stream, fields: &Fields) -> Cmd {
-    with_fields(call("storage_announce", &stream.key()), fields)
+    call("storage_announce", &stream.key(), fields)
 }
 
 /// [`announce`]s several entries. After an error, some of them may have been added.
@@ -121,9 +121,7 @@ pub async fn announce_all(conn: &mut impl ConnectionLike, stream: Stream, entrie
 /// Returns the command that counts the entries lost to a group whose entries Redis delivers. `checked` is its position
 /// at the last call.
 pub(super) fn lost_of_delivering_group(stream: Stream, group: &str, checked: StreamId) -> Cmd {
-    let mut command = call("storage_lost", &stream.key());
-    command.arg(group).arg(checked.to_string());
-    command
+    call("storage_lost", &stream.key(), (group, checked.to_string()))
 }
 
 /// Returns the command that counts the entries lost to a group with one reader, which has read `ahead` entries from
@@ -135,11 +133,11 @@ pub(super) fn lost(stream: Stream, group: &str, position: StreamId, after: Strea
 }
 
 pub(super) fn begin_epoch(key: &Key) -> Cmd {
-    call("storage_take_up", key)
+    call("storage_take_up", key, NO_ARGUMENTS)
 }
 
 pub(super) fn complete_since(key: &Key) -> Cmd {
-    call("storage_complete_since", key)
+    call("storage_complete_since", key, NO_ARGUMENTS)
 }
 
 pub(super) fn mark_open<'a>(key: &Key, epoch: &str, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
@@ -151,8 +149,7 @@ pub(super) fn mark_closed<'a>(key: &Key, epoch: &str, symbols: impl IntoIterator
 }
 
 fn on_symbols<'a>(function: &str, key: &Key, epoch: &str, symbols: impl IntoIterator<Item = &'a Symbol>) -> Cmd {
-    let mut command = call(function, key);
-    command.arg(epoch);
+    let mut command = call(function, key, epoch);
     for symbol in symbols {
         command.arg(symbol.as_str());
     }
@@ -160,45 +157,30 @@ fn on_symbols<'a>(function: &str, key: &Key, epoch: &str, symbols: impl IntoIter
 }
 
 pub(super) fn reset_group(stream: Stream, group: &str) -> Cmd {
-    let mut command = call("storage_give_back", &stream.key());
-    command.arg(group);
-    command
+    call("storage_give_back", &stream.key(), group)
 }
 
 pub(super) fn remove_idle_consumers(stream: Stream, group: &str, idle_ms: u64) -> Cmd {
-    let mut command = call("storage_retire", &stream.key());
-    command.arg(group).arg(idle_ms);
-    command
+    call("storage_retire", &stream.key(), (group, idle_ms))
 }
 
 pub(super) fn acquire_lease(key: &Key, owner: &str, ttl_ms: u64) -> Cmd {
-    let mut command = call("storage_lease", key);
-    command.arg(owner).arg(ttl_ms);
-    command
+    call("storage_lease", key, (owner, ttl_ms))
 }
 
 pub(super) fn release_lease(key: &Key, owner: &str) -> Cmd {
-    let mut command = call("storage_release", key);
-    command.arg(owner);
-    command
+    call("storage_release", key, owner)
 }
 
 pub(super) fn join(key: &Key, member: &str, ttl_ms: u64) -> Cmd {
-    let mut command = call("storage_join", key);
-    command.arg(member).arg(ttl_ms);
-    command
+    call("storage_join", key, (member, ttl_ms))
 }
 
-fn call(function: &str, key: &Key) -> Cmd {
+const NO_ARGUMENTS: &[&str] = &[];
+
+fn call(function: &str, key: &Key, arguments: impl ToRedisArgs) -> Cmd {
     let mut command = cmd("FCALL");
-    command.arg(function).arg(1).arg(key);
-    command
-}
-
-fn with_fields(mut command: Cmd, fields: &Fields) -> Cmd {
-    for (name, value) in fields {
-        command.arg(name).arg(value);
-    }
+    command.arg(function).arg(1).arg(key).arg(arguments);
     command
 }
 

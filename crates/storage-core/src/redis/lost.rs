@@ -282,7 +282,7 @@ pub async fn records(conn: &mut impl ConnectionLike) -> RedisResult<Vec<Record>>
 mod tests {
     use super::*;
 
-    static LOST: Counter<0> = Counter::new("test_lost_entries_total", "", []);
+    static LOST: Counter<0> = Counter::new("test_lost_entries_total", "", &[]);
 
     #[tokio::test(start_paused = true)]
     async fn a_worker_is_not_ready_until_a_minute_after_the_last_loss() {

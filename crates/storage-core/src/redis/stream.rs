@@ -40,8 +40,13 @@ pub enum Stream {
 impl Stream {
     /// Returns every stream of a pipeline with `partitions`.
     pub fn all(partitions: u16) -> Vec<Self> {
-        let partitioned = (0..partitions).flat_map(|p| [Self::Ticks(p), Self::Candles(p)]);
+        let partitioned = (0..partitions).flat_map(Self::of_partition);
         partitioned.chain(Self::UNPARTITIONED).collect()
+    }
+
+    /// Returns the streams of one partition.
+    pub const fn of_partition(partition: u16) -> [Self; 2] {
+        [Self::Ticks(partition), Self::Candles(partition)]
     }
 
     /// Streams without partitions.
@@ -87,22 +92,11 @@ impl FromStr for Stream {
     type Err = InvalidStream;
 
     fn from_str(key: &str) -> Result<Self, InvalidStream> {
-        let partitioned = |name: &str| {
-            let (kind, partition) = name.split_once(':')?;
-            let partition = partition.parse().ok()?;
-            match kind {
-                "ticks" => Some(Self::Ticks(partition)),
-                "candles" => Some(Self::Candles(partition)),
-                _ => None,
-            }
-        };
-        let unpartitioned = |name: &str| {
-            Self::UNPARTITIONED
-                .into_iter()
-                .find(|stream| stream.to_string() == name)
-        };
-        key.strip_prefix("stream:")
-            .and_then(|name| unpartitioned(name).or_else(|| partitioned(name)))
+        let partition = key.rsplit(':').next().and_then(|partition| partition.parse().ok());
+        let partitioned = partition.into_iter().flat_map(Self::of_partition);
+        partitioned
+            .chain(Self::UNPARTITIONED)
+            .find(|stream| Some(stream.to_string().as_str()) == key.strip_prefix("stream:"))
             .ok_or_else(|| InvalidStream(key.to_owned()))
     }
 }
@@ -185,5 +179,26 @@ impl Pages {
         let entries = range(conn, self.stream, self.next, self.to, PAGE).await?;
         self.next = entries.last().map_or(self.to, |last| last.id).next();
         Ok((!entries.is_empty()).then_some(entries))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_names_its_stream() {
+        for stream in Stream::all(3) {
+            assert_eq!(Stream::from_str(&format!("stream:{stream}")), Ok(stream));
+        }
+        for key in [
+            "ticks:0",
+            "stream:ticks",
+            "stream:ticks:65536",
+            "stream:signals:0",
+            "stream:open:0",
+        ] {
+            assert_eq!(Stream::from_str(key), Err(InvalidStream(key.to_owned())));
+        }
     }
 }

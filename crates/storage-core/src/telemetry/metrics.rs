@@ -68,45 +68,46 @@ macro_rules! define_metrics {
             > = $crate::telemetry::metrics::$kind::new(
                 concat!($prefix, "_", $metric),
                 concat!($($doc),+),
-                [$((stringify!($label), $values)),*],
+                &[$((stringify!($label), $values)),*],
                 $($buckets,)?
             );
         )+
 
         /// Every metric defined here.
-        pub(crate) static DEFINITIONS: &[&dyn $crate::telemetry::metrics::Metric] = &[$(&$name),+];
+        pub(crate) static DEFINITIONS: $crate::telemetry::metrics::Definitions = &[$(&$name.0),+];
     };
 }
 
-/// A metric of any kind.
-pub trait Metric: Sync {
-    /// Returns the full name.
-    fn name(&self) -> &'static str;
-    /// Returns the upper bounds of the buckets of a histogram.
-    fn buckets(&self) -> Option<&'static [f64]> {
-        None
-    }
-    /// Registers the help text and every combination of labels at zero.
-    fn register(&self);
+/// Every metric that a worker defines.
+pub type Definitions = &'static [&'static Definition];
+
+/// Definition of a metric of any kind.
+#[derive(Debug)]
+pub struct Definition {
+    kind: Kind,
+    name: &'static str,
+    help: &'static str,
+    labels: &'static [LabelValues],
 }
 
 #[derive(Debug)]
-struct Definition<const N: usize> {
-    name: &'static str,
-    help: &'static str,
-    labels: [LabelValues; N],
+enum Kind {
+    Counter,
+    Gauge,
+    /// With the upper bounds of its buckets.
+    Histogram(&'static [f64]),
 }
 
-impl<const N: usize> Definition<N> {
+impl Definition {
     /// Returns labels with these values; a value that is not possible becomes `other`.
-    fn labels(&self, values: [&str; N]) -> Vec<Label> {
+    fn labels(&self, values: &[&str]) -> Vec<Label> {
         self.labels
             .iter()
             .zip(values)
-            .map(|((label, possible), value)| {
-                let bounded = possible.is_empty() || possible.contains(&value);
-                let value = if bounded { value.to_owned() } else { OTHER.to_owned() };
-                Label::new(*label, value)
+            .map(|((label, possible), &value)| {
+                let is_possible = possible.is_empty() || possible.contains(&value);
+                let value = if is_possible { value } else { OTHER };
+                Label::new(*label, value.to_owned())
             })
             .collect()
     }
@@ -129,35 +130,51 @@ impl<const N: usize> Definition<N> {
         combinations
     }
 
-    fn help(&self) -> &'static str {
-        self.help.trim()
+    /// Registers the help text and every combination of labels at zero.
+    fn register(&self) {
+        let help = self.help.trim();
+        match self.kind {
+            Kind::Counter => metrics::describe_counter!(self.name, help),
+            Kind::Gauge => metrics::describe_gauge!(self.name, help),
+            Kind::Histogram(_) => metrics::describe_histogram!(self.name, help),
+        }
+        for labels in self.combinations() {
+            match self.kind {
+                Kind::Counter => metrics::counter!(self.name, labels).increment(0),
+                Kind::Gauge => metrics::gauge!(self.name, labels).set(0.0),
+                // Creating the handle registers the metric.
+                Kind::Histogram(_) => drop(metrics::histogram!(self.name, labels)),
+            }
+        }
     }
 }
 
 /// A number that only grows; its name ends in `_total`.
 #[derive(Debug)]
-pub struct Counter<const N: usize>(Definition<N>);
+pub struct Counter<const N: usize>(pub Definition);
 
 /// A number that goes up and down.
 #[derive(Debug)]
-pub struct Gauge<const N: usize>(Definition<N>);
+pub struct Gauge<const N: usize>(pub Definition);
 
 /// A distribution of values by buckets; its name ends in the unit.
 #[derive(Debug)]
-pub struct Histogram<const N: usize> {
-    definition: Definition<N>,
-    buckets: &'static [f64],
-}
+pub struct Histogram<const N: usize>(pub Definition);
 
 impl<const N: usize> Counter<N> {
     /// Creates the metric; [`define_metrics!`](crate::define_metrics) checks the name at compile time.
-    pub const fn new(name: &'static str, help: &'static str, labels: [LabelValues; N]) -> Self {
+    pub const fn new(name: &'static str, help: &'static str, labels: &'static [LabelValues; N]) -> Self {
         assert!(ends_with(name, "_total"), "a counter's name ends in _total");
-        Self(Definition { name, help, labels })
+        Self(Definition {
+            kind: Kind::Counter,
+            name,
+            help,
+            labels,
+        })
     }
 
     fn add(&self, labels: [&str; N], n: u64) {
-        metrics::counter!(self.0.name, self.0.labels(labels)).increment(n);
+        metrics::counter!(self.0.name, self.0.labels(&labels)).increment(n);
     }
 }
 
@@ -184,13 +201,18 @@ impl Counter<2> {
 
 impl<const N: usize> Gauge<N> {
     /// Creates the metric; [`define_metrics!`](crate::define_metrics) checks the name at compile time.
-    pub const fn new(name: &'static str, help: &'static str, labels: [LabelValues; N]) -> Self {
+    pub const fn new(name: &'static str, help: &'static str, labels: &'static [LabelValues; N]) -> Self {
         assert!(!ends_with(name, "_total"), "a gauge's name does not end in _total");
-        Self(Definition { name, help, labels })
+        Self(Definition {
+            kind: Kind::Gauge,
+            name,
+            help,
+            labels,
+        })
     }
 
     fn write(&self, labels: [&str; N], value: f64) {
-        metrics::gauge!(self.0.name, self.0.labels(labels)).set(value);
+        metrics::gauge!(self.0.name, self.0.labels(&labels)).set(value);
     }
 }
 
@@ -220,7 +242,7 @@ impl<const N: usize> Histogram<N> {
     pub const fn new(
         name: &'static str,
         help: &'static str,
-        labels: [LabelValues; N],
+        labels: &'static [LabelValues; N],
         buckets: &'static [f64],
     ) -> Self {
         assert!(
@@ -230,14 +252,16 @@ impl<const N: usize> Histogram<N> {
                 || ends_with(name, "_entries"),
             "a histogram's name ends in _seconds, _bytes, _rows or _entries"
         );
-        Self {
-            definition: Definition { name, help, labels },
-            buckets,
-        }
+        Self(Definition {
+            kind: Kind::Histogram(buckets),
+            name,
+            help,
+            labels,
+        })
     }
 
     fn observe(&self, labels: [&str; N], value: f64) {
-        metrics::histogram!(self.definition.name, self.definition.labels(labels)).record(value);
+        metrics::histogram!(self.0.name, self.0.labels(&labels)).record(value);
     }
 }
 
@@ -255,80 +279,33 @@ impl Histogram<1> {
     }
 }
 
-impl<const N: usize> Metric for Counter<N> {
-    fn name(&self) -> &'static str {
-        self.0.name
-    }
-
-    fn register(&self) {
-        metrics::describe_counter!(self.0.name, self.0.help());
-        for labels in self.0.combinations() {
-            metrics::counter!(self.0.name, labels).increment(0);
-        }
-    }
-}
-
-impl<const N: usize> Metric for Gauge<N> {
-    fn name(&self) -> &'static str {
-        self.0.name
-    }
-
-    fn register(&self) {
-        metrics::describe_gauge!(self.0.name, self.0.help());
-        for labels in self.0.combinations() {
-            metrics::gauge!(self.0.name, labels).set(0.0);
-        }
-    }
-}
-
-impl<const N: usize> Metric for Histogram<N> {
-    fn name(&self) -> &'static str {
-        self.definition.name
-    }
-
-    fn buckets(&self) -> Option<&'static [f64]> {
-        Some(self.buckets)
-    }
-
-    fn register(&self) {
-        metrics::describe_histogram!(self.definition.name, self.definition.help());
-        for labels in self.definition.combinations() {
-            // Creating the handle registers the metric.
-            let _ = metrics::histogram!(self.definition.name, labels);
-        }
-    }
-}
-
-/// Installs the recorder of the process, with every metric of `groups` at zero and `<worker>_build_info{version}`. The
-/// handle renders them.
-pub fn install(worker: &str, version: &'static str, groups: &[&[&dyn Metric]]) -> anyhow::Result<PrometheusHandle> {
-    let handle = builder(groups)?
+/// Installs the recorder of the process, with every metric of `definitions` at zero and `<worker>_build_info{version}`.
+/// The handle renders them.
+pub fn install(worker: &str, version: &'static str, definitions: Definitions) -> anyhow::Result<PrometheusHandle> {
+    let handle = builder(definitions)?
         .install_recorder()
         .context("installing the metrics recorder")?;
-    register(worker, version, groups);
+    register(worker, version, definitions);
     Ok(handle)
 }
 
-fn builder(groups: &[&[&dyn Metric]]) -> anyhow::Result<PrometheusBuilder> {
+fn builder(definitions: Definitions) -> anyhow::Result<PrometheusBuilder> {
     let mut builder = PrometheusBuilder::new();
-    for metric in groups.iter().copied().flatten() {
-        if let Some(buckets) = metric.buckets() {
-            let name = Matcher::Full(metric.name().to_owned());
+    for Definition { kind, name, .. } in definitions {
+        if let Kind::Histogram(buckets) = kind {
             builder = builder
-                .set_buckets_for_metric(name, buckets)
-                .with_context(|| format!("buckets of {}", metric.name()))?;
+                .set_buckets_for_metric(Matcher::Full((*name).to_owned()), buckets)
+                .with_context(|| format!("buckets of {name}"))?;
         }
     }
     Ok(builder)
 }
 
-fn register(worker: &str, version: &'static str, groups: &[&[&dyn Metric]]) {
+fn register(worker: &str, version: &'static str, definitions: Definitions) {
     let build_info = format!("{worker}_build_info");
     metrics::describe_gauge!(build_info.clone(), "Always 1; the version that runs is a label.");
     metrics::gauge!(build_info, "version" => version).set(1.0);
-    for metric in groups.iter().copied().flatten() {
-        metric.register();
-    }
+    definitions.iter().for_each(|metric| metric.register());
 }
 
 const fn ends_with(text: &str, end: &str) -> bool {
@@ -371,9 +348,9 @@ mod tests {
     }
 
     fn rendered(act: impl FnOnce()) -> String {
-        let recorder = builder(&[DEFINITIONS]).unwrap().build_recorder();
+        let recorder = builder(DEFINITIONS).unwrap().build_recorder();
         metrics::with_local_recorder(&recorder, || {
-            register("test", "1.2.3", &[DEFINITIONS]);
+            register("test", "1.2.3", DEFINITIONS);
             act();
         });
         recorder.handle().render()

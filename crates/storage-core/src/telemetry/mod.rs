@@ -8,7 +8,7 @@ pub mod tracing;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use self::metrics::Metric;
+use self::metrics::Definitions;
 use self::readiness::Readiness;
 use crate::cli::Program;
 use crate::config::telemetry::TelemetryConfig;
@@ -18,7 +18,7 @@ use crate::service::Service;
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Installs the metrics, all at zero, and serves them with `/healthz` and `/readyz` until every other task of `service`
-/// has ended. Returns the address. `groups` are the `DEFINITIONS` of each module that defines metrics.
+/// has ended. Returns the address.
 ///
 /// # Errors
 /// [`Misconfigured`](crate::config::Misconfigured) if the address can't be bound.
@@ -26,12 +26,12 @@ pub async fn serve(
     service: &mut Service,
     config: &TelemetryConfig,
     program: &Program,
-    groups: &[&[&dyn Metric]],
+    definitions: Definitions,
     readiness: &Readiness,
 ) -> anyhow::Result<SocketAddr> {
     // The metrics' prefix.
     let worker = program.name.replace('-', "_");
-    let handle = metrics::install(&worker, program.version, groups)?;
+    let handle = metrics::install(&worker, program.version, definitions)?;
     let listener = http::bind(config.metrics_listen).await?;
     let address = listener.local_addr()?;
     let router = http::router(handle.clone(), readiness.clone(), service.token());
@@ -74,13 +74,13 @@ mod tests {
     async fn metrics_health_and_readiness_are_served_until_the_other_tasks_end() {
         let mut service = Service::new(&ServiceConfig::default()).unwrap();
         let readiness = Readiness::waiting_for(["redis"]);
-        let config = TelemetryConfig::listening_on(0);
+        let config = TelemetryConfig::default();
         let program = Program {
             name: "test",
             version: "1.2.3",
             about: "",
         };
-        let address = serve(&mut service, &config, &program, &[DEFINITIONS], &readiness)
+        let address = serve(&mut service, &config, &program, DEFINITIONS, &readiness)
             .await
             .unwrap();
         let token = service.token();

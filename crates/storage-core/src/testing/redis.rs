@@ -20,7 +20,7 @@ use crate::redis::position::position_of;
 use crate::redis::stream::{Stream, add, range};
 use crate::redis::{functions, groups, hot, partitions};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Limit of attempts to start on a free port, which another process may take first.
 const ATTEMPTS: u32 = 5;
 

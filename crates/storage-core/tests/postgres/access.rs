@@ -5,7 +5,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use storage_core::config::postgres::PostgresConfig;
 use storage_core::postgres::connection::{ConnectError, connect};
 use storage_core::postgres::error::{Fault, sqlstate};
-use storage_core::postgres::migrations;
+use storage_core::postgres::migrations::{self, MigrationError};
 use storage_core::testing::certificates::Certificates;
 use storage_core::testing::native::NativeServer;
 
@@ -15,7 +15,7 @@ fn url(server: &NativeServer, query: &str) -> String {
 
 fn refusal(opened: Result<AsyncPgConnection, ConnectError>) -> (Fault, String) {
     let error = opened.err().unwrap();
-    (error.fault(), error.to_string())
+    (error.fault, error.to_string())
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn the_error_of_a_server_without_timescaledb_names_the_remedy() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("set shared_preload_libraries"), "{error}");
-    assert_eq!(error.fault(), Fault::Permanent);
+    assert!(matches!(error, MigrationError::NoTimescale { .. }), "{error:?}");
 }
 
 #[tokio::test]

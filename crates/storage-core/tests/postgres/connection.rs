@@ -50,7 +50,7 @@ async fn a_server_that_is_down_is_a_transient_error_that_names_it() {
     let config = PostgresConfig::at(&format!("postgres://u:hunter2@127.0.0.1:{port}/market")).unwrap();
     let error = Pool::new(&config, "test").get().await.err().unwrap();
     let text = error.to_string();
-    assert_eq!(error.fault(), Fault::Transient, "{text}");
+    assert_eq!(error.fault, Fault::Transient, "{text}");
     assert!(
         text.contains(&port.to_string()) && text.contains("is it running"),
         "{text}"
@@ -67,7 +67,7 @@ async fn a_server_that_does_not_answer_times_out() {
         ..PostgresConfig::at(&format!("postgres://u@127.0.0.1:{port}/market")).unwrap()
     };
     let error = connect(&config, "test").await.err().unwrap();
-    assert_eq!(error.fault(), Fault::Transient);
+    assert_eq!(error.fault, Fault::Transient);
     assert!(error.to_string().contains("no answer"), "{error}");
 }
 
@@ -82,7 +82,7 @@ async fn a_missing_database_is_a_permanent_error() {
     ))
     .unwrap();
     let error = connect(&config, "test").await.err().unwrap();
-    assert_eq!(error.fault(), Fault::Permanent);
+    assert_eq!(error.fault, Fault::Permanent);
     assert!(error.to_string().contains("create the database"), "{error}");
 }
 
@@ -149,7 +149,7 @@ async fn a_pool_refuses_another_database() {
         let elsewhere = database.pool();
         elsewhere.keep_to(DatabaseIdentity::new("another@1/2"));
         let error = elsewhere.get().await.err().unwrap();
-        assert_eq!(error.fault(), Fault::Permanent);
+        assert_eq!(error.fault, Fault::Permanent);
         assert!(error.to_string().contains("was another@1/2 before"), "{error}");
     }
 }

@@ -17,7 +17,7 @@ use storage_core::testing::redis::TestRedis;
 
 const TICKS: Stream = Stream::Ticks(0);
 const BLOCK: Duration = Duration::from_millis(20);
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A stream with groups that have not read any entry.
 struct Fixture {

@@ -6,18 +6,15 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ::tracing::level_filters::LevelFilter;
 use anyhow::Context;
 use humantime_serde::re::humantime;
 use indicatif::ProgressBar;
 use storage_core::config::Misconfigured;
-use storage_core::config::telemetry::LogFormat;
+use storage_core::config::redis::RedisConfig;
 use storage_core::domain::time::parse_rfc3339;
-use storage_core::service::{Service, Stopped};
-use storage_core::telemetry::tracing;
+use storage_core::service::Stopped;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
 use crate::feed::{self, Report, progress_bar};
 use crate::formats::ticks_csv::Writer;
 use crate::generate::{Generator, Limit, Plan, Shares};
@@ -161,10 +158,7 @@ impl Args {
 }
 
 /// Generates ticks and prints a report.
-pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
-    tracing::init(LogFormat::default(), LevelFilter::WARN)?;
-    let service = Service::new(&config.service)?;
-    let token = service.token();
+pub(crate) async fn run(args: Args, redis: &RedisConfig, token: &CancellationToken) -> anyhow::Result<()> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .context("reading the clock")?;
@@ -177,14 +171,14 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
         if let Some(duration) = args.clock_duration() {
             end_after(duration, until.clone());
         }
-        let publisher = Publisher::open(&config.redis, &until).await?;
+        let publisher = Publisher::open(redis, &until).await?;
         let bar = progress_bar(if args.clock_duration().is_some() { 0 } else { total })?;
         let source = Generator::new(plan).zip(1..).map(Ok);
         let result = feed::feed(source, Pace::new(args.pace()), &publisher, &bar, &until, &mut report).await;
         bar.finish_and_clear();
         result
     } else {
-        write(Generator::new(plan), total, &args.output, &token, &mut report)
+        write(Generator::new(plan), total, &args.output, token, &mut report)
     };
     report.took = started.elapsed();
     report.stopped = token.is_cancelled() && result.as_ref().is_err_and(|error| error.is::<Stopped>());

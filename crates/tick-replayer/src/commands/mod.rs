@@ -3,6 +3,11 @@
 pub(crate) mod generate;
 pub(crate) mod replay;
 
+use ::tracing::level_filters::LevelFilter;
+use storage_core::config::telemetry::LogFormat;
+use storage_core::service::Service;
+use storage_core::telemetry::tracing;
+
 use crate::config::Config;
 
 /// Publishes recorded or generated ticks on the ingress streams
@@ -28,8 +33,10 @@ pub(crate) enum Command {
 
 /// Runs the command.
 pub(crate) async fn dispatch(command: Command, config: Config) -> anyhow::Result<()> {
+    tracing::init(LogFormat::default(), LevelFilter::WARN)?;
+    let token = Service::new(&config.service)?.token();
     match command {
-        Command::Replay(args) => replay::run(args, config).await,
-        Command::Generate(args) => generate::run(args, config).await,
+        Command::Replay(args) => replay::run(args, &config.redis, &token).await,
+        Command::Generate(args) => generate::run(args, &config.redis, &token).await,
     }
 }

@@ -6,14 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use ::tracing::level_filters::LevelFilter;
 use anyhow::Context;
-use storage_core::config::telemetry::LogFormat;
+use storage_core::config::redis::RedisConfig;
 use storage_core::domain::symbol::Symbol;
-use storage_core::service::{Service, Stopped};
-use storage_core::telemetry::tracing;
+use storage_core::service::Stopped;
+use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
 use crate::feed::{self, Report, progress_bar};
 use crate::formats::{Format, Layout, Skipped, TickReader};
 use crate::pace::{Pace, Speed};
@@ -40,13 +38,10 @@ pub(crate) struct Args {
 }
 
 /// Replays a file and prints a report.
-pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
-    tracing::init(LogFormat::default(), LevelFilter::WARN)?;
-    let service = Service::new(&config.service)?;
-    let token = service.token();
+pub(crate) async fn run(args: Args, redis: &RedisConfig, token: &CancellationToken) -> anyhow::Result<()> {
     let layout = Layout::of(args.format, &args.file, args.symbol)?;
     let (input, name, size) = open(&args.file)?;
-    let publisher = Publisher::open(&config.redis, &token).await?;
+    let publisher = Publisher::open(redis, token).await?;
 
     let skipped = Skipped::default();
     let counter = args.skip_bad_lines.then(|| skipped.clone());
@@ -55,7 +50,7 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
     let bar = progress_bar(size)?;
     let mut report = Report::default();
     let started = Instant::now();
-    let result = feed::feed(source, Pace::new(args.speed), &publisher, &bar, &token, &mut report).await;
+    let result = feed::feed(source, Pace::new(args.speed), &publisher, &bar, token, &mut report).await;
     bar.finish_and_clear();
     report.took = started.elapsed();
     report.skipped = skipped.load(Ordering::Relaxed);

@@ -6,7 +6,7 @@ use serde::Serialize;
 use storage_core::domain::time::{ms_to_us, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::{Edition, Server};
-use storage_core::postgres::queries::policies::{self, JobKind};
+use storage_core::postgres::queries::policies;
 use storage_core::postgres::queries::storage;
 use storage_core::redis::codec::backups::BackupAnnouncement;
 use storage_core::redis::lost;
@@ -71,36 +71,20 @@ impl Table {
 pub(super) struct Compression {
     pub(super) available: bool,
     pub(super) reason: Option<&'static str>,
-    pub(super) tables: Vec<Compressed>,
+    pub(super) tables: Vec<storage::Compression>,
 }
 
 impl Compression {
     /// Creates the report of compression. `found` is `None` on an edition without compression.
     pub(super) fn new(found: Option<Vec<storage::Compression>>) -> Self {
-        let compressed = |table: storage::Compression| Compressed {
-            table: table.table_name,
-            chunks: table.chunks,
-            compressed_chunks: table.compressed_chunks,
-            before_bytes: table.before_bytes,
-            after_bytes: table.after_bytes,
-        };
         Self {
             available: found.is_some(),
             reason: found
                 .is_none()
                 .then_some("TimescaleDB's Apache edition has no compression; the Community edition has"),
-            tables: found.unwrap_or_default().into_iter().map(compressed).collect(),
+            tables: found.unwrap_or_default(),
         }
     }
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Compressed {
-    pub(super) table: String,
-    pub(super) chunks: i64,
-    pub(super) compressed_chunks: i64,
-    pub(super) before_bytes: i64,
-    pub(super) after_bytes: i64,
 }
 
 #[derive(Debug, Serialize)]
@@ -140,11 +124,7 @@ impl From<policies::Job> for Job {
     fn from(job: policies::Job) -> Self {
         Self {
             id: job.id,
-            kind: match job.kind {
-                JobKind::Refresh => "refresh",
-                JobKind::Compress => "compress",
-                JobKind::Retain => "retain",
-            },
+            kind: job.kind.label(),
             table: job.table,
             every_seconds: job.every.as_secs(),
             config: job.config,

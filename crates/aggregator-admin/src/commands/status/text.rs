@@ -1,8 +1,9 @@
 //! The status report as text of 80 columns and more. Pure.
 
+use storage_core::postgres::queries::storage;
 use storage_core::terminal::{size, span, table, thousands};
 
-use super::report::{Backup, Compressed, Compression, History, Hot, Leases, LostEntries, Replica, Report, Rollup};
+use super::report::{Backup, Compression, History, Hot, Leases, LostEntries, Replica, Report, Rollup};
 
 /// Width of the titles at the left.
 const TITLE: usize = 15;
@@ -67,11 +68,11 @@ fn seconds(time: Option<&str>) -> String {
 }
 
 fn compression(compression: &Compression) -> String {
-    let of_table = |table: &Compressed| match table.compressed_chunks {
-        0 => format!("{}: 0 of {} chunks", table.table, table.chunks),
+    let of_table = |table: &storage::Compression| match table.compressed_chunks {
+        0 => format!("{}: 0 of {} chunks", table.table_name, table.chunks),
         compressed => format!(
             "{}: {compressed} of {} chunks, {} became {}",
-            table.table,
+            table.table_name,
             table.chunks,
             size(table.before_bytes),
             size(table.after_bytes)

@@ -11,7 +11,7 @@ use crate::config::redis::RedisConfig;
 use crate::config::stream::StreamConfig;
 use crate::config::telemetry::TelemetryConfig;
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
     redis: RedisConfig,
@@ -20,7 +20,7 @@ struct Config {
     hot: Hot,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Hot {
     batch: usize,
@@ -37,6 +37,7 @@ struct Hot {
 impl Configuration for Config {
     const FOREIGN_SECTIONS: &'static [&'static str] = &["warm", "backup"];
     const ZERO_ALLOWED: &'static [&'static str] = &["hot.close_grace"];
+    const DEFAULTS: &'static [(&'static str, &'static str)] = &[("telemetry.metrics_listen", "127.0.0.1:9101")];
     const FLAGS: &'static [KeyFlag] = &[KeyFlag {
         name: "batch",
         key: "hot.batch",
@@ -45,16 +46,16 @@ impl Configuration for Config {
     }];
 }
 
-impl Default for Config {
+impl Default for Hot {
     fn default() -> Self {
         Self {
-            redis: RedisConfig::default(),
-            telemetry: TelemetryConfig::listening_on(9101),
-            stream: StreamConfig::default(),
-            hot: Hot {
-                batch: 100,
-                ..Hot::default()
-            },
+            batch: 100,
+            instance: None,
+            limit: None,
+            pause: None,
+            close_grace: Duration::ZERO,
+            enabled: false,
+            symbols: Vec::new(),
         }
     }
 }

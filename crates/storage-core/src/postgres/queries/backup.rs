@@ -4,25 +4,15 @@ use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
-#[derive(QueryableByName)]
-struct Value {
-    #[diesel(sql_type = Text)]
-    value: String,
-}
-
-#[derive(QueryableByName)]
-struct Terminated {
-    #[diesel(sql_type = Bool)]
-    yes: bool,
-}
+use crate::postgres::columns::{BoolValue, TextValue};
 
 async fn values(connection: &mut AsyncPgConnection, query: &str) -> QueryResult<Vec<String>> {
-    let rows: Vec<Value> = sql_query(query).get_results(connection).await?;
+    let rows: Vec<TextValue> = sql_query(query).get_results(connection).await?;
     Ok(rows.into_iter().map(|row| row.value).collect())
 }
 
 async fn value(connection: &mut AsyncPgConnection, query: &str) -> QueryResult<String> {
-    let row: Value = sql_query(query).get_result(connection).await?;
+    let row: TextValue = sql_query(query).get_result(connection).await?;
     Ok(row.value)
 }
 
@@ -45,7 +35,7 @@ pub async fn end_snapshot(connection: &mut AsyncPgConnection) -> QueryResult<()>
 
 /// Lists at most `limit` tables, views and sequences that belong to no extension. A database with any is not empty.
 pub async fn user_relations(connection: &mut AsyncPgConnection, limit: i64) -> QueryResult<Vec<String>> {
-    let rows: Vec<Value> = sql_query(
+    let rows: Vec<TextValue> = sql_query(
         "SELECT format('%I.%I', n.nspname, c.relname) AS value
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
@@ -166,13 +156,13 @@ pub async fn slot(connection: &mut AsyncPgConnection, name: &str) -> QueryResult
 
 /// Terminates the client that streams from the slot. Returns `true` if there was one.
 pub async fn terminate_slot_client(connection: &mut AsyncPgConnection, name: &str) -> QueryResult<bool> {
-    let terminated: Option<Terminated> = sql_query(
-        "SELECT pg_terminate_backend(active_pid, 5000) AS yes
+    let terminated: Option<BoolValue> = sql_query(
+        "SELECT pg_terminate_backend(active_pid, 5000) AS value
          FROM pg_replication_slots WHERE slot_name = $1 AND active",
     )
     .bind::<Text, _>(name)
     .get_result(connection)
     .await
     .optional()?;
-    Ok(terminated.is_some_and(|row| row.yes))
+    Ok(terminated.is_some_and(|row| row.value))
 }

@@ -5,37 +5,26 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use diesel::sql_types::{BigInt, Bool, Nullable, Text, Timestamptz};
-use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
+use chrono::Utc;
+use diesel::sql_types::{BigInt, Text, Timestamptz};
+use diesel::{OptionalExtension, QueryResult, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::hypertables::hypertable_of;
 use super::policies::{self, JobKind};
 use crate::domain::time::to_datetime;
 use crate::domain::timeframe::Timeframe;
+use crate::postgres::columns::{BoolValue, TimeValue};
 use crate::postgres::edition::Edition;
-
-#[derive(QueryableByName)]
-struct Border {
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    since: Option<DateTime<Utc>>,
-}
-
-impl Border {
-    fn since_us(self) -> Option<i64> {
-        self.since.map(|since| since.timestamp_micros())
-    }
-}
 
 /// Returns the time from which `table` is complete, in µs since 1970; `None` if no rows were ever dropped from it.
 pub async fn since(connection: &mut AsyncPgConnection, table: &str) -> QueryResult<Option<i64>> {
-    let border: Option<Border> = sql_query("SELECT since FROM complete_since WHERE table_name = $1")
+    let border: Option<TimeValue> = sql_query("SELECT since AS value FROM complete_since WHERE table_name = $1")
         .bind::<Text, _>(table)
         .get_result(connection)
         .await
         .optional()?;
-    Ok(border.and_then(Border::since_us))
+    Ok(border.and_then(TimeValue::us))
 }
 
 /// Returns the start of the first bucket of `timeframe` that may be computed from `table`, in µs since 1970.
@@ -83,15 +72,15 @@ WITH chunks AS MATERIALIZED (
 
 /// Moves the border past the rows of `table` that a retention of `kept` drops now or at the next run of its policy.
 pub async fn advance_to_retention(connection: &mut AsyncPgConnection, table: &str, kept: Duration) -> QueryResult<()> {
-    let border: Border = sql_query(format!(
-        "{CHUNKS} SELECT coalesce(min(range_start), now() - make_interval(secs => $2)) AS since
+    let border: TimeValue = sql_query(format!(
+        "{CHUNKS} SELECT coalesce(min(range_start), now() - make_interval(secs => $2)) AS value
          FROM chunks WHERE range_end > now() - make_interval(secs => $2)"
     ))
     .bind::<Text, _>(table)
     .bind::<BigInt, _>(i64::try_from(kept.as_secs()).unwrap_or(i64::MAX))
     .get_result(connection)
     .await?;
-    match border.since_us() {
+    match border.us() {
         Some(since_us) => advance(connection, table, since_us).await,
         None => Ok(()),
     }
@@ -101,7 +90,7 @@ pub async fn advance_to_retention(connection: &mut AsyncPgConnection, table: &st
 /// chunk is older than the later ones. The border moves to the oldest chunk that late rows did not create.
 pub async fn advance_to_chunks(connection: &mut AsyncPgConnection, edition: Edition, table: &str) -> QueryResult<()> {
     let days = hypertable_of(connection, edition, Timeframe::D1).await?;
-    let border: Border = sql_query(format!(
+    let border: TimeValue = sql_query(format!(
         "{CHUNKS},
          known AS (SELECT coalesce((SELECT since FROM complete_since WHERE table_name = $1), '-infinity') AS since),
          oldest AS (SELECT min(range_start) AS start FROM chunks WHERE NOT is_late),
@@ -111,21 +100,15 @@ pub async fn advance_to_chunks(connection: &mut AsyncPgConnection, edition: Edit
          dropped AS (
              SELECT max(time) + INTERVAL '1 day' AS until FROM days
              WHERE NOT EXISTS (SELECT FROM chunks WHERE time >= range_start AND time < range_end))
-         SELECT CASE WHEN until IS NOT NULL THEN coalesce(start, until) END AS since FROM dropped, oldest"
+         SELECT CASE WHEN until IS NOT NULL THEN coalesce(start, until) END AS value FROM dropped, oldest"
     ))
     .bind::<Text, _>(table)
     .get_result(connection)
     .await?;
-    match border.since_us() {
+    match border.us() {
         Some(since_us) => advance(connection, table, since_us).await,
         None => Ok(()),
     }
-}
-
-#[derive(QueryableByName)]
-struct Waiting {
-    #[diesel(sql_type = Bool)]
-    any: bool,
 }
 
 /// Returns `true` if ticks that a retention of `kept` drops arrived within the last hour and are in no larger candle
@@ -137,17 +120,17 @@ pub async fn has_uncounted_ticks(
 ) -> QueryResult<bool> {
     let candles = hypertable_of(connection, edition, Timeframe::M5).await?;
     let recent_ms = (Utc::now() - Duration::from_secs(3_600)).timestamp_millis();
-    let waiting: Waiting = sql_query(format!(
+    let waiting: BoolValue = sql_query(format!(
         "SELECT EXISTS (
              SELECT FROM ticks LEFT JOIN {candles} candle
                  ON candle.symbol = ticks.symbol AND candle.time = time_bucket(INTERVAL '5 minutes', ticks.time)
              WHERE ticks.time < now() - make_interval(secs => $1)
                AND ticks.revision > $2 AND ticks.revision > coalesce(candle.revision, -1)
-         ) AS any"
+         ) AS value"
     ))
     .bind::<BigInt, _>(i64::try_from(kept.as_secs()).unwrap_or(i64::MAX))
     .bind::<BigInt, _>(recent_ms << 22)
     .get_result(connection)
     .await?;
-    Ok(waiting.any)
+    Ok(waiting.value)
 }

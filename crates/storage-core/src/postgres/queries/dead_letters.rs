@@ -121,24 +121,18 @@ pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i6
         .await
 }
 
-/// Reads one dead letter.
-pub async fn find(connection: &mut AsyncPgConnection, stream: &str, entry_id: &str) -> QueryResult<Option<DeadLetter>> {
-    dead_letters::table
-        .find((stream, entry_id))
-        .select(DeadLetter::as_select())
-        .first(connection)
-        .await
-        .optional()
-}
-
-/// Reads the dead letters with an ID, of any stream.
-pub async fn with_id(connection: &mut AsyncPgConnection, entry_id: &str) -> QueryResult<Vec<DeadLetter>> {
-    dead_letters::table
-        .filter(dead_letters::entry_id.eq(entry_id))
-        .select(DeadLetter::as_select())
-        .order(dead_letters::stream)
-        .load(connection)
-        .await
+/// Reads the dead letters with an ID: of `stream`, or of all streams.
+pub async fn find(
+    connection: &mut AsyncPgConnection,
+    stream: Option<&str>,
+    entry_id: &str,
+) -> QueryResult<Vec<DeadLetter>> {
+    let mut query = dead_letters::table.select(DeadLetter::as_select()).into_boxed();
+    if let Some(stream) = stream {
+        query = query.filter(dead_letters::stream.eq(stream));
+    }
+    let with_id = query.filter(dead_letters::entry_id.eq(entry_id));
+    with_id.order(dead_letters::stream).load(connection).await
 }
 
 /// Reads one dead letter and locks its row until the end of this transaction.

@@ -6,14 +6,8 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use crate::domain::time::TimeRange;
 use crate::domain::timeframe::Timeframe;
-use crate::postgres::columns::Micros;
+use crate::postgres::columns::{Micros, TextValue};
 use crate::postgres::edition::Edition;
-
-#[derive(QueryableByName)]
-struct Name {
-    #[diesel(sql_type = Text)]
-    name: String,
-}
 
 /// Returns the SQL name of the hypertable that holds the rows of `timeframe`; on Community that of the continuous
 /// aggregate.
@@ -25,14 +19,14 @@ pub(super) async fn hypertable_of(
     if edition == Edition::Apache || timeframe.source().is_none() {
         return Ok(timeframe.table().to_owned());
     }
-    let Name { name } = sql_query(
-        "SELECT format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name) AS name
+    let name: TextValue = sql_query(
+        "SELECT format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name) AS value
          FROM timescaledb_information.continuous_aggregates WHERE view_schema = current_schema() AND view_name = $1",
     )
     .bind::<Text, _>(timeframe.table())
     .get_result(connection)
     .await?;
-    Ok(name)
+    Ok(name.value)
 }
 
 #[derive(QueryableByName)]

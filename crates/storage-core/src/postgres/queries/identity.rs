@@ -1,26 +1,14 @@
 //! The identity of the database, and settings of its server that risk the loss of committed data.
 
-use diesel::sql_types::{Bool, Text};
-use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
+use diesel::{OptionalExtension, QueryResult, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use crate::domain::database_identity::DatabaseIdentity;
-
-#[derive(QueryableByName)]
-struct Value {
-    #[diesel(sql_type = Text)]
-    value: String,
-}
-
-#[derive(QueryableByName)]
-struct Exists {
-    #[diesel(sql_type = Bool)]
-    yes: bool,
-}
+use crate::postgres::columns::{BoolValue, TextValue};
 
 /// Reads the identity of the database.
 pub async fn identity(connection: &mut AsyncPgConnection) -> QueryResult<DatabaseIdentity> {
-    let row: Value = sql_query(
+    let row: TextValue = sql_query(
         "SELECT format('%s@%s/%s', id, (SELECT system_identifier FROM pg_control_system()),
                        (SELECT oid FROM pg_database WHERE datname = current_database())) AS value
          FROM database_identity",
@@ -32,10 +20,10 @@ pub async fn identity(connection: &mut AsyncPgConnection) -> QueryResult<Databas
 
 /// Reads the identity of the database; `None` if the schema does not contain one yet.
 pub async fn identity_if_migrated(connection: &mut AsyncPgConnection) -> QueryResult<Option<DatabaseIdentity>> {
-    let table: Exists = sql_query("SELECT to_regclass('database_identity') IS NOT NULL AS yes")
+    let exists: BoolValue = sql_query("SELECT to_regclass('database_identity') IS NOT NULL AS value")
         .get_result(connection)
         .await?;
-    if !table.yes {
+    if !exists.value {
         return Ok(None);
     }
     identity(connection).await.optional()
@@ -44,7 +32,7 @@ pub async fn identity_if_migrated(connection: &mut AsyncPgConnection) -> QueryRe
 /// Lists settings of the server that risk the loss of committed data, each with its remedy. The embedded server is for
 /// development, so its list is empty.
 pub async fn risks(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
-    let rows: Vec<Value> = sql_query(
+    let rows: Vec<TextValue> = sql_query(
         "SELECT name AS value FROM pg_settings
          WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'
            AND current_setting('embedded.single_session', true) IS DISTINCT FROM 'on'
@@ -52,7 +40,7 @@ pub async fn risks(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String
     )
     .get_results(connection)
     .await?;
-    let risk = |Value { value: name }| {
+    let risk = |TextValue { value: name }| {
         format!(
             "{name} is off: a crash of the server's machine may lose the history; run \
              `psql -c 'ALTER SYSTEM SET {name} = on' -c 'SELECT pg_reload_conf()'` there"

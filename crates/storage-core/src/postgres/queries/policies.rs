@@ -40,6 +40,15 @@ pub struct Job {
 }
 
 impl JobKind {
+    /// Returns the name in metrics and reports.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Refresh => "refresh",
+            Self::Compress => "compress",
+            Self::Retain => "retain",
+        }
+    }
+
     /// Returns the setting that holds [`Job::age`].
     const fn setting(self) -> &'static str {
         match self {

@@ -1,10 +1,11 @@
 //! `positions`: the last entry of each stream that is written to the history.
 
 use diesel::sql_types::{BigInt, Text};
-use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
+use diesel::{OptionalExtension, QueryResult, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use crate::domain::stream_id::Revision;
+use crate::postgres::columns::IntegerValue;
 use crate::redis::stream::Stream;
 
 /// Records that all entries of `stream` up to `revision` are written. Call it in the transaction that writes them.
@@ -20,18 +21,12 @@ pub async fn raise(connection: &mut AsyncPgConnection, stream: Stream, revision:
     Ok(())
 }
 
-#[derive(QueryableByName)]
-struct Row {
-    #[diesel(sql_type = BigInt)]
-    revision: i64,
-}
-
 /// Reads the last written entry of `stream`; `None` if there is none.
 pub async fn of(connection: &mut AsyncPgConnection, stream: Stream) -> QueryResult<Option<Revision>> {
-    let found: Option<Row> = sql_query("SELECT revision FROM positions WHERE stream = $1")
+    let found: Option<IntegerValue> = sql_query("SELECT revision AS value FROM positions WHERE stream = $1")
         .bind::<Text, _>(stream.key().to_string())
         .get_result(connection)
         .await
         .optional()?;
-    Ok(found.and_then(|row| row.revision.try_into().ok()))
+    Ok(found.and_then(|row| row.value.try_into().ok()))
 }

@@ -4,7 +4,9 @@ use chrono::{DateTime, Utc};
 use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz};
 use diesel::{QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use serde::Serialize;
 
+use crate::postgres::columns::TimeValue;
 use crate::postgres::edition::Edition;
 
 /// Totals of a table, for the comparison of two copies.
@@ -83,10 +85,11 @@ pub async fn chunks(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Chunk
 }
 
 /// Compression of a hypertable.
-#[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
+#[derive(Clone, Debug, PartialEq, Eq, QueryableByName, Serialize)]
 pub struct Compression {
     /// Name of the hypertable.
     #[diesel(sql_type = Text)]
+    #[serde(rename = "table")]
     pub table_name: String,
     /// Number of chunks.
     #[diesel(sql_type = BigInt)]
@@ -160,14 +163,8 @@ pub async fn spans(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Span>>
 
 /// Reads the start of the newest minute in the history, in µs since 1970.
 pub async fn newest_minute(connection: &mut AsyncPgConnection) -> QueryResult<Option<i64>> {
-    let newest: Newest = sql_query("SELECT max(time) AS time FROM candles_1m")
+    let newest: TimeValue = sql_query("SELECT max(time) AS value FROM candles_1m")
         .get_result(connection)
         .await?;
-    Ok(newest.time.map(|time| time.timestamp_micros()))
-}
-
-#[derive(QueryableByName)]
-struct Newest {
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    time: Option<DateTime<Utc>>,
+    Ok(newest.us())
 }

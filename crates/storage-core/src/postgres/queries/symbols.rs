@@ -13,7 +13,9 @@ use crate::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use crate::domain::symbol::Symbol;
 use crate::domain::time::{TimeRange, to_datetime};
 use crate::domain::timeframe::Timeframe;
+use crate::postgres::columns::IntegerValue;
 use crate::postgres::edition::Server;
+use crate::postgres::error::sqlstate;
 use crate::postgres::schema::symbols;
 
 /// Advisory lock, an arbitrary number that no other lock uses. Transactions that convert quantities into lots hold it
@@ -210,18 +212,6 @@ async fn rows_of(connection: &mut AsyncPgConnection, symbol: &Symbol) -> QueryRe
     .await
 }
 
-#[derive(QueryableByName)]
-struct Inexact {
-    #[diesel(sql_type = BigInt)]
-    rows: i64,
-}
-
-#[derive(QueryableByName)]
-struct Least {
-    #[diesel(sql_type = BigInt)]
-    decimals: i64,
-}
-
 async fn rewrite(
     connection: &mut AsyncPgConnection,
     symbol: &Symbol,
@@ -231,17 +221,17 @@ async fn rewrite(
     let shift = i16::from(to) - i16::from(from);
     let old = candles_without_minutes(connection).await?;
     if shift < 0 {
-        let Inexact { rows: mut inexact } = diesel::sql_query(
+        let IntegerValue { value: mut inexact } = diesel::sql_query(
             "SELECT (SELECT count(*) FROM candles_1m WHERE symbol = $1 AND volume % ('1e' || -$2)::numeric <> 0)
-                  + (SELECT count(*) FROM ticks WHERE symbol = $1 AND lots % ('1e' || -$2)::numeric <> 0) AS rows",
+                  + (SELECT count(*) FROM ticks WHERE symbol = $1 AND lots % ('1e' || -$2)::numeric <> 0) AS value",
         )
         .bind::<Text, _>(symbol.as_str())
         .bind::<SmallInt, _>(shift)
         .get_result(connection)
         .await?;
         for (table, border_us) in &old {
-            let Inexact { rows } = diesel::sql_query(format!(
-                "SELECT count(*) AS rows FROM {table}
+            let rows: IntegerValue = diesel::sql_query(format!(
+                "SELECT count(*) AS value FROM {table}
                  WHERE symbol = $1 AND time < $3 AND volume % ('1e' || -$2)::numeric <> 0"
             ))
             .bind::<Text, _>(symbol.as_str())
@@ -249,7 +239,7 @@ async fn rewrite(
             .bind::<Timestamptz, _>(to_datetime(*border_us))
             .get_result(connection)
             .await?;
-            inexact += rows;
+            inexact += rows.value;
         }
         if inexact > 0 {
             return Err(SetDecimalsError::Inexact {
@@ -270,21 +260,20 @@ async fn rewrite(
         .execute(connection)
         .await?;
     }
-    let candles = rescale_column(connection, "candles_1m", "volume", symbol, shift).await;
-    let ticks = match candles {
-        Ok(_) => rescale_column(connection, "ticks", "lots", symbol, shift).await,
-        Err(_) => Ok(0),
+    let rescaled = async {
+        let candles = rescale_column(connection, "candles_1m", "volume", symbol, shift).await?;
+        Ok((
+            candles,
+            rescale_column(connection, "ticks", "lots", symbol, shift).await?,
+        ))
     };
-    match (candles, ticks) {
-        (Ok(candles), Ok(ticks)) => Ok((candles, ticks)),
-        (Err(error), _) | (_, Err(error)) if crate::postgres::error::sqlstate(&error) == Some("22003") => {
-            Err(SetDecimalsError::TooLarge {
-                symbol: symbol.clone(),
-                to,
-            })
-        }
-        (Err(error), _) | (_, Err(error)) => Err(error.into()),
-    }
+    rescaled.await.map_err(|error| match sqlstate(&error) {
+        Some("22003") => SetDecimalsError::TooLarge {
+            symbol: symbol.clone(),
+            to,
+        },
+        _ => error.into(),
+    })
 }
 
 /// Returns the smallest number of decimals that holds every volume of `symbol` in candles, ticks and the `larger`
@@ -299,15 +288,15 @@ async fn least_decimals(
     columns.extend(larger.iter().map(|(table, _)| (table.as_str(), "volume")));
     let mut least = 0;
     for (table, column) in columns {
-        let found: Least = diesel::sql_query(format!(
-            "SELECT coalesce(max(min_scale({column} * ('1e-' || $2)::numeric)), 0)::bigint AS decimals
+        let found: IntegerValue = diesel::sql_query(format!(
+            "SELECT coalesce(max(min_scale({column} * ('1e-' || $2)::numeric)), 0)::bigint AS value
              FROM {table} WHERE symbol = $1"
         ))
         .bind::<Text, _>(symbol.as_str())
         .bind::<SmallInt, _>(i16::from(from))
         .get_result(connection)
         .await?;
-        least = least.max(found.decimals);
+        least = least.max(found.value);
     }
     Ok(least)
 }

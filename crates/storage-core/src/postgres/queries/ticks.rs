@@ -54,21 +54,13 @@ struct Key {
 
 impl Key {
     fn of(tick: &AcceptedTick) -> Result<Self, Rejection> {
-        Ok(match tick.tick.trade_id.as_deref() {
-            None => Self {
-                number: Revision::try_from(tick.origin)?.as_i64(),
-                text: "@".into(),
-            },
-            Some(id) => match trade_id::as_number(id) {
-                Some(number) => Self {
-                    number: number.cast_signed(),
-                    text: String::new(),
-                },
-                None => Self {
-                    number: 0,
-                    text: id.into(),
-                },
-            },
+        let (number, text) = match tick.tick.trade_id.as_deref() {
+            None => (Revision::try_from(tick.origin)?.as_i64(), "@"),
+            Some(id) => trade_id::as_number(id).map_or((0, id), |number| (number.cast_signed(), "")),
+        };
+        Ok(Self {
+            number,
+            text: text.to_owned(),
         })
     }
 }

@@ -2,7 +2,7 @@
 //! independent of the code that it checks.
 
 use chrono::{DateTime, Utc};
-use diesel::sql_types::{BigInt, Bool, Nullable, Text, Timestamptz};
+use diesel::sql_types::{Bool, Nullable, Text, Timestamptz};
 use diesel::{QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
@@ -10,7 +10,7 @@ use super::completeness;
 use crate::domain::symbol::Symbol;
 use crate::domain::time::{TimeRange, to_datetime};
 use crate::domain::timeframe::Timeframe;
-use crate::postgres::columns::Micros;
+use crate::postgres::columns::{IntegerValue, TimeValue};
 
 /// A candle that differs from the one computed from its source.
 #[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
@@ -67,10 +67,12 @@ const CONTAINS_REMAINING_ROWS: &str = "f.open IS NOT NULL AND (e.open IS NULL OR
     f.high >= e.high AND f.low <= e.low
     AND f.volume >= e.volume AND f.trades >= e.trades AND f.revision >= e.revision))";
 
-#[derive(QueryableByName)]
-struct Compared {
-    #[diesel(sql_type = BigInt)]
-    compared: i64,
+/// Returns the table from which the candles of `timeframe` are computed for the comparison.
+pub fn source_table(timeframe: Timeframe) -> &'static str {
+    match timeframe {
+        Timeframe::M1 => "ticks",
+        _ => "candles_1m",
+    }
 }
 
 /// Compares the candles of `timeframe` that start in `range`, optionally of one symbol: minutes with `ticks`, larger
@@ -82,11 +84,11 @@ pub async fn compare(
     symbol: Option<&Symbol>,
     range: TimeRange,
 ) -> QueryResult<Comparison> {
-    let (table, source) = match timeframe {
-        Timeframe::M1 => ("ticks", FROM_TICKS.to_owned()),
-        larger => ("candles_1m", from_minutes(larger)),
+    let source = match timeframe {
+        Timeframe::M1 => FROM_TICKS.to_owned(),
+        larger => from_minutes(larger),
     };
-    let complete_since_us = completeness::since(connection, table).await?;
+    let complete_since_us = completeness::since(connection, source_table(timeframe)).await?;
     let pairs = format!(
         "WITH expected AS ({source}),
               found AS (SELECT symbol, time AS bucket, open, high, low, close, volume, trades, revision,
@@ -110,7 +112,7 @@ pub async fn compare(
          ORDER BY 1, 2"
     ));
     let compared = sql_query(format!(
-        "{pairs} SELECT count(*) AS compared FROM expected FULL JOIN found USING (symbol, bucket)"
+        "{pairs} SELECT count(*) AS value FROM expected FULL JOIN found USING (symbol, bucket)"
     ));
     let differences = differences
         .bind::<Timestamptz, _>(to_datetime(range.from_us))
@@ -119,7 +121,7 @@ pub async fn compare(
         .bind::<Nullable<Timestamptz>, _>(complete_since_us.map(to_datetime))
         .get_results(connection)
         .await?;
-    let Compared { compared } = compared
+    let IntegerValue { value: compared } = compared
         .bind::<Timestamptz, _>(to_datetime(range.from_us))
         .bind::<Timestamptz, _>(to_datetime(range.to_us))
         .bind::<Nullable<Text>, _>(symbol.map(Symbol::as_str))
@@ -134,8 +136,8 @@ pub async fn minutes_with_ticks(
     symbol: &Symbol,
     range: TimeRange,
 ) -> QueryResult<Vec<i64>> {
-    let minutes: Vec<Minute> = sql_query(
-        "SELECT DISTINCT time_bucket(INTERVAL '1 minute', time) AS minute FROM ticks
+    let minutes: Vec<TimeValue> = sql_query(
+        "SELECT DISTINCT time_bucket(INTERVAL '1 minute', time) AS value FROM ticks
          WHERE symbol = $1 AND time >= $2 AND time < $3 ORDER BY 1",
     )
     .bind::<Text, _>(symbol.as_str())
@@ -143,11 +145,5 @@ pub async fn minutes_with_ticks(
     .bind::<Timestamptz, _>(to_datetime(range.to_us))
     .get_results(connection)
     .await?;
-    Ok(minutes.into_iter().map(|minute| minute.start_us).collect())
-}
-
-#[derive(QueryableByName)]
-struct Minute {
-    #[diesel(sql_type = Timestamptz, column_name = minute, deserialize_as = Micros)]
-    start_us: i64,
+    Ok(minutes.into_iter().filter_map(TimeValue::us).collect())
 }

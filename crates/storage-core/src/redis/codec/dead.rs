@@ -1,6 +1,7 @@
 //! Dead letters: invalid entries, kept as they arrived, on `stream:dead`.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 
 use serde_json::{Map, Value};
 
@@ -32,7 +33,7 @@ pub struct DeadLetter {
 
 impl DeadLetter {
     /// Creates the dead letter of an entry of `stream`.
-    pub fn new(stream: Stream, entry: &Entry, reason: &Rejection) -> Self {
+    pub fn new(stream: Stream, entry: &Entry, reason: impl Display) -> Self {
         let mut truncated = entry.fields().nth(MAX_FIELDS).is_some();
         let mut text = |bytes: &[u8]| {
             let cut = &bytes[..bytes.len().min(MAX_VALUE_BYTES)];
@@ -100,7 +101,7 @@ mod tests {
         let letter = DeadLetter::new(
             Stream::Ticks(2),
             &entry(&[(b"symbol", b"A:B"), (b"\xff\0", &long)]),
-            &Rejection::MissingField("qty"),
+            Rejection::MissingField("qty"),
         );
         assert_eq!(
             (letter.stream.as_str(), letter.reason.as_str()),

@@ -55,23 +55,15 @@ pub fn base_fields(base: &Base) -> Fields {
 
 /// Decodes an entry of either kind.
 pub fn decode_task(entry: &Entry) -> Result<Task, Rejection> {
-    let Repair {
-        symbol,
-        start_us,
-        revision,
-    } = decode_entry(entry)?;
+    let repair = decode_entry(entry)?;
     if entry.optional("timeframe").is_none() {
-        return Ok(Task::Minute(Repair {
-            symbol,
-            start_us,
-            revision,
-        }));
+        return Ok(Task::Minute(repair));
     }
     Ok(Task::Base(Base {
         timeframe: entry.parsed("timeframe")?,
-        symbol,
-        start_us,
-        revision,
+        symbol: repair.symbol,
+        start_us: repair.start_us,
+        revision: repair.revision,
     }))
 }
 

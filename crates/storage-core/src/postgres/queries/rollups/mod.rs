@@ -6,15 +6,16 @@
 pub(super) mod exclusive;
 mod join;
 
-use chrono::{DateTime, Utc};
-use diesel::sql_types::{BigInt, Bool, Nullable, Text, Timestamptz};
-use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
+use chrono::Utc;
+use diesel::sql_types::{Text, Timestamptz};
+use diesel::{OptionalExtension, QueryResult, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::completeness;
 use super::hypertables::{chunk_ranges, hypertable_of};
 use crate::domain::time::{TimeRange, rfc3339, to_datetime};
 use crate::domain::timeframe::Timeframe;
+use crate::postgres::columns::{BoolValue, IntegerValue, TimeValue};
 use crate::postgres::edition::Edition;
 
 /// The whole history, from 1970 to the year 10000.
@@ -173,33 +174,15 @@ async fn refresh_managed(
         .await
 }
 
-#[derive(QueryableByName)]
-struct Any {
-    #[diesel(sql_type = Bool)]
-    any: bool,
-}
-
 async fn holds_any(connection: &mut AsyncPgConnection, table: &str, range: TimeRange) -> QueryResult<bool> {
-    let found: Any = sql_query(format!(
-        "SELECT EXISTS (SELECT FROM {table} WHERE time >= $1 AND time < $2) AS any"
+    let found: BoolValue = sql_query(format!(
+        "SELECT EXISTS (SELECT FROM {table} WHERE time >= $1 AND time < $2) AS value"
     ))
     .bind::<Timestamptz, _>(to_datetime(range.from_us))
     .bind::<Timestamptz, _>(to_datetime(range.to_us))
     .get_result(connection)
     .await?;
-    Ok(found.any)
-}
-
-#[derive(QueryableByName)]
-struct Watermark {
-    #[diesel(sql_type = Nullable<BigInt>)]
-    internal_us: Option<i64>,
-}
-
-#[derive(QueryableByName)]
-struct Until {
-    #[diesel(sql_type = Timestamptz)]
-    refreshed_until: DateTime<Utc>,
+    Ok(found.value)
 }
 
 /// Returns the end of the newest materialized bucket in µs since 1970; `None` if there is none. On Community, newer
@@ -211,8 +194,8 @@ pub async fn watermark(
 ) -> QueryResult<Option<i64>> {
     match edition {
         Edition::Community => {
-            let mark: Option<Watermark> = sql_query(
-                "SELECT _timescaledb_functions.cagg_watermark(mat_hypertable_id) AS internal_us
+            let mark_us: Option<IntegerValue> = sql_query(
+                "SELECT coalesce(_timescaledb_functions.cagg_watermark(mat_hypertable_id), 0) AS value
                  FROM _timescaledb_catalog.continuous_agg WHERE user_view_name = $1",
             )
             .bind::<Text, _>(timeframe.table())
@@ -220,15 +203,16 @@ pub async fn watermark(
             .await
             .optional()?;
             // Before the first refresh the watermark is the smallest number of its type.
-            Ok(mark.and_then(|mark| mark.internal_us).filter(|us| *us > 0))
+            Ok(mark_us.map(|row| row.value).filter(|us| *us > 0))
         }
         Edition::Apache => {
-            let until: Option<Until> = sql_query("SELECT refreshed_until FROM rollup_progress WHERE timeframe = $1")
-                .bind::<Text, _>(timeframe.label())
-                .get_result(connection)
-                .await
-                .optional()?;
-            Ok(until.map(|until| until.refreshed_until.timestamp_micros()))
+            let until: Option<TimeValue> =
+                sql_query("SELECT refreshed_until AS value FROM rollup_progress WHERE timeframe = $1")
+                    .bind::<Text, _>(timeframe.label())
+                    .get_result(connection)
+                    .await
+                    .optional()?;
+            Ok(until.and_then(TimeValue::us))
         }
     }
 }
