@@ -24,7 +24,7 @@ use crate::redis::connection::is_tls_failure;
 use crate::redis::functions::FunctionsError;
 use crate::service::Stopped;
 
-/// Exit code of a command that did what it was asked.
+/// Exit code of a command that succeeded.
 pub const DONE: u8 = 0;
 /// Exit code of a command that failed.
 pub const FAILED: u8 = 1;

@@ -134,7 +134,10 @@ struct Fetch {
 impl Fetch {
     async fn start(server: &RedisConfig, programs: Option<&Path>, rdb: &Path) -> anyhow::Result<Self> {
         let mut program = command(server, programs).await?.arg("--rdb").arg(rdb).start()?;
-        let output = program.stderr.take().context("the output of redis-cli")?;
+        let output = program
+            .stderr
+            .take()
+            .context("redis-cli was started without a pipe for its output")?;
         Ok(Self {
             program,
             output: BufReader::new(output).lines(),

@@ -57,8 +57,8 @@ impl Parameters {
         })
     }
 
-    /// Returns the kind of database server. A small disk is lost when its server is killed, so a seed selects one of
-    /// these faults.
+    /// Returns the kind of database server. A small disk is lost when its server is killed, so the seed selects either
+    /// the full disk or the kill.
     pub(crate) fn server(&self) -> Server {
         match self.edition {
             Edition::Community => Server::Embedded,

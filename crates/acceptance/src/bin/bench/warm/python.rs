@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::stores::Stores;
 use crate::bench::Bench;
 
-/// Returns the entries per second that it drains, with `batch` entries of a stream per transaction, until it has
-/// drained `entries`.
+/// Returns the entries per second that the Python worker drains, with `batch` entries of a stream per transaction,
+/// until it has drained `entries`.
 pub(super) async fn drain(
     bench: &Bench,
     stores: &Stores<'_>,
