@@ -34,7 +34,7 @@ use crate::config::redis::RedisConfig;
 /// Variables of the test's own environment that a program keeps.
 const INHERITED: [&str; 3] = ["PATH", "HOME", "TMPDIR"];
 
-/// A program and its environment, which has nothing of the test's own but [`INHERITED`].
+/// A program and its environment, which inherits only `PATH`, `HOME` and `TMPDIR` from the test.
 #[derive(Clone, Debug)]
 pub struct Program {
     path: PathBuf,
