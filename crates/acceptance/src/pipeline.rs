@@ -102,7 +102,7 @@ impl Pipeline {
         redis::prepare(&mut self.redis.connect(), PARTITIONS).await;
     }
 
-    /// Prepares both stores with `aggregator-admin migrate`; starts a database if there is none.
+    /// Prepares both stores with `aggregator-admin migrate`. The first call starts the database.
     pub async fn migrate(&mut self) {
         if self.database.is_none() {
             self.start_database().await;

@@ -138,7 +138,7 @@ impl Destination {
         if name == "latest" {
             return self.backups(kind).await?.pop().ok_or_else(|| {
                 anyhow!(
-                    "there is no backup of kind {kind} in {}; run `backup-runner backup {kind}`",
+                    "no backup of kind {kind} in {}; run `backup-runner backup {kind}`",
                     self.folder.display()
                 )
             });

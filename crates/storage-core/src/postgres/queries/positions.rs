@@ -21,7 +21,7 @@ pub async fn raise(connection: &mut AsyncPgConnection, stream: Stream, revision:
     Ok(())
 }
 
-/// Reads the last written entry of `stream`; `None` if there is none.
+/// Reads the last written entry of `stream`; `None` before the first write.
 pub async fn of(connection: &mut AsyncPgConnection, stream: Stream) -> QueryResult<Option<Revision>> {
     let found: Option<IntegerValue> = sql_query("SELECT revision AS value FROM positions WHERE stream = $1")
         .bind::<Text, _>(stream.key().to_string())

@@ -185,8 +185,8 @@ async fn holds_any(connection: &mut AsyncPgConnection, table: &str, range: TimeR
     Ok(found.value)
 }
 
-/// Returns the end of the newest materialized bucket in µs since 1970; `None` if there is none. On Community, newer
-/// buckets are computed when they are read, and older ones show the state of their last refresh.
+/// Returns the end of the newest materialized bucket in µs since 1970; `None` before the first refresh. On Community,
+/// newer buckets are computed when they are read, and older ones show the state of their last refresh.
 pub async fn watermark(
     connection: &mut AsyncPgConnection,
     edition: Edition,
