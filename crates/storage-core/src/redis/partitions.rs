@@ -57,7 +57,7 @@ pub async fn replace(conn: &mut impl ConnectionLike, from: u16, to: u16) -> Redi
 pub async fn unfinished(conn: &mut impl ConnectionLike, partitions: u16) -> RedisResult<Vec<String>> {
     let mut found = Vec::new();
     for partition in 0..partitions {
-        for stream in [Stream::Ticks(partition), Stream::Candles(partition)] {
+        for stream in Stream::of_partition(partition) {
             let length = length(conn, stream).await?;
             if length == 0 {
                 continue;
