@@ -128,7 +128,7 @@ impl Worker {
         };
         // Another replica may just have made it.
         if self.until_due(kind, every).await? == Duration::ZERO {
-            let _at_work = self.reading.lock().await;
+            let _reading = self.reading.lock().await;
             let manifest = make(&self.config, &self.destination, kind, &self.token).await?;
             let (content, bytes) = (manifest.content.summary(), size(manifest.size_bytes()));
             info!(name = %manifest.name, "backup of {kind}: {content}, {bytes}");
@@ -190,7 +190,7 @@ impl Worker {
     }
 
     async fn verify(&self, manifest: &Manifest) -> anyhow::Result<bool> {
-        let _at_work = self.reading.lock().await;
+        let _reading = self.reading.lock().await;
         let checked = self
             .token
             .run_until_cancelled(problems(&self.config, &self.destination, manifest))
