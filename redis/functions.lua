@@ -1,7 +1,7 @@
 #!lua name=market_storage
 -- Atomic steps. Each function uses one key, so that all of them run on Redis Cluster. `aggregator-admin migrate` loads
 -- the library. Raise VERSION with every change of behaviour; a worker refuses an older library.
-local VERSION = 4
+local VERSION = 5
 
 -- Returns true if revision `a` is newer than `b`. Lua's doubles can't hold revisions exactly, so they are compared as
 -- decimal text.
@@ -28,6 +28,37 @@ local function put(keys, args)
   redis.call(args[2], keys[1], args[3])
   if args[4] ~= '' then redis.call('PUBLISH', args[4], args[5]) end
   return 1
+end
+
+-- put_all KEY ... item ...
+-- Writes and publishes several hashes of one slot, with an item for each key:
+--
+--   revision base expire_ms renew channel message count field value ...
+--
+-- `count` is the number of fields and values, of which `final` is the last field of a candle. An item without a `base`
+-- is a whole hash, guarded as by `put`. An item with a `base` contains the fields that differ from the hash of that
+-- revision, so it is written only onto that hash. A key that did not exist, or with `renew` 1, expires after
+-- `expire_ms`. Returns for each item 1 if written, 0 if the hash is newer, and 2 if it has to be written whole.
+local function put_all(keys, args)
+  local results, at = {}, 1
+  for k = 1, #keys do
+    local key, revision, base = keys[k], args[at], args[at + 1]
+    local fields, last = at + 7, at + 6 + args[at + 6]
+    local stored = redis.call('HMGET', key, 'revision', 'final')
+    local is_reopened = stored[2] == '1' and args[last] == '0' and (stored[1] == revision or stored[1] == base)
+    if is_reopened or stored[1] and newer(stored[1], revision) then
+      results[k] = 0
+    elseif base ~= '' and stored[1] ~= base then
+      results[k] = 2
+    else
+      redis.call('HSET', key, unpack(args, fields, last))
+      if not stored[1] or args[at + 3] == '1' then redis.call('PEXPIRE', key, args[at + 2]) end
+      redis.call('PUBLISH', args[at + 4], args[at + 5])
+      results[k] = 1
+    end
+    at = last + 1
+  end
+  return results
 end
 
 -- Returns true if the ID `a` is before `b`.
@@ -247,6 +278,7 @@ local function register(name, callback)
   redis.register_function{function_name = name, callback = callback, flags = {'allow-oom'}}
 end
 register('storage_put', put)
+register('storage_put_all', put_all)
 register('storage_advance', advance)
 register('storage_lost', lost)
 register('storage_announce', announce)

@@ -4,6 +4,7 @@ use storage_core::domain::candle::Candle;
 use storage_core::domain::stream_id::Revision;
 use storage_core::domain::time::ms_to_us;
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::redis::codec::candles::ChangedFields;
 
 use crate::fold::{Rules, SymbolState};
 use crate::series::{BaseStatus, CandleSeries, TrackedCandle};
@@ -31,6 +32,8 @@ pub(crate) struct Changes {
 pub(crate) struct CandleChange {
     pub(crate) timeframe: Timeframe,
     pub(crate) candle: Candle,
+    /// Fields that have changed since the candle was last taken.
+    pub(crate) changed: ChangedFields,
     pub(crate) is_final: bool,
     /// `true` if the candle is the newest of its timeframe.
     pub(crate) is_current: bool,
@@ -38,6 +41,13 @@ pub(crate) struct CandleChange {
     pub(crate) must_send: bool,
     /// `true` if the candle was closed before.
     pub(crate) is_amendment: bool,
+}
+
+impl Changes {
+    /// Returns `true` if there is nothing to write.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.candles.is_empty() && self.expired.is_empty() && self.bases.is_empty() && self.repairs.is_empty()
+    }
 }
 
 impl SymbolState {
@@ -77,6 +87,7 @@ impl SymbolState {
                     changes.candles.push(CandleChange {
                         timeframe,
                         candle: tracked.candle.clone(),
+                        changed: std::mem::take(&mut tracked.changed),
                         is_final: tracked.is_final,
                         is_current: tracked.candle.start_us == current_us,
                         must_send: std::mem::take(&mut tracked.must_send) && timeframe == Timeframe::M1,
@@ -97,7 +108,7 @@ impl SymbolState {
         changes
     }
 
-    /// Returns `true` if no candle is open and nothing has changed since the last write.
+    /// Returns `true` if no candle is open and nothing has changed since the changes were taken.
     pub(crate) fn is_settled(&self) -> bool {
         let mut candles = self.series.iter().flat_map(CandleSeries::iter);
         !self.is_changed && candles.all(|tracked| tracked.is_final && !tracked.is_dirty && !tracked.is_incomplete())

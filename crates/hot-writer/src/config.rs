@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use storage_core::config::Configuration;
 use storage_core::config::redis::RedisConfig;
 use storage_core::config::service::ServiceConfig;
@@ -42,6 +43,13 @@ pub(crate) struct HotConfig {
     /// Minimum time for which a trade ID is remembered, in stream time.
     #[serde(with = "humantime_serde")]
     pub(crate) dedup_window: Duration,
+    /// Maximum share of the time of Redis that writing open candles may cost, for all replicas and partitions together.
+    #[serde(deserialize_with = "share")]
+    pub(crate) write_share: f64,
+    /// Age of open 1-minute candles that is aimed at: of two candles that wait, the one that reaches it first is
+    /// written first. Larger timeframes may be ten times older.
+    #[serde(with = "humantime_serde")]
+    pub(crate) max_age: Duration,
     /// Maximum number of entries per read.
     pub(crate) batch_entries: usize,
     /// Time after which the lease of a replica that does not renew it expires.
@@ -62,10 +70,24 @@ impl Default for HotConfig {
             close_grace: Duration::from_secs(2),
             amend_window: Duration::from_secs(10 * 60),
             dedup_window: Duration::from_secs(10 * 60),
+            write_share: 0.1,
+            max_age: Duration::from_millis(50),
             batch_entries: 5_000,
             lease_ttl: Duration::from_secs(5),
             trim_interval: Duration::from_secs(10),
             claim_after: Duration::from_secs(10),
         }
+    }
+}
+
+/// Deserializes a share greater than 0 and at most 1.
+fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let share = f64::deserialize(deserializer)?;
+    if share > 0.0 && share <= 1.0 {
+        Ok(share)
+    } else {
+        Err(D::Error::custom(format!(
+            "{share} is not a share greater than 0 and at most 1"
+        )))
     }
 }

@@ -13,6 +13,7 @@ use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::AcceptedTick;
 use storage_core::domain::time::{duration_ms, duration_us};
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::redis::codec::candles::ChangedFields;
 
 use crate::decode::DecodedTick;
 use crate::series::{BaseStatus, CandleSeries, RequiredBase, TrackedCandle};
@@ -77,7 +78,7 @@ pub struct SymbolState {
     position: Option<Revision>,
     /// The newest tick by event time, if it has not been written.
     pub(crate) latest: Option<AcceptedTick>,
-    /// `true` if a tick was folded since the last write.
+    /// `true` if a tick was folded since the changes were taken.
     pub(crate) is_changed: bool,
 }
 
@@ -178,6 +179,7 @@ impl SymbolState {
             };
             self.watermark_us = self.watermark_us.max(joined.last_us);
             tracked.candle = joined;
+            tracked.changed = ChangedFields::ALL;
         }
         tracked.base = Some(RequiredBase {
             until,
@@ -257,8 +259,10 @@ impl SymbolState {
             let Some(volume) = tracked.candle.volume.checked_add(*qty) else {
                 return false;
             };
+            let before = tracked.candle.clone();
             tracked.candle.fold(tick.ts_us, tick.price, volume, accepted.revision);
             tracked.is_dirty = true;
+            tracked.changed = tracked.changed.or(ChangedFields::between(&before, &tracked.candle));
             tracked.must_send = tracked.is_final;
             return true;
         }
@@ -275,6 +279,7 @@ impl SymbolState {
         });
         let displaced = series.insert(TrackedCandle {
             is_dirty: true,
+            changed: ChangedFields::ALL,
             base,
             ..TrackedCandle::stored(candle, false)
         });

@@ -2,10 +2,16 @@
 //!
 //! The modules in the order in which a tick passes them: a replica acquires partitions (`ownership`) and serves each of
 //! them (`partition`). It restores the partition's state from Redis (`restore`), reads the stream ahead (`read`),
-//! decodes the entries ([`decode`]), drops duplicates (`dedup`), folds the rest into candles ([`fold`]), closes candles
-//! (`close`), and writes the changes (`write`) at a limited rate (`pace`). `signals` activates signals; `trim` trims
-//! the streams.
+//! decodes the entries ([`decode`]), drops duplicates (`dedup`), folds the rest into candles ([`fold`]), and closes
+//! candles (`close`). Latest ticks are published immediately (`publish`). Everything else goes to the writer (`write`)
+//! as a `batch`, in a `backlog` after a while; open candles wait there in the order of their deadlines (`queue`) for
+//! the `budget` of Redis, which the replicas `share`. `age` measures what is reached. `signals` activates signals;
+//! `trim` trims the streams.
 
+mod age;
+mod backlog;
+mod batch;
+mod budget;
 mod close;
 pub mod config;
 pub mod decode;
@@ -13,12 +19,14 @@ mod dedup;
 pub mod fold;
 mod metrics;
 mod ownership;
-mod pace;
 mod partition;
+mod publish;
+mod queue;
 mod read;
 mod restore;
 pub mod run;
 mod series;
+mod share;
 mod signals;
 mod trim;
 mod write;

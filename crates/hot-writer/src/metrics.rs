@@ -1,6 +1,7 @@
 //! Metrics of hot-writer.
 
 use storage_core::domain::rejection::Rejection;
+use storage_core::domain::timeframe::Timeframe;
 use storage_core::telemetry::metrics::{BATCH_SIZES, SECONDS};
 
 storage_core::define_metrics! {
@@ -44,6 +45,14 @@ storage_core::define_metrics! {
     Gauge SYMBOLS = "symbols_count", partition = &[];
     /// Number of tick entries not read yet, by partition.
     Gauge LAG = "lag_entries", partition = &[];
+    /// Age of a latest tick at its publication, since Redis accepted it, in seconds.
+    Histogram(SECONDS) TICK_AGE = "tick_age_seconds";
+    /// Age of an open candle at its publication, since Redis accepted its newest tick, in seconds, by timeframe.
+    Histogram(SECONDS) CANDLE_AGE = "candle_age_seconds", timeframe = &Timeframe::LABELS;
+    /// Number of open candles that wait to be written.
+    Gauge WAITING_CANDLES = "waiting_candles_count";
+    /// Share of the time of Redis that the open candles of this replica cost.
+    Gauge WRITE_SHARE = "write_share_ratio";
     /// Time from reading the first entry of a batch until all its effects are written, in seconds.
     Histogram(SECONDS) BATCH_SECONDS = "batch_seconds";
     /// Number of entries in a batch.

@@ -9,10 +9,14 @@ use storage_core::redis::stream::{HOT_WRITER, Stream};
 use storage_core::retry::keep_running;
 use storage_core::telemetry::readiness::Readiness;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::age::Ages;
+use crate::budget::Budget;
 use crate::config::Config;
 use crate::metrics;
 use crate::partition::Partition;
+use crate::share::{adjust, initial_rate};
 use crate::trim::trim_partition;
 
 /// Serves this replica's share of the partitions until `token` is cancelled, then releases them.
@@ -20,6 +24,9 @@ use crate::trim::trim_partition;
 /// # Errors
 /// Fails if the number of partitions in Redis has changed. Other failures are retried, and `readiness` reports them.
 pub(crate) async fn own(config: Config, readiness: Readiness, losses: Losses, token: CancellationToken) -> Result<()> {
+    let (budget, ages) = (Budget::new(initial_rate(config.hot.write_share)), Ages::default());
+    let granting = AbortOnDropHandle::new(tokio::spawn(budget.clone().serve()));
+    let adjusting = AbortOnDropHandle::new(tokio::spawn(adjust(config.clone(), budget.clone(), ages.clone())));
     let ownership = Ownership {
         redis: &config.redis,
         worker: HOT_WRITER,
@@ -29,15 +36,34 @@ pub(crate) async fn own(config: Config, readiness: Readiness, losses: Losses, to
         lease_ttl: config.hot.lease_ttl,
         count: &metrics::PARTITIONS,
     };
-    let serve = |partition, token| serve(config.clone(), partition, readiness.clone(), losses.clone(), token);
-    ownership.run(&readiness, &token, serve).await
+    let serve = |partition, token| {
+        let (budget, ages) = (budget.clone(), ages.clone());
+        serve(
+            config.clone(),
+            partition,
+            (budget, ages),
+            readiness.clone(),
+            losses.clone(),
+            token,
+        )
+    };
+    let result = ownership.run(&readiness, &token, serve).await;
+    drop((granting, adjusting));
+    result
 }
 
-async fn serve(config: Config, partition: u16, readiness: Readiness, losses: Losses, token: CancellationToken) {
+async fn serve(
+    config: Config,
+    partition: u16,
+    (budget, ages): (Budget, Ages),
+    readiness: Readiness,
+    losses: Losses,
+    token: CancellationToken,
+) {
     let condition = format!("partition {partition}");
     let folding = keep_running(condition.clone(), &readiness, &token, async || {
         metrics::PARTITION_STARTS.increment(1);
-        let mut served = Partition::restore(&config, partition).await?;
+        let served = Partition::restore(&config, partition, budget.clone(), ages.clone()).await?;
         readiness.ok(condition.clone());
         served.serve(losses.clone(), &token).await
     });
@@ -45,6 +71,7 @@ async fn serve(config: Config, partition: u16, readiness: Readiness, losses: Los
     let trimming = token.run_until_cancelled(trim_partition(&config, partition));
     tokio::join!(folding, lag, trimming);
     readiness.forget(&condition);
+    budget.set_waiting(partition, 0);
     losses.release(Stream::Ticks(partition));
     for gauge in [&metrics::SYMBOLS, &metrics::CANDLES_AWAITED] {
         gauge.set(&partition.to_string(), 0.0);

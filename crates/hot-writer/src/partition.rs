@@ -1,4 +1,9 @@
-//! Serves one partition: reads its ticks and folds them while the previous batch is being written.
+//! Serves one partition by four tasks, each of which owns its state and its connection:
+//!
+//! ```text
+//! read ──entries──▶ fold ──latest ticks──▶ publish
+//!                       └──batches──▶ write
+//! ```
 //!
 //! All state is restored from Redis, so after any failure the partition is restored and served again.
 
@@ -7,9 +12,6 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use foldhash::{HashMap, HashSet};
-use futures::StreamExt;
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
 use redis::RedisResult;
 use storage_core::domain::decimal::Decimal;
 use storage_core::domain::entry::Entry;
@@ -28,23 +30,29 @@ use storage_core::redis::keys;
 use storage_core::redis::lost::Losses;
 use storage_core::redis::stream::{HOT_WRITER, Stream};
 use storage_core::redis::stream_reader::StreamReader;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::age::Ages;
+use crate::backlog::Backlog;
+use crate::batch::Batch;
+use crate::budget::Budget;
 use crate::config::Config;
 use crate::decode::{DecodedTick, Decoder, does_not_fit};
 use crate::dedup::{Dedup, TradeId};
 use crate::fold::{Folded, Rules, SymbolState};
 use crate::metrics::{self, Counts};
-use crate::pace::Pace;
-use crate::read::{BLOCK, Read, ReadAhead};
+use crate::publish::Publisher;
+use crate::read::{BLOCK, Read, read};
 use crate::restore::{self, LostState};
-use crate::write::{Batch, WriteTask, Writer, WrittenBatch};
+use crate::write::{Writer, Written};
 
 /// Minimum ratio of the time between two checks of all symbols for idle ones to the duration of a check.
 const IDLE_CHECK_FACTOR: u32 = 10;
 
-/// Maximum number of pipelines with latest ticks that wait for an answer.
-const MAX_PENDING_LATEST: usize = 8;
+/// Maximum number of symbols that are checked in one step, between two reads.
+const MAX_IDLE_CHECKS: usize = 1_000;
 
 /// Maximum number of bases that are looked up in one pipeline.
 const MAX_BASES: usize = 1_000;
@@ -52,38 +60,58 @@ const MAX_BASES: usize = 1_000;
 /// Maximum number of symbols in a log message.
 const MAX_LOGGED_SYMBOLS: usize = 5;
 
-/// State of a partition that this replica owns.
+/// A partition that this replica owns, as restored from Redis.
 pub(crate) struct Partition {
+    folder: Folder,
+    writer: Writer,
+    publisher: Publisher,
+}
+
+/// State of the task that folds.
+struct Folder {
     config: Config,
     decoder: Decoder,
     rules: Rules,
     conn: Connection,
-    writer: Writer,
+    ages: Ages,
     dedup: Dedup,
     symbols: HashMap<Symbol, SymbolState>,
     lost: LostState,
     /// Incomplete candles whose base was requested.
     awaited: VecDeque<(Symbol, Timeframe, i64)>,
     next_base_lookup: Instant,
-    /// Symbols in the index of open candles, after the batch that is being written.
-    indexed: HashSet<Symbol>,
-    /// Symbols that have changed since the last batch.
+    /// Symbols that have changed since their changes were taken.
     changed: Vec<Symbol>,
-    /// Symbols whose latest tick has not been written.
+    /// Symbols whose latest tick has not been handed to the publisher.
     unpublished: Vec<Symbol>,
-    /// The batch to write next.
+    /// The batch to hand to the writer next.
     batch: Batch,
-    pace: Pace,
+    /// Number of batches that were handed over.
+    batches: u64,
+    written: Written,
+    backlog: Backlog,
     /// The last entry that was folded.
     position: StreamId,
     /// Time of the last read.
     last_read: Instant,
-    next_idle_check: Instant,
+    idle_check: IdleCheck,
+}
+
+/// Check of all symbols for candles that are closed by the clock.
+struct IdleCheck {
+    begun: Instant,
+    next: Instant,
+    /// All entries that Redis accepted before this time have been read, in µs since 1970.
+    until_us: i64,
+    /// Symbols to check.
+    unchecked: Vec<Symbol>,
+    /// Symbols that had no open candles, with the batch that contains their closed ones.
+    settled: Vec<(Symbol, u64)>,
 }
 
 impl Partition {
     /// Restores the state of a partition from Redis.
-    pub(crate) async fn restore(config: &Config, partition: u16) -> Result<Self> {
+    pub(crate) async fn restore(config: &Config, partition: u16, budget: Budget, ages: Ages) -> Result<Self> {
         // All reads and writes go to the same server, even if the Sentinels elect another master meanwhile.
         let redis = current_master(&config.redis)
             .await
@@ -127,73 +155,117 @@ impl Partition {
         let window = restore::dedup_window(&mut conn, &decoder, position, settings.dedup_window, &symbols, &rules)
             .await
             .context("reading the trades of the dedup window")?;
+        ages.set_clock(now_ms(&mut conn).await.context("reading the clock")?);
         let now = Instant::now();
-        let mut partition = Self {
+        let writer = Writer::new(
+            config,
+            partition,
+            (epoch, indexed),
+            position,
+            conn,
+            (budget, ages.clone()),
+        );
+        let mut folder = Folder {
             rules,
-            writer: Writer::new(config, partition, epoch, conn),
             decoder,
             dedup: window.trades,
             symbols,
             lost,
             awaited: VecDeque::new(),
             next_base_lookup: now,
-            indexed,
             changed: Vec::new(),
             unpublished: Vec::new(),
             batch: Batch::after(position),
-            pace: Pace::new(now, config.stream.partitions),
+            batches: 0,
+            written: writer.written(),
+            backlog: Backlog::new(config.stream.partitions),
             position,
             last_read: now,
-            next_idle_check: now + BLOCK,
+            idle_check: IdleCheck {
+                begun: now,
+                next: now + BLOCK,
+                until_us: 0,
+                unchecked: Vec::new(),
+                settled: Vec::new(),
+            },
             conn: Connection::ordinary(&config.redis),
+            ages: ages.clone(),
             config: config.clone(),
         };
         for tick in window.lost {
-            partition.refold(&tick);
+            folder.refold(&tick);
         }
-        partition.report_awaited();
-        Ok(partition)
+        folder.report_awaited();
+        Ok(Self {
+            folder,
+            writer,
+            publisher: Publisher::new(config, ages),
+        })
     }
 
-    /// Reads, folds and writes until `token` is cancelled, then writes what was folded. After an error the partition
-    /// has to be restored again.
-    pub(crate) async fn serve(&mut self, losses: Losses, token: &CancellationToken) -> Result<()> {
-        let stream = Stream::Ticks(self.decoder.rules.partition);
-        let reader = StreamReader::new(&self.config.redis, stream, self.position, BLOCK);
-        let reader = reader.reporting_losses(&self.config.redis, HOT_WRITER, losses);
-        let mut ahead = ReadAhead::start(reader, self.config.hot.batch_entries);
-        let mut writing: Option<WriteTask> = None;
-        let mut pending_latest: FuturesUnordered<BoxFuture<'static, RedisResult<()>>> = FuturesUnordered::new();
+    /// Serves the partition until `token` is cancelled and everything that was read is written. After an error the
+    /// partition has to be restored again.
+    ///
+    /// The reader ends when `token` is cancelled. The end of a task closes its channels, and so ends the next one, which
+    /// first handles what it has received.
+    pub(crate) async fn serve(self, losses: Losses, token: &CancellationToken) -> Result<()> {
+        let Self {
+            folder,
+            writer,
+            publisher,
+        } = self;
+        let config = &folder.config;
+        let stream = Stream::Ticks(folder.decoder.rules.partition);
+        let reader = StreamReader::new(&config.redis, stream, folder.position, BLOCK);
+        let reader = reader.reporting_losses(&config.redis, HOT_WRITER, losses);
+        // One message in each channel keeps both of its tasks busy.
+        let (reads, read_entries) = mpsc::channel(1);
+        let (latest, latest_ticks) = mpsc::channel(1);
+        let (batches, batches_to_write) = mpsc::channel(1);
+        let reading = tokio::spawn(read(reader, config.hot.batch_entries, reads, token.clone()));
+        let folding = tokio::spawn(folder.run(read_entries, latest, batches));
+        let publishing = tokio::spawn(publisher.run(latest_ticks));
+        let writing = tokio::spawn(writer.run(batches_to_write));
+        let [reading, folding, publishing, writing] =
+            [reading, folding, publishing, writing].map(|task| async { AbortOnDropHandle::new(task).await? });
+        tokio::try_join!(reading, folding, publishing, writing)?;
+        Ok(())
+    }
+}
+
+impl Folder {
+    /// Folds what arrives on `reads`, and hands the latest ticks to the publisher and batches to the writer whenever
+    /// these are ready: what changes meanwhile is conflated here. In a [backlog](crate::backlog) both wait. Ends with
+    /// the reader, after a last batch, or with the publisher or the writer.
+    async fn run(
+        mut self,
+        mut reads: mpsc::Receiver<Read>,
+        latest: mpsc::Sender<Vec<AcceptedTick>>,
+        batches: mpsc::Sender<Batch>,
+    ) -> Result<()> {
         loop {
-            let is_full = writing.is_some() && self.batch.is_full();
-            let due = self.due().filter(|_| writing.is_none());
+            let is_due = self.is_due(Instant::now());
             tokio::select! {
                 biased;
-                () = token.cancelled() => break,
-                done = WriteTask::finish(&mut writing) => self.finish_batch(done?),
-                Some(written) = pending_latest.next() => written.context("writing the latest ticks")?,
-                read = ahead.next(), if !is_full => self.process(read?).await?,
-                () = tokio::time::sleep_until(due.unwrap_or(self.last_read).into()), if due.is_some() => {}
-            }
-            if !self.pace.is_behind() && !self.unpublished.is_empty() && pending_latest.len() < MAX_PENDING_LATEST {
-                let latest = self.take_latest();
-                pending_latest.push(Box::pin(self.writer.clone().publish_latest(self.conn.clone(), latest)));
+                permit = latest.reserve(), if is_due && !self.unpublished.is_empty() => match permit {
+                    Ok(permit) => permit.send(self.take_latest()),
+                    Err(_) => return Ok(()),
+                },
+                permit = batches.reserve(), if is_due && self.has_changes() => match permit {
+                    Ok(permit) => permit.send(self.take_batch()),
+                    Err(_) => return Ok(()),
+                },
+                read = reads.recv(), if !self.batch.is_full() => match read {
+                    Some(read) => self.process(read).await?,
+                    None => break,
+                },
+                () = std::future::ready(()), if self.checks_idle() => self.check_idle(),
             }
             self.join_bases().await.context("reading restored candles")?;
-            if writing.is_none() {
-                writing = self.start_batch_if_due().await?;
-            }
+            self.begin_idle_check().await.context("reading the clock")?;
         }
-        while let Some(written) = pending_latest.next().await {
-            written.context("writing the latest ticks")?;
-        }
-        self.pace.end();
-        if writing.is_some() {
-            let done = WriteTask::finish(&mut writing).await?;
-            self.finish_batch(done);
-        }
-        writing = Some(self.start_batch(None));
-        WriteTask::finish(&mut writing).await?;
+        let _ = latest.send(self.take_latest()).await;
+        let _ = batches.send(self.take_batch()).await;
         Ok(())
     }
 
@@ -201,7 +273,7 @@ impl Partition {
     async fn process(&mut self, read: Read) -> Result<()> {
         let Read { entries, at } = read;
         self.last_read = at;
-        self.pace.read(at, entries.len() == self.config.hot.batch_entries);
+        self.backlog.record(entries.len() == self.config.hot.batch_entries);
         let Some(last) = entries.last().map(|entry| entry.id) else {
             return Ok(());
         };
@@ -353,80 +425,108 @@ impl Partition {
         self.report_awaited();
     }
 
-    /// Starts to write a batch if it is due or full. An idle check, which closes the candles of idle symbols, is due
-    /// periodically.
-    async fn start_batch_if_due(&mut self) -> Result<Option<WriteTask>> {
+    /// Returns `true` if the effects may be handed over.
+    fn is_due(&self, now: Instant) -> bool {
+        let first_read = self.batch.first_read.unwrap_or(now);
+        self.batch.is_full() || self.backlog.due(first_read, self.changed.len()) <= now
+    }
+
+    fn has_changes(&self) -> bool {
+        !self.batch.is_empty() || !self.changed.is_empty()
+    }
+
+    /// Begins to check all symbols if a check is due.
+    async fn begin_idle_check(&mut self) -> RedisResult<()> {
         let now = Instant::now();
-        // A batch that is not due yet is not written early because of idle symbols.
-        if now >= self.next_idle_check && self.due().is_none_or(|due| due <= now) {
-            let idle_us = self.idle_until_us().await.context("reading the clock")?;
-            let task = self.start_batch(Some(idle_us));
-            self.next_idle_check = now + BLOCK.max(now.elapsed() * IDLE_CHECK_FACTOR);
-            return Ok(Some(task));
+        if now < self.idle_check.next || !self.idle_check.unchecked.is_empty() {
+            return Ok(());
         }
-        let is_due = self.due().is_some_and(|due| due <= now);
-        Ok((is_due || self.batch.is_full()).then(|| self.start_batch(None)))
+        self.idle_check.until_us = ms_to_us(self.idle_until_ms().await?);
+        self.idle_check.begun = now;
+        self.idle_check.unchecked.extend(self.symbols.keys().cloned());
+        let written = self.written.number();
+        let settled = std::mem::take(&mut self.idle_check.settled);
+        let (removable, kept) = settled.into_iter().partition(|(_, batch)| *batch <= written);
+        self.idle_check.settled = kept;
+        for (symbol, _) in removable {
+            // A tick may have arrived meanwhile.
+            if self.symbols.get(&symbol).is_some_and(SymbolState::is_settled) {
+                self.symbols.remove(&symbol);
+            }
+        }
+        let now_ms = u64::try_from(self.idle_check.until_us / 1_000).unwrap_or_default();
+        self.dedup.remove_expired(now_ms);
+        metrics::SYMBOLS.set(
+            &self.decoder.rules.partition.to_string(),
+            f64::from(u32::try_from(self.symbols.len()).unwrap_or(u32::MAX)),
+        );
+        if self.idle_check.unchecked.is_empty() {
+            self.idle_check.next = now + BLOCK;
+        }
+        Ok(())
     }
 
-    /// Returns the time at which the batch is due, unless it is empty.
-    fn due(&self) -> Option<Instant> {
-        let first_read = self.batch.first_read?;
-        Some(self.pace.due(first_read, self.changed.len()))
+    /// Returns `true` if symbols are left to check and the batch has room for their closed candles.
+    fn checks_idle(&self) -> bool {
+        !self.idle_check.unchecked.is_empty() && !self.batch.has_many_closed()
     }
 
-    /// Returns the time, in µs since 1970 by the clock of Redis, before which every accepted entry has been read: the
+    /// Closes the candles of idle symbols, for some of the symbols that are left to check.
+    fn check_idle(&mut self) {
+        let left = self.idle_check.unchecked.len().saturating_sub(MAX_IDLE_CHECKS);
+        for symbol in self.idle_check.unchecked.split_off(left) {
+            self.take_changes(&symbol, Some(self.idle_check.until_us));
+        }
+        if self.idle_check.unchecked.is_empty() {
+            let now = Instant::now();
+            self.idle_check.next = now + BLOCK.max((now - self.idle_check.begun) * IDLE_CHECK_FACTOR);
+        }
+    }
+
+    /// Returns the time, in ms since 1970 by the clock of Redis, before which every accepted entry has been read: the
     /// time of the last read, or in a backlog the time of its last entry.
-    async fn idle_until_us(&mut self) -> Result<i64> {
-        let until_ms = if !self.pace.is_behind() {
-            let now_ms = now_ms(&mut self.conn).await?;
-            now_ms.saturating_sub(duration_ms(self.last_read.elapsed()))
-        } else {
-            self.position.ms
-        };
-        Ok(ms_to_us(until_ms))
-    }
-
-    /// Starts to write the changes of the changed symbols or, with `idle_us`, of all symbols.
-    fn start_batch(&mut self, idle_us: Option<i64>) -> WriteTask {
-        let mut batch = std::mem::replace(&mut self.batch, Batch::after(self.position));
-        batch.latest = self.take_latest();
-        let changed = std::mem::take(&mut self.changed);
-        let symbols = match idle_us {
-            None => changed,
-            Some(idle_us) => {
-                self.dedup
-                    .remove_expired(u64::try_from(idle_us / 1_000).unwrap_or_default());
-                self.symbols.keys().cloned().collect()
-            }
-        };
-        let mut bases = Vec::new();
-        for symbol in symbols {
-            let Some(state) = self.symbols.get_mut(&symbol) else {
-                continue;
-            };
-            state.is_changed = false;
-            let changes = state.take_changes(&self.rules, idle_us);
-            let requested = changes.bases.iter();
-            bases.extend(requested.map(|(timeframe, start_us, _)| (symbol.clone(), *timeframe, *start_us)));
-            if !changes.all_closed {
-                if self.indexed.insert(symbol.clone()) {
-                    batch.opened.push(symbol.clone());
-                }
-            } else {
-                if self.indexed.remove(&symbol) {
-                    batch.closed.push(symbol.clone());
-                }
-                if idle_us.is_some() {
-                    batch.settled.push(symbol.clone());
-                }
-            }
-            batch.add_changes(&symbol, changes);
+    async fn idle_until_ms(&mut self) -> RedisResult<u64> {
+        if self.backlog.is_behind() {
+            return Ok(self.position.ms);
         }
-        self.add_awaited(bases);
-        self.writer.start(batch, self.pace.begin())
+        let now_ms = now_ms(&mut self.conn).await?;
+        self.ages.set_clock(now_ms);
+        Ok(now_ms.saturating_sub(duration_ms(self.last_read.elapsed())))
     }
 
-    /// Takes the latest ticks that have not been written.
+    /// Takes the batch with the changes of all changed symbols.
+    fn take_batch(&mut self) -> Batch {
+        for symbol in std::mem::take(&mut self.changed) {
+            if let Some(state) = self.symbols.get_mut(&symbol) {
+                state.is_changed = false;
+            }
+            self.take_changes(&symbol, None);
+        }
+        self.batches += 1;
+        let mut batch = std::mem::replace(&mut self.batch, Batch::after(self.position));
+        batch.is_backlog = self.backlog.is_behind();
+        batch
+    }
+
+    /// Adds the changes of a symbol to the batch. With `idle_us` candles are closed by the clock, too.
+    fn take_changes(&mut self, symbol: &Symbol, idle_us: Option<i64>) {
+        let Some(state) = self.symbols.get_mut(symbol) else {
+            return;
+        };
+        let changes = state.take_changes(&self.rules, idle_us);
+        if idle_us.is_some() && changes.all_closed {
+            self.idle_check.settled.push((symbol.clone(), self.batches + 1));
+        } else if idle_us.is_some() && changes.is_empty() {
+            return;
+        }
+        let requested = changes.bases.iter();
+        let bases = requested.map(|(timeframe, start_us, _)| (symbol.clone(), *timeframe, *start_us));
+        let bases = bases.collect();
+        self.batch.add_changes(symbol, changes);
+        self.add_awaited(bases);
+    }
+
+    /// Takes the latest ticks that have not been handed over.
     fn take_latest(&mut self) -> Vec<AcceptedTick> {
         let unpublished = std::mem::take(&mut self.unpublished).into_iter();
         unpublished
@@ -446,21 +546,6 @@ impl Partition {
             self.symbols.insert(state.symbol.clone(), state);
         }
         Ok(())
-    }
-
-    /// Paces the next batch after one was written, and removes the symbols that had no open candles in it and still
-    /// have none.
-    fn finish_batch(&mut self, written: WrittenBatch) {
-        for symbol in written.settled {
-            if self.symbols.get(&symbol).is_some_and(SymbolState::is_settled) {
-                self.symbols.remove(&symbol);
-            }
-        }
-        self.pace.written(Instant::now(), written.work);
-        metrics::SYMBOLS.set(
-            &self.decoder.rules.partition.to_string(),
-            f64::from(u32::try_from(self.symbols.len()).unwrap_or(u32::MAX)),
-        );
     }
 }
 

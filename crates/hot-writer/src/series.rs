@@ -3,6 +3,7 @@
 use storage_core::domain::candle::Candle;
 use storage_core::domain::stream_id::Revision;
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::redis::codec::candles::ChangedFields;
 
 /// A candle in memory and its state.
 #[derive(Clone, Debug)]
@@ -10,8 +11,10 @@ pub(crate) struct TrackedCandle {
     pub(crate) candle: Candle,
     /// `true` once the candle is closed; only a late tick changes it then.
     pub(crate) is_final: bool,
-    /// `true` if the candle has changed since it was last written.
+    /// `true` if the candle has changed since it was last taken for writing.
     pub(crate) is_dirty: bool,
+    /// Fields that have changed since then.
+    pub(crate) changed: ChangedFields,
     /// `true` if the candle was closed or amended and has not been sent since.
     pub(crate) must_send: bool,
     /// The base that the candle requires if Redis may have lost earlier ticks of its bucket.
@@ -25,6 +28,7 @@ impl TrackedCandle {
             candle,
             is_final,
             is_dirty: false,
+            changed: ChangedFields::default(),
             must_send: false,
             base: None,
         }

@@ -1,206 +1,229 @@
-//! Writes the effects of a batch in an order in which a crash between any two steps loses nothing.
+//! Writes the effects of the entries of a partition in an order in which a crash between any two steps loses nothing.
 //!
-//! 1. Announcements for other components: dead letters, repairs, closed minutes, and the candles that leave
-//!    `candle:current:*`.
-//! 2. The current candles and the latest ticks, which replace the previous ones.
-//! 3. The index of open candles, the group's position, and the removal of expired keys.
+//! 1. Announcements for other components: dead letters, repairs, closed minutes; then the candles that leave
+//!    `candle:current:*` or are closed.
+//! 2. The open candles, in the order of [`crate::queue`] and within the [budget](crate::budget).
+//! 3. The index of open candles; the group's position, once all candles with earlier ticks are written; then the removal
+//!    of expired keys.
 //!
-//! Every step may be repeated, and starts only after the previous step has succeeded.
+//! Every step may be repeated. A step begins only after the steps before it have succeeded for the same ticks: an open
+//! candle is written after the announcements of all its ticks.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use foldhash::{HashMap, HashSet};
 use redis::{Cmd, RedisResult, pipe};
-use storage_core::domain::entry::Entry;
-use storage_core::domain::rejection::Rejection;
-use storage_core::domain::stream_id::{Revision, StreamId};
+use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::symbol::Symbol;
-use storage_core::domain::tick::AcceptedTick;
 use storage_core::domain::time::duration_ms;
-use storage_core::redis::codec::{candles, dead, repairs, ticks};
+use storage_core::domain::timeframe::Timeframe;
+use storage_core::redis::codec::candles::{self, ChangedFields};
+use storage_core::redis::codec::repairs;
 use storage_core::redis::connection::Connection;
-use storage_core::redis::functions::{self, Expiry};
-use storage_core::redis::hot::{self, Epoch};
+use storage_core::redis::functions::{self, Put, PutResult};
+use storage_core::redis::hot::{self, Epoch, PUTS_PER_CALL};
 use storage_core::redis::keys::{self, Key};
 use storage_core::redis::stream::{HOT_WRITER, Stream};
-use tokio::sync::Mutex;
-use tokio_util::task::AbortOnDropHandle;
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
 
-use crate::close::{CandleChange, Changes};
+use crate::age::Ages;
+use crate::batch::Batch;
+use crate::budget::{Budget, Grant};
+use crate::close::CandleChange;
 use crate::config::Config;
 use crate::metrics;
-use crate::pace::{BatchPace, MAX_PIPELINE};
+use crate::queue::{OpenCandle, WriteQueue};
 
 /// Minimum TTL of a candle.
-const MIN_CANDLE_TTL_MS: i64 = 60 * 60 * 1_000;
+const MIN_CANDLE_TTL: Duration = Duration::from_secs(60 * 60);
 /// Time for which a displaced candle is kept after the last moment at which it may be amended.
 pub(crate) const RECENT_MARGIN: Duration = Duration::from_secs(5 * 60);
-/// Number of entries, or of dead letters, from which a batch is full.
-const MAX_ENTRIES: usize = 1_000_000;
-const MAX_DEAD_LETTERS: usize = 5_000;
+/// Part of a TTL by which it is longer than it has to be, so that it begins again only after this part.
+pub(crate) const TTL_MARGIN: u32 = 16;
+/// Minimum time between two updates of the position.
+const POSITION_INTERVAL: Duration = Duration::from_millis(100);
+/// Maximum number of commands or hashes in a pipeline.
+const MAX_PIPELINE: usize = 1_000;
 
-/// The effects of the entries after `from` up to `to`.
-pub(crate) struct Batch {
-    from: StreamId,
-    to: StreamId,
-    /// Number of entries.
-    entries: usize,
-    /// Time at which the first entry was read.
-    pub(crate) first_read: Option<Instant>,
-    dead_letters: Vec<Cmd>,
-    repairs: BTreeMap<(Symbol, i64), Revision>,
-    bases: Vec<repairs::Base>,
-    /// The latest tick of each symbol with a new one.
-    pub(crate) latest: Vec<AcceptedTick>,
-    candles: Vec<(Symbol, CandleChange)>,
-    expired: Vec<Key>,
-    /// Symbols with their first open candle.
-    pub(crate) opened: Vec<Symbol>,
-    /// Symbols without open candles, which had some before.
-    pub(crate) closed: Vec<Symbol>,
-    /// Symbols whose state may be removed from memory after this batch, unless a tick arrives meanwhile.
-    pub(crate) settled: Vec<Symbol>,
-}
-
-impl Batch {
-    /// Creates an empty batch.
-    pub(crate) fn after(from: StreamId) -> Self {
-        Self {
-            from,
-            to: from,
-            entries: 0,
-            first_read: None,
-            dead_letters: Vec::new(),
-            repairs: BTreeMap::new(),
-            bases: Vec::new(),
-            latest: Vec::new(),
-            candles: Vec::new(),
-            expired: Vec::new(),
-            opened: Vec::new(),
-            closed: Vec::new(),
-            settled: Vec::new(),
-        }
-    }
-
-    /// Adds `count` entries up to `to` that were read at `at`.
-    pub(crate) fn add_read(&mut self, count: usize, to: StreamId, at: Instant) {
-        self.entries += count;
-        self.to = to;
-        self.first_read.get_or_insert(at);
-    }
-
-    /// Returns `true` if the batch has to be written before more is read.
-    pub(crate) fn is_full(&self) -> bool {
-        self.entries >= MAX_ENTRIES || self.dead_letters.len() >= MAX_DEAD_LETTERS
-    }
-
-    /// Adds a dead letter.
-    pub(crate) fn add_dead_letter(&mut self, stream: Stream, entry: &Entry, reason: &Rejection) {
-        metrics::DEAD_LETTERS.increment(reason.label(), 1);
-        let letter = dead::DeadLetter::new(stream, entry, reason);
-        self.dead_letters
-            .push(functions::announce(Stream::Dead, &dead::entry_fields(&letter)));
-    }
-
-    /// Adds a request to compute a minute again from the history, once that has the ticks up to `revision`. A later
-    /// request for the same minute replaces it.
-    pub(crate) fn add_repair(&mut self, symbol: &Symbol, start_us: i64, revision: Revision) {
-        self.repairs.insert((symbol.clone(), start_us), revision);
-    }
-
-    /// Adds the changes of a symbol.
-    pub(crate) fn add_changes(&mut self, symbol: &Symbol, changes: Changes) {
-        for (start_us, revision) in changes.repairs {
-            self.add_repair(symbol, start_us, revision);
-        }
-        for (timeframe, start_us, revision) in changes.bases {
-            self.bases.push(repairs::Base {
-                symbol: symbol.clone(),
-                timeframe,
-                start_us,
-                revision,
-            });
-        }
-        for (timeframe, start_us) in changes.expired {
-            self.expired.push(keys::candle_recent(timeframe, symbol, start_us));
-        }
-        for change in changes.candles {
-            if change.must_send {
-                let counter = if change.is_amendment {
-                    &metrics::CANDLES_AMENDED
-                } else {
-                    &metrics::CANDLES_CLOSED
-                };
-                counter.increment(1);
-            }
-            self.candles.push((symbol.clone(), change));
-        }
-    }
-}
-
-/// Commands that are built one by one as they are sent.
-type Commands<'a> = Box<dyn Iterator<Item = Cmd> + Send + 'a>;
-
-/// Writes the batches of one partition, one at a time.
-#[derive(Clone)]
+/// Writer of one partition. It owns its connection, so that no other command waits for a batch.
 pub(crate) struct Writer {
     partition: u16,
     epoch: Epoch,
-    tick_ttl_ms: i64,
-    amend_ttl_ms: i64,
-    recent_ttl_ms: i64,
-    /// Connection of this writer alone, so that other commands do not wait for a batch. See [`Connection::open_once`].
-    conn: Arc<Mutex<Connection>>,
+    ttls: Ttls,
+    /// See [`Connection::open_once`].
+    conn: Connection,
+    budget: Budget,
+    ages: Ages,
+    queue: WriteQueue,
+    /// Symbols in the index of open candles.
+    indexed: HashSet<Symbol>,
+    /// Position in Redis.
+    position: StreamId,
+    next_position: Instant,
+    /// Batches after the position, oldest first.
+    unfinished: VecDeque<UnfinishedBatch>,
+    batches: u64,
+    written: Written,
+}
+
+/// TTLs of candles.
+struct Ttls {
+    /// Time from the end of a bucket until its candle can no longer be amended.
+    amend: Duration,
+}
+
+/// Number of the last batch whose announcements and closed candles are written.
+#[derive(Clone, Default)]
+pub(crate) struct Written(Arc<AtomicU64>);
+
+/// A batch whose open candles may not all be written.
+struct UnfinishedBatch {
+    number: u64,
+    to: StreamId,
+    entries: usize,
+    first_read: Option<Instant>,
+    expired: Vec<Key>,
+}
+
+enum Event {
+    Batch(Batch),
+    Granted(Grant),
+    PositionDue,
+}
+
+impl Written {
+    pub(crate) fn number(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Ttls {
+    /// Returns the time by which the TTL of an open candle is longer than it has to be.
+    fn margin(&self, timeframe: Timeframe) -> Duration {
+        self.minimum(timeframe) / TTL_MARGIN
+    }
+
+    fn open(&self, timeframe: Timeframe) -> Duration {
+        self.minimum(timeframe) + self.margin(timeframe)
+    }
+
+    fn recent(&self) -> Duration {
+        self.amend + RECENT_MARGIN
+    }
+
+    fn minimum(&self, timeframe: Timeframe) -> Duration {
+        let bucket = Duration::from_secs(timeframe.seconds().unsigned_abs());
+        (bucket + self.amend).max(MIN_CANDLE_TTL)
+    }
 }
 
 impl Writer {
-    pub(crate) fn new(config: &Config, partition: u16, epoch: Epoch, conn: Connection) -> Self {
-        let millis = |duration: Duration| duration_ms(duration).cast_signed();
-        let hot = &config.hot;
+    /// Creates the writer of a partition whose position is `position` and whose index contains `indexed`.
+    pub(crate) fn new(
+        config: &Config,
+        partition: u16,
+        (epoch, indexed): (Epoch, HashSet<Symbol>),
+        position: StreamId,
+        conn: Connection,
+        (budget, ages): (Budget, Ages),
+    ) -> Self {
         Self {
             partition,
             epoch,
-            tick_ttl_ms: millis(hot.tick_ttl),
-            amend_ttl_ms: millis(hot.close_grace + hot.amend_window),
-            recent_ttl_ms: millis(hot.close_grace + hot.amend_window + RECENT_MARGIN),
-            conn: Arc::new(Mutex::new(conn)),
+            ttls: Ttls {
+                amend: config.hot.close_grace + config.hot.amend_window,
+            },
+            conn,
+            budget,
+            ages,
+            queue: WriteQueue::new(config.hot.max_age),
+            indexed,
+            position,
+            next_position: Instant::now(),
+            unfinished: VecDeque::new(),
+            batches: 0,
+            written: Written::default(),
         }
     }
 
-    /// Writes and publishes latest ticks.
-    pub(crate) async fn publish_latest(self, mut conn: Connection, latest: Vec<AcceptedTick>) -> RedisResult<()> {
-        execute(&mut conn, latest.iter().map(|tick| self.latest(tick))).await
+    pub(crate) fn written(&self) -> Written {
+        self.written.clone()
     }
 
-    /// Starts to write a batch. The previous batch must have been written.
-    pub(crate) fn start(&self, batch: Batch, pace: BatchPace) -> WriteTask {
-        let writer = self.clone();
-        let task = tokio::spawn(async move {
-            let work = writer.write(&batch, &pace).await.context("writing a batch")?;
-            if let Some(first_read) = batch.first_read {
-                metrics::BATCH_ENTRIES.record(f64::from(u32::try_from(batch.entries)?));
-                metrics::BATCH_SECONDS.record(first_read.elapsed().as_secs_f64());
+    /// Writes the batches that arrive on `batches` until the sender is dropped, and then what is left.
+    ///
+    /// Announcements and closed candles are written when their batch arrives; open candles when the budget grants it,
+    /// in a backlog and at the end without it; the position at intervals. An error ends the writer: everything written
+    /// before is correct, and a new owner repeats the rest from the state in Redis.
+    pub(crate) async fn run(mut self, mut batches: mpsc::Receiver<Batch>) -> Result<()> {
+        let budget = self.budget.clone();
+        loop {
+            let deadline = self.queue.deadline();
+            let position_due = self.finished().is_some().then_some(self.next_position);
+            let event = tokio::select! {
+                biased;
+                batch = batches.recv() => match batch {
+                    Some(batch) => Event::Batch(batch),
+                    None => break,
+                },
+                grant = budget.acquire(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    Event::Granted(grant)
+                }
+                () = sleep_until(position_due.unwrap_or(self.next_position).into()), if position_due.is_some() => {
+                    Event::PositionDue
+                }
+            };
+            match event {
+                Event::Batch(batch) => self.accept(batch).await.context("writing a batch")?,
+                Event::Granted(grant) => self.write_granted(grant).await.context("writing open candles")?,
+                Event::PositionDue => self.write_position().await.context("writing the position")?,
             }
-            Ok(WrittenBatch {
-                work,
-                settled: batch.settled,
-            })
-        });
-        WriteTask(AbortOnDropHandle::new(task))
+        }
+        self.write_all_open().await.context("writing open candles")?;
+        self.write_position().await.context("writing the position")
     }
 
-    /// Writes a batch and moves the position past it. If a step fails, everything written before is correct, and a new
-    /// owner repeats the batch from the state in Redis. Returns the time that Redis has worked since the last pause.
-    async fn write(&self, batch: &Batch, pace: &BatchPace) -> Result<Duration> {
-        let conn = &mut *self.conn.lock().await;
-        let candles = || batch.candles.iter().map(|(symbol, change)| (symbol, change));
-        let current = candles().filter(|(_, change)| change.is_current);
-        let displaced = candles().filter(|(_, change)| !change.is_current);
-        let sent = candles().filter(|(_, change)| change.must_send);
-        let put = |(symbol, change)| self.candle(symbol, change);
+    /// Writes the announcements and closed candles of a batch, and adds its open candles to the queue.
+    async fn accept(&mut self, batch: Batch) -> Result<()> {
+        self.batches += 1;
+        self.announce(&batch).await?;
+        let closed = batch.closed.iter().map(|(symbol, change)| self.closed(symbol, change));
+        let closed: Vec<Put> = closed.collect();
+        for puts in closed.chunks(MAX_PIPELINE) {
+            hot::put_all(&mut self.conn, puts).await?;
+        }
+        // An earlier state of a closed candle must not follow it.
+        for (symbol, change) in batch.closed.iter().filter(|(_, change)| change.is_current) {
+            self.queue.discard(symbol, change.timeframe);
+        }
+        let since = batch.first_read.unwrap_or_else(Instant::now);
+        for (symbol, change) in batch.open {
+            let added = (self.batches, since);
+            self.queue
+                .push(&symbol, change.timeframe, change.candle, change.changed, added);
+        }
+        self.index(&batch.symbols).await?;
+        self.unfinished.push_back(UnfinishedBatch {
+            number: self.batches,
+            to: batch.to,
+            entries: batch.entries,
+            first_read: batch.first_read,
+            expired: batch.expired,
+        });
+        self.written.0.store(self.batches, Ordering::Release);
+        self.budget.set_waiting(self.partition, self.queue.len());
+        if batch.is_backlog {
+            self.write_all_open().await?;
+        }
+        Ok(())
+    }
 
+    async fn announce(&mut self, batch: &Batch) -> RedisResult<()> {
         let repairs = batch.repairs.iter().map(|((symbol, start_us), revision)| {
             functions::announce(
                 Stream::Repairs,
@@ -213,128 +236,195 @@ impl Writer {
         });
         let bases = batch.bases.iter();
         let bases = bases.map(|base| functions::announce(Stream::Repairs, &repairs::base_fields(base)));
-        let sent = sent.map(|(symbol, change)| {
-            functions::announce(
-                Stream::Candles(self.partition),
-                &candles::entry_fields(symbol, &change.candle),
-            )
-        });
-        let announcements = batch
-            .dead_letters
-            .iter()
-            .cloned()
-            .chain(repairs)
-            .chain(bases)
-            .chain(sent);
-        let announcements = announcements.chain(displaced.map(put));
-        let announced = execute_all(conn, None, Box::new(announcements)).await?;
+        let stream = Stream::Candles(self.partition);
+        let sent = batch.closed.iter().filter(|(_, change)| change.must_send);
+        let sent =
+            sent.map(|(symbol, change)| functions::announce(stream, &candles::entry_fields(symbol, &change.candle)));
+        let letters = batch.dead_letters.iter().cloned();
+        let announcements = letters.chain(repairs).chain(bases).chain(sent).collect();
+        execute_all(&mut self.conn, announcements).await
+    }
 
-        let latest = batch.latest.iter().map(|tick| self.latest(tick));
-        let updated = execute_all(conn, Some(pace), Box::new(latest.chain(current.map(put)))).await?;
+    /// Updates the index of symbols with open candles. A symbol is added after its candles are written, because a candle
+    /// that the index names and Redis does not hold counts as lost; those that wait add it when they are written.
+    async fn index(&mut self, symbols: &HashMap<Symbol, bool>) -> RedisResult<()> {
+        let (mut opened, mut closed) = (Vec::new(), Vec::new());
+        for (symbol, is_open) in symbols {
+            if !is_open {
+                self.queue.remove(symbol);
+                if self.indexed.remove(symbol) {
+                    closed.push(symbol);
+                }
+            } else if !self.queue.contains(symbol) && self.indexed.insert(symbol.clone()) {
+                opened.push(symbol);
+            }
+        }
+        let opened = (!opened.is_empty()).then(|| self.epoch.mark_open(opened));
+        let closed = (!closed.is_empty()).then(|| self.epoch.mark_closed(closed));
+        execute_all(&mut self.conn, opened.into_iter().chain(closed).collect()).await
+    }
 
-        // The index is written after the candles: a candle that the index names and Redis does not hold counts as lost.
-        let opened = (!batch.opened.is_empty()).then(|| self.epoch.mark_open(&batch.opened));
-        let closed = (!batch.closed.is_empty()).then(|| self.epoch.mark_closed(&batch.closed));
-        let finish = opened
-            .into_iter()
-            .chain(batch.expired.iter().map(hot::remove))
-            .chain(closed);
-        let finished = execute_all(conn, None, Box::new(finish)).await?;
-        if batch.entries > 0 {
+    async fn write_granted(&mut self, grant: Grant) -> RedisResult<()> {
+        let candles = self.take_open(PUTS_PER_CALL, grant.until);
+        grant.spend(candles.len());
+        self.budget.set_waiting(self.partition, self.queue.len());
+        self.write_open(candles).await
+    }
+
+    async fn write_all_open(&mut self) -> RedisResult<()> {
+        loop {
+            let candles = self.take_open(MAX_PIPELINE, None);
+            if candles.is_empty() {
+                self.budget.set_waiting(self.partition, 0);
+                return Ok(());
+            }
+            self.write_open(candles).await?;
+        }
+    }
+
+    /// Takes candles with deadlines up to `until`, about `count` at most. All candles of a symbol that is not in the
+    /// index are taken together.
+    fn take_open(&mut self, count: usize, until: Option<Instant>) -> Vec<OpenCandle> {
+        let now = Instant::now();
+        let ttls = &self.ttls;
+        let margin = |timeframe| ttls.margin(timeframe);
+        let mut taken = Vec::new();
+        while taken.len() < count
+            && let Some(first) = self.queue.pop(until, now, margin)
+        {
+            if !self.indexed.contains(&first.symbol) {
+                let others = Timeframe::ALL.into_iter();
+                taken.extend(others.filter_map(|timeframe| self.queue.take(&first.symbol, timeframe, now, margin)));
+            }
+            taken.push(first);
+        }
+        taken
+    }
+
+    async fn write_open(&mut self, candles: Vec<OpenCandle>) -> RedisResult<()> {
+        let puts: Vec<Put> = candles.iter().map(|candle| self.open(candle)).collect();
+        let results = hot::put_all(&mut self.conn, &puts).await?;
+        let mut whole = Vec::new();
+        let mut opened: Vec<&Symbol> = Vec::new();
+        for ((candle, put), result) in candles.iter().zip(puts).zip(results) {
+            match result {
+                PutResult::Written => self.ages.record_candle(candle.timeframe, candle.candle.revision),
+                PutResult::Outdated => {}
+                // The hash has expired, or another client has removed it.
+                PutResult::NeedsWhole => whole.push(Put {
+                    base: None,
+                    fields: candles::hash_fields(&candle.candle, false),
+                    ..put
+                }),
+            }
+            if self.indexed.insert(candle.symbol.clone()) {
+                opened.push(&candle.symbol);
+            }
+        }
+        if !whole.is_empty() {
+            hot::put_all(&mut self.conn, &whole).await?;
+        }
+        let opened = (!opened.is_empty()).then(|| self.epoch.mark_open(opened));
+        execute_all(&mut self.conn, opened.into_iter().collect()).await
+    }
+
+    /// Returns the number of the last batch whose candles are all written, if the position is before its end.
+    fn finished(&mut self) -> Option<u64> {
+        let first = self.unfinished.front()?.number;
+        let before = self.queue.first_batch().unwrap_or(u64::MAX);
+        (first < before).then_some(before)
+    }
+
+    /// Moves the position past the batches whose candles are all written, and removes expired keys.
+    async fn write_position(&mut self) -> Result<()> {
+        self.next_position = Instant::now() + POSITION_INTERVAL;
+        let Some(before) = self.finished() else {
+            return Ok(());
+        };
+        let count = self.unfinished.partition_point(|batch| batch.number < before);
+        let finished: Vec<UnfinishedBatch> = self.unfinished.drain(..count).collect();
+        let entries: usize = finished.iter().map(|batch| batch.entries).sum();
+        if entries > 0 {
+            let to = finished.last().map_or(self.position, |batch| batch.to);
             let stream = Stream::Ticks(self.partition);
-            let (from, to) = (batch.from, batch.to);
-            let at = functions::advance(conn, stream, HOT_WRITER, from, to, batch.entries).await?;
+            let at = functions::advance(&mut self.conn, stream, HOT_WRITER, self.position, to, entries).await?;
             ensure!(
                 at == to,
                 "another client moved the position to {at}; resuming from there"
             );
+            self.position = to;
+            metrics::BATCH_ENTRIES.record(f64::from(u32::try_from(entries)?));
         }
-        Ok(announced + updated + finished)
+        let first_read = finished.iter().find_map(|batch| batch.first_read);
+        if let Some(first_read) = first_read {
+            metrics::BATCH_SECONDS.record(first_read.elapsed().as_secs_f64());
+        }
+        let expired = finished.iter().flat_map(|batch| &batch.expired);
+        let removals = expired.map(hot::remove).collect();
+        Ok(execute_all(&mut self.conn, removals).await?)
     }
 
-    fn latest(&self, accepted: &AcceptedTick) -> Cmd {
-        let symbol = &accepted.tick.symbol;
-        functions::put(
-            &keys::tick_latest(symbol),
-            accepted.revision,
-            Expiry::AfterMs(self.tick_ttl_ms),
-            Some((&keys::tick_channel(symbol), &ticks::message(accepted))),
-            &ticks::hash_fields(accepted),
-        )
+    fn open(&self, candle: &OpenCandle) -> Put {
+        let OpenCandle {
+            symbol,
+            timeframe,
+            candle,
+            changed,
+            base,
+            renews_ttl,
+        } = candle;
+        let changed = if base.is_some() { *changed } else { ChangedFields::ALL };
+        Put {
+            key: keys::candle_current(*timeframe, symbol),
+            revision: candle.revision,
+            base: *base,
+            ttl_ms: millis(self.ttls.open(*timeframe)),
+            renews_ttl: *renews_ttl,
+            channel: keys::candle_channel(*timeframe, symbol),
+            message: candles::message(symbol, candle, false),
+            fields: candles::changed_hash_fields(candle, false, changed),
+        }
     }
 
-    fn candle(&self, symbol: &Symbol, change: &CandleChange) -> Cmd {
+    fn closed(&self, symbol: &Symbol, change: &CandleChange) -> Put {
         let CandleChange {
             timeframe,
             candle,
             is_final,
+            is_current,
             ..
         } = change;
-        let (key, ttl_ms) = if change.is_current {
-            let ttl_ms = timeframe.seconds() * 1_000 + self.amend_ttl_ms;
-            (keys::candle_current(*timeframe, symbol), ttl_ms.max(MIN_CANDLE_TTL_MS))
+        let (key, ttl) = if *is_current {
+            (keys::candle_current(*timeframe, symbol), self.ttls.open(*timeframe))
         } else {
             let key = keys::candle_recent(*timeframe, symbol, candle.start_us);
-            (key, self.recent_ttl_ms)
+            (key, self.ttls.recent())
         };
-        let channel = keys::candle_channel(*timeframe, symbol);
-        let message = candles::message(symbol, candle, *is_final);
-        functions::put(
-            &key,
-            candle.revision,
-            Expiry::AfterMs(ttl_ms),
-            Some((&channel, &message)),
-            &candles::hash_fields(candle, *is_final),
-        )
-    }
-}
-
-/// Sends commands in several pipelines. With a pace it pauses between them, so that Redis serves other clients
-/// meanwhile. Returns the time that Redis has worked since the last pause.
-async fn execute_all(conn: &mut Connection, pace: Option<&BatchPace>, commands: Commands<'_>) -> RedisResult<Duration> {
-    let mut commands = commands.peekable();
-    let mut work = Duration::ZERO;
-    while commands.peek().is_some() {
-        if let Some(pause) = pace.and_then(|pace| pace.pause(work)) {
-            tokio::time::sleep(pause).await;
-            work = Duration::ZERO;
+        Put {
+            key,
+            revision: candle.revision,
+            base: None,
+            ttl_ms: millis(ttl),
+            renews_ttl: true,
+            channel: keys::candle_channel(*timeframe, symbol),
+            message: candles::message(symbol, candle, *is_final),
+            fields: candles::hash_fields(candle, *is_final),
         }
-        let begun = Instant::now();
-        let count = pace.map_or(MAX_PIPELINE, BatchPace::commands);
-        execute(conn, commands.by_ref().take(count)).await?;
-        work += begun.elapsed();
     }
-    Ok(work)
 }
 
-/// Sends commands in one pipeline.
-async fn execute(conn: &mut Connection, commands: impl Iterator<Item = Cmd>) -> RedisResult<()> {
-    let mut pipeline = pipe();
-    for command in commands {
-        pipeline.add_command(command).ignore();
-    }
-    pipeline.exec_async(conn).await
+fn millis(duration: Duration) -> i64 {
+    duration_ms(duration).cast_signed()
 }
 
-/// A batch that is being written; dropping the task aborts it.
-pub(crate) struct WriteTask(AbortOnDropHandle<Result<WrittenBatch>>);
-
-/// Result of writing a batch.
-pub(crate) struct WrittenBatch {
-    /// Time that Redis has worked since the last pause.
-    pub(crate) work: Duration,
-    /// See [`Batch::settled`].
-    pub(crate) settled: Vec<Symbol>,
-}
-
-impl WriteTask {
-    /// Waits until the batch is written, and sets `task` to `None`. Without a task it waits forever. Cancel safe.
-    pub(crate) async fn finish(task: &mut Option<Self>) -> Result<WrittenBatch> {
-        let Some(Self(handle)) = task else {
-            return std::future::pending().await;
-        };
-        let written = handle.await;
-        *task = None;
-        written?
+/// Sends commands in pipelines.
+async fn execute_all(conn: &mut Connection, commands: Vec<Cmd>) -> RedisResult<()> {
+    for commands in commands.chunks(MAX_PIPELINE) {
+        let mut pipeline = pipe();
+        for command in commands {
+            pipeline.add_command(command.clone()).ignore();
+        }
+        pipeline.exec_async(conn).await?;
     }
+    Ok(())
 }

@@ -29,16 +29,12 @@ impl Timeframe {
     /// All timeframes, smallest first; each divides the next.
     pub const ALL: [Self; 6] = [Self::M1, Self::M5, Self::M15, Self::H1, Self::H4, Self::D1];
 
+    /// Labels of [`ALL`](Self::ALL).
+    pub const LABELS: [&str; Self::ALL.len()] = ["1m", "5m", "15m", "1h", "4h", "1d"];
+
     /// Returns the name in keys, channels and tables: `1m` … `1d`.
     pub const fn label(self) -> &'static str {
-        match self {
-            Self::M1 => "1m",
-            Self::M5 => "5m",
-            Self::M15 => "15m",
-            Self::H1 => "1h",
-            Self::H4 => "4h",
-            Self::D1 => "1d",
-        }
+        Self::LABELS[self as usize]
     }
 
     /// Returns the table or continuous aggregate of its candles: `candles_1m` … `candles_1d`.

@@ -65,6 +65,11 @@ impl Connection {
         Ok(once)
     }
 
+    /// Returns `true` if the server is a cluster.
+    pub(super) async fn is_cluster(&mut self) -> RedisResult<bool> {
+        Ok(matches!(self.live().await?, OpenConnection::Cluster(_)))
+    }
+
     async fn live(&mut self) -> RedisResult<&mut OpenConnection> {
         if self.current.is_none() && self.opens_again {
             self.current = Some(self.open().await?);

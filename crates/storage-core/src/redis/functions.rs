@@ -1,7 +1,7 @@
 //! The Redis Function library `redis/functions.lua`: loading it, checking its version, and the commands that call it.
 
 use redis::aio::ConnectionLike;
-use redis::{Cmd, RedisResult, ToRedisArgs, cmd, pipe};
+use redis::{Cmd, FromRedisValue, ParsingError, RedisResult, ToRedisArgs, Value, cmd, pipe};
 
 use super::connection::Connection;
 use super::keys::{Channel, Key};
@@ -79,6 +79,70 @@ pub fn put(key: &Key, revision: Revision, expiry: Expiry, publish: Option<(&Chan
         None => command.arg("").arg(""),
     };
     command.arg(fields);
+    command
+}
+
+/// A hash for [`put_all`].
+#[derive(Clone, Debug)]
+pub struct Put {
+    /// Key of the hash.
+    pub key: Key,
+    /// Revision of the hash.
+    pub revision: Revision,
+    /// Revision of the hash that `fields` changes; `None` if they are a whole hash.
+    pub base: Option<Revision>,
+    /// TTL in ms.
+    pub ttl_ms: i64,
+    /// `true` if the TTL begins again. A new key gets its TTL anyway.
+    pub renews_ttl: bool,
+    /// Channel of the message.
+    pub channel: Channel,
+    /// Message to publish.
+    pub message: String,
+    /// Fields of the hash; `final` is the last one of a candle.
+    pub fields: Fields,
+}
+
+/// Result of a [`Put`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PutResult {
+    /// The hash was written and published.
+    Written,
+    /// The hash is newer.
+    Outdated,
+    /// The hash is not the base of the changed fields and has to be written whole.
+    NeedsWhole,
+}
+
+impl FromRedisValue for PutResult {
+    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
+        Ok(match i64::from_redis_value(value)? {
+            0 => Self::Outdated,
+            1 => Self::Written,
+            _ => Self::NeedsWhole,
+        })
+    }
+}
+
+/// Returns the command that writes and publishes hashes of one slot.
+pub(super) fn put_all(puts: &[Put]) -> Cmd {
+    let mut command = cmd("FCALL");
+    command.arg("storage_put_all").arg(puts.len());
+    for put in puts {
+        command.arg(&put.key);
+    }
+    for put in puts {
+        let base = put.base.map(Revision::as_i64);
+        command
+            .arg(put.revision.as_i64())
+            .arg(base.map_or_else(String::new, |base| base.to_string()))
+            .arg(put.ttl_ms)
+            .arg(u8::from(put.renews_ttl))
+            .arg(&put.channel)
+            .arg(&put.message)
+            .arg(2 * put.fields.len())
+            .arg(&put.fields);
+    }
     command
 }
 

@@ -52,6 +52,11 @@ pub fn members(worker: &str) -> Key {
     Key(format!("lease:{worker}:members"))
 }
 
+/// Returns `lease:hot-writer:loads`, the load of each replica of hot-writer that writes open candles.
+pub fn write_loads() -> Key {
+    Key("lease:hot-writer:loads".to_owned())
+}
+
 /// Returns `stream:partitions`, the number of partitions.
 pub fn partitions() -> Key {
     Key("stream:partitions".to_owned())

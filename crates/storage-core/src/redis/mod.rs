@@ -32,3 +32,4 @@ pub mod stream_reader;
 pub mod symbols;
 pub mod transfer;
 pub mod trim;
+pub mod write_load;

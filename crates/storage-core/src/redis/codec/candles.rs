@@ -33,6 +33,63 @@ pub fn hash_fields(candle: &Candle, is_final: bool) -> Fields {
     ]
 }
 
+/// Fields of a candle that most ticks leave as they are, and that have changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChangedFields {
+    /// `open` and `first_us`.
+    pub open: bool,
+    /// `high`.
+    pub high: bool,
+    /// `low`.
+    pub low: bool,
+    /// `time` and `since`, and with them all fields.
+    pub all: bool,
+}
+
+impl ChangedFields {
+    /// All fields.
+    pub const ALL: Self = Self {
+        open: true,
+        high: true,
+        low: true,
+        all: true,
+    };
+
+    /// Returns the fields that differ between two states of one candle.
+    pub fn between(before: &Candle, after: &Candle) -> Self {
+        Self {
+            open: before.first_us != after.first_us,
+            high: before.high != after.high,
+            low: before.low != after.low,
+            all: before.since != after.since,
+        }
+    }
+
+    /// Returns the fields that are in either.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            open: self.open || other.open,
+            high: self.high || other.high,
+            low: self.low || other.low,
+            all: self.all || other.all,
+        }
+    }
+}
+
+/// Encodes the fields of a hash that `changed` names and those that every tick changes.
+pub fn changed_hash_fields(candle: &Candle, is_final: bool, changed: ChangedFields) -> Fields {
+    let mut fields = hash_fields(candle, is_final);
+    fields.retain(|(name, _)| match *name {
+        "open" | "first_us" => changed.open,
+        "high" => changed.high,
+        "low" => changed.low,
+        "time" | "since" => changed.all,
+        _ => true,
+    });
+    fields
+}
+
 /// Encodes the entry of a closed 1-minute candle.
 pub fn entry_fields(symbol: &Symbol, candle: &Candle) -> Fields {
     let mut fields = vec![("symbol", symbol.to_string())];
