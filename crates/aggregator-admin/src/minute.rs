@@ -1,9 +1,13 @@
 //! Computes a minute's candle from its ticks. Pure.
 //!
-//! Retention drops ticks, usually all of a minute together, and later ticks of the minute may still arrive. The stored
-//! ticks are complete only if those up to the candle's revision are at least as many as the candle has trades.
-//! Otherwise the candle is kept and the later ticks are added to it. The times of the dropped ticks are unknown, so
-//! such a candle keeps its open, and its close is the price of the latest stored tick.
+//! Retention drops ticks, usually all of a minute together, and later ticks of the minute may still arrive. If it may
+//! have dropped some, the stored ticks are complete only if those up to the candle's revision are at least as many as
+//! the candle has trades. Otherwise the candle is kept and the later ticks are added to it. The times of the dropped
+//! ticks are unknown, so such a candle keeps its open, and its close is the price of the latest stored tick.
+//!
+//! A candle with more trades than ticks is kept as it is if retention has dropped none of them. A Redis that lost its
+//! last second may have announced the candle and not its ticks. The producer sends those again, with later revisions,
+//! and adding them would count them twice.
 //!
 //! Ticks are counted in the order in which Redis accepted them, as in hot-writer. A tick whose quantity would overflow
 //! the volume, a bigint, is excluded; the ticks after it are counted.
@@ -34,7 +38,7 @@ pub(crate) struct ComputedMinute {
     pub(crate) volume_lots: i64,
     /// Ticks that would overflow the volume.
     pub(crate) excluded: Vec<ExcludedTick>,
-    /// `true` if the ticks were added to the stored candle, whose own ticks are not all stored.
+    /// `true` if the stored candle, whose own ticks are not all stored, was kept or joined with its later ticks.
     pub(crate) is_joined: bool,
 }
 
@@ -47,20 +51,21 @@ pub(crate) struct ExcludedTick {
 }
 
 impl ComputedMinute {
-    /// Computes a minute from its stored candle and ticks, which are in the order of their revisions. Returns `None`
-    /// without either.
-    pub(crate) fn of(stored: Option<&CandleRow>, ticks: &[TickRow], decimals: u8) -> Option<Self> {
+    /// Computes a minute from its stored candle and ticks, which are in the order of their revisions. `has_all_ticks`
+    /// is `true` if retention has dropped no tick of the minute. Returns `None` without candle and ticks.
+    pub(crate) fn of(stored: Option<&CandleRow>, ticks: &[TickRow], decimals: u8, has_all_ticks: bool) -> Option<Self> {
         let from_ticks = Sum::new(decimals).add_all(ticks);
         let Some(stored) = stored else {
             return from_ticks.computed(false);
         };
         let (counted, later) = ticks.split_at(ticks.partition_point(|tick| tick.revision <= stored.revision));
         let trades = i64::from(stored.trades);
-        let has_all_ticks = i64::try_from(counted.len()).is_ok_and(|ticks| ticks >= trades);
-        if has_all_ticks && from_ticks.candle.as_ref().is_some_and(|candle| candle.trades >= trades) {
+        let is_complete = has_all_ticks || i64::try_from(counted.len()).is_ok_and(|ticks| ticks >= trades);
+        if is_complete && from_ticks.candle.as_ref().is_some_and(|candle| candle.trades >= trades) {
             return from_ticks.computed(false);
         }
-        Sum::of(stored, counted, decimals).add_all(later).computed(true)
+        let kept = Sum::of(stored, counted, decimals);
+        if has_all_ticks { kept } else { kept.add_all(later) }.computed(true)
     }
 
     /// Returns the candle as a row of `candles_1m`.
@@ -186,7 +191,11 @@ mod tests {
     }
 
     fn compute(held: Option<&CandleRow>, ticks: &[TickRow]) -> (CandleRow, Vec<u64>, bool) {
-        let computed = ComputedMinute::of(held, ticks, 0).unwrap();
+        compute_with(held, ticks, false)
+    }
+
+    fn compute_with(held: Option<&CandleRow>, ticks: &[TickRow], has_all_ticks: bool) -> (CandleRow, Vec<u64>, bool) {
+        let computed = ComputedMinute::of(held, ticks, 0, has_all_ticks).unwrap();
         let excluded = computed.excluded.iter().map(|left| left.tick.revision.stream_id().seq);
         (
             computed.row(&"A".parse().unwrap()),
@@ -213,7 +222,7 @@ mod tests {
             assert_eq!(again, joined);
         }
         assert_eq!(compute(Some(&held), &[]).0, held);
-        assert_eq!(ComputedMinute::of(None, &[], 0), None);
+        assert_eq!(ComputedMinute::of(None, &[], 0, false), None);
     }
 
     #[test]
@@ -243,6 +252,19 @@ mod tests {
             ..row.clone()
         };
         assert_eq!(compute(Some(&wrong), &ticks).0, row);
+    }
+
+    #[test]
+    fn ticks_that_a_producer_sends_again_after_a_loss_count_once() {
+        let sent = [tick(1, 10, 50, 7), tick(2, 20, 60, 1), tick(3, 30, 70, 1)];
+        let (announced, ..) = compute(None, &sent);
+        // Redis lost the last two after it had announced the candle.
+        let again = [sent[0].clone(), tick(8, 20, 60, 1), tick(9, 30, 70, 1)];
+        let (while_one_is_missing, ..) = compute_with(Some(&announced), &again[..2], true);
+        assert_eq!(while_one_is_missing, announced);
+        let (row, _, is_joined) = compute_with(Some(&announced), &again, true);
+        assert_eq!(shown(&row), shown(&announced));
+        assert!(!is_joined);
     }
 
     #[test]

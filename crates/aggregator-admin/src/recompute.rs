@@ -38,7 +38,7 @@ pub(crate) enum Outcome {
     FromTicks,
     /// The stored candle, of whose ticks retention has dropped some, and its later ticks.
     Joined,
-    /// The stored candle and its later ticks. No tick was dropped, so the candle counts trades that never existed.
+    /// The stored candle. No tick was dropped, so it has trades that never existed or whose ticks are still to come.
     MoreTrades {
         /// Number of the minute's ticks.
         ticks: usize,
@@ -78,7 +78,8 @@ pub(crate) async fn recompute(
             let since_us = completeness::since(connection, "ticks").await?;
             let has_all = since_us.is_none_or(|since_us| since_us <= start_us);
             let kept = stored.as_ref().filter(|_| !(force && has_all));
-            let Some(computed) = ComputedMinute::of(kept, &ticks, decimals).filter(|_| !ticks.is_empty()) else {
+            let computed = ComputedMinute::of(kept, &ticks, decimals, has_all);
+            let Some(computed) = computed.filter(|_| !ticks.is_empty()) else {
                 return Ok(None);
             };
             let mut excluded = Vec::new();

@@ -144,8 +144,8 @@ async fn contains_ticks_that_fit(connection: &mut AsyncPgConnection, difference:
     let candle = candles::minute(connection, &symbol, start_us).await.explained(doing)?;
     let ticks = ticks::of_minute(connection, &symbol, start_us).await.explained(doing)?;
     let since_us = completeness::since(connection, "ticks").await.explained(doing)?;
-    let computed = ComputedMinute::of(candle.as_ref(), &ticks, DEFAULT_VOLUME_DECIMALS);
     let lacks_ticks = since_us.is_some_and(|since_us| start_us < since_us);
+    let computed = ComputedMinute::of(candle.as_ref(), &ticks, DEFAULT_VOLUME_DECIMALS, !lacks_ticks);
     Ok(computed.is_some_and(|computed| {
         let row = computed.row(&symbol);
         (lacks_ticks || !computed.is_joined)
