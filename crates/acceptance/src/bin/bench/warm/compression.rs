@@ -61,14 +61,14 @@ pub(crate) async fn bytes(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
          their revisions.",
         "bytes",
         "before compression",
-        Target::OursAtMost(10.0),
+        Target::OursAtMost(35.0),
     );
     let mut tick = Figure::new(
         "compressed tick",
         "bytes of one of these trades in `ticks`, measured like the candles.",
         "bytes",
         "before compression",
-        Target::None,
+        Target::OursAtMost(16.0),
     );
     compress(&session, "candles_1m", candle_count, &mut candle).await?;
     compress(&session, "ticks", tick_count, &mut tick).await?;
