@@ -217,3 +217,45 @@ impl Drop for Grant {
         self.budget.0.changed.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_earliest_deadline_is_granted_first_and_what_is_not_spent_returns() {
+        let budget = Budget::new(100.0);
+        let now = Instant::now();
+        let serving = tokio::spawn(budget.clone().serve());
+        let immediate = budget.acquire(now).await;
+        assert!(immediate.until.is_none());
+        budget.state().bucket.spend(1_000);
+        let deadlines = [30, 10, 20].map(|ms| now + Duration::from_millis(ms));
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let waiting = deadlines.map(|deadline| {
+            let (budget, order) = (budget.clone(), order.clone());
+            tokio::spawn(async move {
+                let grant = budget.acquire(deadline).await;
+                order.lock().unwrap().push((deadline, grant.until));
+            })
+        });
+        while budget.state().requests.len() < 3 {
+            tokio::task::yield_now().await;
+        }
+        drop(budget.acquire(now)); // a request that is dropped blocks no other
+        budget.state().bucket.refund(1_000);
+        immediate.spend(1);
+        for task in waiting {
+            task.await.unwrap();
+        }
+        let [third, first, second] = deadlines;
+        let expected = [
+            (first, Some(second + SLACK)),
+            (second, Some(third + SLACK)),
+            (third, None),
+        ];
+        assert_eq!(*order.lock().unwrap(), expected);
+        assert_eq!(budget.usage().0, 1);
+        serving.abort();
+    }
+}

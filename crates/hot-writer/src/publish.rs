@@ -15,8 +15,9 @@ use tokio::sync::mpsc;
 
 use crate::age::Ages;
 use crate::config::Config;
-use crate::write::TTL_MARGIN;
 
+/// Part of a TTL after which a tick begins it again.
+const TTL_PART: u32 = 100;
 /// Maximum number of ticks in a pipeline.
 const MAX_PIPELINE: usize = 1_000;
 
@@ -61,12 +62,12 @@ impl Publisher {
 
     fn put(&mut self, accepted: &AcceptedTick, now: Instant) -> Put {
         let symbol = &accepted.tick.symbol;
-        let margin = self.ttl / TTL_MARGIN;
+        let part = self.ttl / TTL_PART;
         if now >= self.next_cleanup {
-            self.renewed.retain(|_, renewed| now - *renewed < margin);
-            self.next_cleanup = now + margin;
+            self.renewed.retain(|_, renewed| now - *renewed < part);
+            self.next_cleanup = now + part;
         }
-        let renews_ttl = self.renewed.get(symbol).is_none_or(|renewed| now - *renewed >= margin);
+        let renews_ttl = self.renewed.get(symbol).is_none_or(|renewed| now - *renewed >= part);
         if renews_ttl {
             self.renewed.insert(symbol.clone(), now);
         }
@@ -74,7 +75,7 @@ impl Publisher {
             key: keys::tick_latest(symbol),
             revision: accepted.revision,
             base: None,
-            ttl_ms: duration_ms(self.ttl + margin).cast_signed(),
+            ttl_ms: duration_ms(self.ttl).cast_signed(),
             renews_ttl,
             channel: keys::tick_channel(symbol),
             message: ticks::message(accepted),

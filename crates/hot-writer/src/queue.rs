@@ -203,3 +203,209 @@ impl WriteQueue {
         self.waiting[timeframe as usize].front()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use storage_core::domain::decimal::Decimal;
+    use storage_core::redis::hot::PUTS_PER_CALL;
+
+    use super::*;
+    use crate::budget::Bucket;
+
+    const MAX_AGE: Duration = Duration::from_millis(50);
+    const MS: Duration = Duration::from_millis(1);
+
+    fn candle(revision: i64) -> Candle {
+        Candle::of_tick(Timeframe::M1, 0, 1.0, Decimal::ZERO, revision.try_into().unwrap())
+    }
+
+    fn symbol(number: usize) -> Symbol {
+        format!("S{number}").parse().unwrap()
+    }
+
+    fn all(_: Timeframe) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    /// A feed of ticks and a writer that writes what the budget allows, both in steps of 1 ms.
+    struct Simulation {
+        queue: WriteQueue,
+        bucket: Bucket,
+        now: Instant,
+        batch: u64,
+        /// Time of the first unwritten tick by symbol and timeframe, and the longest time that one has waited.
+        unwritten: HashMap<(usize, Timeframe), Instant>,
+        longest: HashMap<Timeframe, Duration>,
+        written: usize,
+    }
+
+    impl Simulation {
+        fn new(rate: f64) -> Self {
+            let now = Instant::now();
+            Self {
+                queue: WriteQueue::new(MAX_AGE),
+                bucket: Bucket::new(rate, now),
+                now,
+                batch: 0,
+                unwritten: HashMap::default(),
+                longest: HashMap::default(),
+                written: 0,
+            }
+        }
+
+        fn step(&mut self, ticks: impl IntoIterator<Item = usize>) {
+            self.now += MS;
+            self.batch += 1;
+            for number in ticks {
+                for timeframe in Timeframe::ALL {
+                    let state = candle(self.batch.cast_signed() + 1);
+                    let added = (self.batch, self.now);
+                    self.queue
+                        .push(&symbol(number), timeframe, state, ChangedFields::default(), added);
+                    self.unwritten.entry((number, timeframe)).or_insert(self.now);
+                }
+            }
+            while self.queue.len() > 0 && self.bucket.ready_at(self.now) <= self.now {
+                let mut count = 0;
+                while count < PUTS_PER_CALL
+                    && let Some(open) = self.queue.pop(None, self.now, all)
+                {
+                    let number = open.symbol.as_str()[1..].parse().unwrap();
+                    let since = self.unwritten.remove(&(number, open.timeframe)).unwrap();
+                    let longest = self.longest.entry(open.timeframe).or_default();
+                    *longest = (*longest).max(self.now - since);
+                    count += 1;
+                }
+                self.bucket.spend(count);
+                self.written += count;
+            }
+        }
+
+        fn longest(&self, timeframe: Timeframe) -> Duration {
+            let waits = self.unwritten.iter().filter(|((_, other), _)| *other == timeframe);
+            let waiting = waits.map(|(_, since)| self.now - *since).max();
+            self.longest.get(&timeframe).copied().max(waiting).unwrap_or_default()
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        #[test]
+        fn the_budget_holds_and_no_candle_starves(
+            symbols in 1usize..200,
+            ticks_per_ms in 1usize..60,
+            rate in 500u32..40_000,
+            seed in any::<u64>(),
+        ) {
+            let mut simulation = Simulation::new(rate.into());
+            let mut random = seed;
+            for _ in 0..1_000 {
+                let ticks: Vec<usize> = (0..ticks_per_ms)
+                    .map(|_| {
+                        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                        usize::try_from(random >> 33).unwrap() % symbols
+                    })
+                    .collect();
+                simulation.step(ticks);
+            }
+            let per_ms = f64::from(rate) / 1_000.0;
+            let candles = symbols * Timeframe::ALL.len();
+            let most = per_ms * 1_250.0 + PUTS_PER_CALL as f64;
+            prop_assert!(simulation.written as f64 <= most, "{} writes", simulation.written);
+            // A candle waits at most until its deadline and then for those whose deadlines are earlier: each once.
+            let slowest = Duration::from_secs_f64((candles + PUTS_PER_CALL) as f64 / f64::from(rate)) + 2 * MS;
+            for timeframe in Timeframe::ALL {
+                let longest = simulation.longest(timeframe);
+                prop_assert!(longest <= LARGER_FACTOR * MAX_AGE + slowest, "{timeframe} {longest:?} {slowest:?}");
+            }
+            prop_assert!(simulation.longest(Timeframe::M1) <= simulation.longest(Timeframe::D1) + 2 * MS);
+            // Within the budget everything is written immediately.
+            if (ticks_per_ms * Timeframe::ALL.len()) as f64 <= per_ms {
+                prop_assert_eq!(simulation.longest(Timeframe::D1), Duration::ZERO);
+            }
+        }
+    }
+
+    #[test]
+    fn one_minute_candles_precede_larger_ones_until_these_are_as_close_to_their_deadline() {
+        let now = Instant::now();
+        let mut queue = WriteQueue::new(MAX_AGE);
+        let mut push = |name: usize, timeframe, at_ms: u32| {
+            queue.push(
+                &symbol(name),
+                timeframe,
+                candle(1),
+                ChangedFields::ALL,
+                (1, now + at_ms * MS),
+            );
+        };
+        push(1, Timeframe::H1, 0);
+        push(2, Timeframe::D1, 10);
+        push(3, Timeframe::M1, 400);
+        push(4, Timeframe::M1, 470);
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop(None, now, all))
+            .map(|open| open.symbol)
+            .collect();
+        assert_eq!(order, [3, 1, 2, 4].map(symbol));
+        assert_eq!((queue.len(), queue.first_batch()), (0, None));
+    }
+
+    #[test]
+    fn a_tick_of_a_waiting_candle_replaces_the_state_and_keeps_its_place() {
+        let now = Instant::now();
+        let mut queue = WriteQueue::new(MAX_AGE);
+        let high = ChangedFields {
+            high: true,
+            ..ChangedFields::default()
+        };
+        queue.push(&symbol(1), Timeframe::M1, candle(1), high, (1, now));
+        queue.push(
+            &symbol(2),
+            Timeframe::M1,
+            candle(2),
+            ChangedFields::default(),
+            (2, now + MS),
+        );
+        queue.push(
+            &symbol(1),
+            Timeframe::M1,
+            candle(3),
+            ChangedFields::default(),
+            (3, now + 2 * MS),
+        );
+        assert_eq!(queue.first_batch(), Some(1));
+        let first = queue.pop(None, now, all).unwrap();
+        assert_eq!(
+            (first.symbol, first.candle.revision, first.changed),
+            (symbol(1), 3.try_into().unwrap(), high)
+        );
+        assert_eq!((queue.len(), queue.first_batch()), (1, Some(2)));
+        assert!(queue.pop(Some(now), now, all).is_none());
+    }
+
+    #[test]
+    fn a_candle_is_written_whole_first_and_after_it_was_discarded() {
+        let now = Instant::now();
+        let mut queue = WriteQueue::new(MAX_AGE);
+        let mut write = |revision: i64, after: Duration, discards: bool| {
+            if discards {
+                queue.discard(&symbol(1), Timeframe::M1);
+            }
+            queue.push(
+                &symbol(1),
+                Timeframe::M1,
+                candle(revision),
+                ChangedFields::default(),
+                (1, now),
+            );
+            let open = queue.pop(None, now + after, all).unwrap();
+            (open.base.map(|base| base.as_i64()), open.renews_ttl)
+        };
+        assert_eq!(write(1, MS, false), (None, true));
+        assert_eq!(write(2, 2 * MS, false), (Some(1), false));
+        assert_eq!(write(3, Duration::from_secs(61), false), (Some(2), true));
+        assert_eq!(write(4, Duration::from_secs(62), true), (None, true));
+    }
+}

@@ -44,7 +44,7 @@ const MIN_CANDLE_TTL: Duration = Duration::from_secs(60 * 60);
 /// Time for which a displaced candle is kept after the last moment at which it may be amended.
 pub(crate) const RECENT_MARGIN: Duration = Duration::from_secs(5 * 60);
 /// Part of a TTL by which it is longer than it has to be, so that it begins again only after this part.
-pub(crate) const TTL_MARGIN: u32 = 16;
+const TTL_MARGIN: u32 = 100;
 /// Minimum time between two updates of the position.
 const POSITION_INTERVAL: Duration = Duration::from_millis(100);
 /// Maximum number of commands or hashes in a pipeline.
