@@ -44,15 +44,16 @@ local function put_all(keys, args)
   for k = 1, #keys do
     local key, revision, base = keys[k], args[at], args[at + 1]
     local fields, last = at + 7, at + 6 + args[at + 6]
-    local stored = redis.call('HMGET', key, 'revision', 'final')
-    local is_reopened = stored[2] == '1' and args[last] == '0' and (stored[1] == revision or stored[1] == base)
-    if is_reopened or stored[1] and newer(stored[1], revision) then
+    local stored = redis.call('HGET', key, 'revision')
+    local is_same = stored and (stored == revision or stored == base)
+    local is_reopened = is_same and args[last] == '0' and redis.call('HGET', key, 'final') == '1'
+    if is_reopened or stored and newer(stored, revision) then
       results[k] = 0
-    elseif base ~= '' and stored[1] ~= base then
+    elseif base ~= '' and stored ~= base then
       results[k] = 2
     else
       redis.call('HSET', key, unpack(args, fields, last))
-      if not stored[1] or args[at + 3] == '1' then redis.call('PEXPIRE', key, args[at + 2]) end
+      if not stored or args[at + 3] == '1' then redis.call('PEXPIRE', key, args[at + 2]) end
       redis.call('PUBLISH', args[at + 4], args[at + 5])
       results[k] = 1
     end

@@ -273,7 +273,7 @@ impl Folder {
     async fn process(&mut self, read: Read) -> Result<()> {
         let Read { entries, at } = read;
         self.last_read = at;
-        self.backlog.record(entries.len() == self.config.hot.batch_entries);
+        self.backlog.record(at, entries.len() == self.config.hot.batch_entries);
         let Some(last) = entries.last().map(|entry| entry.id) else {
             return Ok(());
         };
@@ -504,7 +504,7 @@ impl Folder {
         }
         self.batches += 1;
         let mut batch = std::mem::replace(&mut self.batch, Batch::after(self.position));
-        batch.is_backlog = self.backlog.is_behind();
+        batch.is_backlog = self.backlog.hand_over();
         batch
     }
 
