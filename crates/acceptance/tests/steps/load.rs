@@ -49,15 +49,15 @@ async fn begin_with_new_symbols(world: &mut World, entries: usize, rate: u32, nt
     start(world, load, Pace::PerSecond(rate), seed);
 }
 
-/// Sends every second trade for one of three busy symbols, and the others for all symbols in turn. All are in this
+/// Sends seven of eight trades for one of three busy symbols, and the others for all symbols in turn. All are in this
 /// minute, however long the feed lasts.
 #[when(expr = "a feed starts sending {int} trades of {int} symbols in this minute at {int} per second")]
 async fn begin_in_this_minute(world: &mut World, entries: usize, symbols: usize, rate: u32) {
     let start_us = minute_us(world, 0);
     let entry = |(number, ts_us): (usize, i64)| {
-        let symbol = match number % 2 {
-            0 => format!("FRESH{}", number / 2 % 3),
-            _ => format!("FRESH{}", number / 2 % symbols),
+        let symbol = match number % 8 {
+            7 => format!("FRESH{}", number / 8 % symbols),
+            _ => format!("FRESH{}", number % 3),
         };
         let price = (100 + number * 37 % 101).to_string();
         let qty = (1 + number % 7).to_string();
