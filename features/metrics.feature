@@ -14,6 +14,10 @@ Feature: Metrics
       | hot-writer       | hot_writer_restored_candles_total      | counter   |
       | hot-writer       | hot_writer_lag_entries                 | gauge     |
       | hot-writer       | hot_writer_batch_seconds               | histogram |
+      | hot-writer       | hot_writer_tick_age_seconds            | histogram |
+      | hot-writer       | hot_writer_candle_age_seconds          | histogram |
+      | hot-writer       | hot_writer_waiting_candles_count       | gauge     |
+      | hot-writer       | hot_writer_write_share_ratio           | gauge     |
       | warm-syncer      | warm_syncer_rows_written_total         | counter   |
       | warm-syncer      | warm_syncer_dead_letters_total         | counter   |
       | warm-syncer      | warm_syncer_lag_entries                | gauge     |

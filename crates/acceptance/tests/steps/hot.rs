@@ -111,6 +111,7 @@ async fn documented_keys(world: &mut World) {
                 "signals" | "repairs" | "rollups" | "backups" | "dead" | "partitions" | "symbols",
             ] => true,
             ["stream", "backups", "last"] => true,
+            ["lease", "hot-writer", "loads"] => true,
             ["lease", "hot-writer" | "aggregator-admin", owner] => owner == "members" || owner.parse::<u16>().is_ok(),
             _ => false,
         }

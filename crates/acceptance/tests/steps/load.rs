@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use acceptance::load::{Disposition, Load, Plan};
+use acceptance::load::{Disposition, Entry, Load, Plan};
 use acceptance::producer::{self, PARTITIONS};
 use acceptance::publisher::{Pace, Publisher};
 use cucumber::{then, when};
 use storage_core::testing::polling::until_within;
 
+use super::trades::{minute_us, trade};
 use super::world::World;
 
 /// Deadline of a feed, longer than any feed with its faults takes.
@@ -48,6 +49,30 @@ async fn begin_with_new_symbols(world: &mut World, entries: usize, rate: u32, nt
     start(world, load, Pace::PerSecond(rate), seed);
 }
 
+/// Sends seven of eight trades for one of three busy symbols, and the others for all symbols in turn. All are in this
+/// minute, however long the feed lasts.
+#[when(expr = "a feed starts sending {int} trades of {int} symbols in this minute at {int} per second")]
+async fn begin_in_this_minute(world: &mut World, entries: usize, symbols: usize, rate: u32) {
+    let start_us = minute_us(world, 0);
+    let entry = |(number, ts_us): (usize, i64)| {
+        let symbol = match number % 8 {
+            7 => format!("FRESH{}", number / 8 % symbols),
+            _ => format!("FRESH{}", number % 3),
+        };
+        let price = (100 + number * 37 % 101).to_string();
+        let qty = (1 + number % 7).to_string();
+        Entry {
+            partition: producer::partition(&symbol, PARTITIONS),
+            trade: trade(&symbol, ts_us, &price, &qty, Some(number.to_string())),
+            disposition: Disposition::Counted,
+        }
+    };
+    let load = Load {
+        entries: (0..entries).zip(start_us..).map(entry).collect(),
+    };
+    send(world, load, Pace::PerSecond(rate));
+}
+
 fn load(entries: usize, seed: u64) -> Load {
     Load::new(&Plan {
         bad: 0.0,
@@ -57,6 +82,10 @@ fn load(entries: usize, seed: u64) -> Load {
 
 fn start(world: &mut World, load: Load, pace: Pace, seed: u64) {
     println!("the feed's seed is {seed}");
+    send(world, load, pace);
+}
+
+fn send(world: &mut World, load: Load, pace: Pace) {
     // The oracle drops the duplicates.
     let trades = load.entries.iter().map(|entry| entry.trade.clone());
     world.trades.extend(trades);

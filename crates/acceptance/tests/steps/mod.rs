@@ -6,6 +6,7 @@ mod check;
 mod crashes;
 mod failover;
 mod faults;
+mod freshness;
 mod history;
 mod hot;
 mod load;

@@ -51,6 +51,8 @@ pub(crate) struct Notes {
     pub(crate) minutes_us: HashMap<i64, i64>,
     /// Messages since the subscription, each with its channel.
     pub(crate) messages: Arc<Mutex<Vec<(String, Value)>>>,
+    /// Number of published 1-minute candles that were fresh, and of all, at the begin and at the end of a delay.
+    pub(crate) ages: Option<[(f64, f64); 2]>,
     /// A replay in the background.
     pub(crate) replay: Option<JoinHandle<io::Result<Outcome>>>,
     pub(crate) replicated: Option<Replicated>,

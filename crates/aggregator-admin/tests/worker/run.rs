@@ -2,11 +2,13 @@
 
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::time::TimeRange;
+use storage_core::redis::clock::now_ms;
 use storage_core::redis::codec::backups::BackupAnnouncement;
 use storage_core::redis::codec::repairs::Repair;
 use storage_core::redis::codec::{backups, repairs, rollups};
 use storage_core::redis::functions::advance;
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
+use storage_core::redis::write_load::{WriteLoad, exchange};
 use storage_core::testing::postgres::TestDatabase;
 
 use crate::harness::Stores;
@@ -166,6 +168,34 @@ async fn the_last_backup_of_each_kind_is_kept_for_status() {
         "{}",
         status.stdout
     );
+}
+
+#[tokio::test]
+async fn status_reports_the_age_of_open_candles_of_the_replicas_that_have_just_written_some() {
+    let Some(database) = TestDatabase::start_each().await.pop() else {
+        return;
+    };
+    let stores = Stores::ready(database).await;
+    let status = stores.admin(&["status"]);
+    assert!(status.stdout.contains("open candles   idle"), "{}", status.stdout);
+
+    let mut redis = stores.redis.connect();
+    let load = WriteLoad {
+        at_ms: now_ms(&mut redis).await.unwrap(),
+        waiting: 2_500,
+        share: 0.0421,
+        max_age_ms: 1_234,
+    };
+    exchange(&mut redis, "hot-1", load).await.unwrap();
+    let status = stores.admin(&["status"]);
+    let line = "open candles   hot-1: 1m up to 1,234 ms old, 4.2 % of Redis, 2,500 waiting";
+    assert!(status.stdout.contains(line), "{}", status.stdout);
+    let status = stores.admin(&["status", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+    let expected = serde_json::json!([
+        { "instance": "hot-1", "max_age_ms": 1_234, "write_share": 0.0421, "waiting": 2_500 }
+    ]);
+    assert_eq!(report["hot"]["open_candles"], expected);
 }
 
 #[tokio::test]

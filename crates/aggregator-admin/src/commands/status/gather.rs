@@ -12,7 +12,7 @@ use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::redis::position::Position;
 use storage_core::redis::stream::{HOT_WRITER, WARM_SYNCER};
-use storage_core::redis::{backups, clock, database, lease, lost, partitions, position, stream};
+use storage_core::redis::{backups, clock, database, lease, lost, partitions, position, stream, write_load};
 
 use super::report::{Backup, Compression, Group, History, Hot, Leases, Replica, Rollup, Stream, Table, scheduler};
 use crate::rollups::ranges::LARGER;
@@ -100,6 +100,9 @@ pub(super) async fn hot(redis: &mut Connection) -> anyhow::Result<Hot> {
         });
     }
     let (hot_writers, leases) = replicas(redis, HOT_WRITER, partitions, now_ms).await?;
+    let loads = write_load::loads(redis, now_ms)
+        .await
+        .context("reading the loads of hot-writer")?;
     let (warm_syncers, warm_syncer_leases) = replicas(redis, WARM_SYNCER, partitions, now_ms).await?;
     let backups = backups::last(redis).await.context("reading the last backups")?;
     let lost = lost::records(redis)
@@ -120,6 +123,7 @@ pub(super) async fn hot(redis: &mut Connection) -> anyhow::Result<Hot> {
         streams,
         hot_writers,
         leases,
+        open_candles: loads.into_iter().map(Into::into).collect(),
         warm_syncers,
         warm_syncer_leases,
         backups: backups.into_iter().map(|backup| Backup::new(backup, now_us)).collect(),

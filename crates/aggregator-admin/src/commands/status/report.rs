@@ -10,6 +10,7 @@ use storage_core::postgres::queries::policies;
 use storage_core::postgres::queries::storage;
 use storage_core::redis::codec::backups::BackupAnnouncement;
 use storage_core::redis::lost;
+use storage_core::redis::write_load::WriteLoad;
 
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Report {
@@ -142,6 +143,7 @@ pub(super) struct Hot {
     pub(super) streams: Vec<Stream>,
     pub(super) hot_writers: Vec<Replica>,
     pub(super) leases: Leases,
+    pub(super) open_candles: Vec<OpenCandles>,
     pub(super) warm_syncers: Vec<Replica>,
     pub(super) warm_syncer_leases: Leases,
     pub(super) lost: Vec<LostEntries>,
@@ -189,6 +191,29 @@ impl From<lost::Record> for LostEntries {
 pub(super) struct Replica {
     pub(super) instance: String,
     pub(super) seen_seconds_ago: u64,
+}
+
+/// Open candles of a hot-writer that has written some in the last seconds.
+#[derive(Debug, Serialize)]
+pub(super) struct OpenCandles {
+    pub(super) instance: String,
+    /// Maximum age of a 1-minute candle at its publication, within a second.
+    pub(super) max_age_ms: u64,
+    /// Share of the time of Redis that they cost.
+    pub(super) write_share: f64,
+    /// Number of candles that wait to be written.
+    pub(super) waiting: u64,
+}
+
+impl From<(String, WriteLoad)> for OpenCandles {
+    fn from((instance, load): (String, WriteLoad)) -> Self {
+        Self {
+            instance,
+            max_age_ms: load.max_age_ms,
+            write_share: load.share,
+            waiting: load.waiting,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]

@@ -3,7 +3,7 @@
 use storage_core::postgres::queries::storage;
 use storage_core::terminal::{size, span, table, thousands};
 
-use super::report::{Backup, Compression, History, Hot, Leases, LostEntries, Replica, Report, Rollup};
+use super::report::{Backup, Compression, History, Hot, Leases, LostEntries, OpenCandles, Replica, Report, Rollup};
 
 /// Width of the titles at the left.
 const TITLE: usize = 15;
@@ -112,6 +112,7 @@ fn hot(hot: &Hot) -> String {
     let head = section("Redis", [format!("functions: {}", hot.functions), partitions]);
     let facts = [
         section("hot-writers", owners(&hot.hot_writers, &hot.leases)),
+        section("open candles", open_candles(&hot.open_candles)),
         section("warm-syncers", owners(&hot.warm_syncers, &hot.warm_syncer_leases)),
         section("lost entries", hot.lost.iter().map(lost)),
         section("last backups", hot.backups.iter().map(backup)),
@@ -159,6 +160,23 @@ fn owners(replicas: &[Replica], leases: &Leases) -> Vec<String> {
             .map(|free| format!("without an owner: {free}")),
     );
     lines
+}
+
+/// Returns a line per replica that writes open candles.
+fn open_candles(replicas: &[OpenCandles]) -> Vec<String> {
+    let replica = |candles: &OpenCandles| {
+        format!(
+            "{}: 1m up to {} ms old, {:.1} % of Redis, {} waiting",
+            candles.instance,
+            thousands(candles.max_age_ms),
+            candles.write_share * 100.0,
+            thousands(candles.waiting),
+        )
+    };
+    match replicas {
+        [] => vec!["idle: none was written in the last seconds".to_owned()],
+        _ => replicas.iter().map(replica).collect(),
+    }
 }
 
 /// Formats ascending numbers as ranges: `0-3, 5`.
@@ -245,6 +263,21 @@ mod tests {
     fn partitions_without_replicas_have_no_owner() {
         assert_eq!(owners(&[], &leases(&[None, None])), ["none", "without an owner: 0-1"]);
         assert_eq!(owners(&[], &leases(&[])), ["none"]);
+    }
+
+    #[test]
+    fn every_replica_that_writes_open_candles_is_listed_with_their_age() {
+        let candles = OpenCandles {
+            instance: "a".to_owned(),
+            max_age_ms: 1_234,
+            write_share: 0.0421,
+            waiting: 2_500,
+        };
+        assert_eq!(
+            open_candles(&[candles]),
+            ["a: 1m up to 1,234 ms old, 4.2 % of Redis, 2,500 waiting"]
+        );
+        assert_eq!(open_candles(&[]), ["idle: none was written in the last seconds"]);
     }
 
     #[test]
