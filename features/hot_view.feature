@@ -14,7 +14,7 @@ Feature: The hot view in Redis
     Then the hash tick:latest:BTCUSDT contains:
       | price   | qty  | ts_us            | trade_id |
       | 42000.2 | 0.25 | 1709294400123456 | 124      |
-    And the key tick:latest:BTCUSDT expires in 3600 to 3825 seconds
+    And the key tick:latest:BTCUSDT expires in 3500 to 3600 seconds
 
   Scenario: Redis holds the open candle of every timeframe
     When these trades arrive:
@@ -25,8 +25,8 @@ Feature: The hot view in Redis
       | 2024-03-01T12:00:02Z     | 99    | 2   | 4  |
       | 2024-03-01T12:01:30.250Z | 101   | 1.5 | 5  |
     Then the open candle of BTCUSDT in every timeframe is the aggregate of its trades
-    And the key candle:current:1m:BTCUSDT expires in 3600 to 3825 seconds
-    And the key candle:current:1d:BTCUSDT expires in 87000 to 92500 seconds
+    And the key candle:current:1m:BTCUSDT expires in 3500 to 3700 seconds
+    And the key candle:current:1d:BTCUSDT expires in 86400 to 90000 seconds
 
   Scenario: Trades that arrive out of order are ordered by event time
     When these trades arrive:

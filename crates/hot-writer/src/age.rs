@@ -1,10 +1,11 @@
-//! Measures the age of messages: the time from the acceptance of a message's newest tick by Redis to its publication.
+//! Measures the age of messages at their publication.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use storage_core::domain::stream_id::Revision;
+use storage_core::domain::time::duration_ms;
 use storage_core::domain::timeframe::Timeframe;
 
 use crate::metrics;
@@ -22,8 +23,9 @@ struct Shared {
 }
 
 impl Ages {
-    /// Sets the clock of Redis to `now_ms`, in ms since 1970.
-    pub(crate) fn set_clock(&self, now_ms: u64) {
+    /// Sets the clock of Redis to `now_ms`, in ms since 1970, as it was half of `round_trip` ago.
+    pub(crate) fn set_clock(&self, now_ms: u64, round_trip: Duration) {
+        let now_ms = now_ms + duration_ms(round_trip / 2);
         let offset_ms = now_ms.cast_signed() - local_ms();
         self.0.clock_offset_ms.store(offset_ms, Ordering::Relaxed);
     }
@@ -33,9 +35,9 @@ impl Ages {
         metrics::TICK_AGE.record(seconds(self.age_ms(revision)));
     }
 
-    /// Records the publication of an open candle.
-    pub(crate) fn record_candle(&self, timeframe: Timeframe, revision: Revision) {
-        let age_ms = self.age_ms(revision);
+    /// Records the publication of an open candle whose first unpublished tick was read at `since`.
+    pub(crate) fn record_candle(&self, timeframe: Timeframe, revision: Revision, since: Instant) {
+        let age_ms = self.age_ms(revision).max(duration_ms(since.elapsed()));
         metrics::CANDLE_AGE.record(timeframe.label(), seconds(age_ms));
         if timeframe == Timeframe::M1 {
             self.0.max_ms.fetch_max(age_ms, Ordering::Relaxed);

@@ -53,7 +53,8 @@ impl Backlog {
         std::mem::take(&mut self.has_caught_up) || self.is_behind()
     }
 
-    /// Returns the time at which effects are due that were first read at `first_read` and change this number of symbols.
+    /// Returns the time at which effects are due that were first read at `first_read` and change this number of
+    /// symbols.
     pub(crate) fn due(&self, first_read: Instant, symbols: usize) -> Instant {
         if !self.is_behind() {
             return first_read;

@@ -47,7 +47,7 @@ storage_core::define_metrics! {
     Gauge LAG = "lag_entries", partition = &[];
     /// Age of a latest tick at its publication, since Redis accepted it, in seconds.
     Histogram(SECONDS) TICK_AGE = "tick_age_seconds";
-    /// Age of an open candle at its publication, since Redis accepted its newest tick, in seconds, by timeframe.
+    /// Time from the first unpublished tick of an open candle to its publication, in seconds, by timeframe.
     Histogram(SECONDS) CANDLE_AGE = "candle_age_seconds", timeframe = &Timeframe::LABELS;
     /// Number of open candles that wait to be written.
     Gauge WAITING_CANDLES = "waiting_candles_count";

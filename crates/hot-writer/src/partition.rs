@@ -155,7 +155,9 @@ impl Partition {
         let window = restore::dedup_window(&mut conn, &decoder, position, settings.dedup_window, &symbols, &rules)
             .await
             .context("reading the trades of the dedup window")?;
-        ages.set_clock(now_ms(&mut conn).await.context("reading the clock")?);
+        let asked = Instant::now();
+        let now_ms = now_ms(&mut conn).await.context("reading the clock")?;
+        ages.set_clock(now_ms, asked.elapsed());
         let now = Instant::now();
         let writer = Writer::new(
             config,
@@ -206,8 +208,8 @@ impl Partition {
     /// Serves the partition until `token` is cancelled and everything that was read is written. After an error the
     /// partition has to be restored again.
     ///
-    /// The reader ends when `token` is cancelled. The end of a task closes its channels, and so ends the next one, which
-    /// first handles what it has received.
+    /// The reader ends when `token` is cancelled. The end of a task closes its channels, and so ends the next one,
+    /// which first handles what it has received.
     pub(crate) async fn serve(self, losses: Losses, token: &CancellationToken) -> Result<()> {
         let Self {
             folder,
@@ -489,8 +491,9 @@ impl Folder {
         if self.backlog.is_behind() {
             return Ok(self.position.ms);
         }
+        let asked = Instant::now();
         let now_ms = now_ms(&mut self.conn).await?;
-        self.ages.set_clock(now_ms);
+        self.ages.set_clock(now_ms, asked.elapsed());
         Ok(now_ms.saturating_sub(duration_ms(self.last_read.elapsed())))
     }
 

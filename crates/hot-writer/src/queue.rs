@@ -26,6 +26,8 @@ pub(crate) struct OpenCandle {
     pub(crate) symbol: Symbol,
     pub(crate) timeframe: Timeframe,
     pub(crate) candle: Candle,
+    /// Time at which its first unwritten tick was read.
+    pub(crate) since: Instant,
     pub(crate) changed: ChangedFields,
     /// Revision of the candle in Redis that this owner has written.
     pub(crate) base: Option<Revision>,
@@ -43,6 +45,15 @@ pub(crate) struct WriteQueue {
     len: usize,
 }
 
+/// State of a candle that Redis does not have.
+#[derive(Debug)]
+struct Unwritten {
+    candle: Candle,
+    changed: ChangedFields,
+    /// Time at which the first tick of these changes was read.
+    since: Instant,
+}
+
 #[derive(Debug)]
 struct Waiting {
     symbol: Symbol,
@@ -54,8 +65,8 @@ struct Waiting {
 /// State of a symbol's candle of one timeframe.
 #[derive(Debug, Default)]
 struct CandleState {
-    unwritten: Option<Box<(Candle, ChangedFields)>>,
-    /// What this owner has written last: the revision and the time at which the TTL began.
+    unwritten: Option<Box<Unwritten>>,
+    /// Revision that this owner has written last, and the time at which its TTL began.
     written: Option<(Revision, Instant)>,
 }
 
@@ -92,9 +103,12 @@ impl WriteQueue {
         let states = self.symbols.entry(symbol.clone()).or_default();
         let unwritten = &mut states[timeframe as usize].unwritten;
         match unwritten {
-            Some(state) => **state = (candle, state.1.or(changed)),
+            Some(state) => {
+                state.candle = candle;
+                state.changed = state.changed.or(changed);
+            }
             None => {
-                *unwritten = Some(Box::new((candle, changed)));
+                *unwritten = Some(Box::new(Unwritten { candle, changed, since }));
                 self.len += 1;
                 self.waiting[timeframe as usize].push_back(Waiting {
                     symbol: symbol.clone(),
@@ -159,7 +173,7 @@ impl WriteQueue {
         margin: impl Fn(Timeframe) -> Duration,
     ) -> Option<OpenCandle> {
         let state = &mut self.symbols.get_mut(symbol)?[timeframe as usize];
-        let (candle, changed) = *state.unwritten.take()?;
+        let Unwritten { candle, changed, since } = *state.unwritten.take()?;
         self.len -= 1;
         let base = state.written.filter(|_| !changed.all);
         let renewed = base
@@ -170,6 +184,7 @@ impl WriteQueue {
             symbol: symbol.clone(),
             timeframe,
             candle,
+            since,
             changed,
             base: base.map(|(revision, _)| revision),
             renews_ttl: renewed.is_none(),

@@ -8,9 +8,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use redis::cmd;
 use storage_core::redis::clock::now_ms;
 use storage_core::redis::connection::Connection;
+use storage_core::redis::inspect::{Info, command_statistics};
 use storage_core::redis::write_load::{WriteLoad, exchange};
 use tokio::time::{Instant, sleep};
 
@@ -42,7 +42,6 @@ pub(crate) async fn adjust(config: Config, budget: Budget, ages: Ages) {
         write_share: config.hot.write_share,
         cost: INITIAL_COST,
         totals: None,
-        waiting: 0.0,
     };
     let mut last_writes = 0;
     let mut begun = Instant::now();
@@ -75,8 +74,6 @@ struct Measurement {
     cost: Duration,
     /// Totals of Redis at the last measurement.
     totals: Option<Totals>,
-    /// Smoothed number of waiting candles.
-    waiting: f64,
 }
 
 /// Totals since the start of Redis.
@@ -89,21 +86,16 @@ struct Totals {
 impl Measurement {
     /// Returns the rate of this replica in writes per second.
     async fn rate(&mut self, waiting: u32, share: f64, max_age_ms: u64) -> Result<f64> {
-        let mut info = cmd("INFO");
-        info.arg("commandstats");
-        let masters: Vec<String> = self
-            .conn
-            .of_every_master(&info)
+        let masters = command_statistics(&mut self.conn)
             .await
             .context("reading command statistics")?;
         let totals = Totals::of(&masters);
         if let Some(before) = self.totals.replace(totals) {
             self.cost = totals.cost_since(before).unwrap_or(self.cost);
         }
-        self.waiting = f64::midpoint(self.waiting, waiting.into());
         let load = WriteLoad {
             at_ms: now_ms(&mut self.conn).await.context("reading the clock")?,
-            waiting: self.waiting.round() as u64,
+            waiting: waiting.into(),
             share,
             max_age_ms,
         };
@@ -118,18 +110,18 @@ impl Measurement {
 
 impl Totals {
     /// Sums the totals of all masters.
-    fn of(masters: &[String]) -> Self {
+    fn of(masters: &[Info]) -> Self {
         let total = |command: &str, field: &str| {
-            let values = masters.iter().filter_map(|text| {
-                let statistics = text.lines().find_map(|line| line.strip_prefix(command))?;
+            let values = masters.iter().filter_map(|info| {
+                let statistics = info.text(command)?;
                 let value = statistics.split(',').find_map(|part| part.strip_prefix(field))?;
-                value.trim().parse::<f64>().ok()
+                value.parse::<f64>().ok()
             });
             values.sum()
         };
         Self {
-            function_us: total("cmdstat_fcall:", "usec="),
-            writes: total("cmdstat_hset:", "calls="),
+            function_us: total("cmdstat_fcall", "usec="),
+            writes: total("cmdstat_hset", "calls="),
         }
     }
 
@@ -159,7 +151,9 @@ mod tests {
     #[test]
     fn the_cost_is_the_time_of_functions_by_the_hashes_that_they_write() {
         let text = |us: u32, calls: u32| {
-            format!("# Commandstats\r\ncmdstat_hset:calls={calls},usec=7\r\ncmdstat_fcall:calls=3,usec={us},x=1\r\n")
+            Info::parse(&format!(
+                "# Commandstats\r\ncmdstat_hset:calls={calls},usec=7\r\ncmdstat_fcall:calls=3,usec={us},x=1\r\n"
+            ))
         };
         let before = Totals::of(&[text(1_000, 100), text(500, 100)]);
         let after = Totals::of(&[text(3_000, 400), text(1_500, 300)]);
@@ -175,9 +169,9 @@ mod tests {
             prop_assert!((portions.iter().sum::<f64>() - 1.0).abs() < 1e-9);
             prop_assert!(portions.iter().all(|portion| *portion > 0.0));
             // More waiting candles never give less.
-            for (a, b) in waiting.iter().zip(&portions).flat_map(|a| waiting.iter().zip(&portions).map(move |b| (a, b))) {
-                prop_assert!(a.0 < b.0 || a.1 >= b.1);
-            }
+            let mut by_waiting: Vec<_> = waiting.iter().zip(&portions).collect();
+            by_waiting.sort_by_key(|(waiting, _)| **waiting);
+            prop_assert!(by_waiting.is_sorted_by(|a, b| a.1 <= b.1));
         }
     }
 }

@@ -3,8 +3,8 @@
 //! 1. Announcements for other components: dead letters, repairs, closed minutes; then the candles that leave
 //!    `candle:current:*` or are closed.
 //! 2. The open candles, in the order of [`crate::queue`] and within the [budget](crate::budget).
-//! 3. The index of open candles; the group's position, once all candles with earlier ticks are written; then the removal
-//!    of expired keys.
+//! 3. The index of open candles; the group's position, once all candles with earlier ticks are written; then the
+//!    removal of expired keys.
 //!
 //! Every step may be repeated. A step begins only after the steps before it have succeeded for the same ticks: an open
 //! candle is written after the announcements of all its ticks.
@@ -245,8 +245,9 @@ impl Writer {
         execute_all(&mut self.conn, announcements).await
     }
 
-    /// Updates the index of symbols with open candles. A symbol is added after its candles are written, because a candle
-    /// that the index names and Redis does not hold counts as lost; those that wait add it when they are written.
+    /// Updates the index of symbols with open candles. A symbol is added after its candles are written, because a
+    /// candle that the index names and Redis does not hold counts as lost. Candles that wait add it when they are
+    /// written.
     async fn index(&mut self, symbols: &HashMap<Symbol, bool>) -> RedisResult<()> {
         let (mut opened, mut closed) = (Vec::new(), Vec::new());
         for (symbol, is_open) in symbols {
@@ -308,7 +309,9 @@ impl Writer {
         let mut opened: Vec<&Symbol> = Vec::new();
         for ((candle, put), result) in candles.iter().zip(puts).zip(results) {
             match result {
-                PutResult::Written => self.ages.record_candle(candle.timeframe, candle.candle.revision),
+                PutResult::Written => self
+                    .ages
+                    .record_candle(candle.timeframe, candle.candle.revision, candle.since),
                 PutResult::Outdated => {}
                 // The hash has expired, or another client has removed it.
                 PutResult::NeedsWhole => whole.push(Put {
@@ -372,6 +375,7 @@ impl Writer {
             changed,
             base,
             renews_ttl,
+            ..
         } = candle;
         let changed = if base.is_some() { *changed } else { ChangedFields::ALL };
         Put {

@@ -153,8 +153,8 @@ pub fn publish_final(timeframe: Timeframe, symbol: &Symbol, candle: &Candle) -> 
     command
 }
 
-/// Writes and publishes hashes in one pipeline, and returns their results in order. Several keys share a call, except on
-/// a cluster, where they are in different slots.
+/// Writes and publishes hashes in one pipeline, and returns their results in order. Several keys share a call, except
+/// on a cluster, where they are in different slots.
 pub async fn put_all(conn: &mut Connection, puts: &[Put]) -> RedisResult<Vec<PutResult>> {
     let per_call = if conn.is_cluster().await? { 1 } else { PUTS_PER_CALL };
     let mut calls = pipe();

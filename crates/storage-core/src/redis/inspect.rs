@@ -13,7 +13,8 @@ use super::reply;
 pub struct Info(BTreeMap<String, String>);
 
 impl Info {
-    fn parse(text: &str) -> Self {
+    /// Parses the reply.
+    pub fn parse(text: &str) -> Self {
         let fields = text.lines().filter_map(|line| line.split_once(':'));
         Self(
             fields
@@ -127,6 +128,12 @@ pub async fn libraries(conn: &mut impl ConnectionLike) -> RedisResult<Vec<String
     names
         .map(|name| reply::bytes(name).map(|name| String::from_utf8_lossy(&name).into_owned()))
         .collect()
+}
+
+/// Reads the statistics of commands on every master.
+pub async fn command_statistics(conn: &mut Connection) -> RedisResult<Vec<Info>> {
+    let texts: Vec<String> = conn.of_every_master(cmd("INFO").arg("commandstats")).await?;
+    Ok(texts.iter().map(|text| Info::parse(text)).collect())
 }
 
 #[cfg(test)]
