@@ -35,6 +35,8 @@ const POLL: Duration = Duration::from_millis(20);
 /// A measurement and its name on the command line.
 pub(crate) struct Measurement {
     pub(crate) name: &'static str,
+    /// Section of the report.
+    pub(crate) section: &'static str,
     pub(crate) run: for<'a> fn(&'a Bench) -> Measured<'a>,
 }
 

@@ -22,6 +22,7 @@ mod warm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use acceptance::command_line::parse;
 use clap::Parser;
@@ -29,11 +30,11 @@ use clap::Parser;
 use crate::bench::{Bench, Measurement};
 use crate::report::Report;
 
-/// Measures the pipeline next to the raw limit of this machine, and prints one table
+/// Measures the pipeline next to the raw limit of this machine, and prints tables
 #[derive(Clone, Debug, Parser)]
 #[command(name = "bench", version)]
 struct Options {
-    /// Use fewer ticks, candles and rounds: under three minutes in total
+    /// Measure fewer figures and rounds with less load: under three minutes in total
     #[arg(long)]
     quick: bool,
     /// Run the measurements whose names begin with NAME; may be repeated
@@ -57,7 +58,7 @@ struct Options {
     /// Write the plot of the measurement `linear` to FILE
     #[arg(long, value_name = "FILE", default_value = ".dev/bench/linear.svg")]
     svg: PathBuf,
-    /// Print the table as Markdown
+    /// Print the tables as Markdown
     #[arg(long)]
     markdown: bool,
 }
@@ -99,7 +100,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Runs the measurements and prints the table. Returns `false` if one failed.
+/// Runs the measurements and prints the tables. Returns `false` if one failed.
 async fn run(options: &Options, measurements: &[&Measurement]) -> anyhow::Result<bool> {
     let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 3 }).max(1);
     let bench = Bench::new(
@@ -113,8 +114,12 @@ async fn run(options: &Options, measurements: &[&Measurement]) -> anyhow::Result
     let mut complete = true;
     for measurement in measurements {
         eprintln!("bench: {}", measurement.name);
+        let begun = Instant::now();
         match (measurement.run)(&bench).await {
-            Ok(figures) => report.figures.extend(figures),
+            Ok(figures) => {
+                eprintln!("bench: {} took {:.0?}", measurement.name, begun.elapsed());
+                report.add(measurement.section, figures);
+            }
             Err(error) => {
                 eprintln!("bench: {} failed: {error:#}", measurement.name);
                 complete = false;
@@ -127,7 +132,7 @@ async fn run(options: &Options, measurements: &[&Measurement]) -> anyhow::Result
         if options.markdown {
             report.markdown()
         } else {
-            report.table()
+            report.tables()
         }
     );
     Ok(complete)

@@ -1,5 +1,6 @@
-//! The table of figures, and the JSON file with every sample.
+//! The tables of figures, and the JSON file with every sample.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -29,7 +30,14 @@ pub(crate) struct Report {
     rounds: usize,
     seed: u64,
     uniform: bool,
-    pub(crate) figures: Vec<Figure>,
+    sections: Vec<Section>,
+}
+
+/// Figures with a heading.
+#[derive(Debug, Serialize)]
+struct Section {
+    title: &'static str,
+    figures: Vec<Figure>,
 }
 
 impl Report {
@@ -40,8 +48,16 @@ impl Report {
             rounds: bench.rounds,
             seed: bench.seed,
             uniform: bench.uniform,
-            figures: Vec::new(),
+            sections: Vec::new(),
         })
+    }
+
+    /// Adds figures to the last section, or to a new one if their section is another.
+    pub(crate) fn add(&mut self, title: &'static str, figures: Vec<Figure>) {
+        match self.sections.last_mut() {
+            Some(last) if last.title == title => last.figures.extend(figures),
+            _ => self.sections.push(Section { title, figures }),
+        }
     }
 
     /// Writes the report to `file` as JSON.
@@ -52,34 +68,46 @@ impl Report {
         Ok(fs::write(file, serde_json::to_string_pretty(self)? + "\n")?)
     }
 
-    /// Formats the table for a terminal.
-    pub(crate) fn table(&self) -> String {
-        self.format(presets::UTF8_FULL_CONDENSED)
+    /// Formats the tables for a terminal.
+    pub(crate) fn tables(&self) -> String {
+        self.format("", presets::UTF8_FULL_CONDENSED)
     }
 
-    /// Formats the table as Markdown.
+    /// Formats the tables as Markdown.
     pub(crate) fn markdown(&self) -> String {
-        self.format(presets::ASCII_MARKDOWN)
+        self.format("### ", presets::ASCII_MARKDOWN)
     }
 
-    fn format(&self, style: TableStyle) -> String {
+    fn format(&self, heading: &str, style: TableStyle) -> String {
+        let mut text = self.machine.to_string();
+        for section in &self.sections {
+            let table = section.table(style);
+            let _ = write!(text, "\n\n{heading}{}\n\n{table}", section.title);
+            for (at, note) in section.notes().enumerate() {
+                let gap = if at == 0 { "\n\n" } else { "\n" };
+                let _ = write!(text, "{gap}- {note}");
+            }
+        }
+        text
+    }
+}
+
+impl Section {
+    fn table(&self, style: TableStyle) -> Table {
         let mut table = Table::new();
         table.load_style(style).set_header(COLUMNS);
-        self.figures.iter().for_each(|figure| {
-            table.add_row(row(figure));
-        });
+        table.add_rows(self.figures.iter().map(row));
         for column in [1, 3, 5, 6] {
             if let Some(column) = table.column_mut(column) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
-        let notes = self.figures.iter().filter_map(|figure| {
-            let note = figure.note.as_ref()?;
-            Some(format!("\n- {}: {note}", figure.name))
-        });
-        let notes: String = notes.collect();
-        let gap = if notes.is_empty() { "" } else { "\n" };
-        format!("{}\n\n{table}\n{gap}{}", self.machine, notes.trim_start())
+        table
+    }
+
+    fn notes(&self) -> impl Iterator<Item = String> {
+        let figures = self.figures.iter();
+        figures.filter_map(|figure| Some(format!("{}: {}", figure.name, figure.note.as_ref()?)))
     }
 }
 

@@ -6,7 +6,7 @@ use acceptance::producer::PARTITIONS;
 use storage_core::testing::program::Worker;
 
 use super::drain::BATCH_ENTRIES;
-use super::live::{Live, live_redis, steadily, wait_until_blocked};
+use super::live::{Live, MINUTE_US, live_redis, steadily, wait_until_blocked};
 use super::observed::{Kind, Observed};
 use super::relay::Relay;
 use super::throughput::SYMBOLS;
@@ -31,18 +31,21 @@ const TICK_TO_MESSAGE: &str = "Time from sending a tick to the first message on 
 const SCALE: &str = "The age of the open 1-minute candle at 5,000 ticks/s, as above, with another number of \
     partitions, replicas or symbols.";
 const TURN: &str = "The feed of 5,000 ticks/s runs over the turn of a minute, when 500 candles begin and 500 are \
-    closed. The age of open 1-minute candles received in the five seconds after it, compared with those received in \
-    the five seconds before.";
+    closed. The age of the open 1-minute candles received in the five seconds after it, compared with those received \
+    in the five seconds before. It is not measured with `--quick`.";
+const FINAL: &str =
+    "Time from the end of the minute and of `hot.close_grace` (2 s) until the final candle was received.";
 
 const MS: &str = "ms";
 const PYTHON: &str = "Python worker";
-const BARE: &str = "bare XREAD, PUBLISH";
-const LATEST_TICK: &str = "latest tick";
 
 /// Limit of [`SHARE`].
 const SECOND_US: u64 = 1_000_000;
 /// Time before and after the turn of a minute that is measured.
-const TURN_US: u64 = 5_000_000;
+const AROUND_TURN: Duration = Duration::from_secs(5);
+const AROUND_TURN_US: u64 = 5_000_000;
+/// Default of `hot.close_grace`.
+const CLOSE_GRACE_US: u64 = 2_000_000;
 
 /// Value of a figure.
 type Value = fn(&Observed) -> anyhow::Result<f64>;
@@ -76,6 +79,7 @@ fn figures(rows: Vec<Row>) -> Vec<Figure> {
 
 const MINUTE_P50: Value = |seen| Ok(seen.ages(Kind::Minute)?.quantile(0.5));
 const MINUTE_P99: Value = |seen| Ok(seen.ages(Kind::Minute)?.quantile(0.99));
+const LARGER_DELAY_P99: Value = |seen| Ok(seen.delays(Kind::Larger)?.quantile(0.99));
 const LARGER_P99: Value = |seen| Ok(seen.ages(Kind::Larger)?.quantile(0.99));
 const TICK_P50: Value = |seen| Ok(seen.ages(Kind::Tick)?.quantile(0.5));
 const TICK_P99: Value = |seen| Ok(seen.ages(Kind::Tick)?.quantile(0.99));
@@ -92,7 +96,8 @@ fn live(bench: &Bench, ticks_per_s: u64) -> Live {
         load: bench.load(0, SYMBOLS),
         partitions: PARTITIONS,
         ticks_per_s,
-        length: Duration::from_secs(bench.sized(12, 4)),
+        warm_up: Duration::from_secs(bench.sized(2, 1)),
+        length: Duration::from_secs(bench.sized(10, 3)),
         turn_after: None,
     }
 }
@@ -100,44 +105,28 @@ fn live(bench: &Bench, ticks_per_s: u64) -> Live {
 /// Compares hot-writer with `python/hot_worker.py` at rates that Python can follow.
 pub(crate) async fn python(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     let mut all = Vec::new();
-    for ticks_per_s in [2_000, 5_000] {
+    for ticks_per_s in bench.sized(&[2_000, 5_000][..], &[5_000]) {
         let row = |name: &str, description, unit, target, value| {
-            let name = format!("{name}, {} ticks/s", thousands(ticks_per_s));
+            let name = format!("{name}, {},000 ticks/s", ticks_per_s / 1_000);
             Row::new(Figure::new(name, description, unit, PYTHON, target), value)
         };
+        let (most, none) = (Target::AtMost, Target::None);
         let mut rows = vec![
-            row("open 1m candle, age p50", AGE, MS, Target::AtMost(0.5), MINUTE_P50),
-            row("open 1m candle, age p99", AGE, MS, Target::AtMost(1.0), MINUTE_P99),
-            row(
-                "open 1m candle, delay of a tick p99",
-                DELAY,
-                MS,
-                Target::None,
-                MINUTE_DELAY_P99,
-            ),
-            row(
-                "open 1m candle, symbols within 1 s",
-                SHARE,
-                "%",
-                Target::None,
-                MINUTE_SHARE,
-            ),
-            row(
-                "open 1m candle, messages",
-                MESSAGES,
-                "1/s",
-                Target::None,
-                MINUTE_MESSAGES,
-            ),
-            row("larger timeframes, age p99", AGE, MS, Target::None, LARGER_P99),
-            row("latest tick, age p50", AGE, MS, Target::None, TICK_P50),
-            row("latest tick, age p99", AGE, MS, Target::None, TICK_P99),
-            row("CPU of Redis a tick", CPU, "µs", Target::None, REDIS_CPU),
-            row("CPU of the worker a tick", CPU, "µs", Target::None, WORKER_CPU),
+            row("open 1m candle, age p50", AGE, MS, most(0.5), MINUTE_P50),
+            row("open 1m candle, age p99", AGE, MS, most(1.0), MINUTE_P99),
+            row("open 1m candle, delay p99", DELAY, MS, none, MINUTE_DELAY_P99),
+            row("open 1m candle, symbols within 1 s", SHARE, "%", none, MINUTE_SHARE),
+            row("open 1m candle, messages", MESSAGES, "1/s", none, MINUTE_MESSAGES),
+            row("larger timeframes, age p99", AGE, MS, none, LARGER_P99),
+            row("larger timeframes, delay p99", DELAY, MS, none, LARGER_DELAY_P99),
+            row("latest tick, age p50", AGE, MS, none, TICK_P50),
+            row("latest tick, age p99", AGE, MS, none, TICK_P99),
+            row("CPU of Redis a tick", CPU, "µs", none, REDIS_CPU),
+            row("CPU of the worker a tick", CPU, "µs", none, WORKER_CPU),
         ];
         for _ in 0..bench.rounds {
-            let theirs = steadily(async || by_python(bench, live(bench, ticks_per_s)).await).await?;
-            let ours = steadily(async || ours(bench, live(bench, ticks_per_s), 1).await).await?;
+            let theirs = steadily(async || by_python(bench, live(bench, *ticks_per_s)).await).await?;
+            let ours = steadily(async || ours(bench, live(bench, *ticks_per_s), 1).await).await?;
             rows.iter_mut().try_for_each(|row| row.push(&ours, &theirs))?;
         }
         all.extend(figures(rows));
@@ -147,92 +136,50 @@ pub(crate) async fn python(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
 
 /// Compares hot-writer at 20,000 ticks/s with its own latest ticks, and with a bare client.
 pub(crate) async fn busy(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
-    let row = |name: &str, description, unit, compared_with, target, ours, theirs| Row {
-        figure: Figure::new(
-            format!("{name}, 20,000 ticks/s"),
-            description,
-            unit,
-            compared_with,
-            target,
-        ),
-        ours,
-        theirs,
+    let row = |name: &str, description, unit, compared_with, target, ours, theirs| {
+        let name = format!("{name}, 20,000 ticks/s");
+        let figure = Figure::new(name, description, unit, compared_with, target);
+        Row { figure, ours, theirs }
     };
-    let second: Value = |_| Ok(1_000.0);
     let most = Target::AtMost;
+    let tick = |name, target, ours, theirs| row(name, AGE, MS, "latest tick", target, ours, theirs);
+    let second = |name, description, target, ours| row(name, description, MS, "1 s", target, ours, |_| Ok(1_000.0));
+    let bare = |name, description, unit, target, value| {
+        row(name, description, unit, "bare XREAD, PUBLISH", target, value, value)
+    };
     let mut against_itself = vec![
-        row(
-            "open 1m candle, age p50",
-            AGE,
-            MS,
-            LATEST_TICK,
-            most(15.0),
-            MINUTE_P50,
-            TICK_P50,
-        ),
-        row(
-            "open 1m candle, age p99",
-            AGE,
-            MS,
-            LATEST_TICK,
-            most(15.0),
-            MINUTE_P99,
-            TICK_P99,
-        ),
-        row(
-            "larger timeframes, age p99",
-            AGE,
-            MS,
-            "1 s",
-            most(1.0),
-            LARGER_P99,
-            second,
-        ),
-        row(
-            "open 1m candle, delay of a tick p99",
-            DELAY,
-            MS,
-            "1 s",
-            Target::None,
-            MINUTE_DELAY_P99,
-            second,
-        ),
-        row(
-            "open 1m candle, symbols within 1 s",
-            SHARE,
-            "%",
-            "all",
-            Target::None,
-            MINUTE_SHARE,
-            |_| Ok(100.0),
-        ),
-        row(
-            "open 1m candle, messages",
-            MESSAGES,
-            "1/s",
-            LATEST_TICK,
-            Target::None,
-            MINUTE_MESSAGES,
-            |seen| Ok(seen.per_s(Kind::Tick)),
-        ),
+        tick("open 1m candle, age p50", most(15.0), MINUTE_P50, TICK_P50),
+        tick("open 1m candle, age p99", most(15.0), MINUTE_P99, TICK_P99),
+        second("open 1m candle, delay p99", DELAY, Target::None, MINUTE_DELAY_P99),
+        second("larger timeframes, age p99", AGE, most(1.0), LARGER_P99),
+        second("larger timeframes, delay p99", DELAY, Target::None, LARGER_DELAY_P99),
     ];
-    let bare = |name, description, unit, target, value| row(name, description, unit, BARE, target, value, value);
     let mut against_bare = vec![
         bare("tick to message, p50", TICK_TO_MESSAGE, MS, most(2.0), TICK_DELAY_P50),
         bare("tick to message, p99", TICK_TO_MESSAGE, MS, most(4.0), TICK_DELAY_P99),
         bare("CPU of Redis a tick", CPU, "µs", most(1.6), REDIS_CPU),
     ];
-    let mut cpu = Figure::new("CPU of the worker a tick, 20,000 ticks/s", CPU, "µs", "-", Target::None);
+    let alone = |name: &str, description, unit, value: Value| {
+        let name = format!("{name}, 20,000 ticks/s");
+        (Figure::new(name, description, unit, "-", Target::None), value)
+    };
+    let mut without_peer = [
+        alone("open 1m candle, symbols within 1 s", SHARE, "%", MINUTE_SHARE),
+        alone("open 1m candle, messages", MESSAGES, "1/s", MINUTE_MESSAGES),
+        alone("CPU of the worker a tick", CPU, "µs", WORKER_CPU),
+    ];
     for _ in 0..bench.rounds {
         let theirs = steadily(async || by_bare_client(bench, live(bench, 20_000)).await).await?;
         let ours = steadily(async || ours(bench, live(bench, 20_000), 1).await).await?;
         against_itself.iter_mut().try_for_each(|row| row.push(&ours, &ours))?;
         against_bare.iter_mut().try_for_each(|row| row.push(&ours, &theirs))?;
-        cpu.ours.0.push(ours.worker_us);
+        for (figure, value) in &mut without_peer {
+            figure.ours.0.push(value(&ours)?);
+        }
     }
-    against_itself.extend(against_bare);
     let mut all = figures(against_itself);
-    all.push(cpu);
+    all.extend(figures(against_bare));
+    all.extend(without_peer.into_iter().map(|(figure, _)| figure));
     Ok(all)
 }
 
@@ -244,20 +191,21 @@ pub(crate) async fn scale(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
         load: bench.load(0, 10_000),
         ..base
     };
-    let mut variants = vec![
-        ("1 partition", with_partitions(1), 1, 1.5),
-        ("16 partitions", with_partitions(16), 1, 1.5),
-        ("64 partitions", with_partitions(64), 1, 1.5),
-        ("3 replicas", base, 3, 1.5),
-        ("10,000 symbols", many, 1, 4.0),
-    ];
-    if bench.quick {
-        variants.retain(|(name, ..)| ["64 partitions", "10,000 symbols"].contains(name));
-    }
+    let most_partitions = ("64 partitions", with_partitions(64), 1, 1.5);
+    let variants = bench.sized(
+        vec![
+            ("1 partition", with_partitions(1), 1, 1.5),
+            ("16 partitions", with_partitions(16), 1, 1.5),
+            most_partitions,
+            ("3 replicas", base, 3, 1.5),
+            ("10,000 symbols", many, 1, 4.0),
+        ],
+        vec![most_partitions],
+    );
     let rows = |(name, live, replicas, most)| {
         let row = |quantile, value| {
             let name = format!("open 1m candle, age {quantile}, {name}");
-            let compared_with = "itself, 4 partitions, 500 symbols";
+            let compared_with = "itself, 4 partitions";
             Row::new(Figure::new(name, SCALE, MS, compared_with, Target::AtMost(most)), value)
         };
         (live, replicas, [row("p50", MINUTE_P50), row("p99", MINUTE_P99)])
@@ -272,37 +220,36 @@ pub(crate) async fn scale(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     }
     Ok(variants
         .into_iter()
-        .flat_map(|(_, _, rows)| figures(rows.into()))
+        .flat_map(|(.., rows)| figures(rows.into()))
         .collect())
 }
 
-/// Compares the age of open candles after the turn of a minute with that before.
+/// Compares the age of open candles after the turn of a minute with that before, and measures the final candles.
 pub(crate) async fn turn(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
-    let lead = Duration::from_micros(TURN_US);
+    if bench.quick {
+        return Ok(Vec::new());
+    }
+    let figure = |name: &str, description, compared_with| {
+        let name = format!("{name}, turn of a minute");
+        Figure::new(name, description, MS, compared_with, Target::None)
+    };
+    let mut open = figure("open 1m candle, age p99", TURN, "itself, before");
+    let mut closed = figure("final 1m candle, p99", FINAL, "1 s");
     let live = Live {
-        length: lead * 2,
-        turn_after: Some(lead),
+        length: AROUND_TURN * 2,
+        turn_after: Some(AROUND_TURN),
         ..live(bench, 5_000)
-    };
-    let before: Value = |seen| {
-        let ages = seen.ages_between(Kind::Minute, seen.from_us, seen.from_us + TURN_US)?;
-        Ok(ages.quantile(0.99))
-    };
-    let after: Value = |seen| {
-        let ages = seen.ages_between(Kind::Minute, seen.from_us + TURN_US, seen.to_us)?;
-        Ok(ages.quantile(0.99))
-    };
-    let name = "open 1m candle, age p99, turn of a minute";
-    let mut row = Row {
-        figure: Figure::new(name, TURN, MS, "itself, before", Target::None),
-        ours: after,
-        theirs: before,
     };
     for _ in 0..bench.rounds {
         let seen = steadily(async || ours(bench, live, 1).await).await?;
-        row.push(&seen, &seen)?;
+        let turn_us = seen.to_us / MINUTE_US * MINUTE_US;
+        let before = seen.ages_between(Kind::Minute, turn_us - AROUND_TURN_US, turn_us)?;
+        let after = seen.ages_between(Kind::Minute, turn_us, turn_us + AROUND_TURN_US)?;
+        open.push(after.quantile(0.99), before.quantile(0.99));
+        let finals = seen.finals(Kind::Minute, turn_us + CLOSE_GRACE_US)?;
+        closed.push(finals.quantile(0.99), 1_000.0);
     }
-    Ok(vec![row.figure])
+    Ok(vec![open, closed])
 }
 
 /// Observes the feed with hot-writer.
@@ -339,8 +286,4 @@ async fn by_bare_client(bench: &Bench, live: Live) -> anyhow::Result<Observed> {
     let seen = live.observe(&redis, &[]).await;
     relay.end().await?;
     seen
-}
-
-fn thousands(number: u64) -> String {
-    format!("{},{:03}", number / 1_000, number % 1_000)
 }

@@ -16,12 +16,10 @@ use tokio::time::sleep;
 
 use super::client::Client;
 use super::load::{Feed, Load, stream, symbols};
-use super::observed::{Kind, Message, Observed, Sent};
+use super::observed::{CHANNELS, Message, Observed, Sent};
 use super::usage::{redis_usage, worker_cpu};
 use crate::bench::Bench;
 
-/// Time at the start that is not measured: at first every candle is new.
-pub(crate) const WARM_UP: Duration = Duration::from_secs(2);
 /// Interval at which the producer sends ticks.
 const INTERVAL: Duration = Duration::from_millis(1);
 /// Delay from which a tick counts as late, and the accepted share of late ticks.
@@ -36,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Initial capacity for messages, so that the subscriber does not copy them.
 const MESSAGES: usize = 1 << 21;
 const POLL: Duration = Duration::from_millis(20);
-const MINUTE_US: u64 = 60_000_000;
+pub(crate) const MINUTE_US: u64 = 60_000_000;
 
 /// Parameters of a live feed.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +42,9 @@ pub(crate) struct Live {
     pub(crate) load: Load,
     pub(crate) partitions: u16,
     pub(crate) ticks_per_s: u64,
-    /// Measured time, after [`WARM_UP`].
+    /// Time at the start that is not measured: at first every candle is new.
+    pub(crate) warm_up: Duration,
+    /// Measured time.
     pub(crate) length: Duration,
     /// Measured time before the turn of a minute; `None` if the feed does not cross one.
     pub(crate) turn_after: Option<Duration>,
@@ -125,10 +125,10 @@ impl Live {
         let port = redis.port()?;
         let mut subscriber = spawn_blocking(move || subscriber(port)).await??;
         match self.turn_after {
-            None => wait_for_minute_with(WARM_UP + self.length).await?,
+            None => wait_for_minute_with(self.warm_up + self.length).await?,
             Some(lead) => {
                 let before = MINUTE_US - now_us()? % MINUTE_US;
-                let start = u64::try_from((WARM_UP + lead).as_micros())?;
+                let start = u64::try_from((self.warm_up + lead).as_micros())?;
                 let wait_us = (before + MINUTE_US - start) % MINUTE_US;
                 sleep(Duration::from_micros(wait_us)).await;
             }
@@ -138,9 +138,9 @@ impl Live {
             let last_sent = last_sent.clone();
             move || record(&mut subscriber, live.load.symbols, &last_sent)
         });
-        let from_us = now_us()? + u64::try_from(WARM_UP.as_micros())?;
+        let from_us = now_us()? + u64::try_from(self.warm_up.as_micros())?;
         let producer = spawn_blocking(move || produce(port, &live));
-        sleep(WARM_UP).await;
+        sleep(self.warm_up).await;
         let before = (redis_usage(redis).await?.cpu_s, worker_cpu(workers)?);
         let sent = producer.await??;
         let after = (redis_usage(redis).await?.cpu_s, worker_cpu(workers)?);
@@ -179,7 +179,7 @@ fn produce(port: u16, live: &Live) -> anyhow::Result<Vec<Sent>> {
     let (names, mut feed) = (symbols(live.load.symbols, live.partitions), Feed::new(&live.load));
     let streams: Vec<String> = (0..live.partitions).map(stream).collect();
     let at_once = live.ticks_per_s * u64::try_from(INTERVAL.as_micros())? / 1_000_000;
-    let intervals = (WARM_UP + live.length).as_micros() / INTERVAL.as_micros();
+    let intervals = (live.warm_up + live.length).as_micros() / INTERVAL.as_micros();
     let (begun, mut due, mut sent) = (Instant::now(), Duration::ZERO, Vec::new());
     let (mut late, mut latest, mut at_us) = (0, Duration::ZERO, 0);
     for _ in 0..intervals {
@@ -228,12 +228,12 @@ fn subscriber(port: u16) -> anyhow::Result<Client> {
     Ok(client)
 }
 
-/// Records the messages until the newest tick of every symbol has arrived. `last_sent` gets its event time when the
-/// producer has ended.
+/// Records the messages until the newest tick of every symbol has arrived on every kind of channel that had messages.
+/// `last_sent` gets the event time of these ticks when the producer has ended.
 fn record(client: &mut Client, symbols: usize, last_sent: &OnceLock<Vec<u64>>) -> anyhow::Result<Vec<Message>> {
     let mut messages = Vec::with_capacity(MESSAGES);
-    // By kind and symbol, the newest tick in a message.
-    let mut newest = [(); Kind::COUNT].map(|()| vec![0; symbols]);
+    // By channel and symbol, the newest tick in a message.
+    let mut newest = vec![vec![0; symbols]; CHANNELS];
     let mut ended = None;
     loop {
         match client.reply() {
@@ -242,7 +242,7 @@ fn record(client: &mut Client, symbols: usize, last_sent: &OnceLock<Vec<u64>>) -
                 let mut strings = reply.strings().skip(2);
                 let (channel, text) = strings.next().zip(strings.next()).context("a message")?;
                 let message = Message::parse(channel, text, received_us)?;
-                if let Some(newest) = newest[message.kind.of_ticks() as usize].get_mut(message.symbol) {
+                if let Some(newest) = newest[message.channel].get_mut(message.symbol) {
                     *newest = message.newest_us.max(*newest);
                     messages.push(message);
                 }
@@ -250,11 +250,8 @@ fn record(client: &mut Client, symbols: usize, last_sent: &OnceLock<Vec<u64>>) -
             Err(error) if is_timeout(&error) => {
                 let Some(last_sent) = last_sent.get() else { continue };
                 let ended = *ended.get_or_insert_with(Instant::now);
-                let are_complete = [Kind::Tick, Kind::Minute].into_iter().all(|kind| {
-                    let newest = &newest[kind as usize];
-                    newest.iter().all(|at| *at == 0) || newest == last_sent
-                });
-                if are_complete || ended.elapsed() > PATIENCE {
+                let mut used = newest.iter().filter(|newest| newest.iter().any(|at| *at > 0));
+                if used.all(|newest| newest == last_sent) || ended.elapsed() > PATIENCE {
                     return Ok(messages);
                 }
             }

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::client::Client;
-use super::live::{Live, WARM_UP, live_redis, now_us, steadily, wait_for_minute_with};
+use super::live::{Live, live_redis, now_us, steadily, wait_for_minute_with};
 use super::load::{Feed, Tick, stream, symbols};
 use super::observed::{Kind, Observed};
 use super::throughput::SYMBOLS;
@@ -27,11 +27,8 @@ const FROM_KILL: &str = "The same take-over: the longest time from sending a tic
     time until the leases expire (`hot.lease_ttl`, 5 s).";
 
 const TICKS_PER_S: u64 = 2_000;
-/// Time from the begin of the feed to the kill, and the length of the feed.
-const KILL_AFTER: Duration = Duration::from_secs(4);
-const LENGTH: Duration = Duration::from_secs(18);
-/// Expected maximum time of opening all candles.
-const OPENING: Duration = Duration::from_secs(15);
+/// Time from the begin of the feed to the kill.
+const KILL_AFTER: Duration = Duration::from_secs(3);
 /// Ticks in a pipeline.
 const PIPELINE: usize = 1_000;
 const POLL: Duration = Duration::from_millis(5);
@@ -74,11 +71,13 @@ async fn measure(bench: &Bench) -> anyhow::Result<(Observed, Vec<u64>)> {
         load: bench.load(0, SYMBOLS),
         partitions: PARTITIONS,
         ticks_per_s: TICKS_PER_S,
-        length: LENGTH,
+        warm_up: KILL_AFTER,
+        length: Duration::from_secs(bench.sized(15, 9)),
         turn_after: None,
     };
     // At the turn of a minute, 100,000 candles would be closed.
-    wait_for_minute_with(OPENING + WARM_UP + LENGTH).await?;
+    let opening = Duration::from_secs(bench.sized(15, 3));
+    wait_for_minute_with(opening + live.warm_up + live.length).await?;
     open_candles(bench, &redis).await?;
     let takeover = async {
         sleep(KILL_AFTER).await;
