@@ -5,7 +5,15 @@ use std::time::{Duration, Instant};
 /// Deadline of every wait, long enough for a machine that is busy with other tests.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
-const INTERVAL: Duration = Duration::from_millis(20);
+/// Minimum pause between two attempts.
+const MIN_PAUSE: Duration = Duration::from_millis(20);
+
+/// Maximum pause between two attempts.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// Ratio of a pause to the duration of the attempt before it. An attempt may read a whole table, and must not take the
+/// time of the server on whose work it waits.
+const PAUSE_FACTOR: u32 = 4;
 
 /// Calls `attempt` until it succeeds and returns its value; panics with the last error after [`PATIENCE`].
 pub async fn until<T>(what: &str, attempt: impl AsyncFnMut() -> Result<T, String>) -> T {
@@ -36,10 +44,12 @@ pub(super) async fn poll<T>(
 ) -> Result<T, String> {
     let deadline = Instant::now() + patience;
     loop {
+        let begun = Instant::now();
         let result = attempt().await;
         if result.is_ok() || Instant::now() >= deadline {
             return result;
         }
-        tokio::time::sleep(INTERVAL).await;
+        let pause = begun.elapsed() * PAUSE_FACTOR;
+        tokio::time::sleep(pause.clamp(MIN_PAUSE, MAX_PAUSE)).await;
     }
 }

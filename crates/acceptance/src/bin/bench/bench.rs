@@ -80,8 +80,13 @@ impl Bench {
     /// Starts a Redis with the project's configuration (`appendonly yes`, `appendfsync everysec`) and the functions,
     /// groups and partitions that `aggregator-admin migrate` creates.
     pub(crate) async fn redis(&self) -> anyhow::Result<RedisServer> {
+        self.redis_of(PARTITIONS).await
+    }
+
+    /// Starts the same with another number of partitions.
+    pub(crate) async fn redis_of(&self, partitions: u16) -> anyhow::Result<RedisServer> {
         let redis = RedisServer::start().await?;
-        prepare(&mut redis.connect(), PARTITIONS).await;
+        prepare(&mut redis.connect(), partitions).await;
         Ok(redis)
     }
 
@@ -122,17 +127,28 @@ pub(crate) async fn sample(worker: &mut Worker, name: &str) -> anyhow::Result<f6
 
 /// Waits until a worker owns `partitions` partitions.
 pub(crate) async fn serves(worker: &mut Worker, partitions: u16) -> anyhow::Result<()> {
-    let (count, _) = worker.name().split_once(' ').unwrap_or((worker.name(), ""));
-    let count = format!("{}_partitions_count", count.replace('-', "_"));
+    all_serve(std::slice::from_mut(worker), partitions).await
+}
+
+/// Waits until the replicas of a worker own equal shares of `partitions` partitions.
+pub(crate) async fn all_serve(workers: &mut [Worker], partitions: u16) -> anyhow::Result<()> {
+    let least = f64::from(partitions) / workers.len() as f64;
     let begun = Instant::now();
-    while sample(worker, &count).await? != f64::from(partitions) {
+    loop {
+        let mut owned = Vec::new();
+        for worker in &mut *workers {
+            let (name, _) = worker.name().split_once(' ').unwrap_or((worker.name(), ""));
+            let count = format!("{}_partitions_count", name.replace('-', "_"));
+            owned.push(sample(worker, &count).await?);
+        }
+        if owned.iter().sum::<f64>() == f64::from(partitions) && owned.iter().all(|count| *count >= least.floor()) {
+            return Ok(());
+        }
         ensure!(
             begun.elapsed() < PATIENCE,
-            "{} does not own its partitions:\n{}",
-            worker.name(),
-            worker.log()
+            "the workers own {owned:?} of {partitions} partitions:\n{}",
+            workers.iter().map(Worker::log).collect::<String>()
         );
         sleep(POLL).await;
     }
-    Ok(())
 }

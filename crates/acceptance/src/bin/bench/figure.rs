@@ -44,7 +44,7 @@ pub(crate) enum Target {
 /// A row of the table.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Figure {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) description: &'static str,
     pub(crate) unit: &'static str,
     pub(crate) ours: Samples,
@@ -61,14 +61,14 @@ pub(crate) struct Figure {
 impl Figure {
     /// Creates a figure without samples.
     pub(crate) fn new(
-        name: &'static str,
+        name: impl Into<String>,
         description: &'static str,
         unit: &'static str,
         compared_with: &'static str,
         target: Target,
     ) -> Self {
         Self {
-            name,
+            name: name.into(),
             description,
             unit,
             ours: Samples::default(),

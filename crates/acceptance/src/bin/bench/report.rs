@@ -87,7 +87,7 @@ fn row(figure: &Figure) -> [String; 8] {
     let ratio = figure.ratio.median();
     let range = |samples: &Samples| format!("{} ({}…{})", short(ratio), short(samples.min()), short(samples.max()));
     [
-        figure.name.to_owned(),
+        figure.name.clone(),
         short(figure.ours.median()),
         figure.compared_with.to_owned(),
         short(figure.theirs.median()),

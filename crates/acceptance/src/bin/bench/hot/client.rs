@@ -5,6 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
 use std::time::Duration;
 
+use acceptance::redis_server::OPERATOR;
 use anyhow::{Context, bail, ensure};
 
 /// Minimum number of bytes that one read requests.
@@ -21,6 +22,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// Connects to a Redis without users.
     pub(crate) fn connect(port: u16) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port)).context("connect to Redis")?;
         stream.set_nodelay(true)?;
@@ -32,6 +34,15 @@ impl Client {
             parsed: 0,
             filled: 0,
         })
+    }
+
+    /// Connects to a Redis with the project's users, with all rights.
+    pub(crate) fn operator(port: u16) -> anyhow::Result<Self> {
+        let mut client = Self::connect(port)?;
+        client.pack(&[b"AUTH", OPERATOR.as_bytes(), OPERATOR.as_bytes()]);
+        client.send()?;
+        client.skip(1)?;
+        Ok(client)
     }
 
     /// Appends a command to the buffer that [`Client::send`] sends.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use acceptance::producer::PARTITIONS;
 use acceptance::redis_server::RedisServer;
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use storage_core::redis::position::position_of;
 use storage_core::redis::stream::{HOT_WRITER, Stream};
 use storage_core::testing::program::Worker;
@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use super::client::Client;
 use super::load::{LoadedRedis, staging_stream};
+use super::usage::{Usage, redis_usage};
 use crate::bench::{Bench, sample, serves};
 
 /// Default of `hot.batch_entries`.
@@ -37,34 +38,16 @@ impl Cost {
     }
 }
 
-/// Resources that Redis has used since its start.
-struct Usage {
-    cpu_s: f64,
-    commands: f64,
-}
-
-async fn usage(redis: &RedisServer) -> anyhow::Result<Usage> {
-    let info: String = redis.ask(&["INFO", "everything"]).await?;
-    let value = |name: &str| -> anyhow::Result<f64> {
-        let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        Ok(line.with_context(|| format!("no {name} in INFO"))?.trim().parse()?)
-    };
-    Ok(Usage {
-        cpu_s: value("used_cpu_user")? + value("used_cpu_sys")?,
-        commands: value("total_commands_processed")?,
-    })
-}
-
 impl LoadedRedis {
     /// Drains the streams by a bare client: XREAD with the same batch size, one stream after the other. It scans each
     /// reply to its end and discards it.
     pub(crate) async fn drain_by_bare_client(&self) -> anyhow::Result<Cost> {
-        let before = usage(&self.redis).await?;
+        let before = redis_usage(&self.redis).await?;
         let port = self.redis.port()?;
         let last_ids = self.last_ids.clone();
         let begun = Instant::now();
         spawn_blocking(move || {
-            let mut client = Client::connect(port)?;
+            let mut client = Client::operator(port)?;
             for (partition, last_id) in (0..PARTITIONS).zip(last_ids) {
                 read_all(&mut client, &staging_stream(partition), &last_id.unwrap_or_default())?;
             }
@@ -77,7 +60,7 @@ impl LoadedRedis {
     /// Drains the streams by a hot-writer that is ready: from renaming the full streams until its group has finished
     /// all of them.
     pub(crate) async fn drain_by_hot_writer(&self, worker: &mut Worker) -> anyhow::Result<Cost> {
-        let before = usage(&self.redis).await?;
+        let before = redis_usage(&self.redis).await?;
         let begun = Instant::now();
         self.publish().await?;
         let mut conn = self.redis.connect();
@@ -104,7 +87,7 @@ impl LoadedRedis {
     }
 
     async fn cost(&self, elapsed: Duration, before: Usage) -> anyhow::Result<Cost> {
-        let after = usage(&self.redis).await?;
+        let after = redis_usage(&self.redis).await?;
         let ticks = self.load.ticks as f64;
         Ok(Cost {
             ticks: self.load.ticks,

@@ -117,11 +117,11 @@ impl Feed {
     }
 }
 
-/// Returns the symbols of a load by rank, with their partitions.
-pub(crate) fn symbols(count: usize) -> Vec<(String, u16)> {
+/// Returns the symbols of a load by rank, each with its partition of `partitions`.
+pub(crate) fn symbols(count: usize, partitions: u16) -> Vec<(String, u16)> {
     let name = |at: usize| {
         let name = format!("S{at:06}USD");
-        let partition = partition(&name, PARTITIONS);
+        let partition = partition(&name, partitions);
         (name, partition)
     };
     (0..count).map(name).collect()
@@ -210,8 +210,8 @@ impl LoadedRedis {
 }
 
 fn fill(port: u16, load: &Load) -> anyhow::Result<(Vec<Option<String>>, u64)> {
-    let mut client = Client::connect(port)?;
-    let (names, mut feed) = (symbols(load.symbols), Feed::new(load));
+    let mut client = Client::operator(port)?;
+    let (names, mut feed) = (symbols(load.symbols, PARTITIONS), Feed::new(load));
     let keys: Vec<String> = (0..PARTITIONS).map(staging_stream).collect();
     let mut last_ids = vec![None; keys.len()];
     let (mut last_ms, mut sequence) = (0, 0);

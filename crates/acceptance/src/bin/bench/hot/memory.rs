@@ -65,7 +65,7 @@ pub(crate) async fn memory(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
         );
         let (bytes, text) = hashes(&loaded.redis).await?;
         symbol.push(bytes, text);
-        let name = symbols(1)[0].0.len();
+        let name = symbols(1, PARTITIONS)[0].0.len();
         let least = SYMBOLS * (name + Timeframe::ALL.len() * CANDLE_BYTES + TICK_BYTES);
         let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
         worker_memory.push(mib(after.saturating_sub(before)), mib(least));
@@ -76,7 +76,7 @@ pub(crate) async fn memory(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
 /// Returns the mean memory of a symbol's hashes and the mean size of their text, in bytes.
 async fn hashes(redis: &RedisServer) -> anyhow::Result<(f64, f64)> {
     let (mut bytes, mut text) = (0, 0);
-    for (name, _) in symbols(SAMPLED_SYMBOLS) {
+    for (name, _) in symbols(SAMPLED_SYMBOLS, PARTITIONS) {
         let candles = Timeframe::ALL.map(|timeframe| format!("candle:current:{timeframe}:{name}"));
         for key in candles.into_iter().chain([format!("tick:latest:{name}")]) {
             bytes += usage(redis, &key).await?.with_context(|| format!("no {key}"))?;

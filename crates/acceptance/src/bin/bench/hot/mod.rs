@@ -2,19 +2,44 @@
 
 mod client;
 mod drain;
-mod latency;
+mod freshness;
 mod linear;
+mod live;
 mod load;
 mod memory;
+mod observed;
 mod plot;
 mod python;
+mod relay;
+mod takeover;
 mod throughput;
 mod timeseries;
+mod usage;
 
 use crate::bench::Measurement;
 
 /// Measurements, in the order in which they run.
 pub(crate) const MEASUREMENTS: &[Measurement] = &[
+    Measurement {
+        name: "hot-age-python",
+        run: |bench| Box::pin(freshness::python(bench)),
+    },
+    Measurement {
+        name: "hot-age-busy",
+        run: |bench| Box::pin(freshness::busy(bench)),
+    },
+    Measurement {
+        name: "hot-age-scale",
+        run: |bench| Box::pin(freshness::scale(bench)),
+    },
+    Measurement {
+        name: "hot-age-turn",
+        run: |bench| Box::pin(freshness::turn(bench)),
+    },
+    Measurement {
+        name: "hot-takeover",
+        run: |bench| Box::pin(takeover::takeover(bench)),
+    },
     Measurement {
         name: "hot-drain",
         run: |bench| Box::pin(throughput::drain(bench)),
@@ -30,10 +55,6 @@ pub(crate) const MEASUREMENTS: &[Measurement] = &[
     Measurement {
         name: "hot-timeseries",
         run: |bench| Box::pin(timeseries::timeseries(bench)),
-    },
-    Measurement {
-        name: "hot-latency",
-        run: |bench| Box::pin(latency::latency(bench)),
     },
     Measurement {
         name: "hot-memory",

@@ -26,7 +26,7 @@ pub(crate) async fn python(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
         let loaded = LoadedRedis::new(bench, load).await?;
         loaded.publish().await?;
         let arguments = [
-            loaded.redis.port()?.to_string(),
+            loaded.redis.url().to_owned(),
             PARTITIONS.to_string(),
             BATCH_ENTRIES.to_string(),
             load.ticks.to_string(),

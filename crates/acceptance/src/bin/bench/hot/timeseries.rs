@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use acceptance::producer::PARTITIONS;
 use anyhow::Context;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::testing::polling::PATIENCE;
@@ -85,7 +86,7 @@ async fn start(stack: &Path) -> anyhow::Result<(ServerProcess, u16)> {
 /// Creates the series, adds the ticks and returns the time that adding took.
 fn add_all(port: u16, load: &Load) -> anyhow::Result<Duration> {
     let mut client = Client::connect(port)?;
-    let names = symbols(load.symbols);
+    let names = symbols(load.symbols, PARTITIONS);
     for (name, _) in &names {
         let replies = create(&mut client, name);
         client.send()?;

@@ -1,10 +1,10 @@
 """The work of hot-writer in plain Python: redis-py with hiredis, a consumer group, one pipeline per batch.
 
-    hot_worker.py PORT PARTITIONS BATCH_ENTRIES TICKS
+    hot_worker.py URL PARTITIONS BATCH_ENTRIES [TICKS]
 
-Reads the streams of all partitions in turn, folds ticks into candles of six timeframes, writes and publishes the
-hashes that a batch changed, adds closed minutes to their stream, and acknowledges. Ends after TICKS ticks and prints
-its seconds.
+Waits for entries of all streams, at most BATCH_ENTRIES of each, folds ticks into candles of six timeframes, writes and
+publishes the hashes that a batch changed, adds closed minutes to their stream, and acknowledges. Ends after TICKS
+ticks, if they are given, and prints its seconds.
 """
 
 import json
@@ -16,9 +16,10 @@ import redis
 TIMEFRAMES = {"1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "4h": 14_400, "1d": 86_400}
 TICK_TTL_MS = 3_600_000
 GROUP, CONSUMER = "hot-writer", "python"
+BLOCK_MS = 1_000
 
 
-def fold(candles, changed, closed, tick, revision):
+def fold(candles, changed, closed, stream, tick, revision):
     """Folds a tick into its symbol's candles; collects the changed candles and the closed minutes."""
     symbol = tick["symbol"]
     ts_us, price, qty = int(tick["ts_us"]), float(tick["price"]), float(tick["qty"])
@@ -28,7 +29,7 @@ def fold(candles, changed, closed, tick, revision):
         candle = candles.get(key)
         if candle is None or candle["time"] < start:
             if candle is not None and name == "1m":
-                closed.append((symbol, candle))
+                closed.append((stream, symbol, candle))
             candles[key] = {
                 "time": start,
                 "open": price,
@@ -54,10 +55,10 @@ def fold(candles, changed, closed, tick, revision):
         changed.add(key)
 
 
-def write(pipe, latest, candles, changed, closed, partition):
+def write(pipe, latest, candles, changed, closed):
     """Adds the writes of a batch to the pipeline."""
-    for symbol, candle in closed:
-        pipe.xadd(f"stream:candles:{partition}", {"symbol": symbol, **candle})
+    for stream, symbol, candle in closed:
+        pipe.xadd(stream.replace("ticks", "candles"), {"symbol": symbol, **candle})
     for symbol, tick in latest.items():
         key = f"tick:latest:{symbol}"
         pipe.hset(key, mapping=tick)
@@ -72,29 +73,28 @@ def write(pipe, latest, candles, changed, closed, partition):
 
 
 def main():
-    port, partitions, batch_entries, ticks = map(int, sys.argv[1:])
-    conn = redis.Redis(port=port, decode_responses=True)
+    url, *numbers = sys.argv[1:]
+    partitions, batch_entries, *ticks = map(int, numbers)
+    conn = redis.Redis.from_url(url, decode_responses=True)
+    streams = {f"stream:ticks:{partition}": ">" for partition in range(partitions)}
     candles, done = {}, 0
     begun = time.perf_counter()
-    while done < ticks:
-        for partition in range(partitions):
-            stream = f"stream:ticks:{partition}"
-            reply = conn.xreadgroup(GROUP, CONSUMER, {stream: ">"}, count=batch_entries)
-            if not reply:
-                continue
-            ((_, entries),) = reply
-            latest, changed, closed = {}, set(), []
-            for entry_id, tick in entries:
-                ms, sequence = entry_id.split("-")
-                revision = int(ms) << 22 | int(sequence)
-                fold(candles, changed, closed, tick, revision)
-                tick["revision"] = revision
-                latest[tick["symbol"]] = tick
-            with conn.pipeline(transaction=False) as pipe:
-                write(pipe, latest, candles, changed, closed, partition)
+    while not ticks or done < ticks[0]:
+        latest, changed, closed = {}, set(), []
+        with conn.pipeline(transaction=False) as pipe:
+            batch = conn.xreadgroup(GROUP, CONSUMER, streams, count=batch_entries, block=BLOCK_MS)
+            for stream, entries in batch or []:
+                for entry_id, tick in entries:
+                    ms, sequence = entry_id.split("-")
+                    revision = int(ms) << 22 | int(sequence)
+                    fold(candles, changed, closed, stream, tick, revision)
+                    tick["revision"] = revision
+                    latest[tick["symbol"]] = tick
+                done += len(entries)
+            write(pipe, latest, candles, changed, closed)
+            for stream, entries in batch or []:
                 pipe.xack(stream, GROUP, *[entry_id for entry_id, _ in entries])
-                pipe.execute()
-            done += len(entries)
+            pipe.execute()
     print(time.perf_counter() - begun)
 
 
