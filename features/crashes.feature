@@ -11,13 +11,18 @@ Feature: A crash at every point
       | worker           | store      | message             | delivered | state                                                     |
       | hot-writer       | Redis      | storage_announce    | nothing   | a batch is folded, and none of it is written              |
       | hot-writer       | Redis      | storage_announce    | a part    | some closed candles and repairs are announced             |
-      | hot-writer       | Redis      | storage_announce    | all       | all are announced, and no hash is written                 |
-      | hot-writer       | Redis      | storage_opened      | nothing   | all hashes are written, the index of open candles is not  |
+      | hot-writer       | Redis      | storage_announce    | all       | all are announced, and no closed candle is written        |
+      | hot-writer       | Redis      | storage_opened      | nothing   | the candles of a new symbol are written, the index is not |
       | hot-writer       | Redis      | storage_opened      | all       | the index is written, without a reply to the worker       |
-      | hot-writer       | Redis      | tick:latest:        | nothing   | all are announced, and no hash is written                 |
-      | hot-writer       | Redis      | tick:latest:        | a part    | some hashes are written, others are not                   |
-      | hot-writer       | Redis      | tick:latest:        | all       | all hashes are written, the position has not moved        |
-      | hot-writer       | Redis      | UNLINK              | nothing   | candles that ended still exist                            |
+      | hot-writer       | Redis      | tick:latest:        | nothing   | latest ticks are folded and not written                   |
+      | hot-writer       | Redis      | tick:latest:        | a part    | some latest ticks are written, others are not             |
+      | hot-writer       | Redis      | tick:latest:        | all       | latest ticks are written, without a reply to the worker   |
+      | hot-writer       | Redis      | candle:1m:          | nothing   | closed candles are announced, no candle is written        |
+      | hot-writer       | Redis      | candle:1m:          | a part    | some candles are written, others are not                  |
+      | hot-writer       | Redis      | candle:1m:          | all       | candles are written, without a reply to the worker        |
+      | hot-writer       | Redis      | candle:1d:          | nothing   | smaller candles are written, daily ones are not           |
+      | hot-writer       | Redis      | candle:1d:          | all       | all candles are written, the position has not moved       |
+      | hot-writer       | Redis      | UNLINK              | nothing   | the position has moved, candles that ended still exist    |
       | hot-writer       | Redis      | UNLINK              | all       | they are removed, without a reply to the worker           |
       | hot-writer       | Redis      | storage_closed      | nothing   | the index contains symbols without an open candle         |
       | hot-writer       | Redis      | storage_closed      | all       | the index is written, without a reply to the worker       |

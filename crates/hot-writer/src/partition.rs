@@ -45,7 +45,7 @@ use crate::fold::{Folded, Rules, SymbolState};
 use crate::metrics::{self, Counts};
 use crate::publish::Publisher;
 use crate::read::{BLOCK, Read, read};
-use crate::restore::{self, LostState};
+use crate::restore::{self, LostState, Tail};
 use crate::write::{Writer, Written};
 
 /// Minimum ratio of the time between two checks of all symbols for idle ones to the duration of a check.
@@ -56,6 +56,9 @@ const MAX_IDLE_CHECKS: usize = 1_000;
 
 /// Maximum number of bases that are looked up in one pipeline.
 const MAX_BASES: usize = 1_000;
+
+/// Number of symbols that are restored in one step, between two reads. Redis takes about 1 ms for their candles.
+const RESTORED_TOGETHER: usize = 50;
 
 /// Maximum number of symbols in a log message.
 const MAX_LOGGED_SYMBOLS: usize = 5;
@@ -76,6 +79,10 @@ struct Folder {
     ages: Ages,
     dedup: Dedup,
     symbols: HashMap<Symbol, SymbolState>,
+    /// Symbols with open candles that are not in memory yet: those with ticks are restored first.
+    unrestored: HashSet<Symbol>,
+    /// Last ticks of the unrestored symbols.
+    tails: HashMap<Symbol, Tail>,
     lost: LostState,
     /// Incomplete candles whose base was requested.
     awaited: VecDeque<(Symbol, Timeframe, i64)>,
@@ -140,19 +147,11 @@ impl Partition {
             .await
             .context("reading volume decimals")?;
         let rules = Rules::new(settings.close_grace, settings.amend_window, settings.dedup_window);
-        let indexed = open.iter().cloned().collect();
+        let open: HashSet<Symbol> = open.into_iter().collect();
         let lost = LostState::load(&mut conn, partition, position, config)
             .await
             .context("reading the time since which Redis holds every candle")?;
-        let mut symbols: HashMap<Symbol, SymbolState> = HashMap::default();
-        for mut state in restore::open_states(&mut conn, open, &rules)
-            .await
-            .context("reading the open candles")?
-        {
-            lost.mark_open(&mut state);
-            symbols.insert(state.symbol.clone(), state);
-        }
-        let window = restore::dedup_window(&mut conn, &decoder, position, settings.dedup_window, &symbols, &rules)
+        let window = restore::dedup_window(&mut conn, &decoder, position, settings.dedup_window, &open, &rules)
             .await
             .context("reading the trades of the dedup window")?;
         let asked = Instant::now();
@@ -162,16 +161,18 @@ impl Partition {
         let writer = Writer::new(
             config,
             partition,
-            (epoch, indexed),
+            (epoch, open.clone()),
             position,
             conn,
             (budget, ages.clone()),
         );
-        let mut folder = Folder {
+        let folder = Folder {
             rules,
             decoder,
             dedup: window.trades,
-            symbols,
+            symbols: HashMap::default(),
+            unrestored: open,
+            tails: window.tails,
             lost,
             awaited: VecDeque::new(),
             next_base_lookup: now,
@@ -194,9 +195,6 @@ impl Partition {
             ages: ages.clone(),
             config: config.clone(),
         };
-        for tick in window.lost {
-            folder.refold(&tick);
-        }
         folder.report_awaited();
         Ok(Self {
             folder,
@@ -261,6 +259,9 @@ impl Folder {
                     Some(read) => self.process(read).await?,
                     None => break,
                 },
+                () = std::future::ready(()), if !self.unrestored.is_empty() => {
+                    self.restore_next().await.context("reading the open candles")?;
+                }
                 () = std::future::ready(()), if self.checks_idle() => self.check_idle(),
             }
             self.join_bases().await.context("reading restored candles")?;
@@ -537,13 +538,36 @@ impl Folder {
             .collect()
     }
 
+    /// Restores some of the symbols with open candles.
+    async fn restore_next(&mut self) -> RedisResult<()> {
+        let symbols = self.unrestored.iter().take(RESTORED_TOGETHER).cloned().collect();
+        self.restore_open(symbols).await
+    }
+
+    /// Restores symbols with open candles.
+    async fn restore_open(&mut self, symbols: Vec<Symbol>) -> RedisResult<()> {
+        for mut state in restore::open_states(&mut self.conn, symbols, &self.rules).await? {
+            let symbol = state.symbol.clone();
+            self.unrestored.remove(&symbol);
+            self.lost.mark_open(&mut state);
+            let tail = self.tails.remove(&symbol).unwrap_or_default();
+            let lost = tail.lost(&state, &self.rules);
+            self.symbols.insert(symbol, state);
+            for tick in lost {
+                self.refold(&tick);
+            }
+        }
+        Ok(())
+    }
+
     /// Restores the symbols of `entries` that are not in memory.
     async fn restore_symbols(&mut self, entries: &[Entry]) -> RedisResult<()> {
         let names = entries.iter().filter_map(|entry| entry.optional("symbol"));
         let names = names.filter_map(|name| std::str::from_utf8(name).ok());
         let unknown = names.filter(|name| !self.symbols.contains_key(*name));
         let unknown: HashSet<Symbol> = unknown.filter_map(|name| name.parse().ok()).collect();
-        let unknown = unknown.into_iter().collect();
+        let (open, unknown) = unknown.into_iter().partition(|symbol| self.unrestored.contains(symbol));
+        self.restore_open(open).await?;
         for mut state in restore::closed_states(&mut self.conn, unknown, &self.rules).await? {
             self.lost.mark_closed(&mut state);
             self.symbols.insert(state.symbol.clone(), state);

@@ -2,10 +2,10 @@
 //! window.
 
 use std::borrow::BorrowMut;
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use redis::RedisResult;
 use storage_core::domain::candle::CandleState;
 use storage_core::domain::stream_id::{Revision, StreamId};
@@ -188,18 +188,17 @@ impl LostState {
 pub(crate) struct DedupWindow {
     /// Trades of the window without those that became dead letters, because these were not counted.
     pub(crate) trades: Dedup,
-    /// The last ticks of open minutes that Redis has lost, in stream order. Folding them again creates those candles,
-    /// which then require a base.
-    pub(crate) lost: Vec<DecodedTick>,
+    /// The last ticks of the symbols with open candles.
+    pub(crate) tails: HashMap<Symbol, Tail>,
 }
 
-/// Reads the dedup window before `position`. `symbols` are the restored states of the symbols with open candles.
+/// Reads the dedup window before `position`. `open` are the symbols with open candles.
 pub(crate) async fn dedup_window(
     conn: &mut Connection,
     decoder: &Decoder,
     position: StreamId,
     window: Duration,
-    symbols: &HashMap<Symbol, SymbolState>,
+    open: &HashSet<Symbol>,
     rules: &Rules,
 ) -> RedisResult<DedupWindow> {
     let mut trades = Dedup::new(window);
@@ -208,7 +207,7 @@ pub(crate) async fn dedup_window(
     let from = StreamId::at_ms(position.ms.saturating_sub(window_ms));
     let stream = Stream::Ticks(decoder.rules.partition);
     let key = stream.key().to_string();
-    let mut dead = HashSet::new();
+    let mut dead = HashSet::default();
     let mut letters = Pages::new(Stream::Dead, from, StreamId::END);
     while let Some(entries) = letters.next(conn).await? {
         let letters = entries.iter().map(dead::decode_entry);
@@ -226,31 +225,42 @@ pub(crate) async fn dedup_window(
                 }
                 trades.insert(id, entry.id.ms);
             }
-            if let Some(state) = symbols.get(symbol) {
-                tails.entry(symbol.clone()).or_default().add(tick, state, rules);
+            if open.contains(symbol) {
+                let tail = tails.entry(symbol.clone()).or_default();
+                tail.add(tick, None, rules);
             }
         }
     }
-    let mut lost: Vec<DecodedTick> = tails.into_values().flat_map(|tail| tail.0).collect();
-    lost.sort_unstable_by_key(|tick| tick.accepted.revision);
-    Ok(DedupWindow { trades, lost })
+    Ok(DedupWindow { trades, tails })
 }
 
-/// The shortest run of a symbol's last ticks that has a tick of every open minute that Redis has lost.
+/// The shortest run of a symbol's last ticks that has a tick of every open minute.
 #[derive(Default)]
-pub(crate) struct Tail(pub(crate) VecDeque<DecodedTick>);
+pub(crate) struct Tail(VecDeque<DecodedTick>);
 
 impl Tail {
-    pub(crate) fn add(&mut self, tick: DecodedTick, state: &SymbolState, rules: &Rules) {
+    /// Returns the shortest run of the last ticks that has a tick of every open minute that Redis has lost, which
+    /// `state` does not hold. Folding them again creates those candles, which then require a base.
+    pub(crate) fn lost(self, state: &SymbolState, rules: &Rules) -> VecDeque<DecodedTick> {
+        let mut lost = Self::default();
+        for tick in self.0 {
+            lost.add(tick, Some(state), rules);
+        }
+        lost.0
+    }
+
+    /// Adds the next tick. Minutes that `state` holds do not count.
+    pub(crate) fn add(&mut self, tick: DecodedTick, state: Option<&SymbolState>, rules: &Rules) {
         let ts_us = |tick: &DecodedTick| tick.accepted.tick.ts_us;
         let minute_us = |tick: &DecodedTick| Timeframe::M1.bucket_start_us(ts_us(tick));
-        let is_held = |tick: &DecodedTick| state.series[Timeframe::M1 as usize].contains(Timeframe::M1, ts_us(tick));
+        let held = state.map(|state| &state.series[Timeframe::M1 as usize]);
+        let is_held = |tick: &DecodedTick| held.is_some_and(|held| held.contains(Timeframe::M1, ts_us(tick)));
         if self.0.is_empty() && is_held(&tick) {
             return;
         }
         self.0.push_back(tick);
         let newest_us = self.0.iter().map(ts_us).max().unwrap_or(i64::MIN);
-        let watermark_us = state.watermark_us.max(newest_us);
+        let watermark_us = state.map_or(i64::MIN, |state| state.watermark_us).max(newest_us);
         while let Some(first) = self.0.front() {
             let is_closed = minute_us(first) + Timeframe::M1.micros() + rules.close_grace_us <= watermark_us;
             let comes_again = || self.0.iter().skip(1).any(|tick| minute_us(tick) == minute_us(first));
@@ -283,9 +293,10 @@ mod tests {
         }
         let mut tail = Tail::default();
         for (seq, ts_us) in (1..).zip(times_us) {
-            tail.add(tick(seq, *ts_us), &state, &rules);
+            tail.add(tick(seq, *ts_us), None, &rules);
         }
-        let ids = tail.0.iter().map(|tick| tick.accepted.revision.stream_id());
+        let lost = tail.lost(&state, &rules);
+        let ids = lost.iter().map(|tick| tick.accepted.revision.stream_id());
         ids.map(|id| id.seq).collect()
     }
 

@@ -82,7 +82,7 @@ pub fn put(key: &Key, revision: Revision, expiry: Expiry, publish: Option<(&Chan
     command
 }
 
-/// A hash for [`put_all`].
+/// A hash to write by `storage_put_all`.
 #[derive(Clone, Debug)]
 pub struct Put {
     /// Key of the hash.

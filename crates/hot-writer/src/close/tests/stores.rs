@@ -68,9 +68,9 @@ impl Stores {
         }
         let mut tail = Tail::default();
         for tick in before {
-            tail.add(tick.clone(), &next, &rules());
+            tail.add(tick.clone(), None, &rules());
         }
-        for tick in tail.0 {
+        for tick in tail.lost(&next, &rules()) {
             next.refold(&tick, &rules()).unwrap();
         }
         next
