@@ -31,6 +31,8 @@ pub(crate) struct Batch {
     pub(crate) entries: usize,
     /// Time at which the first entry was read.
     pub(crate) first_read: Option<Instant>,
+    /// Number of messages to the publisher that contain the latest ticks up to this batch.
+    pub(crate) latest_messages: u64,
     /// `true` if there is a backlog, so that the batch is written without regard to the budget.
     pub(crate) is_backlog: bool,
     pub(crate) dead_letters: Vec<Cmd>,

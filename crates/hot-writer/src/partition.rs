@@ -91,6 +91,8 @@ struct Folder {
     changed: Vec<Symbol>,
     /// Symbols whose latest tick has not been handed to the publisher.
     unpublished: Vec<Symbol>,
+    /// Number of messages that were handed to the publisher.
+    latest_messages: u64,
     /// The batch to hand to the writer next.
     batch: Batch,
     /// Number of batches that were handed over.
@@ -158,6 +160,7 @@ impl Partition {
         let now_ms = now_ms(&mut conn).await.context("reading the clock")?;
         ages.set_clock(now_ms, asked.elapsed());
         let now = Instant::now();
+        let publisher = Publisher::new(config, ages.clone());
         let writer = Writer::new(
             config,
             partition,
@@ -165,6 +168,7 @@ impl Partition {
             position,
             conn,
             (budget, ages.clone()),
+            publisher.published(),
         );
         let folder = Folder {
             rules,
@@ -178,6 +182,7 @@ impl Partition {
             next_base_lookup: now,
             changed: Vec::new(),
             unpublished: Vec::new(),
+            latest_messages: 0,
             batch: Batch::after(position),
             batches: 0,
             written: writer.written(),
@@ -192,14 +197,14 @@ impl Partition {
                 settled: Vec::new(),
             },
             conn: Connection::ordinary(&config.redis),
-            ages: ages.clone(),
+            ages,
             config: config.clone(),
         };
         folder.report_awaited();
         Ok(Self {
             folder,
             writer,
-            publisher: Publisher::new(config, ages),
+            publisher,
         })
     }
 
@@ -509,6 +514,7 @@ impl Folder {
         self.batches += 1;
         let mut batch = std::mem::replace(&mut self.batch, Batch::after(self.position));
         batch.is_backlog = self.backlog.hand_over();
+        batch.latest_messages = self.latest_messages + u64::from(!self.unpublished.is_empty());
         batch
     }
 
@@ -532,6 +538,7 @@ impl Folder {
 
     /// Takes the latest ticks that have not been handed over.
     fn take_latest(&mut self) -> Vec<AcceptedTick> {
+        self.latest_messages += 1;
         let unpublished = std::mem::take(&mut self.unpublished).into_iter();
         unpublished
             .filter_map(|symbol| self.symbols.get_mut(&symbol)?.latest.take())

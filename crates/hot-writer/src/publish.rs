@@ -11,7 +11,7 @@ use storage_core::redis::codec::ticks;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions::Put;
 use storage_core::redis::{hot, keys};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::age::Ages;
 use crate::config::Config;
@@ -26,6 +26,8 @@ pub(crate) struct Publisher {
     conn: Connection,
     ttl: Duration,
     ages: Ages,
+    /// Number of messages that are written.
+    published: watch::Sender<u64>,
     /// Times at which the TTLs began.
     renewed: HashMap<Symbol, Instant>,
     next_cleanup: Instant,
@@ -37,9 +39,15 @@ impl Publisher {
             conn: Connection::ordinary(&config.redis),
             ttl: config.hot.tick_ttl,
             ages,
+            published: watch::Sender::new(0),
             renewed: HashMap::default(),
             next_cleanup: Instant::now(),
         }
+    }
+
+    /// Returns the number of messages that are written.
+    pub(crate) fn published(&self) -> watch::Receiver<u64> {
+        self.published.subscribe()
     }
 
     /// Writes the ticks that arrive on `latest`, one call after the other, until the sender is dropped. Meanwhile the
@@ -56,6 +64,7 @@ impl Publisher {
             for tick in &ticks {
                 self.ages.record_tick(tick.revision);
             }
+            self.published.send_modify(|published| *published += 1);
         }
         Ok(())
     }

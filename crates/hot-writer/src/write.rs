@@ -3,8 +3,8 @@
 //! 1. Announcements for other components: dead letters, repairs, closed minutes; then the candles that leave
 //!    `candle:current:*` or are closed.
 //! 2. The open candles, in the order of [`crate::queue`] and within the [budget](crate::budget).
-//! 3. The index of open candles; the group's position, once all candles with earlier ticks are written; then the
-//!    removal of expired keys.
+//! 3. The index of open candles; the group's position, once all candles with earlier ticks and the latest ticks are
+//!    written; then the removal of expired keys.
 //!
 //! Every step may be repeated. A step begins only after the steps before it have succeeded for the same ticks: an open
 //! candle is written after the announcements of all its ticks.
@@ -28,7 +28,7 @@ use storage_core::redis::functions::{self, Put, PutResult};
 use storage_core::redis::hot::{self, Epoch, PUTS_PER_CALL};
 use storage_core::redis::keys::{self, Key};
 use storage_core::redis::stream::{HOT_WRITER, Stream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 
 use crate::age::Ages;
@@ -69,6 +69,8 @@ pub(crate) struct Writer {
     unfinished: VecDeque<UnfinishedBatch>,
     batches: u64,
     written: Written,
+    /// Number of messages that the publisher has written.
+    published: watch::Receiver<u64>,
 }
 
 /// TTLs of candles.
@@ -87,13 +89,8 @@ struct UnfinishedBatch {
     to: StreamId,
     entries: usize,
     first_read: Option<Instant>,
+    latest_messages: u64,
     expired: Vec<Key>,
-}
-
-enum Event {
-    Batch(Batch),
-    Granted(Grant),
-    PositionDue,
 }
 
 impl Written {
@@ -131,6 +128,7 @@ impl Writer {
         position: StreamId,
         conn: Connection,
         (budget, ages): (Budget, Ages),
+        published: watch::Receiver<u64>,
     ) -> Self {
         Self {
             partition,
@@ -148,6 +146,7 @@ impl Writer {
             unfinished: VecDeque::new(),
             batches: 0,
             written: Written::default(),
+            published,
         }
     }
 
@@ -165,23 +164,18 @@ impl Writer {
         loop {
             let deadline = self.queue.deadline();
             let position_due = self.finished().is_some().then_some(self.next_position);
-            let event = tokio::select! {
+            tokio::select! {
                 biased;
                 batch = batches.recv() => match batch {
-                    Some(batch) => Event::Batch(batch),
+                    Some(batch) => self.accept(batch).await.context("writing a batch")?,
                     None => break,
                 },
                 grant = budget.acquire(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    Event::Granted(grant)
+                    self.write_granted(grant).await.context("writing open candles")?;
                 }
                 () = sleep_until(position_due.unwrap_or(self.next_position).into()), if position_due.is_some() => {
-                    Event::PositionDue
+                    self.write_position().await.context("writing the position")?;
                 }
-            };
-            match event {
-                Event::Batch(batch) => self.accept(batch).await.context("writing a batch")?,
-                Event::Granted(grant) => self.write_granted(grant).await.context("writing open candles")?,
-                Event::PositionDue => self.write_position().await.context("writing the position")?,
             }
         }
         self.write_all_open().await.context("writing open candles")?;
@@ -213,6 +207,7 @@ impl Writer {
             to: batch.to,
             entries: batch.entries,
             first_read: batch.first_read,
+            latest_messages: batch.latest_messages,
             expired: batch.expired,
         });
         self.written.0.store(self.batches, Ordering::Release);
@@ -338,7 +333,8 @@ impl Writer {
         (first < before).then_some(before)
     }
 
-    /// Moves the position past the batches whose candles are all written, and removes expired keys.
+    /// Moves the position past the batches whose candles are all written, once their latest ticks are written, too, and
+    /// removes expired keys.
     async fn write_position(&mut self) -> Result<()> {
         self.next_position = Instant::now() + POSITION_INTERVAL;
         let Some(before) = self.finished() else {
@@ -348,7 +344,10 @@ impl Writer {
         let finished: Vec<UnfinishedBatch> = self.unfinished.drain(..count).collect();
         let entries: usize = finished.iter().map(|batch| batch.entries).sum();
         if entries > 0 {
-            let to = finished.last().map_or(self.position, |batch| batch.to);
+            let last = finished.last().context("there are entries")?;
+            let (to, latest_messages) = (last.to, last.latest_messages);
+            let published = self.published.wait_for(|published| *published >= latest_messages).await;
+            drop(published.context("the publisher has ended")?);
             let stream = Stream::Ticks(self.partition);
             let at = functions::advance(&mut self.conn, stream, HOT_WRITER, self.position, to, entries).await?;
             ensure!(
