@@ -220,7 +220,7 @@ async fn policies_are_set_to_the_configuration_unless_that_loses_data() {
         assert_eq!(stores.database.number(changed).await, 0);
         let applied = ask("apply");
         assert_eq!(applied.code, Some(0), "{}", applied.stderr);
-        assert_eq!(stores.database.number(changed).await, 9);
+        assert_eq!(stores.database.number(changed).await, 14);
         assert!(ask("plan").stdout.starts_with("nothing to do"));
         assert_eq!(stores.admin(&["apply"]).code, Some(0));
         assert_eq!(stores.database.number(changed).await, 0);

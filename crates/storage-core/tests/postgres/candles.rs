@@ -80,6 +80,18 @@ async fn history_is_read_in_units_oldest_first_up_to_the_limit() {
         assert_eq!(minutes, [5, 6, 7]);
         assert_eq!(found[0].volume.to_string(), "1.5");
         assert_eq!((found[0].trades, found[0].revision), (3, 5));
+
+        let sparse = TimeRange {
+            from_us: OLD_US,
+            to_us: OLD_US + 60 * MINUTE_US,
+        };
+        for (range, limit, expected) in [(range, 1, vec![7]), (sparse, 3, vec![7, 8, 9]), (ALWAYS, 2, vec![8, 9])] {
+            let found = candles::range(conn, Timeframe::M1, &symbol("A"), range, limit)
+                .await
+                .unwrap();
+            let minutes: Vec<_> = found.iter().map(|row| (row.start_us - OLD_US) / MINUTE_US).collect();
+            assert_eq!(minutes, expected);
+        }
     }
 }
 

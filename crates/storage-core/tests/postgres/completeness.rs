@@ -9,6 +9,7 @@ use storage_core::postgres::queries::rollups::{self, ALWAYS, Scope};
 use storage_core::postgres::queries::{completeness, policies, symbols, verify};
 use storage_core::testing::postgres::TestDatabase;
 
+use crate::rollups::compress_all;
 use crate::{MINUTE_US, OLD_US, symbol};
 
 const DAY_US: i64 = 1_440 * MINUTE_US;
@@ -44,10 +45,12 @@ fn day(number: i64) -> TimeRange {
     }
 }
 
+/// Returns a connection to the refreshed history, which is compressed on Community.
 async fn history(database: &TestDatabase) -> AsyncPgConnection {
     let mut conn = database.connect().await;
     conn.batch_execute(HISTORY).await.unwrap();
     refresh(&mut conn, database.edition(), ALWAYS, Scope::Changed).await;
+    compress_all(&mut conn, database.edition()).await;
     conn
 }
 
@@ -280,6 +283,7 @@ async fn a_value_changed_by_hand_is_corrected_in_every_timeframe() {
             if range == ALWAYS {
                 conn.batch_execute(HISTORY).await.unwrap();
                 refresh(conn, edition, ALWAYS, Scope::Changed).await;
+                compress_all(conn, edition).await;
             }
             for timeframe in &Timeframe::ALL[1..] {
                 let table = stored(conn, edition, *timeframe).await;

@@ -1,8 +1,16 @@
+use std::collections::BTreeMap;
+
 use diesel::{QueryableByName, sql_query, sql_types::BigInt};
-use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::migrations::{self, MigrationError};
+use storage_core::postgres::queries::candles;
+use storage_core::postgres::queries::rollups::ALWAYS;
+use storage_core::postgres::queries::storage::{self, Total};
 use storage_core::testing::postgres::TestDatabase;
+
+use crate::candle;
+use crate::rollups::{compress_all, refresh_all};
 
 #[derive(QueryableByName)]
 struct Count {
@@ -51,6 +59,40 @@ async fn migrations_go_up_down_and_up_again_on_community() {
 #[tokio::test]
 async fn migrations_go_up_down_and_up_again_on_apache() {
     up_down_and_up_again(Edition::Apache).await;
+}
+
+/// Returns the totals of every table by name.
+async fn totals(connection: &mut AsyncPgConnection) -> BTreeMap<String, Total> {
+    let totals = storage::totals(connection).await.unwrap();
+    totals
+        .into_iter()
+        .map(|total| (total.table_name.clone(), total))
+        .collect()
+}
+
+#[tokio::test]
+async fn compression_of_larger_timeframes_is_added_to_a_history_and_removed_from_it() {
+    const UP: &str = include_str!("../../../../migrations/community/2026-11-28-001200_compress_rollups/up.sql");
+    const DOWN: &str = include_str!("../../../../migrations/community/2026-11-28-001200_compress_rollups/down.sql");
+    let Some(database) = TestDatabase::start(Edition::Community).await else {
+        return;
+    };
+    let conn = &mut database.connect().await;
+    conn.batch_execute(DOWN).await.unwrap();
+    let rows: Vec<_> = (0..2_000).map(|minute| candle("A", minute, 10.0, 5)).collect();
+    candles::upsert_1m(conn, &rows).await.unwrap();
+    refresh_all(conn, Edition::Community, ALWAYS).await;
+    let before = totals(conn).await;
+    for _ in 0..2 {
+        conn.batch_execute(UP).await.unwrap();
+        compress_all(conn, Edition::Community).await;
+        assert_eq!(totals(conn).await, before);
+        conn.batch_execute(DOWN).await.unwrap();
+        assert_eq!(totals(conn).await, before);
+    }
+    let compressed = storage::compression(conn, Edition::Community).await.unwrap().unwrap();
+    let tables: Vec<_> = compressed.iter().map(|of| of.table_name.as_str()).collect();
+    assert_eq!(tables, ["candles_1m"]);
 }
 
 #[tokio::test]

@@ -26,6 +26,22 @@ pub(crate) async fn refresh_all(connection: &mut AsyncPgConnection, edition: Edi
     }
 }
 
+/// Runs the compression policies on Community, and checks that they have compressed every table with rows.
+pub(crate) async fn compress_all(connection: &mut AsyncPgConnection, edition: Edition) {
+    let jobs = policies::jobs(connection, edition).await.unwrap();
+    for job in jobs.iter().filter(|job| job.kind == JobKind::Compress) {
+        policies::run_job(connection, job).await.unwrap();
+    }
+    for of in storage::compression(connection, edition)
+        .await
+        .unwrap()
+        .into_iter()
+        .flatten()
+    {
+        assert_eq!(of.compressed_chunks, of.chunks, "{of:?}");
+    }
+}
+
 /// Creates two days of two symbols, with gaps and different prices.
 fn some_history() -> Vec<CandleRow> {
     ["A", "B"]
@@ -103,6 +119,7 @@ async fn a_late_change_appears_after_a_refresh_of_its_range_only() {
         assert_eq!(rollups::watermark(conn, edition, Timeframe::H1).await.unwrap(), None);
         candles::upsert_1m(conn, &some_history()).await.unwrap();
         refresh_all(conn, edition, ALWAYS).await;
+        compress_all(conn, edition).await;
 
         let late = CandleRow {
             high: 9_999.0,
@@ -147,7 +164,19 @@ async fn policies_give_the_same_result() {
         kinds(JobKind::Refresh),
         ["candles_5m", "candles_15m", "candles_1h", "candles_4h", "candles_1d"]
     );
-    assert_eq!(kinds(JobKind::Compress), ["candles_1m", "ticks", "signals"]);
+    assert_eq!(
+        kinds(JobKind::Compress),
+        [
+            "candles_1m",
+            "ticks",
+            "signals",
+            "candles_5m",
+            "candles_15m",
+            "candles_1h",
+            "candles_4h",
+            "candles_1d"
+        ]
+    );
     assert_eq!(
         kinds(JobKind::Retain),
         Vec::<&str>::new(),
@@ -186,9 +215,19 @@ async fn content_and_size_of_the_history_are_reported() {
         let of = |name: &str| chunks.iter().find(|chunks| chunks.table_name == name).unwrap();
         assert_eq!((of("candles_1m").chunks, of("candles_1m").compressed), (2, 0));
         assert!(of("candles_1m").size_bytes > 0 && of("candles_1d").size_bytes > 0);
+        let compression = storage::compression(conn, edition).await.unwrap();
+        let with_chunks = compression.map(|tables| tables.into_iter().map(|of| of.table_name).collect::<Vec<_>>());
+        let candles = [
+            "candles_15m",
+            "candles_1d",
+            "candles_1h",
+            "candles_1m",
+            "candles_4h",
+            "candles_5m",
+        ];
         assert_eq!(
-            storage::compression(conn, edition).await.unwrap().is_some(),
-            edition == Edition::Community
+            with_chunks,
+            (edition == Edition::Community).then(|| candles.map(Into::into).to_vec())
         );
         let totals = storage::totals(conn).await.unwrap();
         let of = |name: &str| totals.iter().find(|total| total.table_name == name).unwrap();

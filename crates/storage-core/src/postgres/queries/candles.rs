@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
+use chrono::Utc;
 use diesel::sql_types::{Array, BigInt, Double, Integer, Text, Timestamptz};
 use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -268,6 +269,9 @@ pub struct HistoryCandle {
     pub revision: i64,
 }
 
+/// Time in which [`range`] looks for candles first, in units of the time that they cover without gaps.
+const RECENT: i64 = 4;
+
 /// Reads the newest `limit` candles of a symbol that start in `range`, oldest first.
 pub async fn range(
     connection: &mut AsyncPgConnection,
@@ -276,7 +280,31 @@ pub async fn range(
     range: TimeRange,
     limit: i64,
 ) -> QueryResult<Vec<HistoryCandle>> {
-    let mut candles: Vec<HistoryCandle> = sql_query(format!(
+    // Planning takes a third of a millisecond per chunk, so all chunks are read only if recent ones don't suffice.
+    let length_us = limit.saturating_mul(RECENT * timeframe.micros());
+    let recent = TimeRange {
+        from_us: range.to_us.min(Utc::now().timestamp_micros()).saturating_sub(length_us),
+        ..range
+    };
+    let mut candles = Vec::new();
+    if recent.from_us > range.from_us {
+        candles = newest_of(connection, timeframe, symbol, recent, limit).await?;
+    }
+    if i64::try_from(candles.len()) != Ok(limit) {
+        candles = newest_of(connection, timeframe, symbol, range, limit).await?;
+    }
+    candles.reverse();
+    Ok(candles)
+}
+
+async fn newest_of(
+    connection: &mut AsyncPgConnection,
+    timeframe: Timeframe,
+    symbol: &Symbol,
+    range: TimeRange,
+    limit: i64,
+) -> QueryResult<Vec<HistoryCandle>> {
+    sql_query(format!(
         "SELECT time, open, high, low, close,
                 lots_to_units(
                     volume::numeric,
@@ -291,7 +319,5 @@ pub async fn range(
     .bind::<Timestamptz, _>(to_datetime(range.to_us))
     .bind::<BigInt, _>(limit)
     .get_results(connection)
-    .await?;
-    candles.reverse();
-    Ok(candles)
+    .await
 }

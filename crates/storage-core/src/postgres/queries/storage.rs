@@ -84,10 +84,10 @@ pub async fn chunks(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Chunk
     .await
 }
 
-/// Compression of a hypertable.
+/// Compression of a hypertable or continuous aggregate.
 #[derive(Clone, Debug, PartialEq, Eq, QueryableByName, Serialize)]
 pub struct Compression {
-    /// Name of the hypertable.
+    /// Name of the hypertable or continuous aggregate.
     #[diesel(sql_type = Text)]
     #[serde(rename = "table")]
     pub table_name: String,
@@ -105,7 +105,8 @@ pub struct Compression {
     pub after_bytes: i64,
 }
 
-/// Reads the compression of each hypertable with compression; `None` on the Apache edition, which can't compress.
+/// Reads the compression of each hypertable and continuous aggregate with compression; `None` on the Apache edition,
+/// which can't compress.
 pub async fn compression(
     connection: &mut AsyncPgConnection,
     edition: Edition,
@@ -114,13 +115,15 @@ pub async fn compression(
         return Ok(None);
     }
     let found = sql_query(
-        "SELECT hypertable_name::text AS table_name,
-                total_chunks AS chunks, number_compressed_chunks AS compressed_chunks,
+        "SELECT table_name::text, total_chunks AS chunks, number_compressed_chunks AS compressed_chunks,
                 coalesce(before_compression_total_bytes, 0) AS before_bytes,
                 coalesce(after_compression_total_bytes, 0) AS after_bytes
-         FROM timescaledb_information.hypertables h,
-              LATERAL hypertable_compression_stats(format('%I.%I', h.hypertable_schema, h.hypertable_name)::regclass)
-         WHERE h.compression_enabled
+         FROM (SELECT hypertable_name AS table_name, hypertable_schema AS schema, hypertable_name AS hypertable
+               FROM timescaledb_information.hypertables WHERE compression_enabled
+               UNION ALL
+               SELECT view_name, materialization_hypertable_schema, materialization_hypertable_name
+               FROM timescaledb_information.continuous_aggregates WHERE compression_enabled) tables,
+              LATERAL hypertable_compression_stats(format('%I.%I', schema, hypertable)::regclass)
          ORDER BY 1",
     )
     .get_results(connection)

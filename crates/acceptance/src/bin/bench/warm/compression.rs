@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use storage_core::domain::candle::Candle;
 use storage_core::domain::decimal::Decimal;
+use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::tick::{AcceptedTick, Side, Tick};
 use storage_core::domain::timeframe::Timeframe;
@@ -27,53 +28,82 @@ const SEED_TRADES: &str = "seed/xrpeth-aggTrades-2019-10-11.csv";
 const BATCH: usize = 5_000;
 /// Offset between the trades of one symbol and those of the next.
 const SHIFT_US: i64 = 7 * 60_000_000;
-/// Default decimals of a symbol.
-const DECIMALS: u8 = 8;
+/// Decimals of the quantities of these trades, which are whole units.
+const EXACT_DECIMALS: u8 = 0;
 
 /// Measures sizes on the embedded Community edition.
 pub(crate) async fn bytes(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     let symbols = bench.sized(100, 20);
     let trades = trades()?;
     let stores = Stores::start(bench, Edition::Community).await?;
-    let (mut candle_count, mut tick_count) = (0, 0);
-    {
-        let mut connection = stores.database.connect().await;
-        for number in 0..symbols {
-            let accepted = of_symbol(&trades, number)?;
-            for batch in accepted.chunks(BATCH) {
-                let rows = batch
-                    .iter()
-                    .map(|tick| TickRow::new(tick, lots(tick.tick.qty)?).map_err(Into::into));
-                tick_count += ticks::insert(&mut connection, &rows.collect::<anyhow::Result<Vec<_>>>()?).await?;
-            }
-            for batch in candle_rows(&accepted)?.chunks(BATCH) {
-                candle_count += candles::upsert_1m(&mut connection, batch).await?;
-            }
-        }
-    }
-    let session = stores.session().await?;
-    let mut candle = Figure::new(
+    let figure = |name, description, target| Figure::new(name, description, "bytes", "before compression", target);
+    let mut candle = figure(
         "compressed candle",
         "bytes of a 1-minute candle in a compressed chunk, including the index; the ratio says how many times \
          smaller it is. The candles are those of real trades of XRPETH, from MARKET_DATA_DIR or else from the seed. A \
          chunk of one symbol would be dominated by the fixed cost of a chunk, so the same trades are used for many \
          symbols, each some minutes later than the one before. Trades reach Redis within up to 40 ms, which shows in \
          their revisions.",
-        "bytes",
-        "before compression",
         Target::OursAtMost(35.0),
     );
-    let mut tick = Figure::new(
+    let mut larger = figure(
+        "compressed 5-minute candle",
+        "bytes of a 5-minute candle of these trades, measured like the 1-minute candles.",
+        Target::None,
+    );
+    let mut tick = figure(
         "compressed tick",
         "bytes of one of these trades in `ticks`, measured like the candles.",
-        "bytes",
-        "before compression",
         Target::OursAtMost(16.0),
     );
-    compress(&session, "candles_1m", candle_count, &mut candle).await?;
-    compress(&session, "ticks", tick_count, &mut tick).await?;
+    let mut exact_candle = figure(
+        "compressed candle, exact lots",
+        "the same with lots of one unit, the exchange's step, in place of 8 decimals.",
+        Target::None,
+    );
+    let mut exact_tick = figure("compressed tick, exact lots", "the same for a tick.", Target::None);
+
+    let rows = fill(&stores, &trades, symbols, DEFAULT_VOLUME_DECIMALS).await?;
+    stores.admin(&["refresh", "--all"]).await?;
+    let session = stores.session().await?;
+    compress(&session, "candles_1m", rows.candles, &mut candle).await?;
+    let count = session.number("SELECT count(*) FROM candles_5m").await?;
+    compress(&session, "candles_5m", count.try_into()?, &mut larger).await?;
+    compress(&session, "ticks", rows.ticks, &mut tick).await?;
+    session.empty("candles_1m, ticks").await?;
     session.close().await;
-    Ok(vec![candle, tick])
+
+    let rows = fill(&stores, &trades, symbols, EXACT_DECIMALS).await?;
+    let session = stores.session().await?;
+    compress(&session, "candles_1m", rows.candles, &mut exact_candle).await?;
+    compress(&session, "ticks", rows.ticks, &mut exact_tick).await?;
+    session.close().await;
+    Ok(vec![candle, larger, tick, exact_candle, exact_tick])
+}
+
+/// Numbers of rows written.
+struct Rows {
+    candles: usize,
+    ticks: usize,
+}
+
+/// Writes the trades and their candles for each of `symbols` symbols.
+async fn fill(stores: &Stores<'_>, trades: &[Trade], symbols: u32, decimals: u8) -> anyhow::Result<Rows> {
+    let mut connection = stores.database.connect().await;
+    let mut written = Rows { candles: 0, ticks: 0 };
+    for number in 0..symbols {
+        let accepted = of_symbol(trades, number)?;
+        for batch in accepted.chunks(BATCH) {
+            let rows = batch
+                .iter()
+                .map(|tick| TickRow::new(tick, lots(tick.tick.qty, decimals)?).map_err(Into::into));
+            written.ticks += ticks::insert(&mut connection, &rows.collect::<anyhow::Result<Vec<_>>>()?).await?;
+        }
+        for batch in candle_rows(&accepted, decimals)?.chunks(BATCH) {
+            written.candles += candles::upsert_1m(&mut connection, batch).await?;
+        }
+    }
+    Ok(written)
 }
 
 /// Compresses all chunks of a table, and adds the bytes per row before and after to `figure`.
@@ -150,7 +180,7 @@ fn of_symbol(trades: &[Trade], number: u32) -> anyhow::Result<Vec<AcceptedTick>>
 }
 
 /// Returns the candles of one symbol's ticks.
-fn candle_rows(ticks: &[AcceptedTick]) -> anyhow::Result<Vec<CandleRow>> {
+fn candle_rows(ticks: &[AcceptedTick], decimals: u8) -> anyhow::Result<Vec<CandleRow>> {
     let mut candles: Vec<Candle> = Vec::new();
     for AcceptedTick { tick, revision, .. } in ticks {
         let start_us = Timeframe::M1.bucket_start_us(tick.ts_us);
@@ -176,7 +206,7 @@ fn candle_rows(ticks: &[AcceptedTick]) -> anyhow::Result<Vec<CandleRow>> {
             high: candle.high,
             low: candle.low,
             close: candle.close,
-            volume_lots: lots(candle.volume)?,
+            volume_lots: lots(candle.volume, decimals)?,
             trades: candle.trades.try_into()?,
             revision: candle.revision,
         })
@@ -184,7 +214,7 @@ fn candle_rows(ticks: &[AcceptedTick]) -> anyhow::Result<Vec<CandleRow>> {
     candles.into_iter().map(row).collect()
 }
 
-fn lots(quantity: Decimal) -> anyhow::Result<i64> {
-    let (lots, _) = quantity.to_lots(DECIMALS).context("the quantity does not fit lots")?;
+fn lots(quantity: Decimal, decimals: u8) -> anyhow::Result<i64> {
+    let (lots, _) = quantity.to_lots(decimals).context("the quantity does not fit lots")?;
     Ok(lots.try_into()?)
 }
