@@ -1,6 +1,6 @@
 //! A bare client: it packs commands and scans replies to their end, the minimum that any client of Redis does.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
 use std::time::Duration;
@@ -148,7 +148,12 @@ impl Client {
         if self.read.len() - self.filled < CHUNK_BYTES {
             self.read.resize(self.read.len() * 2, 0);
         }
-        let count = self.stream.read(&mut self.read[self.filled..])?;
+        let count = loop {
+            match self.stream.read(&mut self.read[self.filled..]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
         ensure!(count > 0, "Redis has closed the connection");
         self.filled += count;
         Ok(moved)
