@@ -5,6 +5,7 @@
 //! [`crate::share`] sets the rate.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,9 @@ use tokio::time::timeout_at;
 
 /// Time for which unused tokens are kept: the longest time for which more than the rate is written.
 const BURST: Duration = Duration::from_millis(250);
+
+/// Maximum time until the rate is looked at again.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// Time by which a candle may precede those of other partitions that have earlier deadlines, so that a call writes
 /// several candles.
@@ -44,10 +48,11 @@ impl Bucket {
         self.rate = rate;
     }
 
-    /// Returns the time from which the next write is allowed.
+    /// Returns the time from which the next write is allowed, or from which to ask again.
     pub(crate) fn ready_at(&mut self, now: Instant) -> Instant {
         self.refill(now);
-        now + Duration::try_from_secs_f64(-self.tokens.min(0.0) / self.rate).unwrap_or(Duration::MAX)
+        let wait = Duration::try_from_secs_f64(-self.tokens.min(0.0) / self.rate);
+        now + wait.unwrap_or(MAX_WAIT).min(MAX_WAIT)
     }
 
     /// Takes the tokens of `writes`.
@@ -125,7 +130,7 @@ impl Budget {
         let granted = {
             let mut state = self.state();
             let now = Instant::now();
-            if state.requests.is_empty() && state.bucket.ready_at(now) <= now {
+            if state.first_deadline().is_none() && state.bucket.ready_at(now) <= now {
                 return self.grant(&mut state);
             }
             let (send, granted) = oneshot::channel();
@@ -153,8 +158,8 @@ impl Budget {
         (state.writes, state.waiting.values().sum())
     }
 
-    /// Grants requests in the order of their deadlines as tokens return. Runs until it is dropped.
-    pub(crate) async fn serve(self) {
+    /// Grants requests in the order of their deadlines as tokens return, until it is dropped.
+    pub(crate) async fn serve(&self) -> Infallible {
         loop {
             match self.grant_next() {
                 None => self.0.changed.notified().await,
@@ -168,11 +173,7 @@ impl Budget {
     /// Grants requests while there are tokens. Returns the time at which the next request may be granted, if any waits.
     fn grant_next(&self) -> Option<Instant> {
         let mut state = self.state();
-        while let Some(request) = state.requests.first_entry() {
-            if request.get().is_closed() {
-                request.remove();
-                continue;
-            }
+        while state.first_deadline().is_some() {
             let now = Instant::now();
             let ready_at = state.bucket.ready_at(now);
             if ready_at > now {
@@ -190,10 +191,9 @@ impl Budget {
 
     fn grant(&self, state: &mut State) -> Grant {
         state.bucket.spend(PUTS_PER_CALL);
-        let next = state.requests.keys().next();
         Grant {
             budget: self.clone(),
-            until: next.map(|(deadline, _)| *deadline + SLACK),
+            until: state.first_deadline().map(|deadline| deadline + SLACK),
             unspent: PUTS_PER_CALL,
         }
     }
@@ -203,11 +203,27 @@ impl Budget {
     }
 }
 
+impl State {
+    /// Returns the earliest deadline of a partition that still waits.
+    fn first_deadline(&mut self) -> Option<Instant> {
+        while let Some(request) = self.requests.first_entry() {
+            if !request.get().is_closed() {
+                return Some(request.key().0);
+            }
+            request.remove();
+        }
+        None
+    }
+}
+
 impl Grant {
-    /// Spends `writes` of the granted ones, and returns the others.
+    /// Spends `writes`, which may be a few more than granted, and returns the rest.
     pub(crate) fn spend(mut self, writes: usize) {
+        let mut state = self.budget.state();
+        state.bucket.spend(writes.saturating_sub(self.unspent));
+        state.writes += u64::try_from(writes).unwrap_or(u64::MAX);
+        drop(state);
         self.unspent = self.unspent.saturating_sub(writes);
-        self.budget.state().writes += u64::try_from(writes).unwrap_or(u64::MAX);
     }
 }
 
@@ -226,10 +242,11 @@ mod tests {
     async fn the_earliest_deadline_is_granted_first_and_what_is_not_spent_returns() {
         let budget = Budget::new(100.0);
         let now = Instant::now();
-        let serving = tokio::spawn(budget.clone().serve());
         let immediate = budget.acquire(now).await;
         assert!(immediate.until.is_none());
         budget.state().bucket.spend(1_000);
+        let given_up = timeout_at(now.into(), budget.acquire(now)).await;
+        assert!(given_up.is_err());
         let deadlines = [30, 10, 20].map(|ms| now + Duration::from_millis(ms));
         let order = Arc::new(Mutex::new(Vec::new()));
         let waiting = deadlines.map(|deadline| {
@@ -242,9 +259,10 @@ mod tests {
         while budget.state().requests.len() < 3 {
             tokio::task::yield_now().await;
         }
-        drop(budget.acquire(now)); // a request that is dropped blocks no other
         budget.state().bucket.refund(1_000);
         immediate.spend(1);
+        let served = budget.clone();
+        let serving = tokio::spawn(async move { served.serve().await });
         for task in waiting {
             task.await.unwrap();
         }
@@ -257,5 +275,24 @@ mod tests {
         assert_eq!(*order.lock().unwrap(), expected);
         assert_eq!(budget.usage().0, 1);
         serving.abort();
+    }
+
+    #[test]
+    fn a_request_that_was_given_up_does_not_limit_the_next_grant() {
+        let budget = Budget::new(100.0);
+        let now = Instant::now();
+        let (given_up, _) = oneshot::channel();
+        let mut state = budget.state();
+        state.requests.insert((now, 0), given_up);
+        assert!(state.first_deadline().is_none());
+        assert!(state.requests.is_empty());
+    }
+
+    #[test]
+    fn a_rate_near_zero_is_looked_at_again() {
+        let now = Instant::now();
+        let mut bucket = Bucket::new(f64::MIN_POSITIVE, now);
+        bucket.spend(PUTS_PER_CALL);
+        assert_eq!(bucket.ready_at(now), now + MAX_WAIT);
     }
 }

@@ -9,7 +9,6 @@ use storage_core::redis::stream::{HOT_WRITER, Stream};
 use storage_core::retry::keep_running;
 use storage_core::telemetry::readiness::Readiness;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::age::Ages;
 use crate::budget::Budget;
@@ -25,8 +24,6 @@ use crate::trim::trim_partition;
 /// Fails if the number of partitions in Redis has changed. Other failures are retried, and `readiness` reports them.
 pub(crate) async fn own(config: Config, readiness: Readiness, losses: Losses, token: CancellationToken) -> Result<()> {
     let (budget, ages) = (Budget::new(initial_rate(config.hot.write_share)), Ages::default());
-    let granting = AbortOnDropHandle::new(tokio::spawn(budget.clone().serve()));
-    let adjusting = AbortOnDropHandle::new(tokio::spawn(adjust(config.clone(), budget.clone(), ages.clone())));
     let ownership = Ownership {
         redis: &config.redis,
         worker: HOT_WRITER,
@@ -47,9 +44,11 @@ pub(crate) async fn own(config: Config, readiness: Readiness, losses: Losses, to
             token,
         )
     };
-    let result = ownership.run(&readiness, &token, serve).await;
-    drop((granting, adjusting));
-    result
+    tokio::select! {
+        result = ownership.run(&readiness, &token, serve) => result,
+        never = budget.serve() => match never {},
+        never = adjust(&config, &budget, &ages) => match never {},
+    }
 }
 
 async fn serve(

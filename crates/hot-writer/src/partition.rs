@@ -30,7 +30,7 @@ use storage_core::redis::keys;
 use storage_core::redis::lost::Losses;
 use storage_core::redis::stream::{HOT_WRITER, Stream};
 use storage_core::redis::stream_reader::StreamReader;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -46,7 +46,7 @@ use crate::metrics::{self, Counts};
 use crate::publish::Publisher;
 use crate::read::{BLOCK, Read, read};
 use crate::restore::{self, LostState, Tail};
-use crate::write::{Writer, Written};
+use crate::write::Writer;
 
 /// Minimum ratio of the time between two checks of all symbols for idle ones to the duration of a check.
 const IDLE_CHECK_FACTOR: u32 = 10;
@@ -97,7 +97,7 @@ struct Folder {
     batch: Batch,
     /// Number of batches that were handed over.
     batches: u64,
-    written: Written,
+    written: watch::Receiver<u64>,
     backlog: Backlog,
     /// The last entry that was folded.
     position: StreamId,
@@ -264,10 +264,9 @@ impl Folder {
                     Some(read) => self.process(read).await?,
                     None => break,
                 },
-                () = std::future::ready(()), if !self.unrestored.is_empty() => {
-                    self.restore_next().await.context("reading the open candles")?;
+                () = std::future::ready(()), if !self.unrestored.is_empty() || self.checks_idle() => {
+                    self.work_between_reads().await.context("reading the open candles")?;
                 }
-                () = std::future::ready(()), if self.checks_idle() => self.check_idle(),
             }
             self.join_bases().await.context("reading restored candles")?;
             self.begin_idle_check().await.context("reading the clock")?;
@@ -452,7 +451,7 @@ impl Folder {
         self.idle_check.until_us = ms_to_us(self.idle_until_ms().await?);
         self.idle_check.begun = now;
         self.idle_check.unchecked.extend(self.symbols.keys().cloned());
-        let written = self.written.number();
+        let written = *self.written.borrow();
         let settled = std::mem::take(&mut self.idle_check.settled);
         let (removable, kept) = settled.into_iter().partition(|(_, batch)| *batch <= written);
         self.idle_check.settled = kept;
@@ -545,8 +544,13 @@ impl Folder {
             .collect()
     }
 
-    /// Restores some of the symbols with open candles.
-    async fn restore_next(&mut self) -> RedisResult<()> {
+    /// Does a step of the work between two reads: restores some of the symbols with open candles, or checks some for
+    /// idle ones.
+    async fn work_between_reads(&mut self) -> RedisResult<()> {
+        if self.unrestored.is_empty() {
+            self.check_idle();
+            return Ok(());
+        }
         let symbols = self.unrestored.iter().take(RESTORED_TOGETHER).cloned().collect();
         self.restore_open(symbols).await
     }

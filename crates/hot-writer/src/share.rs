@@ -5,6 +5,7 @@
 //! replicas exchange their numbers of waiting candles and divide the budget in proportion to these, so that candles get
 //! equally old on all replicas, and a replica alone with its load gets nearly all.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -35,7 +36,7 @@ pub(crate) fn initial_rate(write_share: f64) -> f64 {
 
 /// Measures and sets the rate of `budget` at intervals in which candles were written or wait. An error leaves the rate
 /// as it is.
-pub(crate) async fn adjust(config: Config, budget: Budget, ages: Ages) {
+pub(crate) async fn adjust(config: &Config, budget: &Budget, ages: &Ages) -> Infallible {
     let mut measurement = Measurement {
         conn: Connection::ordinary(&config.redis),
         replica: config.service.instance(&config.telemetry),

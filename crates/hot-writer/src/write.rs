@@ -10,8 +10,6 @@
 //! candle is written after the announcements of all its ticks.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -68,7 +66,8 @@ pub(crate) struct Writer {
     /// Batches after the position, oldest first.
     unfinished: VecDeque<UnfinishedBatch>,
     batches: u64,
-    written: Written,
+    /// Number of the last batch whose announcements and closed candles are written.
+    written: watch::Sender<u64>,
     /// Number of messages that the publisher has written.
     published: watch::Receiver<u64>,
 }
@@ -79,10 +78,6 @@ struct Ttls {
     amend: Duration,
 }
 
-/// Number of the last batch whose announcements and closed candles are written.
-#[derive(Clone, Default)]
-pub(crate) struct Written(Arc<AtomicU64>);
-
 /// A batch whose open candles may not all be written.
 struct UnfinishedBatch {
     number: u64,
@@ -91,12 +86,6 @@ struct UnfinishedBatch {
     first_read: Option<Instant>,
     latest_messages: u64,
     expired: Vec<Key>,
-}
-
-impl Written {
-    pub(crate) fn number(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
-    }
 }
 
 impl Ttls {
@@ -145,13 +134,14 @@ impl Writer {
             next_position: Instant::now(),
             unfinished: VecDeque::new(),
             batches: 0,
-            written: Written::default(),
+            written: watch::Sender::new(0),
             published,
         }
     }
 
-    pub(crate) fn written(&self) -> Written {
-        self.written.clone()
+    /// Returns the number of the last batch whose announcements and closed candles are written.
+    pub(crate) fn written(&self) -> watch::Receiver<u64> {
+        self.written.subscribe()
     }
 
     /// Writes the batches that arrive on `batches` until the sender is dropped, and then what is left.
@@ -183,9 +173,9 @@ impl Writer {
     }
 
     /// Writes the announcements and closed candles of a batch, and adds its open candles to the queue.
-    async fn accept(&mut self, batch: Batch) -> Result<()> {
+    async fn accept(&mut self, mut batch: Batch) -> Result<()> {
         self.batches += 1;
-        self.announce(&batch).await?;
+        self.announce(&mut batch).await?;
         let closed = batch.closed.iter().map(|(symbol, change)| self.closed(symbol, change));
         let closed: Vec<Put> = closed.collect();
         for puts in closed.chunks(MAX_PIPELINE) {
@@ -210,7 +200,7 @@ impl Writer {
             latest_messages: batch.latest_messages,
             expired: batch.expired,
         });
-        self.written.0.store(self.batches, Ordering::Release);
+        self.written.send_replace(self.batches);
         self.budget.set_waiting(self.partition, self.queue.len());
         if batch.is_backlog {
             self.write_all_open().await?;
@@ -218,7 +208,8 @@ impl Writer {
         Ok(())
     }
 
-    async fn announce(&mut self, batch: &Batch) -> RedisResult<()> {
+    async fn announce(&mut self, batch: &mut Batch) -> RedisResult<()> {
+        let letters = std::mem::take(&mut batch.dead_letters).into_iter();
         let repairs = batch.repairs.iter().map(|((symbol, start_us), revision)| {
             functions::announce(
                 Stream::Repairs,
@@ -235,7 +226,6 @@ impl Writer {
         let sent = batch.closed.iter().filter(|(_, change)| change.must_send);
         let sent =
             sent.map(|(symbol, change)| functions::announce(stream, &candles::entry_fields(symbol, &change.candle)));
-        let letters = batch.dead_letters.iter().cloned();
         let announcements = letters.chain(repairs).chain(bases).chain(sent).collect();
         execute_all(&mut self.conn, announcements).await
     }
@@ -326,7 +316,8 @@ impl Writer {
         execute_all(&mut self.conn, opened.into_iter().collect()).await
     }
 
-    /// Returns the number of the last batch whose candles are all written, if the position is before its end.
+    /// Returns the number of the first batch with unwritten candles if the position is before that batch; `u64::MAX` if
+    /// all are written.
     fn finished(&mut self) -> Option<u64> {
         let first = self.unfinished.front()?.number;
         let before = self.queue.first_batch().unwrap_or(u64::MAX);
@@ -422,10 +413,11 @@ fn millis(duration: Duration) -> i64 {
 
 /// Sends commands in pipelines.
 async fn execute_all(conn: &mut Connection, commands: Vec<Cmd>) -> RedisResult<()> {
-    for commands in commands.chunks(MAX_PIPELINE) {
+    let mut commands = commands.into_iter().peekable();
+    while commands.peek().is_some() {
         let mut pipeline = pipe();
-        for command in commands {
-            pipeline.add_command(command.clone()).ignore();
+        for command in commands.by_ref().take(MAX_PIPELINE) {
+            pipeline.add_command(command).ignore();
         }
         pipeline.exec_async(conn).await?;
     }
