@@ -87,10 +87,8 @@ impl Memory {
 
 /// Reads the memory of the server, or of each master of a cluster.
 pub async fn memory(conn: &mut Connection) -> RedisResult<Vec<Memory>> {
-    let mut info = cmd("INFO");
-    info.arg("memory");
-    let replies: Vec<String> = conn.of_every_master(&info).await?;
-    Ok(replies.iter().map(|text| Memory::of(&Info::parse(text))).collect())
+    let infos = infos_of_masters(conn, "memory").await?;
+    Ok(infos.iter().map(Memory::of).collect())
 }
 
 /// Reads the default sections of INFO.
@@ -132,7 +130,11 @@ pub async fn libraries(conn: &mut impl ConnectionLike) -> RedisResult<Vec<String
 
 /// Reads the statistics of commands on every master.
 pub async fn command_statistics(conn: &mut Connection) -> RedisResult<Vec<Info>> {
-    let texts: Vec<String> = conn.of_every_master(cmd("INFO").arg("commandstats")).await?;
+    infos_of_masters(conn, "commandstats").await
+}
+
+async fn infos_of_masters(conn: &mut Connection, section: &str) -> RedisResult<Vec<Info>> {
+    let texts: Vec<String> = conn.of_every_master(cmd("INFO").arg(section)).await?;
     Ok(texts.iter().map(|text| Info::parse(text)).collect())
 }
 

@@ -1,7 +1,6 @@
 //! Loads of the replicas of hot-writer, by which they divide the budget of open candles among them.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
 use redis::aio::ConnectionLike;
 use redis::{RedisResult, pipe};
@@ -24,28 +23,32 @@ pub struct WriteLoad {
     pub max_age_ms: u64,
 }
 
-impl FromStr for WriteLoad {
-    type Err = ();
+impl WriteLoad {
+    fn encode(&self) -> String {
+        let Self {
+            at_ms,
+            waiting,
+            share,
+            max_age_ms,
+        } = self;
+        format!("{at_ms} {waiting} {share:.4} {max_age_ms}")
+    }
 
-    fn from_str(text: &str) -> Result<Self, ()> {
+    fn decode(text: &str) -> Option<Self> {
         let mut words = text.split(' ');
-        let mut word = || words.next().ok_or(());
-        Ok(Self {
-            at_ms: word()?.parse().map_err(drop)?,
-            waiting: word()?.parse().map_err(drop)?,
-            share: word()?.parse().map_err(drop)?,
-            max_age_ms: word()?.parse().map_err(drop)?,
+        Some(Self {
+            at_ms: words.next()?.parse().ok()?,
+            waiting: words.next()?.parse().ok()?,
+            share: words.next()?.parse().ok()?,
+            max_age_ms: words.next()?.parse().ok()?,
         })
     }
 }
 
 /// Reads the load of each replica that has written open candles in the last seconds before `now_ms`.
 pub async fn loads(conn: &mut impl ConnectionLike, now_ms: u64) -> RedisResult<BTreeMap<String, WriteLoad>> {
-    let loads: BTreeMap<String, String> = redis::cmd("HGETALL").arg(keys::write_loads()).query_async(conn).await?;
-    let loads = loads
-        .into_iter()
-        .filter_map(|(replica, load)| Some((replica, load.parse().ok()?)));
-    Ok(loads.filter(|(_, load)| is_recent(load, now_ms)).collect())
+    let loads = redis::cmd("HGETALL").arg(keys::write_loads()).query_async(conn).await?;
+    Ok(recent(&loads, now_ms))
 }
 
 /// Stores the load of `replica` and returns the recent loads of all replicas.
@@ -54,32 +57,25 @@ pub async fn exchange(
     replica: &str,
     load: WriteLoad,
 ) -> RedisResult<BTreeMap<String, WriteLoad>> {
-    let WriteLoad {
-        at_ms,
-        waiting,
-        share,
-        max_age_ms,
-    } = load;
     let key = keys::write_loads();
     let (_, _, loads): ((), (), BTreeMap<String, String>) = pipe()
-        .hset(&key, replica, format!("{at_ms} {waiting} {share:.4} {max_age_ms}"))
+        .hset(&key, replica, load.encode())
         .pexpire(&key, MAX_AGE_MS.cast_signed())
         .hgetall(&key)
         .query_async(conn)
         .await?;
-    let (mut recent, mut old) = (BTreeMap::new(), Vec::new());
-    for (replica, load) in loads {
-        match load.parse() {
-            Ok(load) if is_recent(&load, at_ms) => drop(recent.insert(replica, load)),
-            _ => old.push(replica),
-        }
-    }
+    let recent = recent(&loads, load.at_ms);
+    let old: Vec<&String> = loads.keys().filter(|replica| !recent.contains_key(*replica)).collect();
     if !old.is_empty() {
         redis::cmd("HDEL").arg(&key).arg(old).exec_async(conn).await?;
     }
     Ok(recent)
 }
 
-fn is_recent(load: &WriteLoad, now_ms: u64) -> bool {
-    now_ms.saturating_sub(load.at_ms) < MAX_AGE_MS
+fn recent(loads: &BTreeMap<String, String>, now_ms: u64) -> BTreeMap<String, WriteLoad> {
+    let loads = loads
+        .iter()
+        .filter_map(|(replica, load)| Some((replica, WriteLoad::decode(load)?)));
+    let loads = loads.filter(|(_, load)| now_ms.saturating_sub(load.at_ms) < MAX_AGE_MS);
+    loads.map(|(replica, load)| (replica.clone(), load)).collect()
 }
