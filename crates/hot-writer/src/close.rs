@@ -108,10 +108,12 @@ impl SymbolState {
         changes
     }
 
-    /// Returns `true` if no candle is open and nothing has changed since the changes were taken.
+    /// Returns `true` if no candle is open, and the latest tick and all changes were taken.
     pub(crate) fn is_settled(&self) -> bool {
         let mut candles = self.series.iter().flat_map(CandleSeries::iter);
-        !self.is_changed && candles.all(|tracked| tracked.is_final && !tracked.is_dirty && !tracked.is_incomplete())
+        !self.is_changed
+            && self.latest.is_none()
+            && candles.all(|tracked| tracked.is_final && !tracked.is_dirty && !tracked.is_incomplete())
     }
 
     /// Returns `true` if the symbol's last entry is older than the close grace.

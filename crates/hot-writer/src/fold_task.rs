@@ -1,0 +1,500 @@
+//! Folds the entries of a partition, and hands their effects to the publisher and the writer.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use foldhash::{HashMap, HashSet};
+use redis::RedisResult;
+use storage_core::domain::decimal::Decimal;
+use storage_core::domain::entry::Entry;
+use storage_core::domain::rejection::Rejection;
+use storage_core::domain::stream_id::StreamId;
+use storage_core::domain::symbol::Symbol;
+use storage_core::domain::tick::AcceptedTick;
+use storage_core::domain::time::{duration_ms, ms_to_us};
+use storage_core::domain::timeframe::Timeframe;
+use storage_core::redis::clock::now_ms;
+use storage_core::redis::connection::Connection;
+use storage_core::redis::stream::Stream;
+use storage_core::redis::{hot, keys};
+use tokio::sync::{mpsc, watch};
+
+use crate::age::Ages;
+use crate::backlog::Backlog;
+use crate::batch::Batch;
+use crate::config::Config;
+use crate::decode::{DecodedTick, Decoder, does_not_fit};
+use crate::dedup::{Dedup, TradeId};
+use crate::fold::{Folded, Rules, SymbolState};
+use crate::metrics::{self, Counts};
+use crate::read::{BLOCK, Read};
+use crate::restore::{self, DedupWindow, LostState, Tail};
+
+/// Minimum ratio of the time between two checks of all symbols for idle ones to the duration of a check.
+const IDLE_CHECK_FACTOR: u32 = 10;
+
+/// Maximum number of symbols that are checked in one step, between two reads.
+const MAX_IDLE_CHECKS: usize = 1_000;
+
+/// Maximum number of bases that are looked up in one pipeline.
+const MAX_BASES: usize = 1_000;
+
+/// Number of symbols that are restored in one step, between two reads. Redis takes about 1 ms for their candles.
+const RESTORED_TOGETHER: usize = 50;
+
+/// Maximum number of symbols in a log message.
+const MAX_LOGGED_SYMBOLS: usize = 5;
+
+/// State of the task that folds.
+pub(crate) struct FoldTask {
+    config: Config,
+    decoder: Decoder,
+    rules: Rules,
+    conn: Connection,
+    ages: Ages,
+    dedup: Dedup,
+    symbols: HashMap<Symbol, SymbolState>,
+    /// Symbols with open candles that are not in memory yet: those with ticks are restored first.
+    unrestored: HashSet<Symbol>,
+    /// Last ticks of the unrestored symbols.
+    tails: HashMap<Symbol, Tail>,
+    lost: LostState,
+    /// Incomplete candles whose base was requested.
+    awaited: VecDeque<(Symbol, Timeframe, i64)>,
+    next_base_lookup: Instant,
+    /// Symbols that have changed since their changes were taken.
+    changed: Vec<Symbol>,
+    /// Symbols whose latest tick has not been handed to the publisher.
+    unpublished: Vec<Symbol>,
+    /// Number of messages that were handed to the publisher.
+    latest_messages: u64,
+    /// The batch to hand to the writer next.
+    batch: Batch,
+    /// Number of batches that were handed over.
+    batches: u64,
+    written: watch::Receiver<u64>,
+    backlog: Backlog,
+    /// The last entry that was folded.
+    position: StreamId,
+    /// Time of the last read.
+    last_read: Instant,
+    idle_check: IdleCheck,
+}
+
+/// State of a partition that was restored from Redis.
+pub(crate) struct Restored {
+    pub(crate) decoder: Decoder,
+    pub(crate) rules: Rules,
+    pub(crate) lost: LostState,
+    /// Symbols with open candles.
+    pub(crate) open: HashSet<Symbol>,
+    pub(crate) window: DedupWindow,
+    /// The last entry whose effects are written.
+    pub(crate) position: StreamId,
+}
+
+/// Check of all symbols for candles that are closed by the clock.
+struct IdleCheck {
+    begun: Instant,
+    next: Instant,
+    /// All entries that Redis accepted before this time have been read, in µs since 1970.
+    until_us: i64,
+    /// Symbols to check.
+    unchecked: Vec<Symbol>,
+    /// Symbols that had no open candles, with the batch that contains their closed ones.
+    settled: Vec<(Symbol, u64)>,
+}
+
+impl FoldTask {
+    /// Creates the task. `written` is the number of the last batch whose closed candles are written.
+    pub(crate) fn new(config: &Config, restored: Restored, ages: Ages, written: watch::Receiver<u64>) -> Self {
+        let now = Instant::now();
+        let task = Self {
+            rules: restored.rules,
+            decoder: restored.decoder,
+            dedup: restored.window.trades,
+            symbols: HashMap::default(),
+            unrestored: restored.open,
+            tails: restored.window.tails,
+            lost: restored.lost,
+            awaited: VecDeque::new(),
+            next_base_lookup: now,
+            changed: Vec::new(),
+            unpublished: Vec::new(),
+            latest_messages: 0,
+            batch: Batch::after(restored.position),
+            batches: 0,
+            written,
+            backlog: Backlog::new(config.stream.partitions),
+            position: restored.position,
+            last_read: now,
+            idle_check: IdleCheck {
+                begun: now,
+                next: now + BLOCK,
+                until_us: 0,
+                unchecked: Vec::new(),
+                settled: Vec::new(),
+            },
+            conn: Connection::ordinary(&config.redis),
+            ages,
+            config: config.clone(),
+        };
+        task.report_awaited();
+        task
+    }
+
+    /// Folds what arrives on `reads`, and hands the latest ticks to the publisher and batches to the writer whenever
+    /// these are ready: what changes meanwhile is conflated here. In a [backlog](crate::backlog) both wait. Ends with
+    /// the reader, after a last batch, or with the publisher or the writer.
+    pub(crate) async fn run(
+        mut self,
+        mut reads: mpsc::Receiver<Read>,
+        latest: mpsc::Sender<Vec<AcceptedTick>>,
+        batches: mpsc::Sender<Batch>,
+    ) -> Result<()> {
+        loop {
+            let is_due = self.is_due(Instant::now());
+            tokio::select! {
+                biased;
+                permit = latest.reserve(), if is_due && !self.unpublished.is_empty() => match permit {
+                    Ok(permit) => permit.send(self.take_latest()),
+                    Err(_) => return Ok(()),
+                },
+                permit = batches.reserve(), if is_due && self.has_changes() => match permit {
+                    Ok(permit) => permit.send(self.take_batch()),
+                    Err(_) => return Ok(()),
+                },
+                read = reads.recv(), if !self.batch.is_full() => match read {
+                    Some(read) => self.process(read).await?,
+                    None => break,
+                },
+                () = std::future::ready(()), if !self.unrestored.is_empty() || self.checks_idle() => {
+                    self.work_between_reads().await.context("reading the open candles")?;
+                }
+            }
+            self.join_bases().await.context("reading restored candles")?;
+            self.begin_idle_check().await.context("reading the clock")?;
+        }
+        let _ = latest.send(self.take_latest()).await;
+        let _ = batches.send(self.take_batch()).await;
+        Ok(())
+    }
+
+    /// Folds the entries of a read.
+    async fn process(&mut self, read: Read) -> Result<()> {
+        let Read { entries, at } = read;
+        self.last_read = at;
+        self.backlog.record(at, entries.len() == self.config.hot.batch_entries);
+        let Some(last) = entries.last().map(|entry| entry.id) else {
+            return Ok(());
+        };
+        self.decoder
+            .refresh_decimals(&mut self.conn)
+            .await
+            .context("reading volume decimals")?;
+        self.restore_symbols(&entries).await.context("reading candles")?;
+
+        let mut counts = Counts::default();
+        let mut are_decimals_new = false;
+        for entry in &entries {
+            let mut folded = self.fold(entry, &mut counts);
+            if !are_decimals_new && folded.as_ref().is_err_and(does_not_fit) {
+                self.decoder
+                    .read_decimals(&mut self.conn)
+                    .await
+                    .context("reading volume decimals")?;
+                are_decimals_new = true;
+                folded = self.fold(entry, &mut counts);
+            }
+            if let Err(reason) = folded {
+                let stream = Stream::Ticks(self.decoder.rules.partition);
+                self.batch.add_dead_letter(stream, entry, &reason);
+            }
+        }
+        counts.report(entries.len());
+        self.position = last;
+        self.batch.add_read(entries.len(), last, at);
+        Ok(())
+    }
+
+    fn fold(&mut self, entry: &Entry, counts: &mut Counts) -> Result<(), Rejection> {
+        let decoded = self.decoder.decode(entry)?;
+        let accepted = &decoded.accepted;
+        let symbol = &accepted.tick.symbol;
+        let trade_id = accepted.dedup_id().map(|id| TradeId::parse(&id));
+        let now_ms = accepted.revision.stream_id().ms;
+        let trades = trade_id.map(|id| (self.dedup.of(symbol), id));
+        if trades.as_ref().is_some_and(|(trades, id)| trades.contains(*id, now_ms)) {
+            counts.duplicate += 1;
+            // The first entry may have been too late for its minute, and may then not have fitted the minute in the
+            // history.
+            if accepted.origin != accepted.revision.stream_id() {
+                let start_us = Timeframe::M1.bucket_start_us(accepted.tick.ts_us);
+                self.batch.add_repair(symbol, start_us, accepted.revision);
+            }
+            return Ok(());
+        }
+        let state = self
+            .symbols
+            .entry(symbol.clone())
+            .or_insert_with(|| SymbolState::new(symbol.clone()));
+        let folded = state.fold(&decoded, &self.rules).map_err(|error| {
+            let minute = state.series[Timeframe::M1 as usize].at_mut(Timeframe::M1, accepted.tick.ts_us);
+            let volume = minute.map_or(Decimal::ZERO, |tracked| tracked.candle.volume);
+            accepted.tick.lots_rejection(volume, error, decoded.decimals)
+        })?;
+        // The trade ID is added after the fold has succeeded. Otherwise a requeued dead letter would be dropped as a
+        // duplicate of itself.
+        if let Some((trades, id)) = trades {
+            trades.insert(id, now_ms);
+        }
+        match folded {
+            Folded::Counted => counts.folded += 1,
+            Folded::TooLate { start_us } => {
+                counts.repaired += 1;
+                self.batch.add_repair(symbol, start_us, accepted.revision);
+            }
+        }
+        counts.rounded += u64::from(decoded.rounded);
+        mark_changed(state, &mut self.changed);
+        if accepted.tick.ts_us == state.watermark_us {
+            if state.latest.is_none() {
+                self.unpublished.push(symbol.clone());
+            }
+            state.latest = Some(decoded.accepted);
+        }
+        Ok(())
+    }
+
+    /// Folds a tick from before the position again because Redis has lost its minute.
+    fn refold(&mut self, tick: &DecodedTick) {
+        let Some(state) = self.symbols.get_mut(&tick.accepted.tick.symbol) else {
+            return;
+        };
+        // A quantity that does not fit is a dead letter already.
+        if state.refold(tick, &self.rules).is_ok() {
+            mark_changed(state, &mut self.changed);
+        }
+    }
+
+    /// Looks up requested bases every [`BLOCK`], and joins those that aggregator-admin has written.
+    async fn join_bases(&mut self) -> RedisResult<()> {
+        if self.awaited.is_empty() || Instant::now() < self.next_base_lookup {
+            return Ok(());
+        }
+        let requested: Vec<_> = self.awaited.drain(..self.awaited.len().min(MAX_BASES)).collect();
+        let keys: Vec<_> = requested
+            .iter()
+            .map(|(symbol, timeframe, start_us)| keys::candle_restored(*timeframe, symbol, *start_us))
+            .collect();
+        let bases = hot::bases(&mut self.conn, &keys).await?;
+        let mut joined = 0;
+        for ((symbol, timeframe, start_us), base) in requested.into_iter().zip(bases) {
+            let Some(state) = self.symbols.get_mut(&symbol) else {
+                continue;
+            };
+            let has_joined = base.is_some_and(|base| state.join_base(timeframe, start_us, base.revision, base.candle));
+            if has_joined {
+                joined += 1;
+                mark_changed(state, &mut self.changed);
+            } else if state.awaits_base(timeframe, start_us) {
+                self.awaited.push_back((symbol, timeframe, start_us));
+            }
+        }
+        self.next_base_lookup = Instant::now() + BLOCK;
+        let partition = self.decoder.rules.partition;
+        if joined > 0 {
+            metrics::CANDLES_RESTORED.increment(joined);
+            tracing::info!(partition, candles = joined, "restored candles from the history");
+        }
+        self.report_awaited();
+        Ok(())
+    }
+
+    fn report_awaited(&self) {
+        metrics::CANDLES_AWAITED.set(
+            &self.decoder.rules.partition.to_string(),
+            f64::from(u32::try_from(self.awaited.len()).unwrap_or(u32::MAX)),
+        );
+    }
+
+    /// Adds candles to those that wait for their base, and logs them.
+    fn add_awaited(&mut self, bases: Vec<(Symbol, Timeframe, i64)>) {
+        if bases.is_empty() {
+            return;
+        }
+        let mut symbols: Vec<&str> = bases.iter().map(|(symbol, ..)| symbol.as_str()).collect();
+        symbols.dedup();
+        tracing::warn!(
+            partition = self.decoder.rules.partition,
+            candles = bases.len(),
+            symbols = symbols[..symbols.len().min(MAX_LOGGED_SYMBOLS)].join(" "),
+            "Redis may have lost the first ticks of candles; they are published once aggregator-admin has restored them"
+        );
+        metrics::CANDLES_INCOMPLETE.increment(u64::try_from(bases.len()).unwrap_or(u64::MAX));
+        self.awaited.extend(bases);
+        self.report_awaited();
+    }
+
+    /// Returns `true` if the effects may be handed over.
+    fn is_due(&self, now: Instant) -> bool {
+        let first_read = self.batch.first_read.unwrap_or(now);
+        self.batch.is_full() || self.backlog.due(first_read, self.changed.len()) <= now
+    }
+
+    fn has_changes(&self) -> bool {
+        !self.batch.is_empty() || !self.changed.is_empty()
+    }
+
+    /// Begins to check all symbols if a check is due.
+    async fn begin_idle_check(&mut self) -> RedisResult<()> {
+        let now = Instant::now();
+        if now < self.idle_check.next || !self.idle_check.unchecked.is_empty() {
+            return Ok(());
+        }
+        self.idle_check.until_us = ms_to_us(self.idle_until_ms().await?);
+        self.idle_check.begun = now;
+        self.idle_check.unchecked.extend(self.symbols.keys().cloned());
+        let written = *self.written.borrow();
+        let settled = std::mem::take(&mut self.idle_check.settled);
+        let (removable, kept) = settled.into_iter().partition(|(_, batch)| *batch <= written);
+        self.idle_check.settled = kept;
+        for (symbol, _) in removable {
+            // A tick may have arrived meanwhile.
+            if self.symbols.get(&symbol).is_some_and(SymbolState::is_settled) {
+                self.symbols.remove(&symbol);
+            }
+        }
+        let now_ms = u64::try_from(self.idle_check.until_us / 1_000).unwrap_or_default();
+        self.dedup.remove_expired(now_ms);
+        metrics::SYMBOLS.set(
+            &self.decoder.rules.partition.to_string(),
+            f64::from(u32::try_from(self.symbols.len()).unwrap_or(u32::MAX)),
+        );
+        if self.idle_check.unchecked.is_empty() {
+            self.idle_check.next = now + BLOCK;
+        }
+        Ok(())
+    }
+
+    /// Returns `true` if symbols are left to check and the batch has room for their closed candles.
+    fn checks_idle(&self) -> bool {
+        !self.idle_check.unchecked.is_empty() && !self.batch.has_many_closed()
+    }
+
+    /// Closes the candles of idle symbols, for some of the symbols that are left to check.
+    fn check_idle(&mut self) {
+        let left = self.idle_check.unchecked.len().saturating_sub(MAX_IDLE_CHECKS);
+        for symbol in self.idle_check.unchecked.split_off(left) {
+            self.take_changes(&symbol, Some(self.idle_check.until_us));
+        }
+        if self.idle_check.unchecked.is_empty() {
+            let now = Instant::now();
+            self.idle_check.next = now + BLOCK.max((now - self.idle_check.begun) * IDLE_CHECK_FACTOR);
+        }
+    }
+
+    /// Returns the time, in ms since 1970 by the clock of Redis, before which every accepted entry has been read: the
+    /// time of the last read, or in a backlog the time of its last entry.
+    async fn idle_until_ms(&mut self) -> RedisResult<u64> {
+        if self.backlog.is_behind() {
+            return Ok(self.position.ms);
+        }
+        let asked = Instant::now();
+        let now_ms = now_ms(&mut self.conn).await?;
+        self.ages.set_clock(now_ms, asked.elapsed());
+        Ok(now_ms.saturating_sub(duration_ms(self.last_read.elapsed())))
+    }
+
+    /// Takes the batch with the changes of all changed symbols.
+    fn take_batch(&mut self) -> Batch {
+        for symbol in std::mem::take(&mut self.changed) {
+            if let Some(state) = self.symbols.get_mut(&symbol) {
+                state.is_changed = false;
+            }
+            self.take_changes(&symbol, None);
+        }
+        self.batches += 1;
+        let mut batch = std::mem::replace(&mut self.batch, Batch::after(self.position));
+        batch.is_backlog = self.backlog.hand_over();
+        batch.latest_messages = self.latest_messages + u64::from(!self.unpublished.is_empty());
+        batch
+    }
+
+    /// Adds the changes of a symbol to the batch. With `idle_us` candles are closed by the clock, too.
+    fn take_changes(&mut self, symbol: &Symbol, idle_us: Option<i64>) {
+        let Some(state) = self.symbols.get_mut(symbol) else {
+            return;
+        };
+        let changes = state.take_changes(&self.rules, idle_us);
+        if idle_us.is_some() && changes.all_closed {
+            self.idle_check.settled.push((symbol.clone(), self.batches + 1));
+        } else if idle_us.is_some() && changes.is_empty() {
+            return;
+        }
+        let requested = changes.bases.iter();
+        let bases = requested.map(|(timeframe, start_us, _)| (symbol.clone(), *timeframe, *start_us));
+        let bases = bases.collect();
+        self.batch.add_changes(symbol, changes);
+        self.add_awaited(bases);
+    }
+
+    /// Takes the latest ticks that have not been handed over.
+    fn take_latest(&mut self) -> Vec<AcceptedTick> {
+        self.latest_messages += 1;
+        let unpublished = std::mem::take(&mut self.unpublished).into_iter();
+        unpublished
+            .filter_map(|symbol| self.symbols.get_mut(&symbol)?.latest.take())
+            .collect()
+    }
+
+    /// Does a step of the work between two reads: restores some of the symbols with open candles, or checks some for
+    /// idle ones.
+    async fn work_between_reads(&mut self) -> RedisResult<()> {
+        if self.unrestored.is_empty() {
+            self.check_idle();
+            return Ok(());
+        }
+        let symbols = self.unrestored.iter().take(RESTORED_TOGETHER).cloned().collect();
+        self.restore_open(symbols).await
+    }
+
+    /// Restores symbols with open candles.
+    async fn restore_open(&mut self, symbols: Vec<Symbol>) -> RedisResult<()> {
+        for mut state in restore::open_states(&mut self.conn, symbols, &self.rules).await? {
+            let symbol = state.symbol.clone();
+            self.unrestored.remove(&symbol);
+            self.lost.mark_open(&mut state);
+            let tail = self.tails.remove(&symbol).unwrap_or_default();
+            let lost = tail.lost(&state, &self.rules);
+            self.symbols.insert(symbol, state);
+            for tick in lost {
+                self.refold(&tick);
+            }
+        }
+        Ok(())
+    }
+
+    /// Restores the symbols of `entries` that are not in memory.
+    async fn restore_symbols(&mut self, entries: &[Entry]) -> RedisResult<()> {
+        let names = entries.iter().filter_map(|entry| entry.optional("symbol"));
+        let names = names.filter_map(|name| std::str::from_utf8(name).ok());
+        let unknown = names.filter(|name| !self.symbols.contains_key(*name));
+        let unknown: HashSet<Symbol> = unknown.filter_map(|name| name.parse().ok()).collect();
+        let (open, unknown) = unknown.into_iter().partition(|symbol| self.unrestored.contains(symbol));
+        self.restore_open(open).await?;
+        for mut state in restore::closed_states(&mut self.conn, unknown, &self.rules).await? {
+            self.lost.mark_closed(&mut state);
+            self.symbols.insert(state.symbol.clone(), state);
+        }
+        Ok(())
+    }
+}
+
+/// Adds a symbol to the changed ones.
+fn mark_changed(state: &mut SymbolState, changed: &mut Vec<Symbol>) {
+    if !std::mem::replace(&mut state.is_changed, true) {
+        changed.push(state.symbol.clone());
+    }
+}
