@@ -95,8 +95,8 @@ pub enum Flaw {
     TooFine,
     /// Its quantity is beyond what lots can hold.
     TooLarge,
-    /// Its side is neither `buy` nor `sell`.
-    Side,
+    /// Its event time is in milliseconds.
+    Unit,
     /// Its event time is not a number.
     Time,
     /// Its event time is in the future.
@@ -120,7 +120,7 @@ impl Flaw {
         Self::NoQuantity,
         Self::TooFine,
         Self::TooLarge,
-        Self::Side,
+        Self::Unit,
         Self::Time,
         Self::Future,
         Self::TradeId,
@@ -138,7 +138,7 @@ impl Flaw {
             Self::NoQuantity => "field `qty` must be positive",
             Self::TooFine => "is too fine for lots",
             Self::TooLarge => "exceeds a bigint",
-            Self::Side => "must be buy or sell",
+            Self::Unit => "looks like milliseconds",
             Self::Time => "field `ts_us`",
             Self::Future => "ahead of the time at which Redis accepted",
             Self::TradeId => "must not begin with @",
@@ -156,7 +156,7 @@ impl Flaw {
             Self::NoQuantity => ("qty", Some("0".to_owned())),
             Self::TooFine => ("qty", Some("0.0000000001".to_owned())),
             Self::TooLarge => ("qty", Some("100000000000".to_owned())),
-            Self::Side => ("side", Some("both".to_owned())),
+            Self::Unit => ("ts_us", Some("1700000000123".to_owned())),
             Self::Time => ("ts_us", Some("soon".to_owned())),
             Self::Future => ("ts_us", Some(micros("2200-01-01T00:00:00Z").to_string())),
             Self::TradeId => ("trade_id", Some("@1-1".to_owned())),

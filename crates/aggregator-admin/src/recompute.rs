@@ -9,7 +9,7 @@ use storage_core::domain::lots::{DEFAULT_VOLUME_DECIMALS, LotsError};
 use storage_core::domain::partition::partition_of;
 use storage_core::domain::rejection::Rejection;
 use storage_core::domain::symbol::Symbol;
-use storage_core::domain::tick::AcceptedTick;
+use storage_core::domain::tick::{AcceptedTick, REQUEUED};
 use storage_core::domain::time::{TimeRange, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::error::Explained;
@@ -19,7 +19,7 @@ use storage_core::redis::connection::Connection;
 use storage_core::redis::hot;
 use storage_core::redis::stream::Stream;
 
-use crate::dead_letter::{self, REQUEUED};
+use crate::dead_letter;
 use crate::minute::{ComputedMinute, ExcludedTick, minute};
 
 /// Repaired minute.
@@ -149,7 +149,8 @@ pub(crate) fn more_trades(symbol: &Symbol, candle: &Candle, ticks: usize) -> Str
     let (from, to) = (rfc3339(from_us), rfc3339(to_us));
     format!(
         "the candle of {symbol} at {from} has {} trades, more than the {ticks} ticks of its minute; if it is wrong, \
-         run `aggregator-admin repair {symbol} --from {from} --to {to} --force`",
-        candle.trades
+         run `aggregator-admin repair {} --from {from} --to {to} --force`",
+        candle.trades,
+        symbol.shell_word()
     )
 }

@@ -24,7 +24,7 @@ use crate::age::Ages;
 use crate::backlog::Backlog;
 use crate::batch::Batch;
 use crate::config::Config;
-use crate::decode::{DecodedTick, Decoder, does_not_fit};
+use crate::decode::{DecodedTick, Decoder, depends_on_symbol, has_unknown_side};
 use crate::dedup::{Dedup, TradeId};
 use crate::fold::{Folded, Rules, SymbolState};
 use crate::metrics::{self, Counts};
@@ -190,21 +190,21 @@ impl FoldTask {
             return Ok(());
         };
         self.decoder
-            .refresh_decimals(&mut self.conn)
+            .refresh_symbols(&mut self.conn)
             .await
-            .context("reading volume decimals")?;
+            .context("reading the properties of symbols")?;
         self.restore_symbols(&entries).await.context("reading candles")?;
 
         let mut counts = Counts::default();
-        let mut are_decimals_new = false;
+        let mut are_properties_new = false;
         for entry in &entries {
             let mut folded = self.fold(entry, &mut counts);
-            if !are_decimals_new && folded.as_ref().is_err_and(does_not_fit) {
+            if !are_properties_new && folded.as_ref().is_err_and(depends_on_symbol) {
                 self.decoder
-                    .read_decimals(&mut self.conn)
+                    .read_symbols(&mut self.conn)
                     .await
-                    .context("reading volume decimals")?;
-                are_decimals_new = true;
+                    .context("reading the properties of symbols")?;
+                are_properties_new = true;
                 folded = self.fold(entry, &mut counts);
             }
             if let Err(reason) = folded {
@@ -257,6 +257,7 @@ impl FoldTask {
             }
         }
         counts.rounded += u64::from(decoded.rounded);
+        counts.unknown_side += u64::from(has_unknown_side(entry, accepted));
         mark_changed(state, &mut self.changed);
         if accepted.tick.ts_us == state.watermark_us {
             if state.latest.is_none() {

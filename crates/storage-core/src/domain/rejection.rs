@@ -14,6 +14,14 @@ pub enum Rejection {
         /// Problem of the value, as the predicate of a sentence.
         problem: String,
     },
+    /// The price is not positive, and the symbol allows positive prices only.
+    #[error(
+        "field `price` must be positive; if other prices are right, run `{command}`, then requeue this dead letter"
+    )]
+    NotPositive {
+        /// Command that allows other prices.
+        command: String,
+    },
     /// The event time is more than `max_future` after the time at which Redis accepted the entry.
     #[error(
         "ts_us is {ahead_us} µs ahead of the time at which Redis accepted the entry; a tick from the future would \
@@ -79,7 +87,7 @@ impl Rejection {
     pub fn label(&self) -> &'static str {
         match self {
             Self::MissingField(_) => "missing_field",
-            Self::InvalidField { .. } => "invalid_field",
+            Self::InvalidField { .. } | Self::NotPositive { .. } => "invalid_field",
             Self::Future { .. } => "future",
             Self::TooFine { .. } => "too_fine",
             Self::TooLarge { .. } => "too_large",

@@ -6,6 +6,7 @@ use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
 use storage_core::domain::entry::Entry;
 use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
+use storage_core::domain::prices::{self, Prices};
 use storage_core::domain::rejection::Rejection;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::symbol::Symbol;
@@ -50,17 +51,22 @@ impl Kind for Ticks {
 
     async fn write(&self, connection: &mut AsyncPgConnection, items: &[Item<AcceptedTick>]) -> QueryResult<Written> {
         let decimals = volume_decimals(connection, items.iter().map(|item| &item.row.tick.symbol)).await?;
+        let any_price = with_any_price(
+            connection,
+            items.iter().map(|item| (&item.row.tick.symbol, item.row.tick.price)),
+        );
+        let any_price = any_price.await?;
         let (mut rows, mut rejected) = (Vec::with_capacity(items.len()), Vec::new());
         for Item { entry, row: accepted } in items {
             let decimals = decimals
                 .get(&accepted.tick.symbol)
                 .copied()
                 .unwrap_or(DEFAULT_VOLUME_DECIMALS);
-            match accepted
-                .tick
-                .lots(decimals)
-                .and_then(|lots| TickRow::new(accepted, lots.count))
-            {
+            let tick = &accepted.tick;
+            let row = check_price(&tick.symbol, tick.price, &any_price)
+                .and_then(|()| tick.lots(decimals))
+                .and_then(|lots| TickRow::new(accepted, lots.count));
+            match row {
                 Ok(row) => rows.push(row),
                 Err(reason) => rejected.push(Rejected { entry: *entry, reason }),
             }
@@ -73,6 +79,27 @@ impl Kind for Ticks {
             ..Written::default()
         })
     }
+}
+
+/// Selects the symbols that can have any price among those with a price that is not positive.
+pub(super) async fn with_any_price<'a>(
+    connection: &mut AsyncPgConnection,
+    prices: impl Iterator<Item = (&'a Symbol, f64)>,
+) -> QueryResult<HashSet<Symbol>> {
+    let wanted: HashSet<&Symbol> = prices
+        .filter(|(_, price)| *price <= 0.0)
+        .map(|(symbol, _)| symbol)
+        .collect();
+    if wanted.is_empty() {
+        return Ok(HashSet::new());
+    }
+    symbols::with_any_price(connection, &wanted.into_iter().collect::<Vec<_>>()).await
+}
+
+/// Fails if `price` is not positive and `symbol` is not in `any_price`.
+pub(super) fn check_price(symbol: &Symbol, price: f64, any_price: &HashSet<Symbol>) -> Result<(), Rejection> {
+    let allows_any = price <= 0.0 && any_price.contains(symbol);
+    prices::check_price(symbol, price, if allows_any { Prices::Any } else { Prices::Positive })
 }
 
 /// Returns the volume decimals of known symbols, locks them until the end of the transaction, and registers new
