@@ -1,7 +1,6 @@
 //! aggregator-admin: schema, larger timeframes, repairs, compression and retention of the history, and the commands of
 //! the operator.
 
-mod adapt;
 mod backups;
 mod bases;
 mod candles;
@@ -17,7 +16,6 @@ mod policies;
 mod progress;
 mod recompute;
 mod repairs;
-mod requeue;
 mod rollups;
 mod run;
 mod setup;

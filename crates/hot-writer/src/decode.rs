@@ -1,12 +1,14 @@
-//! Decodes stream entries into ticks, and converts their quantities to lots.
+//! Decodes stream entries into ticks and amendments, and converts the quantities of ticks to lots.
 
 use std::time::{Duration, Instant};
 
 use redis::RedisResult;
+use storage_core::domain::amendment::Amendment;
 use storage_core::domain::decimal::Decimal;
 use storage_core::domain::entry::Entry;
 use storage_core::domain::rejection::Rejection;
 use storage_core::domain::tick::AcceptedTick;
+use storage_core::domain::tick_event::TickEvent;
 use storage_core::domain::tick_rules::TickRules;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::symbols::SymbolProperties;
@@ -25,6 +27,13 @@ pub struct DecodedTick {
     pub decimals: u8,
     /// `true` if the quantity was rounded.
     pub rounded: bool,
+}
+
+/// A decoded entry.
+#[derive(Clone, Debug)]
+pub(crate) enum Decoded {
+    Tick(DecodedTick),
+    Amendment(Amendment),
 }
 
 /// Decodes the entries of a partition with the properties of symbols that Redis holds.
@@ -47,19 +56,23 @@ impl Decoder {
     ///
     /// # Errors
     /// The reason for which the entry becomes a dead letter.
-    pub(crate) fn decode(&self, entry: &Entry) -> Result<DecodedTick, Rejection> {
-        let accepted = self.rules.decode(entry)?;
-        if accepted.tick.price <= 0.0 {
-            accepted.tick.check_price(self.symbols.prices(&accepted.tick.symbol))?;
+    pub(crate) fn decode(&self, entry: &Entry) -> Result<Decoded, Rejection> {
+        let event = self.rules.decode(entry)?;
+        if event.price().is_some_and(|price| price <= 0.0) {
+            event.check_price(self.symbols.prices(event.symbol()))?;
         }
-        let decimals = self.symbols.decimals(&accepted.tick.symbol);
+        let decimals = self.symbols.decimals(event.symbol());
+        let accepted = match event {
+            TickEvent::Trade(accepted) => accepted,
+            TickEvent::Amendment(amendment) => return Ok(Decoded::Amendment(amendment.rounded(decimals)?)),
+        };
         let lots = accepted.tick.lots(decimals)?;
-        Ok(DecodedTick {
+        Ok(Decoded::Tick(DecodedTick {
             qty: Decimal::from_lots(lots.count.into(), decimals),
             decimals,
             rounded: lots.rounded,
             accepted,
-        })
+        }))
     }
 
     /// Reads the properties of symbols again if they are older than [`MAX_PROPERTIES_AGE`].

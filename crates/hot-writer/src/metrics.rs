@@ -19,6 +19,8 @@ storage_core::define_metrics! {
     Counter TICKS_UNKNOWN_SIDE = "ticks_unknown_side_total";
     /// Total number of ticks that came too late to amend their minute, so that its repair was requested.
     Counter TICKS_REPAIRED = "ticks_repaired_total";
+    /// Total number of corrections and busts read.
+    Counter AMENDMENTS = "amendments_total";
     /// Total number of entries that became dead letters, by reason.
     Counter DEAD_LETTERS = "dead_letters_total", reason = &Rejection::LABELS;
     /// Total number of 1-minute candles closed.
@@ -70,6 +72,7 @@ pub(crate) struct Counts {
     pub(crate) rounded: u64,
     pub(crate) unknown_side: u64,
     pub(crate) repaired: u64,
+    pub(crate) amendments: u64,
 }
 
 impl Counts {
@@ -81,5 +84,6 @@ impl Counts {
         TICKS_ROUNDED.increment(self.rounded);
         TICKS_UNKNOWN_SIDE.increment(self.unknown_side);
         TICKS_REPAIRED.increment(self.repaired);
+        AMENDMENTS.increment(self.amendments);
     }
 }

@@ -7,7 +7,6 @@
     reason = "a test"
 )]
 
-mod adapt;
 mod commands;
 mod harness;
 mod migrate;

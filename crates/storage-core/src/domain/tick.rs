@@ -15,7 +15,8 @@ use super::prices::{Prices, check_price};
 use super::rejection::Rejection;
 use super::stream_id::{Revision, StreamId};
 use super::symbol::Symbol;
-use super::time::duration_us;
+use super::tick_event::TickEvent;
+use super::trade_id;
 
 /// Largest length of a trade ID in bytes.
 pub const MAX_TRADE_ID_BYTES: usize = 128;
@@ -82,7 +83,7 @@ pub struct Tick {
     pub price: f64,
     /// Quantity in units; positive.
     pub qty: Decimal,
-    /// Trade ID of the exchange. Ticks without one are all distinct.
+    /// Trade ID of the exchange in its [canonical form](trade_id::canonical). Ticks without one are all distinct.
     pub trade_id: Option<CompactString>,
     /// Side of the taker, if the producer names it without doubt.
     pub side: Option<Side>,
@@ -100,23 +101,12 @@ pub struct AcceptedTick {
 }
 
 impl AcceptedTick {
-    /// Validates an entry of a tick stream. The result depends only on the entry, so that every reader of the stream
-    /// gets the same one, however often it reads the entry.
+    /// Validates an entry of a tick stream that is a trade.
     pub fn from_entry(entry: &Entry, max_future: Duration) -> Result<Self, Rejection> {
-        let (tick, requeued) = Tick::parse(entry)?;
-        let ahead_us = tick.ts_us.saturating_sub(entry.id.accepted_us());
-        if ahead_us > duration_us(max_future) {
-            return Err(Rejection::Future { ahead_us });
+        match TickEvent::from_entry(entry, max_future)? {
+            TickEvent::Trade(accepted) => Ok(accepted),
+            TickEvent::Amendment(_) => Err(invalid("kind", "must be trade")),
         }
-        let origin = match requeued {
-            Some(_) => parsed(REQUEUED, requeued)?,
-            None => entry.id,
-        };
-        Ok(Self {
-            tick,
-            revision: entry.id.try_into()?,
-            origin,
-        })
     }
 
     /// Returns the key of this tick among its symbol's ticks of the same time: its trade ID or, without one, `@` and
@@ -143,22 +133,21 @@ impl AcceptedTick {
 impl Tick {
     /// Validates the fields of an entry, without its ID.
     pub fn from_entry(entry: &Entry) -> Result<Self, Rejection> {
-        Self::parse(entry).map(|(tick, _)| tick)
+        let [symbol, ts_us, price, qty, trade_id, side] =
+            entry.pick(["symbol", "ts_us", "price", "qty", "trade_id", "side"]);
+        Self::parse([symbol, ts_us, price, qty, trade_id, side])
     }
 
-    /// Also returns the value of field [`REQUEUED`].
-    fn parse(entry: &Entry) -> Result<(Self, Option<&[u8]>), Rejection> {
-        let [symbol, ts_us, price, qty, trade_id, side, requeued] =
-            entry.pick(["symbol", "ts_us", "price", "qty", "trade_id", "side", REQUEUED]);
-        let tick = Self {
+    /// Validates the values of the fields symbol, `ts_us`, price, qty, `trade_id` and side.
+    pub(super) fn parse([symbol, ts_us, price, qty, trade_id, side]: [Option<&[u8]>; 6]) -> Result<Self, Rejection> {
+        Ok(Self {
             symbol: parsed("symbol", symbol)?,
             ts_us: parse_ts_us(ts_us)?,
             price: parse_double("price", required("price", price)?)?,
             qty: parse_qty(required("qty", qty)?)?,
             trade_id: parse_trade_id(trade_id)?,
-            side: side.and_then(|word| Side::of_word(word.trim_ascii())),
-        };
-        Ok((tick, requeued))
+            side: parse_side(side),
+        })
     }
 
     /// Fails if the price is not positive, unless the symbol allows any price.
@@ -194,7 +183,7 @@ pub fn parse_double(field: &'static str, bytes: &[u8]) -> Result<f64, Rejection>
     }
 }
 
-fn parse_qty(bytes: &[u8]) -> Result<Decimal, Rejection> {
+pub(super) fn parse_qty(bytes: &[u8]) -> Result<Decimal, Rejection> {
     let qty = Decimal::parse(bytes).map_err(|error| invalid("qty", format_args!("is {error}")))?;
     if qty.is_positive() {
         Ok(qty)
@@ -203,7 +192,7 @@ fn parse_qty(bytes: &[u8]) -> Result<Decimal, Rejection> {
     }
 }
 
-fn parse_trade_id(bytes: Option<&[u8]>) -> Result<Option<CompactString>, Rejection> {
+pub(super) fn parse_trade_id(bytes: Option<&[u8]>) -> Result<Option<CompactString>, Rejection> {
     match bytes {
         None | Some([]) => Ok(None),
         Some(bytes) if bytes.len() > MAX_TRADE_ID_BYTES => Err(invalid(
@@ -212,8 +201,13 @@ fn parse_trade_id(bytes: Option<&[u8]>) -> Result<Option<CompactString>, Rejecti
         )),
         Some([b'@', ..]) => Err(invalid("trade_id", "must not begin with @")),
         Some(bytes) if bytes.contains(&0) => Err(invalid("trade_id", "contains a zero byte")),
-        Some(bytes) => utf8("trade_id", bytes).map(|text| Some(text.into())),
+        Some(bytes) => utf8("trade_id", bytes).map(|text| Some(trade_id::canonical(text.trim()).into())),
     }
+}
+
+/// Returns the side that field `side` names without doubt.
+pub(super) fn parse_side(value: Option<&[u8]>) -> Option<Side> {
+    value.and_then(|word| Side::of_word(word.trim_ascii()))
 }
 
 #[cfg(test)]
@@ -263,6 +257,11 @@ mod tests {
         for id in ["2f9e7c1a-5f0e-4d58-a6a2-6a3a3c9f0f11", "18446744073709551617"] {
             assert_eq!(validate(&[("trade_id", Some(id))]).unwrap().dedup_key(), id);
         }
+    }
+
+    #[test]
+    fn a_trade_id_from_a_data_frame_is_that_of_the_exchange() {
+        assert_eq!(validate(&[("trade_id", Some("701.0"))]).unwrap().dedup_key(), "701");
     }
 
     #[test]

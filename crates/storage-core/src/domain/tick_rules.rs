@@ -6,7 +6,7 @@ use super::entry::Entry;
 use super::event_time::check_unit;
 use super::partition::partition_of;
 use super::rejection::Rejection;
-use super::tick::AcceptedTick;
+use super::tick_event::TickEvent;
 
 /// Rules for the ticks of a partition. hot-writer and warm-syncer apply the same ones, so they reject the same ticks.
 #[derive(Clone, Copy, Debug)]
@@ -26,12 +26,12 @@ impl TickRules {
     ///
     /// # Errors
     /// The reason for which the entry becomes a dead letter.
-    pub fn decode(&self, entry: &Entry) -> Result<AcceptedTick, Rejection> {
-        let accepted = AcceptedTick::from_entry(entry, self.max_future)?;
-        check_unit(accepted.tick.ts_us, self.before_1973)?;
-        let expected = partition_of(&accepted.tick.symbol, self.partitions);
+    pub fn decode(&self, entry: &Entry) -> Result<TickEvent, Rejection> {
+        let event = TickEvent::from_entry(entry, self.max_future)?;
+        check_unit(event.ts_us(), self.before_1973)?;
+        let expected = partition_of(event.symbol(), self.partitions);
         if expected == self.partition {
-            return Ok(accepted);
+            return Ok(event);
         }
         Err(Rejection::WrongPartition {
             expected,

@@ -1,2 +1,0 @@
-DROP INDEX dead_letters_of_lots;
-DROP TABLE symbol_changes;
