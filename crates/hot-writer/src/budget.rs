@@ -1,8 +1,9 @@
 //! Limits the share of Redis that open candles cost, over all partitions of this replica and all replicas.
 //!
 //! [`Bucket`] is a token bucket: a write takes a token, and tokens return at the rate that the budget allows. While
-//! there are tokens, a candle is written immediately. Otherwise the partition with the earliest deadline writes next.
-//! [`crate::share`] sets the rate.
+//! there are tokens, a candle is written immediately. Otherwise the partition whose 1-minute candle waits the longest
+//! writes next, and larger candles have their turn if no 1-minute candle waits. [`Turns`] guarantees old larger candles
+//! a quarter of the writes. [`crate::share`] sets the rate.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -13,15 +14,23 @@ use storage_core::redis::hot::PUTS_PER_CALL;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout_at;
 
+use crate::queue::{Kind, Turn, WaitingSince};
+
 /// Time for which unused tokens are kept: the longest time for which more than the rate is written.
 const BURST: Duration = Duration::from_millis(250);
 
 /// Maximum time until the rate is looked at again.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// Time by which a candle may precede those of other partitions that have earlier deadlines, so that a call writes
-/// several candles.
+/// Time by which a candle may precede those of other partitions that wait longer, so that a call writes several
+/// candles.
 const SLACK: Duration = Duration::from_millis(10);
+
+/// Ratio of the age that is aimed at for larger timeframes to that for 1-minute candles.
+const LARGER_FACTOR: u32 = 10;
+
+/// Number of writes of 1-minute candles for each one of an old larger candle.
+const MINUTES_PER_LARGER: usize = 3;
 
 /// A token bucket. The number of tokens is negative after a call that took more than there were.
 #[derive(Debug)]
@@ -72,6 +81,44 @@ impl Bucket {
     }
 }
 
+/// Decides which kind of candles is written next. Pure: times are passed in.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    /// Age from which larger candles are old.
+    larger_age: Duration,
+    /// Number of writes of 1-minute candles that larger candles have not answered yet, up to those of a call.
+    minutes: usize,
+}
+
+impl Turns {
+    /// Creates the turns for 1-minute candles whose aimed age is `max_age`.
+    pub(crate) fn new(max_age: Duration) -> Self {
+        Self {
+            larger_age: LARGER_FACTOR * max_age,
+            minutes: 0,
+        }
+    }
+
+    /// Returns the kind that is written next; `None` if no candle waits.
+    pub(crate) fn next(&self, waiting: WaitingSince, now: Instant) -> Option<Kind> {
+        let is_due = |larger| self.minutes >= MINUTES_PER_LARGER * PUTS_PER_CALL && now - larger >= self.larger_age;
+        match (waiting.minute, waiting.larger) {
+            (None, None) => None,
+            (Some(_), None) => Some(Kind::Minute),
+            (Some(_), Some(larger)) if !is_due(larger) => Some(Kind::Minute),
+            _ => Some(Kind::Larger),
+        }
+    }
+
+    /// Counts writes of a turn.
+    pub(crate) fn count(&mut self, kind: Kind, writes: usize) {
+        self.minutes = match kind {
+            Kind::Minute => (self.minutes + writes).min(MINUTES_PER_LARGER * PUTS_PER_CALL),
+            Kind::Larger => self.minutes.saturating_sub(MINUTES_PER_LARGER * writes),
+        };
+    }
+}
+
 /// The budget of this replica, shared by its partitions.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget(Arc<Shared>);
@@ -86,8 +133,9 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     bucket: Bucket,
-    /// Partitions that wait for a grant, by deadline.
-    requests: BTreeMap<(Instant, u64), oneshot::Sender<Grant>>,
+    turns: Turns,
+    /// Partitions that wait for a grant.
+    requests: BTreeMap<u64, Request>,
     next_request: u64,
     /// Number of candles that wait, by partition.
     waiting: BTreeMap<u16, usize>,
@@ -95,21 +143,28 @@ struct State {
     writes: u64,
 }
 
+#[derive(Debug)]
+struct Request {
+    since: WaitingSince,
+    grant: oneshot::Sender<Grant>,
+}
+
 /// Permission to write up to [`PUTS_PER_CALL`] candles. What it does not spend returns to the budget.
 #[derive(Debug)]
 pub(crate) struct Grant {
     budget: Budget,
-    /// Latest deadline of a candle that may be written; `None` if no other partition waits.
-    pub(crate) until: Option<Instant>,
+    /// The candles that may be written.
+    pub(crate) turn: Turn,
     unspent: usize,
 }
 
 impl Budget {
-    /// Creates a budget of `rate` writes per second.
-    pub(crate) fn new(rate: f64) -> Self {
+    /// Creates a budget of `rate` writes per second for 1-minute candles whose aimed age is `max_age`.
+    pub(crate) fn new(rate: f64, max_age: Duration) -> Self {
         Self(Arc::new(Shared {
             state: Mutex::new(State {
                 bucket: Bucket::new(rate, Instant::now()),
+                turns: Turns::new(max_age),
                 requests: BTreeMap::new(),
                 next_request: 0,
                 waiting: BTreeMap::new(),
@@ -125,18 +180,19 @@ impl Budget {
         self.0.changed.notify_one();
     }
 
-    /// Waits until the candle with this deadline may be written. Cancel safe.
-    pub(crate) async fn acquire(&self, deadline: Instant) -> Grant {
+    /// Waits until candles of a partition may be written of which the first ones wait since `since`. Cancel safe.
+    pub(crate) async fn acquire(&self, since: WaitingSince) -> Grant {
         let granted = {
             let mut state = self.state();
             let now = Instant::now();
-            if state.first_deadline().is_none() && state.bucket.ready_at(now) <= now {
-                return self.grant(&mut state);
+            state.remove_given_up();
+            if state.requests.is_empty() && state.bucket.ready_at(now) <= now {
+                return self.grant(&mut state, Turn::default());
             }
-            let (send, granted) = oneshot::channel();
+            let (grant, granted) = oneshot::channel();
             let number = state.next_request;
             state.next_request += 1;
-            state.requests.insert((deadline, number), send);
+            state.requests.insert(number, Request { since, grant });
             granted
         };
         self.0.changed.notify_one();
@@ -158,7 +214,7 @@ impl Budget {
         (state.writes, state.waiting.values().sum())
     }
 
-    /// Grants requests in the order of their deadlines as tokens return, until it is dropped.
+    /// Grants requests in turn as tokens return, until it is dropped.
     pub(crate) async fn serve(&self) -> Infallible {
         loop {
             match self.grant_next() {
@@ -172,28 +228,33 @@ impl Budget {
 
     /// Grants requests while there are tokens. Returns the time at which the next request may be granted, if any waits.
     fn grant_next(&self) -> Option<Instant> {
-        let mut state = self.state();
-        while state.first_deadline().is_some() {
+        loop {
+            let mut state = self.state();
+            state.remove_given_up();
             let now = Instant::now();
+            let kind = state.turns.next(state.waiting_since(), now)?;
             let ready_at = state.bucket.ready_at(now);
             if ready_at > now {
                 return Some(ready_at);
             }
-            let (_, request) = state.requests.pop_first()?;
-            let grant = self.grant(&mut state);
+            let (_, request) = state.take_first(kind)?;
+            let until = state.first(kind).map(|(since, _)| since + SLACK);
+            let turn = Turn {
+                kind: Some(kind),
+                until,
+            };
+            let grant = self.grant(&mut state, turn);
             // The lock must not be held while a grant without a receiver is dropped.
             drop(state);
-            drop(request.send(grant));
-            state = self.state();
+            drop(request.grant.send(grant));
         }
-        None
     }
 
-    fn grant(&self, state: &mut State) -> Grant {
+    fn grant(&self, state: &mut State, turn: Turn) -> Grant {
         state.bucket.spend(PUTS_PER_CALL);
         Grant {
             budget: self.clone(),
-            until: state.first_deadline().map(|deadline| deadline + SLACK),
+            turn,
             unspent: PUTS_PER_CALL,
         }
     }
@@ -204,15 +265,29 @@ impl Budget {
 }
 
 impl State {
-    /// Returns the earliest deadline of a partition that still waits.
-    fn first_deadline(&mut self) -> Option<Instant> {
-        while let Some(request) = self.requests.first_entry() {
-            if !request.get().is_closed() {
-                return Some(request.key().0);
-            }
-            request.remove();
+    fn remove_given_up(&mut self) {
+        self.requests.retain(|_, request| !request.grant.is_closed());
+    }
+
+    /// Returns the times since which the first candles of all partitions that wait for a grant wait.
+    fn waiting_since(&self) -> WaitingSince {
+        WaitingSince {
+            minute: self.first(Kind::Minute).map(|(since, _)| since),
+            larger: self.first(Kind::Larger).map(|(since, _)| since),
         }
-        None
+    }
+
+    /// Returns the request with the first candle of a kind, and the time since which that waits.
+    fn first(&self, kind: Kind) -> Option<(Instant, u64)> {
+        let waiting = self.requests.iter();
+        let waiting = waiting.filter_map(|(number, request)| Some((request.since.of(kind)?, *number)));
+        waiting.min()
+    }
+
+    /// Takes the request with the first candle of a kind.
+    fn take_first(&mut self, kind: Kind) -> Option<(u64, Request)> {
+        let (_, number) = self.first(kind)?;
+        self.requests.remove_entry(&number)
     }
 }
 
@@ -222,6 +297,9 @@ impl Grant {
         let mut state = self.budget.state();
         state.bucket.spend(writes.saturating_sub(self.unspent));
         state.writes += u64::try_from(writes).unwrap_or(u64::MAX);
+        if let Some(kind) = self.turn.kind {
+            state.turns.count(kind, writes);
+        }
         drop(state);
         self.unspent = self.unspent.saturating_sub(writes);
     }
@@ -238,25 +316,38 @@ impl Drop for Grant {
 mod tests {
     use super::*;
 
+    const MAX_AGE: Duration = Duration::from_millis(50);
+
+    fn since(minute: Option<Instant>, larger: Option<Instant>) -> WaitingSince {
+        WaitingSince { minute, larger }
+    }
+
     #[tokio::test]
-    async fn the_earliest_deadline_is_granted_first_and_what_is_not_spent_returns() {
-        let budget = Budget::new(100.0);
+    async fn the_candle_that_waits_the_longest_is_granted_first_and_what_is_not_spent_returns() {
+        let budget = Budget::new(100.0, MAX_AGE);
         let now = Instant::now();
-        let immediate = budget.acquire(now).await;
-        assert!(immediate.until.is_none());
+        let immediate = budget.acquire(since(Some(now), Some(now))).await;
+        assert_eq!(immediate.turn, Turn::default());
         budget.state().bucket.spend(1_000);
-        let given_up = timeout_at(now.into(), budget.acquire(now)).await;
+        let given_up = timeout_at(now.into(), budget.acquire(since(Some(now), None))).await;
         assert!(given_up.is_err());
-        let deadlines = [30, 10, 20].map(|ms| now + Duration::from_millis(ms));
+        let times = [30, 10, 20].map(|ms| now + Duration::from_millis(ms));
+        let requests = [
+            since(Some(times[0]), None),
+            since(Some(times[1]), Some(now)),
+            since(Some(times[2]), None),
+            since(None, Some(times[0])),
+        ];
         let order = Arc::new(Mutex::new(Vec::new()));
-        let waiting = deadlines.map(|deadline| {
+        let waiting = requests.map(|request| {
             let (budget, order) = (budget.clone(), order.clone());
             tokio::spawn(async move {
-                let grant = budget.acquire(deadline).await;
-                order.lock().unwrap().push((deadline, grant.until));
+                let grant = budget.acquire(request).await;
+                order.lock().unwrap().push((request, grant.turn));
             })
         });
-        while budget.state().requests.len() < 3 {
+        // The request that was given up is there until the next one looks.
+        while budget.state().requests.len() < requests.len() {
             tokio::task::yield_now().await;
         }
         budget.state().bucket.refund(1_000);
@@ -266,11 +357,15 @@ mod tests {
         for task in waiting {
             task.await.unwrap();
         }
-        let [third, first, second] = deadlines;
+        let turn = |kind, until: Option<Instant>| Turn {
+            kind: Some(kind),
+            until: until.map(|until| until + SLACK),
+        };
         let expected = [
-            (first, Some(second + SLACK)),
-            (second, Some(third + SLACK)),
-            (third, None),
+            (requests[1], turn(Kind::Minute, Some(times[2]))),
+            (requests[2], turn(Kind::Minute, Some(times[0]))),
+            (requests[0], turn(Kind::Minute, None)),
+            (requests[3], turn(Kind::Larger, None)),
         ];
         assert_eq!(*order.lock().unwrap(), expected);
         assert_eq!(budget.usage().0, 1);
@@ -278,14 +373,24 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_was_given_up_does_not_limit_the_next_grant() {
-        let budget = Budget::new(100.0);
+    fn larger_candles_get_a_quarter_of_the_writes_once_they_are_old_and_the_rest_of_the_budget() {
         let now = Instant::now();
-        let (given_up, _) = oneshot::channel();
-        let mut state = budget.state();
-        state.requests.insert((now, 0), given_up);
-        assert!(state.first_deadline().is_none());
-        assert!(state.requests.is_empty());
+        let mut turns = Turns::new(MAX_AGE);
+        let (young, old) = (now - MAX_AGE, now - LARGER_FACTOR * MAX_AGE);
+        let mut writes_of = |larger: Instant, calls: usize| {
+            let mut larger_calls = 0;
+            for _ in 0..calls {
+                let kind = turns.next(since(Some(now), Some(larger)), now).unwrap();
+                turns.count(kind, PUTS_PER_CALL);
+                larger_calls += usize::from(kind == Kind::Larger);
+            }
+            larger_calls
+        };
+        assert_eq!(writes_of(young, 40), 0);
+        assert_eq!(writes_of(old, 40), 10);
+        assert_eq!(turns.next(since(None, Some(young)), now), Some(Kind::Larger));
+        assert_eq!(turns.next(since(Some(young), None), now), Some(Kind::Minute));
+        assert_eq!(turns.next(since(None, None), now), None);
     }
 
     #[test]
