@@ -29,8 +29,15 @@ const SLACK: Duration = Duration::from_millis(10);
 /// Ratio of the age that is aimed at for larger timeframes to that for 1-minute candles.
 const LARGER_FACTOR: u32 = 10;
 
+/// Number of larger candles in a call beyond the budget. 1-minute candles wait until its tokens have returned, and with
+/// 64 of them waited 3.5 ms.
+const LARGER_PER_CALL: usize = 16;
+
 /// Number of writes of 1-minute candles for each one of an old larger candle.
 const MINUTES_PER_LARGER: usize = 3;
+
+/// Number of writes of 1-minute candles after which it is the turn of old larger ones.
+const MINUTES_PER_TURN: usize = MINUTES_PER_LARGER * LARGER_PER_CALL;
 
 /// A token bucket. The number of tokens is negative after a call that took more than there were.
 #[derive(Debug)]
@@ -101,7 +108,7 @@ impl Turns {
 
     /// Returns the kind that is written next; `None` if no candle waits.
     pub(crate) fn next(&self, waiting: WaitingSince, now: Instant) -> Option<Kind> {
-        let is_due = |larger| self.minutes >= MINUTES_PER_LARGER * PUTS_PER_CALL && now - larger >= self.larger_age;
+        let is_due = |larger| self.minutes >= MINUTES_PER_TURN && now - larger >= self.larger_age;
         match (waiting.minute, waiting.larger) {
             (None, None) => None,
             (Some(_), None) => Some(Kind::Minute),
@@ -116,6 +123,14 @@ impl Turns {
             Kind::Minute => (self.minutes + writes).min(MINUTES_PER_LARGER * PUTS_PER_CALL),
             Kind::Larger => self.minutes.saturating_sub(MINUTES_PER_LARGER * writes),
         };
+    }
+}
+
+/// Returns the maximum number of candles in a call.
+pub(crate) fn call_size(kind: Option<Kind>) -> usize {
+    match kind {
+        Some(Kind::Larger) => LARGER_PER_CALL,
+        _ => PUTS_PER_CALL,
     }
 }
 
@@ -149,13 +164,14 @@ struct Request {
     grant: oneshot::Sender<Grant>,
 }
 
-/// Permission to write up to [`PUTS_PER_CALL`] candles. What it does not spend returns to the budget.
+/// Permission to write candles. What it does not spend returns to the budget.
 #[derive(Debug)]
 pub(crate) struct Grant {
     budget: Budget,
     /// The candles that may be written.
     pub(crate) turn: Turn,
-    unspent: usize,
+    /// Number of candles that may be written.
+    pub(crate) writes: usize,
 }
 
 impl Budget {
@@ -251,11 +267,12 @@ impl Budget {
     }
 
     fn grant(&self, state: &mut State, turn: Turn) -> Grant {
-        state.bucket.spend(PUTS_PER_CALL);
+        let writes = call_size(turn.kind);
+        state.bucket.spend(writes);
         Grant {
             budget: self.clone(),
             turn,
-            unspent: PUTS_PER_CALL,
+            writes,
         }
     }
 
@@ -295,19 +312,19 @@ impl Grant {
     /// Spends `writes`, which may be a few more than granted, and returns the rest.
     pub(crate) fn spend(mut self, writes: usize) {
         let mut state = self.budget.state();
-        state.bucket.spend(writes.saturating_sub(self.unspent));
+        state.bucket.spend(writes.saturating_sub(self.writes));
         state.writes += u64::try_from(writes).unwrap_or(u64::MAX);
         if let Some(kind) = self.turn.kind {
             state.turns.count(kind, writes);
         }
         drop(state);
-        self.unspent = self.unspent.saturating_sub(writes);
+        self.writes = self.writes.saturating_sub(writes);
     }
 }
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        self.budget.state().bucket.refund(self.unspent);
+        self.budget.state().bucket.refund(self.writes);
         self.budget.0.changed.notify_one();
     }
 }
@@ -377,17 +394,19 @@ mod tests {
         let now = Instant::now();
         let mut turns = Turns::new(MAX_AGE);
         let (young, old) = (now - MAX_AGE, now - LARGER_FACTOR * MAX_AGE);
-        let mut writes_of = |larger: Instant, calls: usize| {
-            let mut larger_calls = 0;
+        let mut part_of = |since_larger: Instant, calls: usize| {
+            let (mut larger, mut all) = (0, 0);
             for _ in 0..calls {
-                let kind = turns.next(since(Some(now), Some(larger)), now).unwrap();
-                turns.count(kind, PUTS_PER_CALL);
-                larger_calls += usize::from(kind == Kind::Larger);
+                let kind = turns.next(since(Some(now), Some(since_larger)), now).unwrap();
+                let writes = call_size(Some(kind));
+                turns.count(kind, writes);
+                larger += if kind == Kind::Larger { writes } else { 0 };
+                all += writes;
             }
-            larger_calls
+            larger as f64 / all as f64
         };
-        assert_eq!(writes_of(young, 40), 0);
-        assert_eq!(writes_of(old, 40), 10);
+        assert_eq!(part_of(young, 40), 0.0);
+        assert!((part_of(old, 1_000) - 0.25).abs() < 0.01);
         assert_eq!(turns.next(since(None, Some(young)), now), Some(Kind::Larger));
         assert_eq!(turns.next(since(Some(young), None), now), Some(Kind::Minute));
         assert_eq!(turns.next(since(None, None), now), None);

@@ -1,7 +1,7 @@
 //! Orders the open candles that wait to be written. Pure: times are passed in.
 //!
-//! 1-minute candles are written first, then larger ones. Of one kind the candle that waits the longest is written first,
-//! so none waits forever. A tick of a waiting candle replaces the state to write and leaves its place.
+//! 1-minute candles are written first, then larger ones. Of one kind the candle that waits the longest is written
+//! first, so none waits forever. A tick of a waiting candle replaces the state to write and leaves its place.
 //! [`crate::budget`] decides which kind a partition writes next.
 
 use std::collections::VecDeque;
@@ -25,7 +25,7 @@ pub(crate) enum Kind {
     Larger,
 }
 
-/// For each kind the time since which its first candle waits; `None` if none waits.
+/// Times since which the first candle of each kind waits; `None` if none waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WaitingSince {
     pub(crate) minute: Option<Instant>,
@@ -259,7 +259,7 @@ mod tests {
     use storage_core::redis::hot::PUTS_PER_CALL;
 
     use super::*;
-    use crate::budget::{Bucket, Turns};
+    use crate::budget::{Bucket, Turns, call_size};
 
     const MAX_AGE: Duration = Duration::from_millis(50);
     const MS: Duration = Duration::from_millis(1);
@@ -320,7 +320,7 @@ mod tests {
                 let mut count = 0;
                 let kind = self.turns.next(self.queue.waiting_since(), self.now);
                 let turn = Turn { kind, until: None };
-                while count < PUTS_PER_CALL
+                while count < call_size(kind)
                     && let Some(open) = self.queue.pop(turn, self.now, all)
                 {
                     let number = open.symbol.as_str()[1..].parse().unwrap();
