@@ -5,8 +5,8 @@
 //! decodes the entries ([`decode`]), drops duplicates (`dedup`), folds the rest into candles ([`fold`], by the
 //! `fold_task`), and closes candles (`close`). Latest ticks are published immediately (`publish`). Everything else goes
 //! to the writer (`write`) as a `batch`, in a `backlog` after a while; open candles wait there, 1-minute candles before
-//! larger ones (`queue`), for the `budget` of Redis, which the replicas `share`. `age` measures what is reached.
-//! `signals` activates signals; `trim` trims the streams.
+//! larger ones (`queue`), for the `budget` of Redis, whose `limit` the replicas `share`. `age` measures what is
+//! reached. `signals` activates signals; `trim` trims the streams.
 
 mod age;
 mod backlog;
@@ -18,6 +18,7 @@ pub mod decode;
 mod dedup;
 pub mod fold;
 mod fold_task;
+mod limit;
 mod metrics;
 mod ownership;
 mod partition;

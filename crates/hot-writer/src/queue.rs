@@ -259,7 +259,7 @@ mod tests {
     use storage_core::redis::hot::PUTS_PER_CALL;
 
     use super::*;
-    use crate::budget::{Bucket, Turns, call_size};
+    use crate::limit::WriteLimit;
 
     const MAX_AGE: Duration = Duration::from_millis(50);
     const MS: Duration = Duration::from_millis(1);
@@ -279,8 +279,7 @@ mod tests {
     /// A feed of ticks and a writer that writes what the budget allows, both in steps of 1 ms.
     struct Simulation {
         queue: WriteQueue,
-        turns: Turns,
-        bucket: Bucket,
+        limit: WriteLimit,
         now: Instant,
         batch: u64,
         /// Time of the first unwritten tick by symbol and timeframe, and the longest time that one has waited.
@@ -294,8 +293,7 @@ mod tests {
             let now = Instant::now();
             Self {
                 queue: WriteQueue::default(),
-                turns: Turns::new(MAX_AGE),
-                bucket: Bucket::new(rate, now),
+                limit: WriteLimit::new(rate, MAX_AGE, now),
                 now,
                 batch: 0,
                 unwritten: HashMap::default(),
@@ -316,11 +314,15 @@ mod tests {
                     self.unwritten.entry((number, timeframe)).or_insert(self.now);
                 }
             }
-            while self.queue.len() > 0 && self.bucket.ready_at(self.now) <= self.now {
+            while let Some((kind, ready_at)) = self.limit.next(self.queue.waiting_since(), self.now)
+                && ready_at <= self.now
+            {
                 let mut count = 0;
-                let kind = self.turns.next(self.queue.waiting_since(), self.now);
-                let turn = Turn { kind, until: None };
-                while count < call_size(kind)
+                let turn = Turn {
+                    kind: Some(kind),
+                    until: None,
+                };
+                while count < PUTS_PER_CALL
                     && let Some(open) = self.queue.pop(turn, self.now, all)
                 {
                     let number = open.symbol.as_str()[1..].parse().unwrap();
@@ -329,8 +331,8 @@ mod tests {
                     *longest = (*longest).max(self.now - since);
                     count += 1;
                 }
-                self.bucket.spend(count);
-                self.turns.count(kind.unwrap(), count);
+                self.limit.spend(count);
+                self.limit.count(kind, count);
                 self.written += count;
             }
         }

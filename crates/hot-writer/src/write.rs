@@ -23,7 +23,7 @@ use storage_core::redis::codec::candles::{self, ChangedFields};
 use storage_core::redis::codec::repairs;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions::{self, Put, PutResult};
-use storage_core::redis::hot::{self, Epoch};
+use storage_core::redis::hot::{self, Epoch, PUTS_PER_CALL};
 use storage_core::redis::keys::{self, Key};
 use storage_core::redis::stream::{HOT_WRITER, Stream};
 use tokio::sync::{mpsc, watch};
@@ -251,7 +251,7 @@ impl Writer {
     }
 
     async fn write_granted(&mut self, grant: Grant) -> RedisResult<()> {
-        let candles = self.take_open(grant.writes, grant.turn);
+        let candles = self.take_open(PUTS_PER_CALL, grant.turn);
         grant.spend(candles.len());
         self.budget.set_waiting(self.partition, self.queue.len());
         self.write_open(candles).await
