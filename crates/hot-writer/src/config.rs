@@ -46,7 +46,7 @@ pub(crate) struct HotConfig {
     /// Maximum share of the time of Redis that writing open candles may cost, for all replicas and partitions together.
     #[serde(deserialize_with = "share")]
     pub(crate) write_share: f64,
-    /// Age of open 1-minute candles that is aimed at; ten times as much for larger timeframes. Beyond the budget
+    /// Age of open 1-minute candles that is aimed at; five times as much for larger timeframes. Beyond the budget
     /// 1-minute candles are written first, and larger ones that are older than that get a quarter of the writes.
     #[serde(with = "humantime_serde")]
     pub(crate) max_age: Duration,

@@ -20,7 +20,7 @@ const RESERVE: Duration = Duration::from_millis(50);
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// Ratio of the age that is aimed at for larger timeframes to that for 1-minute candles.
-const LARGER_FACTOR: u32 = 10;
+const LARGER_FACTOR: u32 = 5;
 
 /// Number of writes of 1-minute candles for each one of an old larger candle.
 const MINUTES_PER_LARGER: usize = 3;

@@ -376,7 +376,7 @@ mod tests {
             };
             prop_assert!(simulation.longest(Timeframe::M1) <= longest(symbols, 0.75));
             for timeframe in &Timeframe::ALL[1..] {
-                let limit = 10 * MAX_AGE + longest(candles, 0.25);
+                let limit = 5 * MAX_AGE + longest(candles, 0.25);
                 prop_assert!(simulation.longest(*timeframe) <= limit, "{timeframe}");
             }
             prop_assert!(simulation.longest(Timeframe::M1) <= simulation.longest(Timeframe::D1) + 2 * MS);
