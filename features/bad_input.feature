@@ -6,8 +6,9 @@ Feature: Bad input
   Background:
     Given a running pipeline
 
-  Scenario: Unusual but valid numbers and trade IDs are counted exactly
-    When trades arrive with these fields:
+  Scenario: Unusual but valid numbers, symbols, sides and trade IDs are counted exactly
+    When I run `aggregator-admin symbols set CL=F --prices any`
+    And trades arrive with these fields:
       | symbol     | field    | value                                |
       | FRACTION   | qty      | 0.12345678                           |
       | NOISE      | qty      | 0.00031099999999999997               |
@@ -21,6 +22,12 @@ Feature: Bad input
       | LONGID     | trade_id | 18446744073709551617                 |
       | LONGID     | trade_id | 18446744073709551618                 |
       | CHEAP      | price    | 9.2E-7                               |
+      | PYTHON     | price    | 1e-05                                |
+      | PLUS       | qty      | +.5                                  |
+      | CL=F       | price    | -37.63                               |
+      | ^GSPC      | side     | BUY                                  |
+      | M&M.NS     | side     | bid                                  |
+      | 币安人生USDT   | side     | 1                                    |
     Then the volume in candles_1m is:
       | symbol     | units            | trades |
       | FRACTION   | 0.12345678       | 1      |
@@ -32,6 +39,14 @@ Feature: Bad input
       | GUID       | 2                | 1      |
       | LONGID     | 4                | 2      |
       | CHEAP      | 2                | 1      |
+      | PYTHON     | 2                | 1      |
+      | PLUS       | 0.5              | 1      |
+      | CL=F       | 2                | 1      |
+      | ^GSPC      | 2                | 1      |
+      | M&M.NS     | 2                | 1      |
+      | 币安人生USDT   | 2                | 1      |
+    And the query "SELECT low FROM candles_1m WHERE symbol = 'CL=F'" returns "-37.63"
+    And the query "SELECT symbol FROM ticks WHERE side = 'buy' AND symbol IN ('^GSPC', 'M&M.NS')" returns "^GSPC"
     And every larger timeframe is the aggregate of candles_1m
 
   Scenario Outline: A trade with <field> <value> becomes a dead letter with a reason, and the next trade is counted
@@ -52,7 +67,7 @@ Feature: Bad input
       | symbol | BTC:USDT        | field `symbol`                                           |
       | ts_us  | next year       | ahead of the time at which Redis accepted the entry      |
       | ts_us  | soon            | field `ts_us`                                            |
-      | side   | both            | field `side` must be buy or sell                         |
+      | ts_us  | 1700000000123   | field `ts_us` looks like milliseconds                    |
 
   Scenario: A trade without a required field becomes a dead letter
     When a trade of BTCUSDT arrives without qty

@@ -3,10 +3,11 @@
 \set QUIET on
 BEGIN;
 
--- warm-syncer inserts, and updates `ticks` to keep the first entry of a trade that came twice. It deletes nothing:
--- retention is the owner's task.
-GRANT SELECT, INSERT ON signals, symbols, dead_letters TO "warm-syncer";
+-- warm-syncer inserts, and updates and deletes rows of `ticks` that are corrected or busted. Retention is the owner's
+-- task.
+GRANT SELECT, INSERT ON signals, symbols, dead_letters, tick_versions TO "warm-syncer";
 GRANT SELECT, INSERT, UPDATE ON candles_1m, ticks, positions TO "warm-syncer";
+GRANT DELETE ON ticks TO "warm-syncer";
 GRANT SELECT ON __diesel_schema_migrations, database_identity TO "warm-syncer";
 
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::load::{Load, MARK};
-use crate::oracle::{Bars, Trade, compare, group, lots, width_us};
+use crate::oracle::{Bars, Trade, compare, counted, group, lots, width_us};
 use crate::pipeline::Pipeline;
 
 /// The timeframes that the history has.
@@ -32,7 +32,7 @@ impl Expected {
             candles: TIMEFRAMES
                 .map(|timeframe| (timeframe, group(&trades, width_us(timeframe))))
                 .to_vec(),
-            ticks: sums(&trades),
+            ticks: sums(&counted(&trades)),
             dead_letters: load.dead_letters(),
         }
     }

@@ -1,13 +1,14 @@
-//! A load that is generated from a seed: ticks in order, out of order and late, duplicates and bad entries, each with
-//! its expected disposition. The same plan results in the same entries.
+//! A load that is generated from a seed: ticks in order, out of order and late, duplicates in several resolutions of
+//! time, corrections, busts, conflicts and bad entries, each with its expected disposition. The trade IDs of some
+//! symbols begin again. The same plan results in the same entries.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
-use crate::oracle::{DECIMALS, Trade, micros};
+use crate::oracle::{DECIMALS, Kind, Trade, micros};
 use crate::producer::{self, Fields};
 
 /// Name of the field that identifies a bad entry among the dead letters.
@@ -20,7 +21,9 @@ const OUT_OF_ORDER: Duration = Duration::from_secs(8 * 60);
 const LATE_FROM: Duration = Duration::from_secs(14 * 60);
 /// Maximum age of late ticks.
 const LATE_TO: Duration = Duration::from_secs(3 * 60 * 60);
-/// Number of recent entries from which a duplicate is chosen.
+/// Number of trades after which the trade IDs of some symbols begin again.
+const RESTART: u64 = 200;
+/// Number of recent entries from which a duplicate or an amended trade is chosen.
 const MAX_DISTANCE: usize = 5_000;
 
 /// Parameters of a load.
@@ -46,6 +49,12 @@ pub struct Plan {
     pub late: f64,
     /// Share of bad entries.
     pub bad: f64,
+    /// Share of entries that correct an earlier one.
+    pub corrections: f64,
+    /// Share of entries that bust an earlier one.
+    pub busts: f64,
+    /// Share of entries that have the identity of an earlier one and another quantity.
+    pub conflicts: f64,
     /// Share of ticks with the same event time as their symbol's previous tick: the order of arrival decides the close.
     pub equal_times: f64,
 }
@@ -64,6 +73,9 @@ impl Plan {
             out_of_order: 0.05,
             late: 0.005,
             bad: 0.005,
+            corrections: 0.002,
+            busts: 0.001,
+            conflicts: 0.001,
             equal_times: 0.03,
         }
     }
@@ -72,8 +84,10 @@ impl Plan {
 /// Expected disposition of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// It is in its candles.
+    /// It is in its candles, unless a later entry busts it.
     Counted,
+    /// It corrects or busts an earlier entry.
+    Amendment,
     /// It is the same trade as an earlier entry and changes nothing.
     Duplicate,
     /// It is a dead letter.
@@ -95,8 +109,8 @@ pub enum Flaw {
     TooFine,
     /// Its quantity is beyond what lots can hold.
     TooLarge,
-    /// Its side is neither `buy` nor `sell`.
-    Side,
+    /// Its event time is in milliseconds.
+    Unit,
     /// Its event time is not a number.
     Time,
     /// Its event time is in the future.
@@ -109,10 +123,12 @@ pub enum Flaw {
     Partition,
     /// Its quantity is several kilobytes of invalid text.
     InvalidText,
+    /// It is an earlier trade with another quantity.
+    Conflict,
 }
 
 impl Flaw {
-    /// Every flaw.
+    /// Every flaw of a trade of its own.
     pub const ALL: [Self; 13] = [
         Self::NoPrice,
         Self::NaNPrice,
@@ -120,7 +136,7 @@ impl Flaw {
         Self::NoQuantity,
         Self::TooFine,
         Self::TooLarge,
-        Self::Side,
+        Self::Unit,
         Self::Time,
         Self::Future,
         Self::TradeId,
@@ -138,13 +154,14 @@ impl Flaw {
             Self::NoQuantity => "field `qty` must be positive",
             Self::TooFine => "is too fine for lots",
             Self::TooLarge => "exceeds a bigint",
-            Self::Side => "must be buy or sell",
+            Self::Unit => "looks like milliseconds",
             Self::Time => "field `ts_us`",
             Self::Future => "ahead of the time at which Redis accepted",
             Self::TradeId => "must not begin with @",
             Self::Symbol => "field `symbol` must be 1 to 64",
             Self::Partition => "symbol belongs to partition",
             Self::InvalidText => "field `qty`",
+            Self::Conflict => "conflicts with",
         }
     }
 
@@ -156,12 +173,12 @@ impl Flaw {
             Self::NoQuantity => ("qty", Some("0".to_owned())),
             Self::TooFine => ("qty", Some("0.0000000001".to_owned())),
             Self::TooLarge => ("qty", Some("100000000000".to_owned())),
-            Self::Side => ("side", Some("both".to_owned())),
+            Self::Unit => ("ts_us", Some("1700000000123".to_owned())),
             Self::Time => ("ts_us", Some("soon".to_owned())),
             Self::Future => ("ts_us", Some(micros("2200-01-01T00:00:00Z").to_string())),
             Self::TradeId => ("trade_id", Some("@1-1".to_owned())),
             Self::Symbol => ("symbol", Some("NO:SYMBOL".to_owned())),
-            Self::Partition => return,
+            Self::Partition | Self::Conflict => return,
             Self::InvalidText => ("qty", Some("\u{1}rubbish".repeat(1_000))),
         };
         fields.retain(|(name, _)| name != field);
@@ -193,7 +210,10 @@ impl Entry {
 
     /// Returns the text that identifies a bad entry.
     pub fn mark(&self) -> String {
-        format!("{} {}", self.trade.symbol, self.trade.id.as_deref().unwrap_or_default())
+        let Trade {
+            symbol, id, qty, ts_us, ..
+        } = &self.trade;
+        format!("{symbol} {} {ts_us} {qty}", id.as_deref().unwrap_or_default())
     }
 }
 
@@ -213,13 +233,11 @@ impl Load {
         }
     }
 
-    /// Returns the trades that must be counted, in order of arrival.
+    /// Returns the trades that must be counted and their amendments, in order of arrival.
     pub fn trades(&self) -> Vec<Trade> {
-        let counted = self
-            .entries
-            .iter()
-            .filter(|entry| entry.disposition == Disposition::Counted);
-        counted.map(|entry| entry.trade.clone()).collect()
+        let counts = [Disposition::Counted, Disposition::Amendment];
+        let valid = self.entries.iter().filter(|entry| counts.contains(&entry.disposition));
+        valid.map(|entry| entry.trade.clone()).collect()
     }
 
     /// Returns the marks of the entries that become dead letters, each with a part of its reason.
@@ -250,6 +268,8 @@ struct Market {
     trades: u64,
     /// `true` if trade IDs are text, `false` if they are numbers.
     text_ids: bool,
+    /// Number of trades after which the trade IDs begin again.
+    ids: u64,
 }
 
 struct Generator<'a> {
@@ -259,6 +279,14 @@ struct Generator<'a> {
     start_us: i64,
     now_us: i64,
     made: Vec<Trade>,
+    /// Number of amendments and conflicts.
+    amended: u64,
+    /// Identities of the busted trades.
+    busted: HashSet<(String, i64, Option<String>)>,
+}
+
+fn identity(trade: &Trade) -> (String, i64, Option<String>) {
+    (trade.symbol.clone(), trade.ts_us, trade.id.clone())
 }
 
 impl<'a> Generator<'a> {
@@ -273,6 +301,7 @@ impl<'a> Generator<'a> {
                 newest_us: start_us,
                 trades: 0,
                 text_ids: number % 4 == 3,
+                ids: if number % 4 == 1 { RESTART } else { u64::MAX },
             }
         };
         Self {
@@ -282,6 +311,8 @@ impl<'a> Generator<'a> {
             start_us,
             now_us: start_us,
             made: Vec::new(),
+            amended: 0,
+            busted: HashSet::new(),
         }
     }
 
@@ -292,10 +323,21 @@ impl<'a> Generator<'a> {
         if drawn < self.plan.duplicates && !self.made.is_empty() {
             return self.repeat();
         }
+        let Plan {
+            duplicates,
+            corrections,
+            busts,
+            conflicts,
+            ..
+        } = *self.plan;
+        let amended = 1.0 - drawn;
+        if amended < corrections + busts + conflicts && !self.made.is_empty() {
+            return self.amend(amended < corrections, amended < corrections + busts);
+        }
         let market = self.choose();
         let trade = self.trade(market);
         let partition = self.markets[market].partition;
-        if drawn >= self.plan.duplicates && drawn < self.plan.duplicates + self.plan.bad {
+        if drawn >= duplicates && drawn < duplicates + self.plan.bad {
             let flaw = Flaw::ALL[self.rng.random_range(0..Flaw::ALL.len())];
             let elsewhere = u16::from(flaw == Flaw::Partition);
             return Entry {
@@ -312,16 +354,53 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// Repeats one of the last entries, mostly a recent one.
+    /// Repeats one of the last entries, as it is or as a file has it: with its time in ms and its number with a
+    /// fraction.
     fn repeat(&mut self) -> Entry {
-        let reach = if self.rng.random_bool(0.5) { 50 } else { MAX_DISTANCE };
-        let oldest = self.made.len().saturating_sub(reach);
-        let trade = self.made[self.rng.random_range(oldest..self.made.len())].clone();
+        let mut trade = self.recent();
+        if self.rng.random_bool(0.3) {
+            trade.ts_us -= trade.ts_us % 1_000;
+            trade.id = trade.id.map(|id| if id.contains('-') { id } else { format!("{id}.0") });
+        }
         Entry {
             partition: producer::partition(&trade.symbol, self.plan.partitions),
             trade,
             disposition: Disposition::Duplicate,
         }
+    }
+
+    /// Corrects or busts one of the last entries, or sends it with another quantity. No quantity comes twice.
+    fn amend(&mut self, is_correction: bool, is_amendment: bool) -> Entry {
+        let mut trade = self.recent();
+        self.amended += 1;
+        trade.qty = units(1_000_000_000 + self.amended, DECIMALS);
+        trade.kind = match (is_correction, is_amendment) {
+            (true, _) => Kind::Correction,
+            (false, true) => Kind::Bust,
+            (false, false) => Kind::Trade,
+        };
+        // A busted trade can't be corrected.
+        let is_busted = self.busted.contains(&identity(&trade));
+        if trade.kind == Kind::Bust || is_busted && is_amendment {
+            trade.kind = Kind::Bust;
+            self.busted.insert(identity(&trade));
+        }
+        let disposition = match is_amendment {
+            true => Disposition::Amendment,
+            false => Disposition::Dead(Flaw::Conflict),
+        };
+        Entry {
+            partition: producer::partition(&trade.symbol, self.plan.partitions),
+            trade,
+            disposition,
+        }
+    }
+
+    /// Returns one of the last trades, mostly a recent one.
+    fn recent(&mut self) -> Trade {
+        let reach = if self.rng.random_bool(0.5) { 50 } else { MAX_DISTANCE };
+        let oldest = self.made.len().saturating_sub(reach);
+        self.made[self.rng.random_range(oldest..self.made.len())].clone()
     }
 
     /// Returns the lower of two random symbols, so that some symbols are busy and others quiet.
@@ -339,9 +418,10 @@ impl<'a> Generator<'a> {
         market.trades += 1;
         let id = match market.text_ids {
             true => format!("{:08x}-{}", self.rng.random::<u32>(), market.trades),
-            false => market.trades.to_string(),
+            false => (market.trades % market.ids).to_string(),
         };
         Trade {
+            kind: Kind::Trade,
             symbol: market.symbol.clone(),
             ts_us,
             price: units(market.price.into(), 2),
@@ -386,10 +466,8 @@ fn units(count: u64, decimals: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
-    use crate::oracle::{group, lots};
+    use crate::oracle::{counted, group, lots};
 
     #[test]
     fn the_same_seed_makes_the_same_load_and_another_seed_another() {
@@ -403,15 +481,29 @@ mod tests {
     fn a_load_has_a_share_of_everything_and_says_what_becomes_of_it() {
         let load = Load::new(&Plan::new(1, 20_000));
         assert!((800..1_200).contains(&load.duplicates()), "{}", load.duplicates());
-        let (trades, dead) = (load.trades(), load.dead_letters());
+        let (entries, dead) = (load.trades(), load.dead_letters());
         assert!((50..200).contains(&dead.len()), "{}", dead.len());
-        assert_eq!(trades.len() + load.duplicates() + dead.len(), 20_000);
-        assert_eq!(dead.values().collect::<HashSet<_>>().len(), Flaw::ALL.len());
+        assert_eq!(entries.len() + load.duplicates() + dead.len(), 20_000);
+        assert_eq!(dead.values().collect::<HashSet<_>>().len(), Flaw::ALL.len() + 1);
+        let of_kind = |kind| entries.iter().filter(|entry| entry.kind == kind).count();
+        assert!(
+            (20..60).contains(&of_kind(Kind::Correction)),
+            "{}",
+            of_kind(Kind::Correction)
+        );
+        let busted: HashSet<_> = entries
+            .iter()
+            .filter(|entry| entry.kind == Kind::Bust)
+            .map(identity)
+            .collect();
+        assert!((10..40).contains(&busted.len()), "{}", busted.len());
 
+        let trades: Vec<_> = entries.iter().filter(|entry| entry.kind == Kind::Trade).collect();
         let ids: HashSet<_> = trades.iter().map(|trade| (&trade.symbol, &trade.id)).collect();
-        assert_eq!(ids.len(), trades.len(), "a trade's ID is its own");
-        let counted: i64 = group(&trades, 60_000_000).values().map(|bar| bar.trades).sum();
-        assert_eq!(usize::try_from(counted).unwrap(), trades.len());
+        assert!(ids.len() < trades.len(), "some IDs begin again");
+        assert_eq!(counted(&entries).len(), trades.len() - busted.len());
+        let in_bars: i64 = group(&entries, 60_000_000).values().map(|bar| bar.trades).sum();
+        assert_eq!(usize::try_from(in_bars).unwrap(), trades.len() - busted.len());
 
         let mut newest: BTreeMap<&str, i64> = BTreeMap::new();
         let mut late = 0;

@@ -1,6 +1,6 @@
 //! The expected candles, computed independently of the pipeline: trades in order of arrival, grouped by bucket.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 
@@ -9,9 +9,23 @@ use chrono::DateTime;
 /// Lots per unit: 8 decimals.
 pub const DECIMALS: usize = 8;
 
-/// A trade that must be counted.
+/// Kind of an entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// A trade.
+    #[default]
+    Trade,
+    /// A correction of the trade with the same identity.
+    Correction,
+    /// The bust of the trade with the same identity.
+    Bust,
+}
+
+/// A trade, or an amendment of one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trade {
+    /// The kind.
+    pub kind: Kind,
     /// The symbol.
     pub symbol: String,
     /// Event time, µs since 1970.
@@ -59,15 +73,58 @@ impl Bar {
 /// Candles by symbol and start in µs.
 pub type Bars = BTreeMap<(String, i64), Bar>;
 
-/// Groups `trades` into buckets of `width_us`; the same id of a symbol counts once.
-pub fn group(trades: &[Trade], width_us: i64) -> Bars {
-    let mut seen = HashSet::new();
-    let mut in_order: Vec<&Trade> = Vec::new();
-    for trade in trades {
-        if trade.id.as_ref().is_none_or(|id| seen.insert((&trade.symbol, id))) {
-            in_order.push(trade);
+/// Returns the trades that `entries` result in, in order of their first entries. Two entries are the same trade if they
+/// have the same symbol and ID and the same time: in ms, or in seconds if one of them has no better time. Of a trade
+/// the first entry counts, then each correction to values that it never had before, until it is busted.
+pub fn counted(entries: &[Trade]) -> Vec<Trade> {
+    struct Known {
+        trade: Trade,
+        had: Vec<(String, String)>,
+        busted: bool,
+    }
+    let mut all: Vec<Known> = Vec::new();
+    let mut by_id: HashMap<(&str, &str), Vec<usize>> = HashMap::new();
+    for entry in entries {
+        let same_id = entry.id.as_deref().map(|id| {
+            by_id
+                .entry((&entry.symbol, id.strip_suffix(".0").unwrap_or(id)))
+                .or_default()
+        });
+        let earlier = same_id
+            .as_ref()
+            .and_then(|known| known.iter().find(|at| is_same_time(all[**at].trade.ts_us, entry.ts_us)));
+        let values = (entry.price.clone(), entry.qty.clone());
+        match (entry.kind, earlier) {
+            (Kind::Trade, None) => {
+                same_id.into_iter().for_each(|known| known.push(all.len()));
+                all.push(Known {
+                    trade: entry.clone(),
+                    had: vec![values],
+                    busted: false,
+                });
+            }
+            (Kind::Correction, Some(at)) if !all[*at].busted && !all[*at].had.contains(&values) => {
+                let known = &mut all[*at];
+                (known.trade.price, known.trade.qty) = values.clone();
+                known.had.push(values);
+            }
+            (Kind::Bust, Some(at)) => all[*at].busted = true,
+            _ => {}
         }
     }
+    let counted = all.into_iter().filter(|known| !known.busted);
+    counted.map(|known| known.trade).collect()
+}
+
+fn is_same_time(a_us: i64, b_us: i64) -> bool {
+    let [a_ms, b_ms] = [a_us, b_us].map(|us| us / 1_000);
+    let is_coarse = |ms: i64| ms % 1_000 == 0;
+    a_ms == b_ms || a_ms / 1_000 == b_ms / 1_000 && (is_coarse(a_ms) || is_coarse(b_ms))
+}
+
+/// Groups the trades that `entries` result in into buckets of `width_us`.
+pub fn group(entries: &[Trade], width_us: i64) -> Bars {
+    let mut in_order = counted(entries);
     in_order.sort_by_key(|trade| trade.ts_us); // stable: the order of arrival decides between equal times
     let mut bars = Bars::new();
     for trade in in_order {
@@ -129,6 +186,7 @@ pub fn binance_trades(file: &Path, symbol: &str) -> Vec<Trade> {
     let trades = rows
         .filter(|row| row[0].starts_with(|first: char| first.is_ascii_digit()))
         .map(|row| Trade {
+            kind: Kind::Trade,
             symbol: symbol.to_owned(),
             ts_us: row[5].parse::<i64>().expect("ms") * 1_000,
             price: row[1].to_owned(),
@@ -168,4 +226,31 @@ pub fn width_us(timeframe: &str) -> i64 {
         _ => panic!("no timeframe: {timeframe}"),
     };
     number.parse::<i64>().expect("a timeframe") * minutes * 60_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn corrections_and_busts_apply_once_to_the_trade_with_the_same_identity() {
+        let entry = |kind, ts_us, price: &str, id: &str| Trade {
+            kind,
+            symbol: "A".to_owned(),
+            ts_us,
+            price: price.to_owned(),
+            qty: "1".to_owned(),
+            id: Some(id.to_owned()),
+        };
+        let feed = [
+            entry(Kind::Trade, 1_000_123, "1", "7"),
+            entry(Kind::Trade, 86_401_000_123, "2", "7"),
+            entry(Kind::Trade, 2_000_000, "3", "8"),
+            entry(Kind::Correction, 1_000_000, "1.5", "7.0"),
+            entry(Kind::Bust, 2_000_500, "0", "8"),
+        ];
+        let prices = |trades: Vec<Trade>| trades.into_iter().map(|trade| trade.price).collect::<Vec<_>>();
+        assert_eq!(prices(counted(&feed)), ["1.5", "2"]);
+        assert_eq!(prices(counted(&[&feed[..], &feed[..4]].concat())), ["1.5", "2"]);
+    }
 }

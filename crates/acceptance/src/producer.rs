@@ -2,7 +2,7 @@
 
 use redis::RedisResult;
 
-use crate::oracle::Trade;
+use crate::oracle::{Kind, Trade};
 use crate::redis_server::RedisServer;
 
 /// Number of partitions of the streams: the default.
@@ -34,6 +34,14 @@ pub fn fields(trade: &Trade) -> Fields {
         ("qty", trade.qty.clone()),
     ];
     fields.extend(trade.id.clone().map(|id| ("trade_id", id)));
+    match trade.kind {
+        Kind::Trade => {}
+        Kind::Correction => fields.push(("kind", "correction".to_owned())),
+        Kind::Bust => {
+            fields.retain(|(name, _)| !matches!(*name, "price" | "qty"));
+            fields.push(("kind", "bust".to_owned()));
+        }
+    }
     fields
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))

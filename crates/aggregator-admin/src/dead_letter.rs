@@ -7,9 +7,6 @@ use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::redis::stream::Stream;
 
-/// Field with the first ID of an entry that was requeued. It marks the entry as the same trade.
-pub(crate) const REQUEUED: &str = "requeued";
-
 /// Writes `entry` of `stream` to the dead letters.
 pub(crate) async fn send(redis: &mut Connection, stream: Stream, entry: &Entry, reason: String) -> anyhow::Result<()> {
     tracing::warn!(%stream, id = %entry.id, %reason, "entry can't be used; it is kept as a dead letter");

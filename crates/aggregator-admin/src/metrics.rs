@@ -3,7 +3,15 @@
 use storage_core::telemetry::metrics::LONG_SECONDS;
 
 /// Outcomes of a repair.
-pub(crate) const OUTCOMES: &[&str] = &["replaced", "joined", "no_ticks", "fewer_trades", "refused", "malformed"];
+pub(crate) const OUTCOMES: &[&str] = &[
+    "replaced",
+    "joined",
+    "busted",
+    "no_ticks",
+    "fewer_trades",
+    "refused",
+    "malformed",
+];
 const TIMEFRAMES: &[&str] = &["5m", "15m", "1h", "4h", "1d"];
 const KINDS: &[&str] = &["refresh", "compress", "retain"];
 

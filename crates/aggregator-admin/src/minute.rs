@@ -14,11 +14,11 @@
 
 use storage_core::domain::candle::Candle;
 use storage_core::domain::decimal::Decimal;
-use storage_core::domain::stream_id::Revision;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::queries::candles::CandleRow;
+use storage_core::postgres::queries::tick_versions::Amendments;
 use storage_core::postgres::queries::ticks::TickRow;
 
 /// Returns the minute that starts at `start_us`.
@@ -52,14 +52,25 @@ pub(crate) struct ExcludedTick {
 
 impl ComputedMinute {
     /// Computes a minute from its stored candle and ticks, which are in the order of their revisions. `has_all_ticks`
-    /// is `true` if retention has dropped no tick of the minute. Returns `None` without candle and ticks.
-    pub(crate) fn of(stored: Option<&CandleRow>, ticks: &[TickRow], decimals: u8, has_all_ticks: bool) -> Option<Self> {
-        let from_ticks = Sum::new(decimals).add_all(ticks);
+    /// is `true` if retention has dropped no tick of the minute. Returns `None` without candle and ticks. The candle of
+    /// a minute with `amendments` has at least their revision, so that an older state of it does not replace it.
+    pub(crate) fn of(
+        stored: Option<&CandleRow>,
+        ticks: &[TickRow],
+        amendments: Amendments,
+        decimals: u8,
+        has_all_ticks: bool,
+    ) -> Option<Self> {
+        let mut from_ticks = Sum::new(decimals).add_all(ticks);
+        if let Some(candle) = &mut from_ticks.candle {
+            candle.revision = candle.revision.max(amendments.revision);
+        }
         let Some(stored) = stored else {
             return from_ticks.computed(false);
         };
         let (counted, later) = ticks.split_at(ticks.partition_point(|tick| tick.revision <= stored.revision));
-        let trades = i64::from(stored.trades);
+        // The stored candle may still count the busted trades.
+        let trades = i64::from(stored.trades) - amendments.busted;
         let is_complete = has_all_ticks || i64::try_from(counted.len()).is_ok_and(|ticks| ticks >= trades);
         if is_complete && from_ticks.candle.as_ref().is_some_and(|candle| candle.trades >= trades) {
             return from_ticks.computed(false);
@@ -107,17 +118,8 @@ impl Sum {
     fn of(stored: &CandleRow, counted: &[TickRow], decimals: u8) -> Self {
         let last_us = counted.iter().map(|tick| tick.ts_us).max();
         let candle = Candle {
-            start_us: stored.start_us,
-            open: stored.open,
-            high: stored.high,
-            low: stored.low,
-            close: stored.close,
-            volume: Decimal::from_lots(stored.volume_lots.into(), decimals),
-            trades: stored.trades.into(),
-            first_us: stored.start_us,
             last_us: last_us.unwrap_or(stored.start_us),
-            since: Revision::default(),
-            revision: stored.revision,
+            ..stored.candle(decimals)
         };
         Self {
             candle: Some(candle),
@@ -195,7 +197,7 @@ mod tests {
     }
 
     fn compute_with(held: Option<&CandleRow>, ticks: &[TickRow], has_all_ticks: bool) -> (CandleRow, Vec<u64>, bool) {
-        let computed = ComputedMinute::of(held, ticks, 0, has_all_ticks).unwrap();
+        let computed = ComputedMinute::of(held, ticks, Amendments::default(), 0, has_all_ticks).unwrap();
         let excluded = computed.excluded.iter().map(|left| left.tick.revision.stream_id().seq);
         (
             computed.row(&"A".parse().unwrap()),
@@ -222,7 +224,7 @@ mod tests {
             assert_eq!(again, joined);
         }
         assert_eq!(compute(Some(&held), &[]).0, held);
-        assert_eq!(ComputedMinute::of(None, &[], 0, false), None);
+        assert_eq!(ComputedMinute::of(None, &[], Amendments::default(), 0, false), None);
     }
 
     #[test]
@@ -265,6 +267,26 @@ mod tests {
         let (row, _, is_joined) = compute_with(Some(&announced), &again, true);
         assert_eq!(shown(&row), shown(&announced));
         assert!(!is_joined);
+    }
+
+    #[test]
+    fn only_a_bust_reduces_the_trades_of_a_candle() {
+        let ticks = [tick(1, 10, 50, 7), tick(2, 20, 60, 1), tick(3, 30, 70, 1)];
+        let (stored, ..) = compute(None, &ticks);
+        let left = [ticks[0].clone(), ticks[2].clone()];
+        let computed = |busted| {
+            let revision = StreamId { ms: 1, seq: 9 }.try_into().unwrap();
+            let amendments = Amendments { busted, revision };
+            ComputedMinute::of(Some(&stored), &left, amendments, 0, true).unwrap()
+        };
+        let row = computed(1).row(&"A".parse().unwrap());
+        assert_eq!(shown(&row), (50.0, 70.0, 50.0, 70.0, 8, 2));
+        assert_eq!(
+            row.revision.stream_id().seq,
+            9,
+            "an older state of the candle does not replace it"
+        );
+        assert!(computed(0).is_joined);
     }
 
     #[test]

@@ -8,18 +8,20 @@ use storage_core::domain::entry::Entry;
 use storage_core::domain::lots::{DEFAULT_VOLUME_DECIMALS, LotsError};
 use storage_core::domain::partition::partition_of;
 use storage_core::domain::rejection::Rejection;
+use storage_core::domain::stream_id::Revision;
 use storage_core::domain::symbol::Symbol;
-use storage_core::domain::tick::AcceptedTick;
+use storage_core::domain::tick::{AcceptedTick, REQUEUED};
 use storage_core::domain::time::{TimeRange, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::error::Explained;
-use storage_core::postgres::queries::{candles, completeness, dead_letters, symbols, ticks};
+use storage_core::postgres::queries::candles::{self, CandleRow};
+use storage_core::postgres::queries::{completeness, dead_letters, symbols, tick_versions, ticks};
 use storage_core::redis::codec::ticks::entry_fields;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::hot;
 use storage_core::redis::stream::Stream;
 
-use crate::dead_letter::{self, REQUEUED};
+use crate::dead_letter;
 use crate::minute::{ComputedMinute, ExcludedTick, minute};
 
 /// Repaired minute.
@@ -38,6 +40,8 @@ pub(crate) enum Outcome {
     FromTicks,
     /// The stored candle, of whose ticks retention has dropped some, and its later ticks.
     Joined,
+    /// No tick: all trades of the minute were busted, and its candle was removed.
+    Busted,
     /// The stored candle. No tick was dropped, so it has trades that never existed or whose ticks are still to come.
     MoreTrades {
         /// Number of the minute's ticks.
@@ -51,13 +55,14 @@ impl Outcome {
         match self {
             Self::FromTicks => "replaced",
             Self::Joined => "joined",
+            Self::Busted => "busted",
             Self::MoreTrades { .. } => "fewer_trades",
         }
     }
 }
 
-/// Recomputes the minute that starts at `start_us` and writes its candle; `None` if it has no ticks. Only `force` may
-/// reduce the number of a candle's trades, and only if no tick of the minute was dropped.
+/// Recomputes the minute that starts at `start_us` and writes its candle; `None` if it has no ticks. Only busts and
+/// `force` reduce the number of a candle's trades, and only if no tick of the minute was dropped.
 pub(crate) async fn recompute(
     connection: &mut AsyncPgConnection,
     redis: &mut Connection,
@@ -77,9 +82,18 @@ pub(crate) async fn recompute(
             let ticks = ticks::of_minute(connection, symbol, start_us).await?;
             let since_us = completeness::since(connection, "ticks").await?;
             let has_all = since_us.is_none_or(|since_us| since_us <= start_us);
+            let amendments = tick_versions::of_minute(connection, symbol, start_us).await?;
+            if let Some(stored) = stored.as_ref().filter(|_| ticks.is_empty()) {
+                let is_busted = has_all && i64::from(stored.trades) <= amendments.busted;
+                return match is_busted {
+                    true => remove(connection, stored, amendments.revision, decimals)
+                        .await
+                        .map(Some),
+                    false => Ok(None),
+                };
+            }
             let kept = stored.as_ref().filter(|_| !(force && has_all));
-            let computed = ComputedMinute::of(kept, &ticks, decimals, has_all);
-            let Some(computed) = computed.filter(|_| !ticks.is_empty()) else {
+            let Some(computed) = ComputedMinute::of(kept, &ticks, amendments, decimals, has_all) else {
                 return Ok(None);
             };
             let mut excluded = Vec::new();
@@ -106,6 +120,28 @@ pub(crate) async fn recompute(
             }))
         })
         .await
+}
+
+/// Removes the candle of a minute whose trades were all busted. Returns it without trades, for its subscribers.
+async fn remove(
+    connection: &mut AsyncPgConnection,
+    stored: &CandleRow,
+    revision: Revision,
+    decimals: u8,
+) -> anyhow::Result<Repaired> {
+    candles::delete(connection, &stored.symbol, stored.start_us)
+        .await
+        .explained("deleting the candle of a minute without trades")?;
+    Ok(Repaired {
+        candle: Candle {
+            volume: Decimal::ZERO,
+            trades: 0,
+            revision: revision.max(stored.revision),
+            ..stored.candle(decimals)
+        },
+        outcome: Outcome::Busted,
+        excluded: Vec::new(),
+    })
 }
 
 /// Writes a tick that does not fit its minute to the dead letters, unless it is one already. Returns the reason.
@@ -149,7 +185,8 @@ pub(crate) fn more_trades(symbol: &Symbol, candle: &Candle, ticks: usize) -> Str
     let (from, to) = (rfc3339(from_us), rfc3339(to_us));
     format!(
         "the candle of {symbol} at {from} has {} trades, more than the {ticks} ticks of its minute; if it is wrong, \
-         run `aggregator-admin repair {symbol} --from {from} --to {to} --force`",
-        candle.trades
+         run `aggregator-admin repair {} --from {from} --to {to} --force`",
+        candle.trades,
+        symbol.shell_word()
     )
 }

@@ -1,4 +1,4 @@
-//! Measures folding a tick into six timeframes.
+//! Measures folding a tick into six timeframes, and recognizing a trade.
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 #![allow(clippy::unwrap_used, reason = "a failed bench may panic")]
 
@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use hot_writer::decode::DecodedTick;
+use hot_writer::dedup::{Dedup, TradeId};
 use hot_writer::fold::{Rules, SymbolState};
 use storage_core::domain::entry::Entry;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::tick::AcceptedTick;
+use storage_core::domain::trade_identity::TradeTime;
 
 const TICKS: u64 = 1_000;
 const DECIMALS: u8 = 8;
@@ -55,5 +57,30 @@ fn fold_ticks(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, fold_ticks);
+fn recognize_trades(criterion: &mut Criterion) {
+    let symbol = "BTCUSDT".parse().unwrap();
+    let mut group = criterion.benchmark_group("dedup");
+    group.throughput(Throughput::Elements(TICKS));
+    for (name, step) in [("gapless", 1), ("with gaps", 3)] {
+        group.bench_function(format!("1,000 {name} trade IDs"), |bench| {
+            bench.iter_batched(
+                || Dedup::new(Duration::from_secs(10 * 60)),
+                |mut dedup| {
+                    for at in 0..TICKS {
+                        let (id, time, now_ms) = (TradeId::Number(at * step), TradeTime::of_ms(at.cast_signed()), at);
+                        let trades = dedup.of(&symbol);
+                        if !trades.contains(id, time, now_ms) {
+                            trades.insert(id, time, now_ms);
+                        }
+                    }
+                    dedup
+                },
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, fold_ticks, recognize_trades);
 criterion_main!(benches);

@@ -21,7 +21,7 @@ pub(crate) struct Changes {
     /// Bases to request, by timeframe, start and the last entry that belongs to the base.
     pub(crate) bases: Vec<(Timeframe, i64, Revision)>,
     /// Repairs to request, by start of the minute and the last entry that the repair must contain: minutes that closed
-    /// or changed although Redis may have lost some of their ticks.
+    /// or changed although Redis may have lost some of their ticks, or some were amended.
     pub(crate) repairs: Vec<(i64, Revision)>,
     /// `true` if no candle is open.
     pub(crate) all_closed: bool,
@@ -70,15 +70,16 @@ impl SymbolState {
                     tracked.is_dirty = true;
                     tracked.must_send = true;
                 }
-                changes.all_closed &= tracked.is_final && !tracked.is_incomplete();
-                if let Some(base) = &mut tracked.base {
-                    if base.status == BaseStatus::Needed {
-                        base.status = BaseStatus::Requested;
-                        changes.bases.push((timeframe, tracked.candle.start_us, base.until));
-                    }
-                    if std::mem::take(&mut tracked.must_send) && timeframe == Timeframe::M1 {
-                        changes.repairs.push((tracked.candle.start_us, tracked.candle.revision));
-                    }
+                changes.all_closed &= tracked.is_final && !tracked.awaits_base();
+                if let Some(base) = &mut tracked.base
+                    && base.status == BaseStatus::Needed
+                {
+                    base.status = BaseStatus::Requested;
+                    changes.bases.push((timeframe, tracked.candle.start_us, base.until));
+                }
+                let is_uncertain = tracked.base.is_some() || tracked.candle.trades == 0;
+                if is_uncertain && std::mem::take(&mut tracked.must_send) && timeframe == Timeframe::M1 {
+                    changes.repairs.push((tracked.candle.start_us, tracked.candle.revision));
                 }
                 if tracked.is_incomplete() {
                     continue;
@@ -113,7 +114,7 @@ impl SymbolState {
         let mut candles = self.series.iter().flat_map(CandleSeries::iter);
         !self.is_changed
             && self.latest.is_none()
-            && candles.all(|tracked| tracked.is_final && !tracked.is_dirty && !tracked.is_incomplete())
+            && candles.all(|tracked| tracked.is_final && !tracked.is_dirty && !tracked.awaits_base())
     }
 
     /// Returns `true` if the symbol's last entry is older than the close grace.

@@ -1,18 +1,20 @@
-//! Decodes stream entries into ticks, and converts their quantities to lots.
+//! Decodes stream entries into ticks and amendments, and converts the quantities of ticks to lots.
 
 use std::time::{Duration, Instant};
 
 use redis::RedisResult;
+use storage_core::domain::amendment::Amendment;
 use storage_core::domain::decimal::Decimal;
 use storage_core::domain::entry::Entry;
 use storage_core::domain::rejection::Rejection;
 use storage_core::domain::tick::AcceptedTick;
+use storage_core::domain::tick_event::TickEvent;
 use storage_core::domain::tick_rules::TickRules;
 use storage_core::redis::connection::Connection;
-use storage_core::redis::symbols::VolumeDecimals;
+use storage_core::redis::symbols::SymbolProperties;
 
-/// Age at which the volume decimals are read again.
-const MAX_DECIMALS_AGE: Duration = Duration::from_secs(1);
+/// Age at which the properties of symbols are read again.
+const MAX_PROPERTIES_AGE: Duration = Duration::from_secs(1);
 
 /// A tick with its quantity in lots.
 #[derive(Clone, Debug)]
@@ -27,19 +29,26 @@ pub struct DecodedTick {
     pub rounded: bool,
 }
 
-/// Decodes the entries of a partition with the volume decimals that Redis holds.
+/// A decoded entry.
+#[derive(Clone, Debug)]
+pub(crate) enum Decoded {
+    Tick(DecodedTick),
+    Amendment(Amendment),
+}
+
+/// Decodes the entries of a partition with the properties of symbols that Redis holds.
 pub(crate) struct Decoder {
     pub(crate) rules: TickRules,
-    decimals: VolumeDecimals,
-    decimals_read: Instant,
+    symbols: SymbolProperties,
+    symbols_read: Instant,
 }
 
 impl Decoder {
     pub(crate) async fn new(rules: TickRules, conn: &mut Connection) -> RedisResult<Self> {
         Ok(Self {
             rules,
-            decimals: VolumeDecimals::load(conn).await?,
-            decimals_read: Instant::now(),
+            symbols: SymbolProperties::load(conn).await?,
+            symbols_read: Instant::now(),
         })
     }
 
@@ -47,37 +56,53 @@ impl Decoder {
     ///
     /// # Errors
     /// The reason for which the entry becomes a dead letter.
-    pub(crate) fn decode(&self, entry: &Entry) -> Result<DecodedTick, Rejection> {
-        let accepted = self.rules.decode(entry)?;
-        let decimals = self.decimals.of(&accepted.tick.symbol);
+    pub(crate) fn decode(&self, entry: &Entry) -> Result<Decoded, Rejection> {
+        let event = self.rules.decode(entry)?;
+        if event.price().is_some_and(|price| price <= 0.0) {
+            event.check_price(self.symbols.prices(event.symbol()))?;
+        }
+        let decimals = self.symbols.decimals(event.symbol());
+        let accepted = match event {
+            TickEvent::Trade(accepted) => accepted,
+            TickEvent::Amendment(amendment) => return Ok(Decoded::Amendment(amendment.rounded(decimals)?)),
+        };
         let lots = accepted.tick.lots(decimals)?;
-        Ok(DecodedTick {
+        Ok(Decoded::Tick(DecodedTick {
             qty: Decimal::from_lots(lots.count.into(), decimals),
             decimals,
             rounded: lots.rounded,
             accepted,
-        })
+        }))
     }
 
-    /// Reads the volume decimals again if they are older than [`MAX_DECIMALS_AGE`].
-    pub(crate) async fn refresh_decimals(&mut self, conn: &mut Connection) -> RedisResult<()> {
-        if self.decimals_read.elapsed() >= MAX_DECIMALS_AGE {
-            self.read_decimals(conn).await?;
+    /// Reads the properties of symbols again if they are older than [`MAX_PROPERTIES_AGE`].
+    pub(crate) async fn refresh_symbols(&mut self, conn: &mut Connection) -> RedisResult<()> {
+        if self.symbols_read.elapsed() >= MAX_PROPERTIES_AGE {
+            self.read_symbols(conn).await?;
         }
         Ok(())
     }
 
-    /// Reads the volume decimals again.
-    pub(crate) async fn read_decimals(&mut self, conn: &mut Connection) -> RedisResult<()> {
-        self.decimals = VolumeDecimals::load(conn).await?;
-        self.decimals_read = Instant::now();
+    /// Reads the properties of symbols again.
+    pub(crate) async fn read_symbols(&mut self, conn: &mut Connection) -> RedisResult<()> {
+        self.symbols = SymbolProperties::load(conn).await?;
+        self.symbols_read = Instant::now();
         Ok(())
     }
 }
 
-/// Returns `true` if a quantity does not fit the lots of its symbol, whose decimals may just have been changed.
-pub(crate) fn does_not_fit(rejection: &Rejection) -> bool {
-    matches!(rejection, Rejection::TooFine { .. } | Rejection::TooLarge { .. })
+/// Returns `true` if the verdict depends on the properties of the symbol, which may just have been changed.
+pub(crate) fn depends_on_symbol(rejection: &Rejection) -> bool {
+    matches!(
+        rejection,
+        Rejection::TooFine { .. } | Rejection::TooLarge { .. } | Rejection::NotPositive { .. }
+    )
+}
+
+/// Returns `true` if the producer sent a side that can't be interpreted.
+pub(crate) fn has_unknown_side(entry: &Entry, accepted: &AcceptedTick) -> bool {
+    let is_word = |value: &[u8]| !value.trim_ascii().is_empty();
+    accepted.tick.side.is_none() && entry.optional("side").is_some_and(is_word)
 }
 
 #[cfg(test)]

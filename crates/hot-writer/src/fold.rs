@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use storage_core::domain::candle::Candle;
-use storage_core::domain::candle::CandleState;
+use storage_core::domain::amendment::Amendment;
+use storage_core::domain::candle::{Candle, CandleState};
 use storage_core::domain::lots::{Lots, LotsError};
 use storage_core::domain::stream_id::Revision;
 use storage_core::domain::symbol::Symbol;
@@ -150,13 +150,27 @@ impl SymbolState {
         self.position = Some(position);
     }
 
-    /// Returns `true` while a candle is incomplete.
-    pub(crate) fn awaits_base(&self, timeframe: Timeframe, start_us: i64) -> bool {
-        let mut series = self.series[timeframe as usize].iter();
-        series.any(|tracked| tracked.candle.start_us == start_us && tracked.is_incomplete())
+    /// Requires bases for the candles that contain the event time of an amended trade. Returns `true` if there are any;
+    /// a minute that is no longer here is computed from the history anyway.
+    pub(crate) fn amend(&mut self, amendment: &Amendment) -> bool {
+        self.last_entry_ms = self.last_entry_ms.max(amendment.revision.stream_id().ms);
+        let mut is_found = false;
+        for timeframe in Timeframe::ALL {
+            if let Some(tracked) = self.series[timeframe as usize].at_mut(timeframe, amendment.ts_us) {
+                tracked.amend(amendment.revision);
+                is_found = true;
+            }
+        }
+        is_found
     }
 
-    /// Joins an incomplete candle with `base`, the candle of the bucket's ticks up to `until`. Returns `false` if the
+    /// Returns `true` while a candle requires a base.
+    pub(crate) fn awaits_base(&self, timeframe: Timeframe, start_us: i64) -> bool {
+        let mut series = self.series[timeframe as usize].iter();
+        series.any(|tracked| tracked.candle.start_us == start_us && tracked.awaits_base())
+    }
+
+    /// Joins a candle with `base`, the candle of the bucket's ticks up to `until`. Returns `false` if the
     /// candle did not request exactly this base.
     pub(crate) fn join_base(
         &mut self,
@@ -173,14 +187,11 @@ impl SymbolState {
         let Some(tracked) = tracked.filter(|tracked| tracked.base == Some(requested)) else {
             return false;
         };
-        if let Some(base) = base {
-            let Some(joined) = base.join(&tracked.candle) else {
-                return false;
-            };
-            self.watermark_us = self.watermark_us.max(joined.last_us);
-            tracked.candle = joined;
-            tracked.changed = ChangedFields::ALL;
+        if tracked.join_base(base, until).is_none() {
+            return false;
         }
+        self.watermark_us = self.watermark_us.max(tracked.candle.last_us);
+        tracked.changed = ChangedFields::ALL;
         tracked.base = Some(RequiredBase {
             until,
             status: BaseStatus::Joined,
@@ -261,6 +272,19 @@ impl SymbolState {
             };
             let before = tracked.candle.clone();
             tracked.candle.fold(tick.ts_us, tick.price, volume, accepted.revision);
+            if let Some(amended) = &mut tracked.amended {
+                let later = amended.later.take();
+                amended.later = Some(match later {
+                    Some(mut later) => {
+                        let Some(volume) = later.volume.checked_add(*qty) else {
+                            return false;
+                        };
+                        later.fold(tick.ts_us, tick.price, volume, accepted.revision);
+                        later
+                    }
+                    None => Candle::of_tick(timeframe, tick.ts_us, tick.price, *qty, accepted.revision),
+                });
+            }
             tracked.is_dirty = true;
             tracked.changed = tracked.changed.or(ChangedFields::between(&before, &tracked.candle));
             tracked.must_send = tracked.is_final;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use foldhash::{HashMap, HashSet};
 use redis::RedisResult;
+use storage_core::domain::amendment::Amendment;
 use storage_core::domain::decimal::Decimal;
 use storage_core::domain::entry::Entry;
 use storage_core::domain::rejection::Rejection;
@@ -14,6 +15,7 @@ use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::AcceptedTick;
 use storage_core::domain::time::{duration_ms, ms_to_us};
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::domain::trade_identity::TradeTime;
 use storage_core::redis::clock::now_ms;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::stream::Stream;
@@ -24,8 +26,8 @@ use crate::age::Ages;
 use crate::backlog::Backlog;
 use crate::batch::Batch;
 use crate::config::Config;
-use crate::decode::{DecodedTick, Decoder, does_not_fit};
-use crate::dedup::{Dedup, TradeId};
+use crate::decode::{Decoded, DecodedTick, Decoder, depends_on_symbol, has_unknown_side};
+use crate::dedup::{Dedup, TradeId, Trades};
 use crate::fold::{Folded, Rules, SymbolState};
 use crate::metrics::{self, Counts};
 use crate::read::{BLOCK, Read};
@@ -59,6 +61,8 @@ pub(crate) struct FoldTask {
     unrestored: HashSet<Symbol>,
     /// Last ticks of the unrestored symbols.
     tails: HashMap<Symbol, Tail>,
+    /// Amendments before the position, by symbol. The candles in Redis may not contain them yet.
+    amendments: HashMap<Symbol, Vec<Amendment>>,
     lost: LostState,
     /// Incomplete candles whose base was requested.
     awaited: VecDeque<(Symbol, Timeframe, i64)>,
@@ -117,6 +121,7 @@ impl FoldTask {
             symbols: HashMap::default(),
             unrestored: restored.open,
             tails: restored.window.tails,
+            amendments: restored.window.amendments,
             lost: restored.lost,
             awaited: VecDeque::new(),
             next_base_lookup: now,
@@ -190,21 +195,21 @@ impl FoldTask {
             return Ok(());
         };
         self.decoder
-            .refresh_decimals(&mut self.conn)
+            .refresh_symbols(&mut self.conn)
             .await
-            .context("reading volume decimals")?;
+            .context("reading the properties of symbols")?;
         self.restore_symbols(&entries).await.context("reading candles")?;
 
         let mut counts = Counts::default();
-        let mut are_decimals_new = false;
+        let mut are_properties_new = false;
         for entry in &entries {
             let mut folded = self.fold(entry, &mut counts);
-            if !are_decimals_new && folded.as_ref().is_err_and(does_not_fit) {
+            if !are_properties_new && folded.as_ref().is_err_and(depends_on_symbol) {
                 self.decoder
-                    .read_decimals(&mut self.conn)
+                    .read_symbols(&mut self.conn)
                     .await
-                    .context("reading volume decimals")?;
-                are_decimals_new = true;
+                    .context("reading the properties of symbols")?;
+                are_properties_new = true;
                 folded = self.fold(entry, &mut counts);
             }
             if let Err(reason) = folded {
@@ -219,13 +224,22 @@ impl FoldTask {
     }
 
     fn fold(&mut self, entry: &Entry, counts: &mut Counts) -> Result<(), Rejection> {
-        let decoded = self.decoder.decode(entry)?;
+        let decoded = match self.decoder.decode(entry)? {
+            Decoded::Tick(decoded) => decoded,
+            Decoded::Amendment(amendment) => {
+                counts.amendments += 1;
+                self.amend(amendment);
+                return Ok(());
+            }
+        };
         let accepted = &decoded.accepted;
         let symbol = &accepted.tick.symbol;
         let trade_id = accepted.dedup_id().map(|id| TradeId::parse(&id));
+        let time = TradeTime::of_us(accepted.tick.ts_us);
         let now_ms = accepted.revision.stream_id().ms;
         let trades = trade_id.map(|id| (self.dedup.of(symbol), id));
-        if trades.as_ref().is_some_and(|(trades, id)| trades.contains(*id, now_ms)) {
+        let is_known = |(trades, id): &(&mut Trades, TradeId)| trades.contains(*id, time, now_ms);
+        if trades.as_ref().is_some_and(is_known) {
             counts.duplicate += 1;
             // The first entry may have been too late for its minute, and may then not have fitted the minute in the
             // history.
@@ -247,7 +261,7 @@ impl FoldTask {
         // The trade ID is added after the fold has succeeded. Otherwise a requeued dead letter would be dropped as a
         // duplicate of itself.
         if let Some((trades, id)) = trades {
-            trades.insert(id, now_ms);
+            trades.insert(id, time, now_ms);
         }
         match folded {
             Folded::Counted => counts.folded += 1,
@@ -257,6 +271,7 @@ impl FoldTask {
             }
         }
         counts.rounded += u64::from(decoded.rounded);
+        counts.unknown_side += u64::from(has_unknown_side(entry, accepted));
         mark_changed(state, &mut self.changed);
         if accepted.tick.ts_us == state.watermark_us {
             if state.latest.is_none() {
@@ -265,6 +280,25 @@ impl FoldTask {
             state.latest = Some(decoded.accepted);
         }
         Ok(())
+    }
+
+    /// Requests the candles that contain an amended trade from the history, which knows whether and how the amendment
+    /// changes the trade.
+    fn amend(&mut self, amendment: Amendment) {
+        let Some(state) = self.symbols.get_mut(&amendment.symbol) else {
+            return;
+        };
+        if state.amend(&amendment) {
+            mark_changed(state, &mut self.changed);
+        }
+        if amendment.ts_us == state.watermark_us
+            && let Some(tick) = amendment.corrected_tick()
+        {
+            if state.latest.is_none() {
+                self.unpublished.push(amendment.symbol);
+            }
+            state.latest = Some(tick);
+        }
     }
 
     /// Folds a tick from before the position again because Redis has lost its minute.
@@ -468,12 +502,27 @@ impl FoldTask {
             self.lost.mark_open(&mut state);
             let tail = self.tails.remove(&symbol).unwrap_or_default();
             let lost = tail.lost(&state, &self.rules);
-            self.symbols.insert(symbol, state);
+            self.symbols.insert(symbol.clone(), state);
+            self.amend_again(&symbol);
             for tick in lost {
                 self.refold(&tick);
             }
         }
         Ok(())
+    }
+
+    /// Requests the candles of a restored symbol that an amendment before the position changes. An earlier owner may
+    /// have ended before the history answered its request.
+    fn amend_again(&mut self, symbol: &Symbol) {
+        let amendments = self.amendments.remove(symbol).unwrap_or_default();
+        let Some(state) = self.symbols.get_mut(symbol) else {
+            return;
+        };
+        for amendment in amendments {
+            if state.amend(&amendment) {
+                mark_changed(state, &mut self.changed);
+            }
+        }
     }
 
     /// Restores the symbols of `entries` that are not in memory.
@@ -486,7 +535,9 @@ impl FoldTask {
         self.restore_open(open).await?;
         for mut state in restore::closed_states(&mut self.conn, unknown, &self.rules).await? {
             self.lost.mark_closed(&mut state);
-            self.symbols.insert(state.symbol.clone(), state);
+            let symbol = state.symbol.clone();
+            self.symbols.insert(symbol.clone(), state);
+            self.amend_again(&symbol);
         }
         Ok(())
     }

@@ -15,8 +15,12 @@ storage_core::define_metrics! {
     Counter TICKS_DUPLICATE = "ticks_duplicate_total";
     /// Total number of ticks whose quantity was rounded to whole lots.
     Counter TICKS_ROUNDED = "ticks_rounded_total";
+    /// Total number of ticks with a side that can't be interpreted, which were counted without a side.
+    Counter TICKS_UNKNOWN_SIDE = "ticks_unknown_side_total";
     /// Total number of ticks that came too late to amend their minute, so that its repair was requested.
     Counter TICKS_REPAIRED = "ticks_repaired_total";
+    /// Total number of corrections and busts read.
+    Counter AMENDMENTS = "amendments_total";
     /// Total number of entries that became dead letters, by reason.
     Counter DEAD_LETTERS = "dead_letters_total", reason = &Rejection::LABELS;
     /// Total number of 1-minute candles closed.
@@ -66,7 +70,9 @@ pub(crate) struct Counts {
     pub(crate) folded: u64,
     pub(crate) duplicate: u64,
     pub(crate) rounded: u64,
+    pub(crate) unknown_side: u64,
     pub(crate) repaired: u64,
+    pub(crate) amendments: u64,
 }
 
 impl Counts {
@@ -76,6 +82,8 @@ impl Counts {
         TICKS_FOLDED.increment(self.folded);
         TICKS_DUPLICATE.increment(self.duplicate);
         TICKS_ROUNDED.increment(self.rounded);
+        TICKS_UNKNOWN_SIDE.increment(self.unknown_side);
         TICKS_REPAIRED.increment(self.repaired);
+        AMENDMENTS.increment(self.amendments);
     }
 }

@@ -70,10 +70,11 @@ impl Partition {
             partition,
             partitions: config.stream.partitions,
             max_future: config.stream.max_future,
+            before_1973: config.stream.before_1973,
         };
         let decoder = Decoder::new(tick_rules, &mut conn)
             .await
-            .context("reading volume decimals")?;
+            .context("reading the properties of symbols")?;
         let rules = Rules::new(settings.close_grace, settings.amend_window, settings.dedup_window);
         let open: HashSet<Symbol> = open.into_iter().collect();
         let lost = LostState::load(&mut conn, partition, position, config)

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use foldhash::{HashMap, HashSet};
 use redis::RedisResult;
+use storage_core::domain::amendment::Amendment;
 use storage_core::domain::candle::CandleState;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::{duration_ms, duration_us, ms_to_us};
 use storage_core::domain::timeframe::Timeframe;
+use storage_core::domain::trade_identity::TradeTime;
 use storage_core::redis::clock::now_ms;
 use storage_core::redis::codec::dead;
 use storage_core::redis::connection::Connection;
@@ -20,7 +22,7 @@ use storage_core::redis::keys::{self, Key};
 use storage_core::redis::stream::{Pages, Stream};
 
 use crate::config::Config;
-use crate::decode::{DecodedTick, Decoder};
+use crate::decode::{Decoded, DecodedTick, Decoder};
 use crate::dedup::{Dedup, TradeId};
 use crate::fold::{Rules, SymbolState};
 use crate::write::RECENT_MARGIN;
@@ -190,6 +192,8 @@ pub(crate) struct DedupWindow {
     pub(crate) trades: Dedup,
     /// The last ticks of the symbols with open candles.
     pub(crate) tails: HashMap<Symbol, Tail>,
+    /// Amendments by symbol, in stream order.
+    pub(crate) amendments: HashMap<Symbol, Vec<Amendment>>,
 }
 
 /// Reads the dedup window before `position`. `open` are the symbols with open candles.
@@ -203,6 +207,7 @@ pub(crate) async fn dedup_window(
 ) -> RedisResult<DedupWindow> {
     let mut trades = Dedup::new(window);
     let mut tails: HashMap<Symbol, Tail> = HashMap::default();
+    let mut amendments: HashMap<Symbol, Vec<Amendment>> = HashMap::default();
     let window_ms = duration_ms(window);
     let from = StreamId::at_ms(position.ms.saturating_sub(window_ms));
     let stream = Stream::Ticks(decoder.rules.partition);
@@ -216,14 +221,22 @@ pub(crate) async fn dedup_window(
     let mut ticks = Pages::new(stream, from, position);
     while let Some(entries) = ticks.next(conn).await? {
         for entry in entries.iter().filter(|entry| !dead.contains(&entry.id)) {
-            let Ok(tick) = decoder.decode(entry) else { continue };
+            let tick = match decoder.decode(entry) {
+                Ok(Decoded::Tick(tick)) => tick,
+                Ok(Decoded::Amendment(amendment)) => {
+                    amendments.entry(amendment.symbol.clone()).or_default().push(amendment);
+                    continue;
+                }
+                Err(_) => continue,
+            };
             let symbol = &tick.accepted.tick.symbol;
             if let Some(id) = tick.accepted.dedup_id() {
                 let (trades, id) = (trades.of(symbol), TradeId::parse(&id));
-                if trades.contains(id, entry.id.ms) {
+                let time = TradeTime::of_us(tick.accepted.tick.ts_us);
+                if trades.contains(id, time, entry.id.ms) {
                     continue;
                 }
-                trades.insert(id, entry.id.ms);
+                trades.insert(id, time, entry.id.ms);
             }
             if open.contains(symbol) {
                 let tail = tails.entry(symbol.clone()).or_default();
@@ -231,7 +244,11 @@ pub(crate) async fn dedup_window(
             }
         }
     }
-    Ok(DedupWindow { trades, tails })
+    Ok(DedupWindow {
+        trades,
+        tails,
+        amendments,
+    })
 }
 
 /// The shortest run of a symbol's last ticks that has a tick of every open minute.

@@ -1,6 +1,7 @@
 //! A symbol's candles of one timeframe in memory.
 
 use storage_core::domain::candle::Candle;
+use storage_core::domain::decimal::Decimal;
 use storage_core::domain::stream_id::Revision;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::codec::candles::ChangedFields;
@@ -17,8 +18,21 @@ pub(crate) struct TrackedCandle {
     pub(crate) changed: ChangedFields,
     /// `true` if the candle was closed or amended and has not been sent since.
     pub(crate) must_send: bool,
-    /// The base that the candle requires if Redis may have lost earlier ticks of its bucket.
+    /// The base that the candle requires if Redis may have lost earlier ticks of its bucket, or if one of its trades
+    /// was amended.
     pub(crate) base: Option<RequiredBase>,
+    /// State of an amended candle until its base arrives.
+    pub(crate) amended: Option<Box<Amended>>,
+}
+
+/// State of an amended candle until its base arrives. Until then the candle is written as it was before the amendment,
+/// with later ticks.
+#[derive(Clone, Debug)]
+pub(crate) struct Amended {
+    /// Candle of the ticks after the base.
+    pub(crate) later: Option<Candle>,
+    /// `true` if the candle was incomplete before.
+    is_incomplete: bool,
 }
 
 impl TrackedCandle {
@@ -31,16 +45,58 @@ impl TrackedCandle {
             changed: ChangedFields::default(),
             must_send: false,
             base: None,
+            amended: None,
         }
     }
 
-    /// Returns `true` until the required base is joined. An incomplete candle is not written.
-    pub(crate) fn is_incomplete(&self) -> bool {
+    /// Returns `true` until the required base is joined.
+    pub(crate) fn awaits_base(&self) -> bool {
         self.base.is_some_and(|base| base.status != BaseStatus::Joined)
+    }
+
+    /// Returns `true` while the candle lacks ticks that Redis may have lost. An incomplete candle is not written.
+    pub(crate) fn is_incomplete(&self) -> bool {
+        self.awaits_base() && self.amended.as_ref().is_none_or(|amended| amended.is_incomplete)
+    }
+
+    /// Requires a base that contains the amendment of the entry `revision`.
+    pub(crate) fn amend(&mut self, revision: Revision) {
+        let is_incomplete = self.is_incomplete();
+        self.base = Some(RequiredBase {
+            until: self.candle.revision.max(revision),
+            status: BaseStatus::Needed,
+        });
+        self.amended = Some(Box::new(Amended {
+            later: None,
+            is_incomplete,
+        }));
+    }
+
+    /// Joins the required base, the candle of the bucket's ticks up to `until`. Without any tick left, the candle has
+    /// no trades and no volume. `None` if the volume overflows.
+    pub(crate) fn join_base(&mut self, base: Option<Candle>, until: Revision) -> Option<()> {
+        let Some(amended) = self.amended.take() else {
+            if let Some(base) = base {
+                self.candle = base.join(&self.candle)?;
+            }
+            return Some(());
+        };
+        self.candle = match (base, amended.later) {
+            (Some(base), Some(later)) => base.join(&later)?,
+            (Some(only), None) | (None, Some(only)) => only,
+            (None, None) => Candle {
+                volume: Decimal::ZERO,
+                trades: 0,
+                revision: until,
+                ..self.candle.clone()
+            },
+        };
+        Some(())
     }
 }
 
-/// The first part of a candle, with the ticks up to `until`; aggregator-admin computes it from the history.
+/// The first part of a candle, with the ticks and amendments up to `until`; aggregator-admin computes it from the
+/// history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RequiredBase {
     pub(crate) until: Revision,

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Context;
 use redis::pipe;
 use storage_core::domain::entry::Entry;
+use storage_core::domain::prices::check_price;
+use storage_core::domain::rejection::Rejection;
 use storage_core::domain::signal::Signal;
 use storage_core::domain::time::ms_to_us;
 use storage_core::redis::clock::now_ms;
@@ -15,6 +17,7 @@ use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
 use storage_core::redis::keys;
 use storage_core::redis::lost::Losses;
 use storage_core::redis::stream::{HOT_WRITER, Stream};
+use storage_core::redis::symbols::SymbolProperties;
 use storage_core::retry::keep_running;
 use storage_core::telemetry::readiness::Readiness;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +34,7 @@ pub(crate) async fn activate(
     readiness: Readiness,
     losses: Losses,
     token: CancellationToken,
-) -> Result<()> {
+) -> anyhow::Result<()> {
     keep_running("signals", &readiness, &token, async || {
         let options = GroupReaderOptions {
             group: HOT_WRITER,
@@ -44,7 +47,7 @@ pub(crate) async fn activate(
         let mut conn = Connection::ordinary(&config.redis);
         let mut reader = GroupReader::new(&config.redis, Stream::Signals, options);
         while !token.is_cancelled() {
-            activate_batch(&mut reader, &mut conn).await?;
+            activate_batch(&mut reader, &mut conn, config.stream.before_1973).await?;
             readiness.ok("signals");
         }
         Ok(())
@@ -53,25 +56,39 @@ pub(crate) async fn activate(
     Ok(())
 }
 
-async fn activate_batch(reader: &mut GroupReader, conn: &mut Connection) -> Result<()> {
+async fn activate_batch(reader: &mut GroupReader, conn: &mut Connection, before_1973: bool) -> anyhow::Result<()> {
     let entries = reader.read().await.context("reading signals")?;
     if entries.is_empty() {
         return Ok(());
     }
+    let signals: Vec<_> = entries
+        .iter()
+        .map(|entry| Signal::from_entry(entry, before_1973))
+        .collect();
+    let symbols = if signals.iter().flatten().any(|signal| signal.price <= 0.0) {
+        let loaded = SymbolProperties::load(conn).await;
+        loaded.context("reading the properties of symbols")?
+    } else {
+        SymbolProperties::default()
+    };
     let now_us = ms_to_us(now_ms(conn).await.context("reading the clock")?);
     let mut writes = pipe();
-    for entry in &entries {
-        writes.add_command(command(entry, now_us)).ignore();
+    for (entry, signal) in entries.iter().zip(signals) {
+        let signal = signal.and_then(|signal| {
+            check_price(&signal.symbol, signal.price, symbols.prices(&signal.symbol))?;
+            Ok(signal)
+        });
+        writes.add_command(command(entry, signal, now_us)).ignore();
     }
     writes.exec_async(conn).await.context("writing signals")?;
     let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
     reader.acknowledge(&ids).await.context("acknowledging signals")
 }
 
-/// Returns the command that writes an entry as an active signal or a dead letter. An expired signal is published, too;
-/// its hash expires immediately.
-fn command(entry: &Entry, now_us: i64) -> redis::Cmd {
-    match Signal::from_entry(entry) {
+/// Returns the command that writes the `signal` of an entry as an active signal or a dead letter. An expired signal is
+/// published, too; its hash expires immediately.
+fn command(entry: &Entry, signal: Result<Signal, Rejection>, now_us: i64) -> redis::Cmd {
+    match signal {
         Ok(signal) => {
             let counter = if signal.expires_us > now_us {
                 &metrics::SIGNALS_ACTIVATED

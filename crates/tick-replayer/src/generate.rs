@@ -106,7 +106,7 @@ const FAULTS: [(&str, Option<&str>); 9] = [
     ("symbol", Some("A:B")),
     ("ts_us", Some("4102444800000000")),
     ("ts_us", Some("soon")),
-    ("side", Some("up")),
+    ("ts_us", Some("1700000000123")),
 ];
 
 /// Probability that a burst continues after each tick.
@@ -269,6 +269,8 @@ mod tests {
 
     use proptest::prelude::*;
     use storage_core::domain::entry::Entry;
+    use storage_core::domain::event_time::check_unit;
+    use storage_core::domain::prices::Prices;
     use storage_core::domain::stream_id::StreamId;
     use storage_core::domain::tick::{AcceptedTick, Tick};
 
@@ -292,9 +294,11 @@ mod tests {
     fn decode(outgoing: &OutgoingTick) -> Option<Tick> {
         let id = StreamId::at_ms(u64::try_from(outgoing.at_us / 1_000).unwrap());
         let entry = Entry::new(id, outgoing.fields.clone());
-        AcceptedTick::from_entry(&entry, Duration::from_secs(5))
-            .ok()
-            .map(|accepted| accepted.tick)
+        let accepted = AcceptedTick::from_entry(&entry, Duration::from_secs(5)).ok()?;
+        let is_accepted = check_unit(accepted.tick.ts_us, false)
+            .and_then(|()| accepted.tick.check_price(Prices::Positive))
+            .is_ok();
+        is_accepted.then_some(accepted.tick)
     }
 
     fn share(count: usize, of: usize) -> f64 {

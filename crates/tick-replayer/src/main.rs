@@ -12,6 +12,7 @@ mod market;
 mod outgoing;
 mod pace;
 mod publish;
+mod row_ids;
 
 use std::process::ExitCode;
 

@@ -2,8 +2,8 @@
 //!
 //! The ticks of a batch for one partition are added in one transaction, in order. After a refusal, for instance because
 //! the memory is full, the transaction is repeated. After a broken connection its outcome is unknown, and it is
-//! repeated as well, because a lost tick is worse than a repeated one: a repeated tick with a trade ID is counted once,
-//! one without is counted twice.
+//! repeated as well, because a lost tick is worse than a repeated one: every tick has a trade ID, so a repeated one is
+//! counted once.
 
 use anyhow::Context;
 use storage_core::config::redis::RedisConfig;

@@ -1,7 +1,8 @@
 //! Decides what happens to a rejected entry.
 //!
-//! hot-writer rejects the same ticks and signals and writes their dead letters, so they are skipped here. Candles, and
-//! rows that the database refuses, become dead letters here. A dead letter that the database refuses is only logged.
+//! hot-writer rejects the same ticks and signals and writes their dead letters, so they are skipped here. Candles,
+//! ticks that only the history can judge, and rows that the database refuses become dead letters here. A dead letter
+//! that the database refuses is only logged.
 
 use storage_core::domain::entry::Entry;
 use storage_core::domain::entry::Fields;
@@ -23,7 +24,10 @@ enum Disposition {
 fn disposition(stream: Stream, reason: &Rejection) -> Disposition {
     match (stream, reason) {
         (Stream::Dead, _) => Disposition::Log,
-        (Stream::Candles(_), _) | (_, Rejection::Refused(_)) => Disposition::DeadLetter,
+        (Stream::Candles(_), _)
+        | (_, Rejection::Refused(_) | Rejection::Conflict { .. } | Rejection::UnknownTrade { .. }) => {
+            Disposition::DeadLetter
+        }
         _ => Disposition::Skip,
     }
 }
@@ -62,6 +66,9 @@ mod tests {
         assert_eq!(disposition(Stream::Ticks(0), &rejected), Disposition::Skip);
         assert_eq!(disposition(Stream::Signals, &rejected), Disposition::Skip);
         assert_eq!(disposition(Stream::Ticks(0), &refused), Disposition::DeadLetter);
+        let kept = "price 1".to_owned();
+        let conflict = Rejection::Conflict { kept };
+        assert_eq!(disposition(Stream::Ticks(0), &conflict), Disposition::DeadLetter);
         assert_eq!(disposition(Stream::Candles(0), &rejected), Disposition::DeadLetter);
     }
 

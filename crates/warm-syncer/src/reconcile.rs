@@ -19,6 +19,7 @@ use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::domain::partition::partition_of;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
+use storage_core::domain::tick::REQUEUED;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::error::describe;
 use storage_core::postgres::pool::Pool;
@@ -147,7 +148,7 @@ impl Reconciliation {
 fn requeued(row: &TickRow, decimals: u8) -> Fields {
     let accepted = row.accepted(decimals);
     let mut fields = entry_fields(&accepted.tick);
-    fields.push(("requeued", accepted.origin.to_string()));
+    fields.push((REQUEUED, accepted.origin.to_string()));
     fields
 }
 

@@ -94,6 +94,7 @@ impl PartitionTasks {
     /// without partitions.
     async fn serve(self, partition: u16) {
         let rows = self.config.warm.batch_rows;
+        let before_1973 = self.config.stream.before_1973;
         let candles = Candles {
             partition,
             refresh_window: self.config.warm.refresh_window,
@@ -102,6 +103,7 @@ impl PartitionTasks {
             partition,
             partitions: self.config.stream.partitions,
             max_future: self.config.stream.max_future,
+            before_1973,
         });
         let mut pipelines = JoinSet::new();
         self.start_pipeline(&mut pipelines, Stream::Candles(partition), candles, rows);
@@ -112,7 +114,7 @@ impl PartitionTasks {
             self.config.warm.tick_batch_rows,
         );
         if partition == 0 {
-            self.start_pipeline(&mut pipelines, Stream::Signals, Signals, rows);
+            self.start_pipeline(&mut pipelines, Stream::Signals, Signals { before_1973 }, rows);
             self.start_pipeline(&mut pipelines, Stream::Dead, DeadLetters, rows);
         }
         let _watch = AbortOnDropHandle::new(tokio::spawn(

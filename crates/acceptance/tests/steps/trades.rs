@@ -1,6 +1,6 @@
 //! Trades and signals that arrive.
 
-use acceptance::oracle::{Trade, micros};
+use acceptance::oracle::{Kind, Trade, micros};
 use acceptance::producer;
 use cucumber::gherkin::Step;
 use cucumber::{given, when};
@@ -19,6 +19,7 @@ const VALID_US: i64 = 1_709_294_400_000_000;
 
 pub(crate) fn trade(symbol: &str, ts_us: i64, price: &str, qty: &str, id: Option<String>) -> Trade {
     Trade {
+        kind: Kind::Trade,
         symbol: symbol.to_owned(),
         ts_us,
         price: price.to_owned(),
@@ -47,10 +48,32 @@ async fn these_trades(world: &mut World, step: &Step) {
         let optional = |name: &str| row.get(name).filter(|value| !value.is_empty()).cloned();
         let symbol = optional("symbol").unwrap_or_else(|| "BTCUSDT".to_owned());
         let ts_us = micros(&row["time"]);
+        let value = |name: &str| optional(name).unwrap_or_default();
+        let entry = trade(&symbol, ts_us, &value("price"), &value("qty"), optional("id"));
         world
-            .send(trade(&symbol, ts_us, &row["price"], &row["qty"], optional("id")))
+            .send(Trade {
+                kind: kind(&value("kind")),
+                ..entry
+            })
             .await;
     }
+}
+
+fn kind(name: &str) -> Kind {
+    match name {
+        "" | "trade" => Kind::Trade,
+        "correction" => Kind::Correction,
+        "bust" => Kind::Bust,
+        other => panic!("{other} is not a kind of entry"),
+    }
+}
+
+/// Sends an amendment of the trade number `number` of `world`.
+#[when(regex = r"^(?:the )?trade number (\d+) is (?:corrected to price (\S+)|busted)$")]
+async fn amended(world: &mut World, number: usize, price: String) {
+    let trade = world.trades[number - 1].clone();
+    let kind = if price.is_empty() { Kind::Bust } else { Kind::Correction };
+    world.send(Trade { kind, price, ..trade }).await;
 }
 
 #[when(expr = "a trade of {word} arrives with the current time")]

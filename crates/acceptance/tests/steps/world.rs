@@ -41,7 +41,7 @@ pub(crate) struct World {
 /// Values that a step keeps for a later step of the same topic.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
-    /// Stream and ID of the last entry that may be invalid.
+    /// Stream and ID of the last entry of a trade or of an invalid tick.
     pub(crate) entry: (String, String),
     /// Number of kills at the points of a table.
     pub(crate) kills: usize,
@@ -86,7 +86,7 @@ impl World {
 
     /// Sends a trade that must be counted.
     pub(crate) async fn send(&mut self, trade: Trade) {
-        self.pipeline.send(&trade.symbol, &producer::fields(&trade)).await;
+        self.notes.entry = self.pipeline.send(&trade.symbol, &producer::fields(&trade)).await;
         self.trades.push(trade);
     }
 

@@ -44,5 +44,7 @@ pub(crate) async fn series(
     let keys: Vec<_> = (1..=AMENDABLE_BUCKETS).map(before).collect();
     let mut found: Vec<_> = hot::candles(redis, &keys).await?.into_iter().flatten().collect();
     found.push(current);
+    // All trades of such a candle were busted.
+    found.retain(|state| state.candle.trades > 0);
     Ok(found)
 }

@@ -22,6 +22,7 @@ const CHART_HEIGHT: usize = 14;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The symbol
+    #[arg(allow_hyphen_values = true)]
     symbol: Symbol,
     /// 1m, 5m, 15m, 1h, 4h or 1d
     timeframe: Timeframe,
@@ -149,9 +150,12 @@ fn show_chart(args: &Args, series: &[Point]) -> anyhow::Result<()> {
     let [Some(first), Some(last)] = [candles.first(), candles.last()] else {
         return say(format_args!("no {} candles of {}", args.timeframe, args.symbol));
     };
-    let change = (last.close / first.open - 1.0) * 100.0;
+    let change = match first.open > 0.0 {
+        true => format!("{:+.2} %", (last.close / first.open - 1.0) * 100.0),
+        false => format!("{:+}", last.close - first.open),
+    };
     say(format_args!(
-        "{} {}  {} candles, close {} ({change:+.2} %)",
+        "{} {}  {} candles, close {} ({change})",
         args.symbol,
         args.timeframe,
         candles.len(),

@@ -5,6 +5,7 @@ use diesel_async::{AsyncConnection, AsyncPgConnection};
 use serde_json::Value;
 use storage_core::domain::partition::partition_of;
 use storage_core::domain::symbol::Symbol;
+use storage_core::domain::tick::REQUEUED;
 use storage_core::domain::time::rfc3339;
 use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::dead_letters::{self, DeadLetter, Filter};
@@ -14,7 +15,6 @@ use storage_core::terminal::{say, table, visible};
 
 use crate::cli::stream_key;
 use crate::config::Config;
-use crate::dead_letter::REQUEUED;
 use crate::stores::{Stores, history, refuse_other_database};
 
 /// Length at which the list cuts a reason; `show` prints all of it.
@@ -274,9 +274,9 @@ mod tests {
         let symbol: Symbol = "XRPETH".parse().unwrap();
         let (stream, fields) = entry(&letter("stream:ticks:9", json!({"symbol": "XRPETH", "qty": "1"})), 4).unwrap();
         assert_eq!(stream, Stream::Ticks(partition_of(&symbol, 4)));
-        assert!(fields.contains(&("requeued".into(), "5-1".into())));
-        let (_, fields) = entry(&letter("stream:signals", json!({"requeued": "1-1"})), 4).unwrap();
-        assert_eq!(fields, [("requeued".into(), "1-1".into())]);
+        assert!(fields.contains(&(REQUEUED.into(), "5-1".into())));
+        let (_, fields) = entry(&letter("stream:signals", json!({REQUEUED: "1-1"})), 4).unwrap();
+        assert_eq!(fields, [(REQUEUED.into(), "1-1".into())]);
     }
 
     #[test]

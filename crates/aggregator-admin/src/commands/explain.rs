@@ -23,6 +23,7 @@ use crate::stores::{Stores, history};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The symbol
+    #[arg(allow_hyphen_values = true)]
     symbol: Symbol,
     /// 1m, 5m, 15m, 1h, 4h or 1d
     timeframe: Timeframe,

@@ -1,5 +1,6 @@
 //! `migrate`: prepares both stores for this version. Every step checks first, so a second run changes nothing.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -11,12 +12,13 @@ use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::postgres::connection::connect;
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::Explained;
+use storage_core::postgres::queries::symbols::KnownSymbol;
 use storage_core::postgres::queries::{self, completeness, identity};
 use storage_core::postgres::{known_versions, migrations};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::hot;
 use storage_core::redis::stream::{HOT_WRITER, WARM_SYNCER};
-use storage_core::redis::symbols::{self, VolumeDecimals};
+use storage_core::redis::symbols::{self, SymbolProperties};
 use storage_core::redis::{database, lease, partitions, preflight};
 use storage_core::terminal::say;
 
@@ -286,33 +288,31 @@ async fn create_groups(redis: &mut Connection, partitions: u16) -> anyhow::Resul
     Ok(created)
 }
 
-/// Copies the decimals of the symbols from PostgreSQL to Redis, where hot-writer reads them.
-async fn synchronise_symbols(redis: &mut Connection, known: &[queries::symbols::KnownSymbol]) -> anyhow::Result<usize> {
-    let in_redis = VolumeDecimals::load(redis)
+/// Copies the properties of the symbols from PostgreSQL to Redis, where hot-writer reads them.
+async fn synchronise_symbols(redis: &mut Connection, known: &[KnownSymbol]) -> anyhow::Result<usize> {
+    let in_redis = SymbolProperties::load(redis)
         .await
-        .context("reading the symbols' decimals")?;
-    let stored = |name: &str| {
-        known
-            .iter()
-            .find(|symbol| symbol.symbol == name)
-            .and_then(|symbol| u8::try_from(symbol.volume_decimals).ok())
-    };
+        .context("reading the properties of symbols")?;
+    let stored: HashMap<&str, &KnownSymbol> = known.iter().map(|known| (known.symbol.as_str(), known)).collect();
     let mut changed = 0;
-    let names = known
-        .iter()
-        .map(|symbol| symbol.symbol.as_str())
-        .chain(in_redis.iter().map(|(name, _)| name));
+    let names = stored.keys().copied().chain(in_redis.names());
     let mut names: Vec<&str> = names.collect();
     names.sort_unstable();
     names.dedup();
     for name in names {
         let Ok(symbol) = name.parse() else { continue };
-        let decimals = stored(name).unwrap_or(DEFAULT_VOLUME_DECIMALS);
-        if in_redis.of(&symbol) != decimals {
-            symbols::store(redis, &symbol, decimals)
+        let decimals = stored
+            .get(name)
+            .and_then(|known| u8::try_from(known.volume_decimals).ok());
+        let decimals = decimals.unwrap_or(DEFAULT_VOLUME_DECIMALS);
+        let prices = stored.get(name).map(|known| known.prices()).unwrap_or_default();
+        if (in_redis.decimals(&symbol), in_redis.prices(&symbol)) != (decimals, prices) {
+            symbols::store(redis, &symbol, decimals, prices)
                 .await
-                .context("storing a symbol's decimals")?;
-            say(format_args!("symbols: {symbol} has {decimals} decimals"))?;
+                .context("storing the properties of a symbol")?;
+            say(format_args!(
+                "symbols: {symbol} has {decimals} decimals and {prices} prices"
+            ))?;
             changed += 1;
         }
     }

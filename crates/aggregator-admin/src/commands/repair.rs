@@ -18,6 +18,7 @@ use crate::stores::{Stores, history, refuse_other_database};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Symbol
+    #[arg(allow_hyphen_values = true)]
     symbol: Symbol,
     /// Start of the time to repair: 2019-10-11T00:00:00Z or 2019-10-11
     #[arg(long, value_name = "TIME", value_parser = time)]

@@ -11,7 +11,7 @@ use storage_core::postgres::queries::candles::{self, CandleRow};
 use storage_core::postgres::queries::hypertables::chunk_ranges;
 use storage_core::postgres::queries::rollups::ALWAYS;
 use storage_core::postgres::queries::verify::{Difference, compare, source_table};
-use storage_core::postgres::queries::{completeness, ticks};
+use storage_core::postgres::queries::{completeness, tick_versions, ticks};
 use storage_core::redis::connection::Connection;
 use storage_core::terminal::{say, table, thousands};
 
@@ -145,7 +145,16 @@ async fn contains_ticks_that_fit(connection: &mut AsyncPgConnection, difference:
     let ticks = ticks::of_minute(connection, &symbol, start_us).await.explained(doing)?;
     let since_us = completeness::since(connection, "ticks").await.explained(doing)?;
     let lacks_ticks = since_us.is_some_and(|since_us| start_us < since_us);
-    let computed = ComputedMinute::of(candle.as_ref(), &ticks, DEFAULT_VOLUME_DECIMALS, !lacks_ticks);
+    let amendments = tick_versions::of_minute(connection, &symbol, start_us)
+        .await
+        .explained(doing)?;
+    let computed = ComputedMinute::of(
+        candle.as_ref(),
+        &ticks,
+        amendments,
+        DEFAULT_VOLUME_DECIMALS,
+        !lacks_ticks,
+    );
     Ok(computed.is_some_and(|computed| {
         let row = computed.row(&symbol);
         (lacks_ticks || !computed.is_joined)

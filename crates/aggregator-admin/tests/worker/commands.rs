@@ -132,7 +132,7 @@ async fn a_dead_letter_is_requeued_once_with_the_id_it_had() {
         );
         assert_eq!(
             stores.redis.entries(ticks()).await,
-            ["qty=1 symbol=XRPETH requeued=5-1"]
+            ["qty=1 symbol=XRPETH storage_requeued=5-1"]
         );
         let again = stores.admin(&["dead-letters", "requeue", "ticks:9/5-1"]);
         assert_eq!(again.code, Some(1));

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use storage_core::domain::amendment::{Amendment, Change};
 use storage_core::domain::decimal::Decimal;
 use storage_core::domain::lots::LotsError;
 use storage_core::domain::stream_id::StreamId;
@@ -299,4 +300,105 @@ fn entries_read_again_are_not_too_late_for_expired_minutes() {
     assert_eq!(stores.repairs, 0);
     stores.run(&mut next, 5..6, 2);
     assert_eq!(stores.repairs, 1);
+}
+
+/// Returns the amendment of the trade at `ts_us` by the entry number `seq`. What it changes is for the history to know.
+fn bust(seq: u64, ts_us: i64) -> Amendment {
+    Amendment {
+        symbol: "A".parse().unwrap(),
+        ts_us,
+        trade_id: "1".into(),
+        change: Change::Bust,
+        replaces: None,
+        revision: tick(seq, ts_us, 1).accepted.revision,
+    }
+}
+
+/// Returns the candle of a bucket's ticks up to the entry number `until`.
+fn base(timeframe: Timeframe, ticks: &[DecodedTick], until: u64) -> Option<Candle> {
+    let mut state = state();
+    for tick in ticks {
+        state.fold(tick, &rules()).unwrap();
+    }
+    let candle = state.series[timeframe as usize].iter().next()?.candle.clone();
+    Some(Candle {
+        revision: bust(until, 0).revision,
+        ..candle
+    })
+}
+
+fn candle(state: &SymbolState, timeframe: Timeframe) -> &Candle {
+    let candles = &state.series[timeframe as usize];
+    &candles.iter().next().unwrap().candle
+}
+
+#[test]
+fn an_amended_candle_stays_as_it_was_until_the_history_answers_and_keeps_later_ticks() {
+    let ticks = [1, 2, 3, 5].map(|seq| {
+        tick(
+            seq,
+            DAY_US + i64::try_from(seq).unwrap(),
+            10 + u32::try_from(seq).unwrap(),
+        )
+    });
+    let mut state = state();
+    ticks[..3]
+        .iter()
+        .for_each(|tick| assert!(state.fold(tick, &rules()).is_ok()));
+    state.take_changes(&rules(), None);
+
+    let amendment = bust(4, DAY_US + 3);
+    assert!(state.amend(&amendment));
+    state.fold(&ticks[3], &rules()).unwrap();
+    let changes = state.take_changes(&rules(), None);
+    let requested = Timeframe::ALL.map(|timeframe| (timeframe, DAY_US, amendment.revision));
+    assert_eq!(changes.bases, requested);
+    assert_eq!(changes.candles[0].candle.trades, 4);
+
+    for timeframe in Timeframe::ALL {
+        let base = base(timeframe, &ticks[..2], 4);
+        assert!(state.join_base(timeframe, DAY_US, amendment.revision, base));
+        let expected = [&ticks[..2], &ticks[3..]].concat();
+        assert_eq!(
+            Some(candle(&state, timeframe)),
+            self::base(timeframe, &expected, 5).as_ref()
+        );
+    }
+    assert_eq!(state.take_changes(&rules(), None).candles.len(), Timeframe::ALL.len());
+    // The history computes the closed minute itself.
+    let changes = state.take_changes(&rules(), Some(DAY_US + 10 * MINUTE_US));
+    assert_eq!(minutes(&changes), [(0, true, false)]);
+    assert_eq!(changes.repairs, [(DAY_US, ticks[3].accepted.revision)]);
+}
+
+#[test]
+fn a_candle_without_trades_begins_again_with_the_next_tick() {
+    let mut state = state();
+    fold(&mut state, 1, DAY_US + 5, 10);
+    let amendment = bust(2, DAY_US + 5);
+    state.amend(&amendment);
+    state.take_changes(&rules(), None);
+    assert!(state.join_base(Timeframe::M1, DAY_US, amendment.revision, None));
+    let empty = candle(&state, Timeframe::M1);
+    assert_eq!(
+        (empty.trades, empty.volume, empty.revision),
+        (0, Decimal::ZERO, amendment.revision)
+    );
+    let next = tick(3, DAY_US + 30, 7);
+    state.fold(&next, &rules()).unwrap();
+    let expected = base(Timeframe::M1, &[next], 3).unwrap();
+    assert_eq!(
+        *candle(&state, Timeframe::M1),
+        Candle {
+            since: candle(&state, Timeframe::M1).since,
+            ..expected
+        }
+    );
+}
+
+#[test]
+fn an_amendment_of_a_bucket_that_is_not_here_changes_nothing() {
+    let mut state = state();
+    fold(&mut state, 1, DAY_US, 10);
+    assert!(!state.amend(&bust(2, DAY_US - 1)));
 }

@@ -3,11 +3,13 @@
 use std::time::UNIX_EPOCH;
 
 use storage_core::domain::candle::Candle;
+use storage_core::domain::entry::Fields;
+use storage_core::domain::prices::Prices;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::codec::candles::decode_entry;
 use storage_core::redis::codec::dead::decode_entry as decode_dead_letter;
 use storage_core::redis::stream::{HOT_WRITER, Stream};
-use storage_core::redis::{hot, keys};
+use storage_core::redis::{hot, keys, symbols};
 use storage_core::testing::redis::TestRedis;
 
 use crate::{CANDLES, CLOSE_US, DAY_US, MINUTE_US, TICKS, current, entries, fold, symbol, tick, worker};
@@ -81,6 +83,58 @@ async fn a_repeated_trade_id_counts_once() {
     assert_eq!(current(&redis, Timeframe::M1).await.unwrap().candle.trades, 2);
     assert_eq!(worker.metric("hot_writer_ticks_duplicate_total").await, 2.0);
     assert_eq!(worker.metric("hot_writer_ticks_folded_total").await, 2.0);
+}
+
+#[tokio::test]
+async fn prices_below_zero_and_sides_of_other_words_are_counted_and_other_units_of_time_are_named() {
+    let redis = TestRedis::prepared(1).await;
+    let worker = worker(&redis).start("one");
+    let with = |name: &str, value: &str, mut tick: Fields| {
+        tick.iter_mut()
+            .filter(|(field, _)| *field == name)
+            .for_each(|(_, old)| *old = value.to_owned());
+        tick
+    };
+    fold(
+        &redis,
+        &[
+            tick(DAY_US, "-37.63", 1),
+            tick(DAY_US / 1_000, "10", 2),
+            with("side", "bid", tick(DAY_US, " 10", 3)),
+            with("side", "SELL", tick(DAY_US + 1, "1e01", 4)),
+        ],
+    )
+    .await;
+    let reasons: Vec<_> = entries(&redis, Stream::Dead)
+        .await
+        .iter()
+        .map(|entry| decode_dead_letter(entry).reason)
+        .collect();
+    assert!(
+        reasons[0].contains("run `aggregator-admin symbols set BTCUSDT --prices any`"),
+        "{reasons:?}"
+    );
+    assert_eq!(
+        reasons[1..],
+        ["field `ts_us` looks like milliseconds; it must be in µs since 1970"]
+    );
+    symbols::store(&mut redis.connect(), &symbol(), 8, Prices::Any)
+        .await
+        .unwrap();
+    fold(&redis, &[tick(DAY_US + 2, "-37.63", 1), tick(DAY_US + 3, "0", 5)]).await;
+
+    let candle = current(&redis, Timeframe::M1).await.unwrap().candle;
+    assert_eq!(
+        (candle.trades, candle.open, candle.high, candle.low, candle.close),
+        (4, 10.0, 10.0, -37.63, 0.0)
+    );
+    assert_eq!(worker.metric("hot_writer_ticks_unknown_side_total").await, 1.0);
+    assert_eq!(
+        worker
+            .metric("hot_writer_dead_letters_total{reason=\"invalid_field\"}")
+            .await,
+        2.0
+    );
 }
 
 #[tokio::test]

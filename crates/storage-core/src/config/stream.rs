@@ -18,6 +18,9 @@ pub struct StreamConfig {
     /// dead letter. The same in every worker, so that all reject the same ticks.
     #[serde(with = "humantime_serde")]
     pub max_future: Duration,
+    /// `true` to accept event times before 1973. Otherwise they are dead letters, because a time in seconds or
+    /// milliseconds looks like one. The same in every worker.
+    pub before_1973: bool,
 }
 
 impl Default for StreamConfig {
@@ -26,6 +29,7 @@ impl Default for StreamConfig {
             partitions: 4,
             retention: Duration::from_secs(15 * 60),
             max_future: Duration::from_secs(5),
+            before_1973: false,
         }
     }
 }

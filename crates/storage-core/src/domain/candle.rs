@@ -19,7 +19,7 @@ pub struct Candle {
     pub close: f64,
     /// Sum of the quantities in units.
     pub volume: Decimal,
-    /// Number of ticks.
+    /// Number of ticks; 0 if all trades of the bucket were busted, and then the prices and times have no meaning.
     pub trades: i64,
     /// Event time of the first tick in µs since 1970.
     pub first_us: i64,
@@ -62,6 +62,10 @@ impl Candle {
     /// Folds in a tick of this bucket. Ticks must come in stream order: of two with the same event time the first sets
     /// the open and the last the close.
     pub fn fold(&mut self, ts_us: i64, price: f64, volume: Decimal, revision: Revision) {
+        if self.trades == 0 {
+            (self.first_us, self.last_us) = (ts_us, ts_us);
+            (self.open, self.high, self.low) = (price, price, price);
+        }
         if ts_us < self.first_us {
             self.first_us = ts_us;
             self.open = price;

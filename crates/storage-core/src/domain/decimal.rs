@@ -43,9 +43,9 @@ impl Decimal {
         }
     }
 
-    /// Parses plain or scientific text (`9.2E-7`) without surrounding space; `NaN` and `inf` are refused.
+    /// Parses plain or scientific text (`9.2E-7`); `NaN` and `inf` are refused. Surrounding spaces are ignored.
     pub fn parse(text: &[u8]) -> Result<Self, InvalidDecimal> {
-        let (negative, unsigned) = match text {
+        let (negative, unsigned) = match text.trim_ascii() {
             [b'-', rest @ ..] => (true, rest),
             [b'+', rest @ ..] => (false, rest),
             rest => (false, rest),
@@ -96,6 +96,11 @@ impl Decimal {
     /// Returns `true` if the number is greater than zero.
     pub fn is_positive(self) -> bool {
         self.mantissa > 0
+    }
+
+    /// Returns `true` if the number is zero.
+    pub fn is_zero(self) -> bool {
+        self.mantissa == 0
     }
 
     /// Returns the sum, or `None` if 128 bits can't hold its digits.
@@ -221,6 +226,11 @@ mod tests {
             ("5.", "5"),
             ("-1.5", "-1.5"),
             ("0e9", "0"),
+            ("1e-05", "0.00001"),
+            ("1E+05", "100000"),
+            ("+1", "1"),
+            ("+.5", "0.5"),
+            (" 1\t", "1"),
         ] {
             assert_eq!(text.parse::<Decimal>().unwrap().to_string(), shown, "{text}");
         }
@@ -229,7 +239,7 @@ mod tests {
     #[test]
     fn refuses_text_that_is_not_a_number() {
         for text in [
-            "", ".", "NaN", "inf", "1e", "1e+", "1.2.3", "1,5", " 1", "0x10", "1e1.5", "--1", "1_000",
+            "", ".", "NaN", "inf", "1e", "1e+", "1.2.3", "1,5", "1 0", "- 1", "0x10", "1e1.5", "--1", "1_000",
         ] {
             assert_eq!(text.parse::<Decimal>(), Err(InvalidDecimal::Malformed), "{text:?}");
         }

@@ -156,7 +156,8 @@ where
 /// Parses the value of `field` as an integer.
 pub fn integer<T: FromStr<Err = ParseIntError>>(field: &'static str, value: Option<&[u8]>) -> Result<T, Rejection> {
     let text = utf8(field, required(field, value)?)?;
-    text.parse()
+    text.trim_ascii()
+        .parse()
         .map_err(|_| invalid(field, "is not an integer, or out of range"))
 }
 

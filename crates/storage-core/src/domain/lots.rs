@@ -83,7 +83,8 @@ pub fn fitting_command(symbol: &Symbol, quantity: Decimal, held: Decimal) -> Opt
     // default.
     let decimals = finest(1_000).or_else(|| finest(1))?;
     Some(format!(
-        "aggregator-admin symbols set {symbol} --volume-decimals {decimals} --rescale"
+        "aggregator-admin symbols set {} --volume-decimals {decimals} --rescale",
+        symbol.shell_word()
     ))
 }
 

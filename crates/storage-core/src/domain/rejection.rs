@@ -14,6 +14,14 @@ pub enum Rejection {
         /// Problem of the value, as the predicate of a sentence.
         problem: String,
     },
+    /// The price is not positive, and the symbol allows positive prices only.
+    #[error(
+        "field `price` must be positive; if other prices are right, run `{command}`, then requeue this dead letter"
+    )]
+    NotPositive {
+        /// Command that allows other prices.
+        command: String,
+    },
     /// The event time is more than `max_future` after the time at which Redis accepted the entry.
     #[error(
         "ts_us is {ahead_us} µs ahead of the time at which Redis accepted the entry; a tick from the future would \
@@ -57,6 +65,25 @@ pub enum Rejection {
         /// Partition of the stream.
         found: u16,
     },
+    /// The entry has the identity of an earlier trade and another price or quantity.
+    #[error("conflicts with {kept}; send it as `kind correction` or `kind bust` if it replaces the trade")]
+    Conflict {
+        /// Values that are kept.
+        kept: String,
+    },
+    /// An amendment names a trade that the history does not hold.
+    #[error(
+        "the history has no trade `{trade_id}` at {time}; `trade_id` and `ts_us` must be those of an \
+         earlier trade, which the {kind} changes"
+    )]
+    UnknownTrade {
+        /// Trade ID.
+        trade_id: String,
+        /// Event time.
+        time: String,
+        /// Kind of the entry.
+        kind: &'static str,
+    },
     /// The database refuses the row permanently.
     #[error("the database refuses the row: {0}")]
     Refused(String),
@@ -64,7 +91,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// All labels, with which metrics are registered at start.
-    pub const LABELS: [&'static str; 8] = [
+    pub const LABELS: [&'static str; 10] = [
         "missing_field",
         "invalid_field",
         "future",
@@ -72,6 +99,8 @@ impl Rejection {
         "too_large",
         "unusable_id",
         "wrong_partition",
+        "conflict",
+        "unknown_trade",
         "refused",
     ];
 
@@ -79,12 +108,14 @@ impl Rejection {
     pub fn label(&self) -> &'static str {
         match self {
             Self::MissingField(_) => "missing_field",
-            Self::InvalidField { .. } => "invalid_field",
+            Self::InvalidField { .. } | Self::NotPositive { .. } => "invalid_field",
             Self::Future { .. } => "future",
             Self::TooFine { .. } => "too_fine",
             Self::TooLarge { .. } => "too_large",
             Self::UnusableId => "unusable_id",
             Self::WrongPartition { .. } => "wrong_partition",
+            Self::Conflict { .. } => "conflict",
+            Self::UnknownTrade { .. } => "unknown_trade",
             Self::Refused(_) => "refused",
         }
     }

@@ -1,10 +1,11 @@
 //! [`Signal`]: a trading signal of a strategy.
 
 use super::entry::{Entry, invalid, utf8};
+use super::event_time::{check_unit, parse_ts_us};
 use super::rejection::Rejection;
 use super::stream_id::Revision;
 use super::symbol::Symbol;
-use super::tick::parse_price;
+use super::tick::parse_double;
 
 /// A signal, active until it expires or a newer signal of its symbol replaces it.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,7 +20,7 @@ pub struct Signal {
     pub side: Box<str>,
     /// Strength, a finite number on the strategy's own scale.
     pub strength: f64,
-    /// Price at the time of the signal; positive.
+    /// Price at the time of the signal; finite. It is positive unless the symbol allows others.
     pub price: f64,
     /// Event time in µs since 1970.
     pub ts_us: i64,
@@ -31,32 +32,25 @@ pub struct Signal {
 
 impl Signal {
     /// Validates an entry of `stream:signals`.
-    pub fn from_entry(entry: &Entry) -> Result<Self, Rejection> {
-        let ts_us: i64 = entry.integer("ts_us")?;
+    ///
+    /// With `before_1973` times before 1973 are accepted.
+    pub fn from_entry(entry: &Entry, before_1973: bool) -> Result<Self, Rejection> {
+        let ts_us = parse_ts_us(entry.optional("ts_us"))?;
+        check_unit(ts_us, before_1973)?;
         let ttl_ms: u32 = entry.integer("ttl_ms")?;
-        let strength: f64 = entry.parsed("strength")?;
-        if !strength.is_finite() {
-            return Err(invalid("strength", "must be finite"));
-        }
-        if !(0..=MAX_TS_US).contains(&ts_us) {
-            return Err(invalid("ts_us", "is not a time in µs between 1970 and the year 10000"));
-        }
         Ok(Self {
             signal_id: short_text(entry, "signal_id")?,
             symbol: entry.parsed("symbol")?,
             strategy: short_text(entry, "strategy")?,
             side: short_text(entry, "side")?,
-            strength,
-            price: parse_price(entry.required("price")?)?,
+            strength: parse_double("strength", entry.required("strength")?)?,
+            price: parse_double("price", entry.required("price")?)?,
             ts_us,
             expires_us: ts_us + i64::from(ttl_ms) * 1_000,
             revision: entry.id.try_into()?,
         })
     }
 }
-
-/// The year 10000, from which times have no RFC 3339 text.
-const MAX_TS_US: i64 = 253_402_300_800_000_000;
 
 fn short_text(entry: &Entry, field: &'static str) -> Result<Box<str>, Rejection> {
     let text = utf8(field, entry.required(field)?)?;
@@ -89,15 +83,28 @@ mod tests {
     #[test]
     fn expires_a_ttl_after_its_event_time() {
         assert_eq!(
-            Signal::from_entry(&entry("1500")).unwrap().expires_us,
+            Signal::from_entry(&entry("1500"), false).unwrap().expires_us,
             1_700_000_001_500_000
         );
     }
 
     #[test]
+    fn a_time_in_another_unit_is_named() {
+        let fields = entry("1500");
+        let in_ms = fields.fields().map(|(name, value)| match name {
+            b"ts_us" => (name, &b"1700000000000"[..]),
+            _ => (name, value),
+        });
+        let in_ms = Entry::new(fields.id, in_ms);
+        let reason = Signal::from_entry(&in_ms, false).unwrap_err().to_string();
+        assert!(reason.contains("looks like milliseconds"), "{reason}");
+        assert!(Signal::from_entry(&in_ms, true).is_ok());
+    }
+
+    #[test]
     fn an_invalid_ttl_is_named() {
         assert!(
-            Signal::from_entry(&entry("-1"))
+            Signal::from_entry(&entry("-1"), false)
                 .unwrap_err()
                 .to_string()
                 .contains("ttl_ms")

@@ -8,6 +8,7 @@ diesel::table! {
         symbol -> Text,
         volume_decimals -> SmallInt,
         first_seen -> Timestamptz,
+        prices -> Text,
     }
 }
 

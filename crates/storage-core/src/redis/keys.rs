@@ -67,7 +67,7 @@ pub fn database() -> Key {
     Key("stream:database".to_owned())
 }
 
-/// Returns `stream:symbols`, the volume decimals of the symbols that differ from the default.
+/// Returns `stream:symbols`, the volume decimals and prices of the symbols that differ from the default.
 pub fn symbols() -> Key {
     Key("stream:symbols".to_owned())
 }

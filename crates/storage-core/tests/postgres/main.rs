@@ -12,6 +12,7 @@ mod roles;
 mod rollups;
 mod symbols;
 mod ticks;
+mod trades;
 
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;

@@ -1,11 +1,13 @@
 //! Tests of `deploy/postgres`: each role can run its statements and no others.
 
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+use storage_core::domain::amendment::{Amendment, Change};
 use storage_core::postgres::connection::connect;
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::{Fault, sqlstate};
 use storage_core::postgres::migrations;
 use storage_core::postgres::queries::candles::{self, Candidate, Difference};
+use storage_core::postgres::queries::trades::{self, Write};
 use storage_core::postgres::queries::{dead_letters, policies, positions, signals, symbols, ticks};
 use storage_core::redis::stream::Stream;
 use storage_core::testing::native::NativeServer;
@@ -64,6 +66,17 @@ async fn write_as_warm_syncer(conn: &mut AsyncPgConnection) {
         let tick = tick(0, 1.0, Some("7"), entry);
         assert_eq!(ticks::insert(conn, &[tick]).await.unwrap(), written, "entry {entry}");
     }
+    let bust = Write::Amendment(Amendment {
+        symbol: symbol("A"),
+        ts_us: OLD_US,
+        trade_id: "9".into(),
+        change: Change::Bust,
+        replaces: None,
+        revision: revision(10),
+    });
+    let trade = Write::Trade(tick(0, 1.0, Some("9"), 3));
+    let written = trades::write(conn, 0, &[trade, bust], |_| 8).await.unwrap();
+    assert_eq!(written, [trades::Written::New, trades::Written::Amended(OLD_US)]);
     for new in [1, 0] {
         assert_eq!(signals::insert(conn, &[signal()]).await.unwrap(), new);
         assert_eq!(
@@ -101,7 +114,7 @@ async fn each_role_has_the_privileges_that_it_needs() {
         &mut syncer,
         &[
             "DELETE FROM candles_1m",
-            "DELETE FROM ticks",
+            "DELETE FROM tick_versions",
             "UPDATE symbols SET volume_decimals = 2",
             "DROP TABLE ticks",
             "CREATE TABLE mine ()",

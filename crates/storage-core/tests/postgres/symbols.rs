@@ -1,4 +1,5 @@
 use diesel_async::AsyncConnection;
+use storage_core::domain::prices::Prices;
 use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::Edition;
@@ -26,6 +27,50 @@ async fn a_symbol_is_registered_once_with_eight_decimals() {
             (Some(&8), Some(&2), 2)
         );
         assert_eq!(symbols::list(conn).await.unwrap().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_symbol_of_any_market_has_positive_prices_until_others_are_allowed() {
+    for database in TestDatabase::start_each().await {
+        let conn = &mut database.connect().await;
+        let names = [
+            "^GSPC",
+            "M&M.NS",
+            "币安人生USDT",
+            "O'NEIL\\\"%_$1",
+            "SPXW251219P05000000",
+            &"é".repeat(32),
+        ];
+        let markets = names.map(symbol);
+        let wanted: Vec<_> = markets.iter().collect();
+        assert_eq!(symbols::register(conn, &wanted).await.unwrap(), names.len());
+        assert!(symbols::with_any_price(conn, &wanted).await.unwrap().is_empty());
+        assert!(symbols::set_prices(conn, &markets[2], Prices::Any).await.unwrap());
+        assert!(!symbols::set_prices(conn, &markets[2], Prices::Any).await.unwrap());
+        let found = symbols::with_any_price(conn, &wanted).await.unwrap();
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), [markets[2].clone()]);
+        let rows = names.map(|name| candle(name, 0, -37.63, 5));
+        candles::upsert_1m(conn, &rows).await.unwrap();
+        refresh_all(conn, database.edition(), ALWAYS).await;
+        for market in &markets {
+            for timeframe in Timeframe::ALL {
+                let found = candles::range(conn, timeframe, market, ALWAYS, 9).await.unwrap();
+                assert_eq!(
+                    (found.len(), found[0].open, found[0].low),
+                    (1, -37.63, -38.63),
+                    "{market}"
+                );
+            }
+        }
+        symbols::set_prices(conn, &markets[2], Prices::Positive).await.unwrap();
+        assert!(
+            symbols::list(conn)
+                .await
+                .unwrap()
+                .iter()
+                .all(|known| known.prices() == Prices::Positive)
+        );
     }
 }
 

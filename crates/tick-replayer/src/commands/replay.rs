@@ -16,6 +16,7 @@ use crate::feed::{self, Report, progress_bar};
 use crate::formats::{Format, Layout, Skipped, TickReader};
 use crate::pace::{Pace, Speed};
 use crate::publish::Publisher;
+use crate::row_ids::RowIds;
 
 /// Arguments of `tick-replayer replay`.
 #[derive(clap::Args)]
@@ -46,7 +47,8 @@ pub(crate) async fn run(args: Args, redis: &RedisConfig, token: &CancellationTok
     let skipped = Skipped::default();
     let counter = args.skip_bad_lines.then(|| skipped.clone());
     let ticks = TickReader::new(input, name, layout, counter);
-    let source = ticks.map(|tick| tick.map(|(tick, position)| (tick.into(), position)));
+    let mut ids = RowIds::default();
+    let source = ticks.map(move |tick| tick.map(|(tick, position)| (ids.identify(tick).into(), position)));
     let bar = progress_bar(size)?;
     let mut report = Report::default();
     let started = Instant::now();

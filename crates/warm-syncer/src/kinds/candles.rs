@@ -88,9 +88,9 @@ impl Kind for Candles {
         }
         if ![candle.open, candle.high, candle.low, candle.close]
             .iter()
-            .all(|price| price.is_finite() && *price > 0.0)
+            .all(|price| price.is_finite())
         {
-            return Err(invalid("close", "or another price is not positive"));
+            return Err(invalid("close", "or another price is not finite"));
         }
         let trades = i32::try_from(candle.trades).map_err(|_| invalid("trades", "is beyond an integer"))?;
         Ok(ClosedCandle { symbol, candle, trades })

@@ -1,4 +1,4 @@
-//! Ticks: each is written once, and minutes can be computed again from them.
+//! Ticks: each trade is written once, corrections and busts change it, and minutes can be computed again from them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,14 +6,18 @@ use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
 use storage_core::domain::entry::Entry;
 use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
+use storage_core::domain::prices::{self, Prices};
 use storage_core::domain::rejection::Rejection;
 use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::symbol::Symbol;
-use storage_core::domain::tick::AcceptedTick;
+use storage_core::domain::tick_event::TickEvent;
 use storage_core::domain::tick_rules::TickRules;
+use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::pool::Pool;
 use storage_core::postgres::queries::symbols;
-use storage_core::postgres::queries::ticks::{self, TickRow};
+use storage_core::postgres::queries::ticks::TickRow;
+use storage_core::postgres::queries::trades::{self, Write};
+use storage_core::redis::codec::repairs::Repair;
 use storage_core::redis::connection::Connection;
 
 use super::Kind;
@@ -26,9 +30,9 @@ pub(crate) struct Ticks(pub(crate) TickRules);
 
 impl Kind for Ticks {
     const LABEL: &'static str = labels::TICKS;
-    type Row = AcceptedTick;
+    type Row = TickEvent;
 
-    fn decode(&self, entry: &Entry) -> Result<AcceptedTick, Rejection> {
+    fn decode(&self, entry: &Entry) -> Result<TickEvent, Rejection> {
         self.0.decode(entry)
     }
 
@@ -48,31 +52,83 @@ impl Kind for Ticks {
         reconciliation.run(pool, redis).await
     }
 
-    async fn write(&self, connection: &mut AsyncPgConnection, items: &[Item<AcceptedTick>]) -> QueryResult<Written> {
-        let decimals = volume_decimals(connection, items.iter().map(|item| &item.row.tick.symbol)).await?;
-        let (mut rows, mut rejected) = (Vec::with_capacity(items.len()), Vec::new());
-        for Item { entry, row: accepted } in items {
-            let decimals = decimals
-                .get(&accepted.tick.symbol)
-                .copied()
-                .unwrap_or(DEFAULT_VOLUME_DECIMALS);
-            match accepted
-                .tick
-                .lots(decimals)
-                .and_then(|lots| TickRow::new(accepted, lots.count))
-            {
-                Ok(row) => rows.push(row),
-                Err(reason) => rejected.push(Rejected { entry: *entry, reason }),
+    async fn write(&self, connection: &mut AsyncPgConnection, items: &[Item<TickEvent>]) -> QueryResult<Written> {
+        let known = volume_decimals(connection, items.iter().map(|item| item.row.symbol())).await?;
+        let decimals = |symbol: &Symbol| known.get(symbol).copied().unwrap_or(DEFAULT_VOLUME_DECIMALS);
+        let prices = items
+            .iter()
+            .filter_map(|item| Some((item.row.symbol(), item.row.price()?)));
+        let any_price = with_any_price(connection, prices).await?;
+        let (mut entries, mut events) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
+        let mut written = Written::default();
+        for Item { entry, row: event } in items {
+            let price = event
+                .price()
+                .map_or(Ok(()), |price| check_price(event.symbol(), price, &any_price));
+            match price.and_then(|()| to_write(event, decimals(event.symbol()))) {
+                Ok(write) => {
+                    entries.push(write);
+                    events.push((*entry, event));
+                }
+                Err(reason) => written.rejected.push(Rejected { entry: *entry, reason }),
             }
         }
-        let new = ticks::insert(connection, &rows).await?;
-        Ok(Written {
-            rows: new,
-            unchanged: rows.len() - new,
-            rejected,
-            ..Written::default()
-        })
+        let results = trades::write(connection, self.0.partition, &entries, decimals).await?;
+        for ((entry, event), result) in events.into_iter().zip(results) {
+            let repair = |ts_us| Repair {
+                symbol: event.symbol().clone(),
+                start_us: Timeframe::M1.bucket_start_us(ts_us),
+                revision: event.revision(),
+            };
+            match result {
+                trades::Written::New => written.rows += 1,
+                trades::Written::Unchanged => written.unchanged += 1,
+                trades::Written::Amended(ts_us) => {
+                    written.rows += 1;
+                    // Also if it was applied before: after a crash between commit and announcement it is read again.
+                    written.repairs.push(repair(ts_us));
+                }
+                trades::Written::Rejected(reason) => {
+                    // hot-writer may have counted another one of the conflicting entries.
+                    written.repairs.push(repair(event.ts_us()));
+                    written.rejected.push(Rejected { entry, reason });
+                }
+            }
+        }
+        Ok(written)
     }
+}
+
+/// Converts the quantity of an entry into lots.
+fn to_write(event: &TickEvent, decimals: u8) -> Result<Write, Rejection> {
+    match event {
+        TickEvent::Trade(accepted) => {
+            let lots = accepted.tick.lots(decimals)?;
+            Ok(Write::Trade(TickRow::new(accepted, lots.count)?))
+        }
+        TickEvent::Amendment(amendment) => Ok(Write::Amendment(amendment.clone().rounded(decimals)?)),
+    }
+}
+
+/// Selects the symbols that can have any price among those with a price that is not positive.
+pub(super) async fn with_any_price<'a>(
+    connection: &mut AsyncPgConnection,
+    prices: impl Iterator<Item = (&'a Symbol, f64)>,
+) -> QueryResult<HashSet<Symbol>> {
+    let wanted: HashSet<&Symbol> = prices
+        .filter(|(_, price)| *price <= 0.0)
+        .map(|(symbol, _)| symbol)
+        .collect();
+    if wanted.is_empty() {
+        return Ok(HashSet::new());
+    }
+    symbols::with_any_price(connection, &wanted.into_iter().collect::<Vec<_>>()).await
+}
+
+/// Fails if `price` is not positive and `symbol` is not in `any_price`.
+pub(super) fn check_price(symbol: &Symbol, price: f64, any_price: &HashSet<Symbol>) -> Result<(), Rejection> {
+    let allows_any = price <= 0.0 && any_price.contains(symbol);
+    prices::check_price(symbol, price, if allows_any { Prices::Any } else { Prices::Positive })
 }
 
 /// Returns the volume decimals of known symbols, locks them until the end of the transaction, and registers new

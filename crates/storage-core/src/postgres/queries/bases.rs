@@ -24,7 +24,7 @@ struct Row {
 }
 
 // The base is computed minute by minute: if retention has dropped ticks of a minute, only its candle is known, without
-// the times of its first and last tick.
+// the times of its first and last tick. A candle may still count busted trades.
 const BASE: &str = "
 WITH from_ticks AS (
     SELECT date_trunc('minute', time, 'UTC') AS minute,
@@ -37,11 +37,21 @@ WITH from_ticks AS (
     SELECT time AS minute, open, high, low, close, volume::numeric AS volume, trades::bigint AS trades, time AS first,
            time + interval '59.999999 seconds' AS last, revision AS since
     FROM candles_1m WHERE symbol = $1 AND time >= $2 AND time < $3 AND revision <= $4
+), busts AS (
+    SELECT date_trunc('minute', time, 'UTC') AS minute, count(*) AS trades
+    FROM (SELECT DISTINCT ON (time, trade_no, trade_key) time, price FROM tick_versions
+          WHERE symbol = $1 AND time >= $2 AND time < $3 ORDER BY time, trade_no, trade_key, revision DESC) current
+    WHERE price IS NULL GROUP BY 1
+), with_trades AS (
+    SELECT minute, coalesce(from_ticks.trades, 0) + coalesce(busts.trades, 0) AS trades
+    FROM from_ticks FULL JOIN busts USING (minute)
 ), minutes AS (
     SELECT * FROM from_ticks WHERE NOT EXISTS (
-        SELECT FROM from_candles candle WHERE candle.minute = from_ticks.minute AND candle.trades > from_ticks.trades)
+        SELECT FROM from_candles candle JOIN with_trades USING (minute)
+        WHERE candle.minute = from_ticks.minute AND candle.trades > with_trades.trades)
     UNION ALL SELECT * FROM from_candles WHERE NOT EXISTS (
-        SELECT FROM from_ticks ticks WHERE ticks.minute = from_candles.minute AND ticks.trades >= from_candles.trades)
+        SELECT FROM with_trades WHERE with_trades.minute = from_candles.minute
+            AND with_trades.trades >= from_candles.trades)
 )
 SELECT $2 AS time, (array_agg(open ORDER BY minute))[1] AS open, max(high) AS high, min(low) AS low,
        (array_agg(close ORDER BY minute DESC))[1] AS close, lots_to_units(sum(volume), $5)::text AS volume,

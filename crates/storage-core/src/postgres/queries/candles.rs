@@ -8,6 +8,7 @@ use diesel::sql_types::{Array, BigInt, Double, Integer, Text, Timestamptz};
 use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
+use crate::domain::candle::Candle;
 use crate::domain::decimal::Decimal;
 use crate::domain::stream_id::Revision;
 use crate::domain::symbol::Symbol;
@@ -45,6 +46,26 @@ pub struct CandleRow {
     /// Last stream entry folded in.
     #[diesel(sql_type = BigInt)]
     pub revision: Revision,
+}
+
+impl CandleRow {
+    /// Returns the candle of this row, with its volume in units. The row has no times of its ticks: they are those of
+    /// the start of the minute.
+    pub fn candle(&self, decimals: u8) -> Candle {
+        Candle {
+            start_us: self.start_us,
+            open: self.open,
+            high: self.high,
+            low: self.low,
+            close: self.close,
+            volume: Decimal::from_lots(self.volume_lots.into(), decimals),
+            trades: self.trades.into(),
+            first_us: self.start_us,
+            last_us: self.start_us,
+            since: Revision::default(),
+            revision: self.revision,
+        }
+    }
 }
 
 // Set-returning functions in the SELECT list stream their rows; in FROM the server would first materialize each array
@@ -115,6 +136,15 @@ ON CONFLICT (symbol, time) DO UPDATE SET
     open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
     volume = excluded.volume, trades = excluded.trades, revision = greatest(candles_1m.revision, excluded.revision)";
     write_1m(connection, always, std::slice::from_ref(row)).await
+}
+
+/// Deletes the candle of a minute. Requires [`lock_partition`].
+pub async fn delete(connection: &mut AsyncPgConnection, symbol: &Symbol, start_us: i64) -> QueryResult<usize> {
+    sql_query("DELETE FROM candles_1m WHERE symbol = $1 AND time = $2")
+        .bind::<Text, _>(symbol.as_str())
+        .bind::<Timestamptz, _>(to_datetime(start_us))
+        .execute(connection)
+        .await
 }
 
 /// Class of the advisory locks of [`lock_partition`], an arbitrary number that no other lock uses.

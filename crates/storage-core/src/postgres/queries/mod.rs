@@ -15,5 +15,7 @@ pub mod rollups;
 pub mod signals;
 pub mod storage;
 pub mod symbols;
+pub mod tick_versions;
 pub mod ticks;
+pub mod trades;
 pub mod verify;

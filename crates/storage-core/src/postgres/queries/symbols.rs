@@ -1,6 +1,6 @@
-//! `symbols`: the lots of each symbol, and the change of lots with existing rows.
+//! `symbols`: the lots and prices of each symbol, and the change of lots with existing rows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -10,6 +10,7 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncC
 use super::completeness;
 use super::hypertables::hypertable_of;
 use crate::domain::lots::DEFAULT_VOLUME_DECIMALS;
+use crate::domain::prices::Prices;
 use crate::domain::symbol::Symbol;
 use crate::domain::time::{TimeRange, to_datetime};
 use crate::domain::timeframe::Timeframe;
@@ -67,6 +68,38 @@ pub struct KnownSymbol {
     pub volume_decimals: i16,
     /// Time at which the row was written.
     pub first_seen: DateTime<Utc>,
+    /// `positive` or `any`: the prices that the symbol can have.
+    pub prices: String,
+}
+
+impl KnownSymbol {
+    /// Returns the prices that the symbol can have.
+    pub fn prices(&self) -> Prices {
+        self.prices.parse().unwrap_or_default()
+    }
+}
+
+/// Selects those of the `wanted` symbols that can have any price.
+pub async fn with_any_price(connection: &mut AsyncPgConnection, wanted: &[&Symbol]) -> QueryResult<HashSet<Symbol>> {
+    let names: Vec<&str> = wanted.iter().map(|symbol| symbol.as_str()).collect();
+    let found: Vec<String> = symbols::table
+        .filter(symbols::symbol.eq_any(names))
+        .filter(symbols::prices.eq(Prices::Any.as_str()))
+        .select(symbols::symbol)
+        .load(connection)
+        .await?;
+    Ok(found.into_iter().filter_map(|name| name.parse().ok()).collect())
+}
+
+/// Sets the prices that `symbol` can have. Returns `false` if it had them already.
+pub async fn set_prices(connection: &mut AsyncPgConnection, symbol: &Symbol, prices: Prices) -> QueryResult<bool> {
+    register(connection, &[symbol]).await?;
+    let changed = diesel::update(symbols::table.find(symbol.as_str()))
+        .filter(symbols::prices.ne(prices.as_str()))
+        .set(symbols::prices.eq(prices.as_str()))
+        .execute(connection)
+        .await?;
+    Ok(changed == 1)
 }
 
 /// Lists all symbols by name.

@@ -1,5 +1,7 @@
 //! `ticks`: every accepted tick, once.
 
+use std::collections::BTreeMap;
+
 use diesel::sql_types::{Array, BigInt, Double, Nullable, Text, Timestamptz};
 use diesel::{QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -9,7 +11,7 @@ use crate::domain::rejection::Rejection;
 use crate::domain::stream_id::Revision;
 use crate::domain::symbol::Symbol;
 use crate::domain::tick::{AcceptedTick, Side, Tick};
-use crate::domain::time::to_datetime;
+use crate::domain::time::{TimeRange, to_datetime};
 use crate::domain::timeframe::Timeframe;
 use crate::domain::trade_id;
 use crate::postgres::columns::Micros;
@@ -36,7 +38,7 @@ pub struct TickRow {
     #[diesel(sql_type = BigInt)]
     pub revision: Revision,
     #[diesel(embed)]
-    key: Key,
+    pub(super) key: Key,
 }
 
 /// Columns of a [`TickRow`]. A side other than `buy` and `sell` is read as unknown.
@@ -44,24 +46,41 @@ const COLUMNS: &str =
     "time, symbol, price, lots, CASE WHEN side IN ('buy', 'sell') THEN side END AS side, revision, trade_no, trade_key";
 
 /// Key of a tick among its symbol's ticks of the same time; the migration of `ticks` describes it.
-#[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
-struct Key {
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, QueryableByName)]
+pub(super) struct Key {
     #[diesel(sql_type = BigInt, column_name = trade_no)]
-    number: i64,
+    pub(super) number: i64,
     #[diesel(sql_type = Text, column_name = trade_key)]
-    text: String,
+    pub(super) text: String,
 }
 
 impl Key {
     fn of(tick: &AcceptedTick) -> Result<Self, Rejection> {
-        let (number, text) = match tick.tick.trade_id.as_deref() {
-            None => (Revision::try_from(tick.origin)?.as_i64(), "@"),
-            Some(id) => trade_id::as_number(id).map_or((0, id), |number| (number.cast_signed(), "")),
-        };
-        Ok(Self {
+        match tick.tick.trade_id.as_deref() {
+            None => Ok(Self {
+                number: Revision::try_from(tick.origin)?.as_i64(),
+                text: "@".to_owned(),
+            }),
+            Some(id) => Ok(Self::of_id(id)),
+        }
+    }
+
+    /// Returns the key of a canonical trade ID.
+    pub(super) fn of_id(id: &str) -> Self {
+        let (number, text) = trade_id::as_number(id).map_or((0, id), |number| (number.cast_signed(), ""));
+        Self {
             number,
             text: text.to_owned(),
-        })
+        }
+    }
+
+    /// Returns the trade ID; `None` for a tick without one.
+    pub(super) fn trade_id(&self) -> Option<String> {
+        match self.text.as_str() {
+            "@" => None,
+            "" => Some(self.number.to_string()),
+            text => Some(text.to_owned()),
+        }
     }
 }
 
@@ -86,11 +105,10 @@ impl TickRow {
 
     /// Returns the tick of this row. `decimals` are those of its symbol's lots.
     pub fn accepted(&self, decimals: u8) -> AcceptedTick {
-        let first = Revision::try_from(self.key.number).unwrap_or(self.revision);
-        let (trade_id, origin) = match self.key.text.as_str() {
-            "@" => (None, first),
-            "" => (Some(self.key.number.to_string().into()), self.revision),
-            text => (Some(text.into()), self.revision),
+        let trade_id = self.key.trade_id().map(Into::into);
+        let origin = match trade_id {
+            None => Revision::try_from(self.key.number).unwrap_or(self.revision),
+            Some(_) => self.revision,
         };
         AcceptedTick {
             tick: Tick {
@@ -107,9 +125,9 @@ impl TickRow {
     }
 }
 
-/// Writes ticks and returns the number of rows inserted or replaced. If several entries have the same trade, the first
-/// entry counts, as in the candles, in any order of writing: several replicas write in parallel. Rows are written
-/// sorted, so that two writers can't deadlock.
+/// Writes ticks and returns the number of rows inserted or replaced. Of several rows with one primary key the first
+/// entry counts, in any order of writing. Rows are written sorted, so that two writers can't deadlock.
+/// [`trades`](super::trades) decides which entries are the same trade.
 pub async fn insert(connection: &mut AsyncPgConnection, rows: &[TickRow]) -> QueryResult<usize> {
     let mut rows: Vec<&TickRow> = rows.iter().collect();
     rows.sort_unstable_by(|a, b| a.identity().cmp(&b.identity()).then(a.revision.cmp(&b.revision)));
@@ -170,13 +188,82 @@ pub async fn between(
     .await
 }
 
+/// Rows of the ranges of a symbol's time that the parameters 1 to 3 hold.
+pub(super) const RANGES: &str = "SELECT unnest($1) AS wanted, unnest($2) AS first, unnest($3) AS after";
+
+/// Reads the ticks in `ranges`, none of which crosses the border of a day.
+pub(super) async fn in_ranges(
+    connection: &mut AsyncPgConnection,
+    ranges: &[(&Symbol, TimeRange)],
+) -> QueryResult<Vec<TickRow>> {
+    let mut days: BTreeMap<i64, Vec<&(&Symbol, TimeRange)>> = BTreeMap::new();
+    for range in ranges {
+        let day_us = Timeframe::D1.bucket_start_us(range.1.from_us);
+        days.entry(day_us).or_default().push(range);
+    }
+    let mut found = Vec::new();
+    for (day_us, ranges) in days {
+        let time = |time: fn(&TimeRange) -> i64| {
+            ranges
+                .iter()
+                .map(|(_, range)| to_datetime(time(range)))
+                .collect::<Vec<_>>()
+        };
+        // OFFSET 0 makes the planner look up each range in the index, as in `candles`.
+        let rows: Vec<TickRow> = sql_query(format!(
+            "SELECT {COLUMNS} FROM ({RANGES}) ranges
+             CROSS JOIN LATERAL (
+                 SELECT * FROM ticks tick
+                 WHERE tick.symbol = ranges.wanted AND tick.time >= ranges.first AND tick.time < ranges.after
+                   AND tick.time >= $4 AND tick.time < $5
+                 OFFSET 0) stored"
+        ))
+        .bind::<Array<Text>, _>(ranges.iter().map(|(symbol, _)| symbol.as_str()).collect::<Vec<_>>())
+        .bind::<Array<Timestamptz>, _>(time(|range| range.from_us))
+        .bind::<Array<Timestamptz>, _>(time(|range| range.to_us))
+        .bind::<Timestamptz, _>(to_datetime(day_us))
+        .bind::<Timestamptz, _>(to_datetime(day_us + Timeframe::D1.micros()))
+        .get_results(connection)
+        .await?;
+        found.extend(rows);
+    }
+    Ok(found)
+}
+
+/// Replaces the price, the quantity and the side of a tick.
+pub(super) async fn correct(connection: &mut AsyncPgConnection, row: &TickRow) -> QueryResult<usize> {
+    sql_query(
+        "UPDATE ticks SET price = $5, lots = $6, side = $7
+         WHERE symbol = $1 AND time = $2 AND trade_no = $3 AND trade_key = $4",
+    )
+    .bind::<Text, _>(row.symbol.as_str())
+    .bind::<Timestamptz, _>(to_datetime(row.ts_us))
+    .bind::<BigInt, _>(row.key.number)
+    .bind::<Text, _>(row.key.text.as_str())
+    .bind::<Double, _>(row.price)
+    .bind::<BigInt, _>(row.lots)
+    .bind::<Nullable<Text>, _>(row.side.map(Side::as_str))
+    .execute(connection)
+    .await
+}
+
 /// Deletes a tick that its candle can't count.
 pub async fn delete(connection: &mut AsyncPgConnection, row: &TickRow) -> QueryResult<usize> {
+    remove(connection, &row.symbol, row.ts_us, &row.key).await
+}
+
+/// Deletes a tick.
+pub(super) async fn remove(
+    connection: &mut AsyncPgConnection,
+    symbol: &Symbol,
+    ts_us: i64,
+    key: &Key,
+) -> QueryResult<usize> {
     sql_query("DELETE FROM ticks WHERE symbol = $1 AND time = $2 AND trade_no = $3 AND trade_key = $4")
-        .bind::<Text, _>(row.symbol.as_str())
-        .bind::<Timestamptz, _>(to_datetime(row.ts_us))
-        .bind::<BigInt, _>(row.key.number)
-        .bind::<Text, _>(row.key.text.as_str())
+        .bind::<Text, _>(symbol.as_str())
+        .bind::<Timestamptz, _>(to_datetime(ts_us))
+        .bind::<BigInt, _>(key.number)
+        .bind::<Text, _>(key.text.as_str())
         .execute(connection)
         .await
 }

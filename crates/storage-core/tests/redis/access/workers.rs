@@ -5,6 +5,7 @@ use std::time::Duration;
 use redis::cmd;
 use storage_core::domain::candle::Candle;
 use storage_core::domain::decimal::Decimal;
+use storage_core::domain::prices::Prices;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::codec::repairs::Base;
@@ -14,7 +15,7 @@ use storage_core::redis::lease::{self, Membership};
 use storage_core::redis::position::positions;
 use storage_core::redis::stream::{self, AGGREGATOR_ADMIN, HOT_WRITER, Stream, WARM_SYNCER};
 use storage_core::redis::stream_reader::StreamReader;
-use storage_core::redis::symbols::{self, VolumeDecimals};
+use storage_core::redis::symbols::{self, SymbolProperties};
 use storage_core::redis::{clock, groups, hot, inspect, keys, partitions, trim};
 
 use super::{FIRST_SECOND, Server, some_fields, symbol};
@@ -40,7 +41,7 @@ async fn hot_writer_writes_the_hot_view_and_trims() {
     let conn = &mut server.user("hot-writer");
     functions::check(conn).await.unwrap();
     partitions::stored(conn).await.unwrap();
-    VolumeDecimals::load(conn).await.unwrap();
+    SymbolProperties::load(conn).await.unwrap();
     clock::now_ms(conn).await.unwrap();
 
     let membership = Membership::new(HOT_WRITER, "test".to_owned(), FIRST_SECOND);
@@ -188,9 +189,9 @@ async fn aggregator_admin_manages_the_streams_and_reads_the_hot_view() {
     partitions::check(partitions::stored(conn).await.unwrap(), 2).unwrap();
     partitions::unfinished(conn, 2).await.unwrap();
     partitions::replace(conn, 2, 1).await.unwrap();
-    symbols::store(conn, &symbol(), 2).await.unwrap();
-    symbols::store(conn, &symbol(), 8).await.unwrap();
-    VolumeDecimals::load(conn).await.unwrap();
+    symbols::store(conn, &symbol(), 2, Prices::Any).await.unwrap();
+    symbols::store(conn, &symbol(), 8, Prices::Positive).await.unwrap();
+    SymbolProperties::load(conn).await.unwrap();
     lease::holders(conn, HOT_WRITER, 2).await.unwrap();
     lease::members(conn, HOT_WRITER).await.unwrap();
     let leader = Membership::new(AGGREGATOR_ADMIN, "test".to_owned(), FIRST_SECOND);

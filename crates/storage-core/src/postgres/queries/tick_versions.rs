@@ -1,0 +1,166 @@
+//! `tick_versions`: all versions of the trades that were corrected or busted.
+
+use diesel::sql_types::{Array, BigInt, Double, Nullable, Text, Timestamptz};
+use diesel::{QueryResult, QueryableByName, sql_query};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+
+use super::ticks::{Key, RANGES};
+use crate::domain::amendment::{Values, Version};
+use crate::domain::decimal::Decimal;
+use crate::domain::stream_id::Revision;
+use crate::domain::symbol::Symbol;
+use crate::domain::tick::Side;
+use crate::domain::time::{TimeRange, to_datetime};
+use crate::domain::timeframe::Timeframe;
+use crate::postgres::columns::Micros;
+
+/// A version of an amended trade.
+#[derive(Clone, Debug, PartialEq, QueryableByName)]
+pub struct VersionRow {
+    /// Event time of the trade in µs since 1970.
+    #[diesel(sql_type = Timestamptz, column_name = time, deserialize_as = Micros)]
+    pub ts_us: i64,
+    /// Symbol that was traded.
+    #[diesel(sql_type = Text)]
+    pub symbol: Symbol,
+    #[diesel(sql_type = Nullable<Double>)]
+    price: Option<f64>,
+    #[diesel(sql_type = Nullable<Text>)]
+    qty: Option<Decimal>,
+    #[diesel(sql_type = Nullable<Text>)]
+    side: Option<Side>,
+    #[diesel(sql_type = BigInt)]
+    revision: Revision,
+    #[diesel(embed)]
+    pub(super) key: Key,
+}
+
+const COLUMNS: &str = "time, symbol, price, qty::text AS qty, side, revision, trade_no, trade_key";
+
+impl VersionRow {
+    pub(super) fn new(symbol: &Symbol, ts_us: i64, key: &Key, version: &Version) -> Self {
+        let values = version.values;
+        Self {
+            ts_us,
+            symbol: symbol.clone(),
+            price: values.map(|values| values.price),
+            qty: values.map(|values| values.qty),
+            side: values.and_then(|values| values.side),
+            revision: version.revision,
+            key: key.clone(),
+        }
+    }
+
+    /// Returns the version.
+    pub fn version(&self) -> Version {
+        let values = self.price.zip(self.qty);
+        Version {
+            revision: self.revision,
+            values: values.map(|(price, qty)| Values {
+                price,
+                qty,
+                side: self.side,
+            }),
+        }
+    }
+
+    /// Returns the trade ID.
+    pub fn trade_id(&self) -> String {
+        self.key.trade_id().unwrap_or_default()
+    }
+}
+
+/// Reads the versions of the amended trades in `ranges`, each trade's in the order in which they were made.
+pub(super) async fn in_ranges(
+    connection: &mut AsyncPgConnection,
+    ranges: &[(&Symbol, TimeRange)],
+) -> QueryResult<Vec<VersionRow>> {
+    let time = |time: fn(&TimeRange) -> i64| {
+        ranges
+            .iter()
+            .map(|(_, range)| to_datetime(time(range)))
+            .collect::<Vec<_>>()
+    };
+    sql_query(format!(
+        "SELECT {COLUMNS} FROM ({RANGES}) ranges
+         CROSS JOIN LATERAL (
+             SELECT * FROM tick_versions version
+             WHERE version.symbol = ranges.wanted AND version.time >= ranges.first AND version.time < ranges.after
+             OFFSET 0) stored
+         ORDER BY revision"
+    ))
+    .bind::<Array<Text>, _>(ranges.iter().map(|(symbol, _)| symbol.as_str()).collect::<Vec<_>>())
+    .bind::<Array<Timestamptz>, _>(time(|range| range.from_us))
+    .bind::<Array<Timestamptz>, _>(time(|range| range.to_us))
+    .get_results(connection)
+    .await
+}
+
+/// Reads the versions of the amended trades of `symbol` in `range`, each trade's in the order in which they were made.
+pub async fn of_symbol(
+    connection: &mut AsyncPgConnection,
+    symbol: &Symbol,
+    range: TimeRange,
+) -> QueryResult<Vec<VersionRow>> {
+    sql_query(format!(
+        "SELECT {COLUMNS} FROM tick_versions WHERE symbol = $1 AND time >= $2 AND time < $3 ORDER BY revision"
+    ))
+    .bind::<Text, _>(symbol.as_str())
+    .bind::<Timestamptz, _>(to_datetime(range.from_us))
+    .bind::<Timestamptz, _>(to_datetime(range.to_us))
+    .get_results(connection)
+    .await
+}
+
+/// Adds versions.
+pub(super) async fn insert(connection: &mut AsyncPgConnection, rows: &[VersionRow]) -> QueryResult<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sql_query(
+        "INSERT INTO tick_versions (time, symbol, price, qty, side, trade_no, trade_key, revision)
+         SELECT unnest($1), unnest($2), unnest($3), unnest($4)::numeric, unnest($5), unnest($6), unnest($7), unnest($8)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind::<Array<Timestamptz>, _>(rows.iter().map(|row| to_datetime(row.ts_us)).collect::<Vec<_>>())
+    .bind::<Array<Text>, _>(rows.iter().map(|row| row.symbol.as_str()).collect::<Vec<_>>())
+    .bind::<Array<Nullable<Double>>, _>(rows.iter().map(|row| row.price).collect::<Vec<_>>())
+    .bind::<Array<Nullable<Text>>, _>(
+        rows.iter()
+            .map(|row| row.qty.map(|qty| qty.to_string()))
+            .collect::<Vec<_>>(),
+    )
+    .bind::<Array<Nullable<Text>>, _>(rows.iter().map(|row| row.side.map(Side::as_str)).collect::<Vec<_>>())
+    .bind::<Array<BigInt>, _>(rows.iter().map(|row| row.key.number).collect::<Vec<_>>())
+    .bind::<Array<Text>, _>(rows.iter().map(|row| row.key.text.as_str()).collect::<Vec<_>>())
+    .bind::<Array<BigInt>, _>(rows.iter().map(|row| row.revision.as_i64()).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Amendments of the trades of a minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, QueryableByName)]
+pub struct Amendments {
+    /// Number of busted trades.
+    #[diesel(sql_type = BigInt)]
+    pub busted: i64,
+    /// Revision of the last amendment; 0 if there is none.
+    #[diesel(sql_type = BigInt)]
+    pub revision: Revision,
+}
+
+/// Reads the amendments of the minute that starts at `start_us`.
+pub async fn of_minute(connection: &mut AsyncPgConnection, symbol: &Symbol, start_us: i64) -> QueryResult<Amendments> {
+    sql_query(
+        "SELECT count(*) FILTER (WHERE price IS NULL) AS busted, coalesce(max(revision), 0) AS revision
+         FROM (SELECT DISTINCT ON (time, trade_no, trade_key) price, revision FROM tick_versions
+               WHERE symbol = $1 AND time >= $2 AND time < $3
+               ORDER BY time, trade_no, trade_key, revision DESC) current",
+    )
+    .bind::<Text, _>(symbol.as_str())
+    .bind::<Timestamptz, _>(to_datetime(start_us))
+    .bind::<Timestamptz, _>(to_datetime(start_us + Timeframe::M1.micros()))
+    .get_result(connection)
+    .await
+}

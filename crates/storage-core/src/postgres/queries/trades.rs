@@ -1,0 +1,354 @@
+//! Writing the entries of a tick stream: each trade once into `ticks`, with its current version, and all versions of
+//! amended trades into `tick_versions`.
+//!
+//! A unique key can't express the [identity of a trade](TradeTime), so the trades that the entries may repeat are read
+//! first, under a lock of the partition. They are read by ranges of event time: around the entries themselves, where a
+//! stream in order has written nothing yet, and at the whole seconds before them. Each day is read separately, so that
+//! the plan excludes the chunks of other days.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use diesel::result::Error::SerializationError;
+use diesel::sql_types::Integer;
+use diesel::{QueryResult, sql_query};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+
+use super::tick_versions::{self, VersionRow};
+use super::ticks::{self, Key, TickRow};
+use crate::domain::amendment::{Amendment, Values, Versions};
+use crate::domain::decimal::Decimal;
+use crate::domain::lots::Lots;
+use crate::domain::rejection::Rejection;
+use crate::domain::symbol::Symbol;
+use crate::domain::time::{TimeRange, rfc3339};
+use crate::domain::timeframe::Timeframe;
+use crate::domain::trade_identity::TradeTime;
+
+/// An entry of a tick stream.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// A trade.
+    Trade(TickRow),
+    /// A correction or a bust, with its quantity rounded to whole lots.
+    Amendment(Amendment),
+}
+
+/// Result of writing an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It is a new trade, or the first entry of a trade of which a later one was written before.
+    New,
+    /// It repeats an earlier entry.
+    Unchanged,
+    /// It amends the trade with this event time in µs since 1970, or has amended it before.
+    Amended(i64),
+    /// It is not applied.
+    Rejected(Rejection),
+}
+
+/// Class of the advisory locks of [`write`], an arbitrary number that no other lock uses.
+const LOCKS: i32 = 0x7472_6164;
+
+/// Maximum gap between two event times of a symbol that are read as one range.
+const MAX_GAP_US: i64 = 1_000_000;
+
+const MS_US: i64 = 1_000;
+const SECOND_US: i64 = 1_000_000;
+
+/// Symbol, trade ID and second, which the entries of one trade have in common.
+type Place<'a> = (&'a Symbol, Key, i64);
+
+/// A trade of `ticks` or `tick_versions`, or a new one.
+struct Trade {
+    ts_us: i64,
+    versions: Versions,
+    is_in_ticks: bool,
+    /// Number of its versions in `tick_versions`.
+    recorded: usize,
+    is_changed: bool,
+}
+
+impl Write {
+    fn place(&self) -> (Place<'_>, i64) {
+        let (symbol, key, ts_us) = match self {
+            Self::Trade(row) => (&row.symbol, row.key.clone(), row.ts_us),
+            Self::Amendment(amendment) => (&amendment.symbol, Key::of_id(&amendment.trade_id), amendment.ts_us),
+        };
+        ((symbol, key, TradeTime::of_us(ts_us).second()), ts_us)
+    }
+}
+
+/// Writes entries of the stream of `partition`, which are in stream order, and returns the result of each. `decimals`
+/// returns the volume decimals of a symbol. Writing entries again changes nothing.
+pub async fn write(
+    connection: &mut AsyncPgConnection,
+    partition: u16,
+    entries: &[Write],
+    decimals: impl Fn(&Symbol) -> u8,
+) -> QueryResult<Vec<Written>> {
+    lock(connection, partition).await?;
+    let ranges = ranges(entries);
+    let stored = ticks::in_ranges(connection, &ranges).await?;
+    let versions = tick_versions::in_ranges(connection, &ranges).await?;
+    let mut trades = known(&stored, &versions, &decimals);
+    let results = entries.iter().map(|entry| {
+        let (place, ts_us) = entry.place();
+        let trades = trades.entry(place).or_default();
+        let time = TradeTime::of_us(ts_us);
+        let at = trades
+            .iter()
+            .position(|trade| TradeTime::of_us(trade.ts_us).matches(time));
+        match entry {
+            Write::Trade(row) => write_trade(trades, at, row, decimals(&row.symbol)),
+            Write::Amendment(amendment) => amend(at.map(|at| &mut trades[at]), amendment),
+        }
+    });
+    let results = results.collect();
+    store(connection, &trades, &decimals).await?;
+    Ok(results)
+}
+
+/// Makes other writers of the partition's trades wait until the end of this transaction.
+async fn lock(connection: &mut AsyncPgConnection, partition: u16) -> QueryResult<()> {
+    sql_query("SELECT pg_advisory_xact_lock($1, $2)")
+        .bind::<Integer, _>(LOCKS)
+        .bind::<Integer, _>(i32::from(partition))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Collects the stored trades.
+fn known<'a>(
+    stored: &'a [TickRow],
+    versions: &'a [VersionRow],
+    decimals: impl Fn(&Symbol) -> u8,
+) -> HashMap<Place<'a>, Vec<Trade>> {
+    let mut amended: BTreeMap<(&Symbol, &Key, i64), Vec<_>> = BTreeMap::new();
+    for row in versions {
+        let versions = amended.entry((&row.symbol, &row.key, row.ts_us)).or_default();
+        versions.push(row.version());
+    }
+    let mut trades: HashMap<Place, Vec<Trade>> = HashMap::new();
+    let place = |symbol: &'a Symbol, key: &Key, ts_us| (symbol, key.clone(), TradeTime::of_us(ts_us).second());
+    for ((symbol, key, ts_us), versions) in amended {
+        let recorded = versions.len();
+        trades
+            .entry(place(symbol, key, ts_us))
+            .or_default()
+            .extend(Versions::of(versions).map(|versions| Trade {
+                ts_us,
+                versions,
+                is_in_ticks: false,
+                recorded,
+                is_changed: false,
+            }));
+    }
+    for row in stored {
+        let trades = trades.entry(place(&row.symbol, &row.key, row.ts_us)).or_default();
+        match trades.iter_mut().find(|trade| trade.ts_us == row.ts_us) {
+            Some(trade) => trade.is_in_ticks = true,
+            None => trades.push(Trade {
+                ts_us: row.ts_us,
+                versions: Versions::new(row.revision, values(row, decimals(&row.symbol))),
+                is_in_ticks: true,
+                recorded: 0,
+                is_changed: false,
+            }),
+        }
+    }
+    trades
+}
+
+fn values(row: &TickRow, decimals: u8) -> Values {
+    Values {
+        price: row.price,
+        qty: Decimal::from_lots(row.lots.into(), decimals),
+        side: row.side,
+    }
+}
+
+/// Adds a trade to those with the same place, unless it repeats the one at `at`.
+fn write_trade(trades: &mut Vec<Trade>, at: Option<usize>, row: &TickRow, decimals: u8) -> Written {
+    let values = values(row, decimals);
+    let Some(at) = at else {
+        trades.push(Trade {
+            ts_us: row.ts_us,
+            versions: Versions::new(row.revision, values),
+            is_in_ticks: false,
+            recorded: 0,
+            is_changed: true,
+        });
+        return Written::New;
+    };
+    let trade = &mut trades[at];
+    let is_amended = trade.versions.iter().nth(1).is_some();
+    if row.revision < trade.versions.original().revision && !is_amended {
+        trade.versions = Versions::new(row.revision, values);
+        trade.is_changed = true;
+        return Written::New;
+    }
+    match trade.versions.repeat(values.price, values.qty) {
+        Ok(()) => Written::Unchanged,
+        Err(reason) => Written::Rejected(reason),
+    }
+}
+
+fn amend(trade: Option<&mut Trade>, amendment: &Amendment) -> Written {
+    let Some(trade) = trade else {
+        return Written::Rejected(Rejection::UnknownTrade {
+            trade_id: amendment.trade_id.to_string(),
+            time: rfc3339(amendment.ts_us),
+            kind: amendment.kind(),
+        });
+    };
+    match trade.versions.amend(amendment) {
+        Ok(is_changed) => {
+            trade.is_changed |= is_changed;
+            Written::Amended(trade.ts_us)
+        }
+        Err(reason) => Written::Rejected(reason),
+    }
+}
+
+/// Writes the changed trades.
+async fn store(
+    connection: &mut AsyncPgConnection,
+    trades: &HashMap<Place<'_>, Vec<Trade>>,
+    decimals: impl Fn(&Symbol) -> u8,
+) -> QueryResult<()> {
+    let (mut new, mut versions) = (Vec::new(), Vec::new());
+    for ((symbol, key, _), trades) in trades {
+        for trade in trades.iter().filter(|trade| trade.is_changed) {
+            let (first, current) = (trade.versions.original(), trade.versions.current());
+            let is_amended = first != current;
+            if let Some(values) = current.values {
+                let row = TickRow {
+                    ts_us: trade.ts_us,
+                    symbol: (*symbol).clone(),
+                    price: values.price,
+                    lots: lots(values.qty, decimals(symbol))?,
+                    side: values.side,
+                    revision: first.revision,
+                    key: key.clone(),
+                };
+                if is_amended && trade.is_in_ticks {
+                    ticks::correct(connection, &row).await?;
+                } else {
+                    new.push(row);
+                }
+            } else if trade.is_in_ticks {
+                ticks::remove(connection, symbol, trade.ts_us, key).await?;
+            }
+            if is_amended {
+                let unrecorded = trade.versions.iter().skip(trade.recorded);
+                versions.extend(unrecorded.map(|version| VersionRow::new(symbol, trade.ts_us, key, version)));
+            }
+        }
+    }
+    ticks::insert(connection, &new).await?;
+    tick_versions::insert(connection, &versions).await
+}
+
+/// Converts a quantity that was rounded to whole lots.
+fn lots(qty: Decimal, decimals: u8) -> QueryResult<i64> {
+    let lots = Lots::of(qty, decimals).map(|lots| lots.count);
+    lots.map_err(|_| SerializationError(format!("qty {qty} does not fit lots of 10^-{decimals}").into()))
+}
+
+/// Returns the ranges of event time in which the trades are that the entries may repeat.
+fn ranges(entries: &[Write]) -> Vec<(&Symbol, TimeRange)> {
+    let mut around: BTreeMap<(&Symbol, i64), i64> = BTreeMap::new();
+    let mut seconds = BTreeSet::new();
+    for entry in entries {
+        let ((symbol, _, second), ts_us) = entry.place();
+        let (from_us, second_us) = (TradeTime::of_us(ts_us).ms() * MS_US, second * SECOND_US);
+        let is_whole_second = from_us == second_us;
+        let to_us = from_us + if is_whole_second { SECOND_US } else { MS_US };
+        let end_us = around.entry((symbol, from_us)).or_default();
+        *end_us = to_us.max(*end_us);
+        seconds.insert((symbol, second_us));
+    }
+    let mut ranges: Vec<(&Symbol, TimeRange)> = Vec::new();
+    for ((symbol, from_us), to_us) in around {
+        match ranges.last_mut() {
+            Some((last_symbol, last))
+                if *last_symbol == symbol
+                    && from_us - last.to_us <= MAX_GAP_US
+                    && day_us(from_us) == day_us(last.from_us) =>
+            {
+                last.to_us = last.to_us.max(to_us);
+            }
+            _ => ranges.push((symbol, TimeRange { from_us, to_us })),
+        }
+    }
+    let is_covered = |(symbol, from_us): &(&Symbol, i64)| {
+        let after = ranges.partition_point(|(other, range)| (*other, range.from_us) <= (*symbol, *from_us));
+        let before = after.checked_sub(1).map(|at| &ranges[at]);
+        before.is_some_and(|(other, range)| other == symbol && *from_us < range.to_us)
+    };
+    seconds.retain(|second| !is_covered(second));
+    ranges.extend(seconds.into_iter().map(|(symbol, from_us)| {
+        let to_us = from_us + MS_US;
+        (symbol, TimeRange { from_us, to_us })
+    }));
+    ranges
+}
+
+fn day_us(ts_us: i64) -> i64 {
+    Timeframe::D1.bucket_start_us(ts_us)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::stream_id::Revision;
+    use proptest::prelude::*;
+
+    fn bust(symbol: &str, ts_us: i64) -> Write {
+        Write::Amendment(Amendment {
+            symbol: symbol.parse().unwrap(),
+            ts_us,
+            trade_id: "1".into(),
+            change: crate::domain::amendment::Change::Bust,
+            replaces: None,
+            revision: Revision::default(),
+        })
+    }
+
+    #[test]
+    fn entries_in_order_are_read_as_one_range_and_the_whole_second_before_them() {
+        let entries = [
+            bust("A", 5_200_300),
+            bust("A", 5_900_000),
+            bust("A", 6_700_000),
+            bust("B", 9_000_000),
+        ];
+        let found: Vec<_> = ranges(&entries)
+            .into_iter()
+            .map(|(symbol, range)| (symbol.as_str(), range.from_us, range.to_us))
+            .collect();
+        let expected = [
+            ("A", 5_200_000, 6_701_000),
+            ("B", 9_000_000, 10_000_000),
+            ("A", 5_000_000, 5_001_000),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn every_time_that_matches_is_in_a_range_of_one_day(
+            times_us in prop::collection::vec(86_398_000_000i64..86_403_000_000, 1..20),
+            other_us in 86_398_000_000i64..86_403_000_000,
+        ) {
+            let entries: Vec<_> = times_us.iter().map(|ts_us| bust("A", *ts_us)).collect();
+            let other = TradeTime::of_us(other_us);
+            let is_match = times_us.iter().any(|ts_us| TradeTime::of_us(*ts_us).matches(other));
+            let ranges = ranges(&entries);
+            let is_read = ranges.iter().any(|(_, range)| range.from_us <= other_us && other_us < range.to_us);
+            prop_assert!(is_read || !is_match);
+            prop_assert!(ranges.iter().all(|(_, range)| day_us(range.from_us) == day_us(range.to_us - 1)));
+        }
+    }
+}
