@@ -105,9 +105,9 @@ pub enum Flaw {
     NegativePrice,
     /// Its quantity is zero.
     NoQuantity,
-    /// Its quantity is finer than lots allow.
+    /// Its quantity is finer than any lots.
     TooFine,
-    /// Its quantity is beyond what lots can hold.
+    /// Its quantity is beyond what any lots can hold.
     TooLarge,
     /// Its event time is in milliseconds.
     Unit,
@@ -171,8 +171,8 @@ impl Flaw {
             Self::NaNPrice => ("price", Some("NaN".to_owned())),
             Self::NegativePrice => ("price", Some("-1".to_owned())),
             Self::NoQuantity => ("qty", Some("0".to_owned())),
-            Self::TooFine => ("qty", Some("0.0000000001".to_owned())),
-            Self::TooLarge => ("qty", Some("100000000000".to_owned())),
+            Self::TooFine => ("qty", Some("1e-19".to_owned())),
+            Self::TooLarge => ("qty", Some("1e19".to_owned())),
             Self::Unit => ("ts_us", Some("1700000000123".to_owned())),
             Self::Time => ("ts_us", Some("soon".to_owned())),
             Self::Future => ("ts_us", Some(micros("2200-01-01T00:00:00Z").to_string())),

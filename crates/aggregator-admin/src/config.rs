@@ -29,6 +29,7 @@ impl Configuration for Config {
     const FOREIGN_SECTIONS: &'static [&'static str] = &["hot", "warm", "backup"];
     const DEFAULTS: &'static [(&'static str, &'static str)] = &[("telemetry.metrics_listen", "127.0.0.1:9103")];
     const ZERO_ALLOWED: &'static [&'static str] = &["admin.rollup_collect"];
+    const FIELDS_COMMAND: Option<[&'static str; 2]> = Some(["dead-letters", "requeue"]);
 }
 
 /// Section `[admin]`.
@@ -58,6 +59,8 @@ pub(crate) struct AdminConfig {
     /// Age after which a chunk is compressed (Community edition).
     #[serde(with = "humantime_serde")]
     pub(crate) compress_after: Duration,
+    /// `true` to change the lots of a symbol when quantities do not fit, wherever that is exact.
+    pub(crate) adapt_decimals: bool,
     /// Age after which a chunk of `ticks` is dropped; unset: never.
     #[serde(with = "humantime_serde")]
     pub(crate) retain_ticks: Option<Duration>,
@@ -79,6 +82,7 @@ impl Default for AdminConfig {
             measure_interval: Duration::from_secs(15),
             refresh_window: 4 * DAY,
             compress_after: DAY,
+            adapt_decimals: true,
             retain_ticks: None,
             retain_candles_1m: None,
             retain_signals: None,

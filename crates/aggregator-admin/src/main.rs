@@ -1,6 +1,7 @@
 //! aggregator-admin: schema, larger timeframes, repairs, compression and retention of the history, and the commands of
 //! the operator.
 
+mod adapt;
 mod backups;
 mod bases;
 mod candles;
@@ -16,6 +17,7 @@ mod policies;
 mod progress;
 mod recompute;
 mod repairs;
+mod requeue;
 mod rollups;
 mod run;
 mod setup;

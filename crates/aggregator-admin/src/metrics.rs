@@ -24,6 +24,10 @@ storage_core::define_metrics! {
     Gauge REPAIRS_WAITING = "repairs_waiting";
     /// Total number of candle bases computed from the history for hot-writer.
     Counter BASES = "bases_total";
+    /// Total number of changes of a symbol's lots because quantities did not fit.
+    Counter SYMBOLS_RESCALED = "symbols_rescaled_total";
+    /// Total number of dead letters requeued after the lots of their symbol were changed.
+    Counter LETTERS_REQUEUED = "dead_letters_requeued_total";
     /// Total number of stream entries that were removed before this worker had read or finished them.
     Counter LOST_ENTRIES = "lost_entries_total";
     /// Total number of entries of stream:rollups whose buckets were refreshed.

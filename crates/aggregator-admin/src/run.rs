@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use crate::config::Config;
 use crate::stores::APPLICATION;
 use crate::worker::Worker;
-use crate::{backups, measure, metrics, plan, policies, repairs, rollups, setup};
+use crate::{adapt, backups, measure, metrics, plan, policies, repairs, rollups, setup};
 
 /// Runs the worker until SIGTERM.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
@@ -46,6 +46,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     spawn(&mut service, &worker, "setup", setup::work);
     spawn(&mut service, &worker, "repairs", repairs::work);
     spawn(&mut service, &worker, "rollups", rollups::collect::work);
+    spawn(&mut service, &worker, "lots", adapt::work);
     spawn(&mut service, &worker, "backups", backups::work);
     spawn(&mut service, &worker, "policies", policies::work);
     spawn(&mut service, &worker, "measurements", measure::work);

@@ -89,28 +89,3 @@ async fn volume(world: &mut World, symbol: String, units: String, trades: i64) {
     })
     .await;
 }
-
-#[when(expr = "I follow the advice of the dead letters of {word}")]
-async fn follow_advice(world: &mut World, symbol: String) {
-    let sql = format!(
-        "SELECT reason, stream || '/' || entry_id FROM dead_letters
-         WHERE fields->>'symbol' = '{symbol}' AND requeued_at IS NULL ORDER BY first_seen, entry_id"
-    );
-    let mut dead_letters = Vec::new();
-    until("dead letters", async || {
-        dead_letters = world.pipeline.rows(&sql).await?;
-        check(!dead_letters.is_empty(), "a dead letter", &dead_letters)
-    })
-    .await;
-    for dead_letter in dead_letters {
-        let (_, advice) = dead_letter[0].split_once("run `").expect("advice");
-        let (command, then) = advice.split_once('`').expect("a command");
-        assert_eq!(then, ", then requeue this dead letter");
-        let words: Vec<&str> = command.split(' ').collect();
-        world.pipeline.succeed(words[0], &words[1..]).await;
-        world
-            .pipeline
-            .succeed("aggregator-admin", &["dead-letters", "requeue", &dead_letter[1]])
-            .await;
-    }
-}

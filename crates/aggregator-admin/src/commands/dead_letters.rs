@@ -1,20 +1,16 @@
 //! `dead-letters`: lists, shows and requeues the entries that no worker could use.
 
-use anyhow::{Context, anyhow, bail};
-use diesel_async::{AsyncConnection, AsyncPgConnection};
-use serde_json::Value;
-use storage_core::domain::partition::partition_of;
-use storage_core::domain::symbol::Symbol;
-use storage_core::domain::tick::REQUEUED;
+use anyhow::{anyhow, bail};
+use diesel_async::AsyncPgConnection;
 use storage_core::domain::time::rfc3339;
 use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::dead_letters::{self, DeadLetter, Filter};
 use storage_core::redis::connection::Connection;
-use storage_core::redis::stream::{self, Stream};
 use storage_core::terminal::{say, table, visible};
 
 use crate::cli::stream_key;
 use crate::config::Config;
+use crate::requeue::{self, Changes, Judge, name};
 use crate::stores::{Stores, history, refuse_other_database};
 
 /// Length at which the list cuts a reason; `show` prints all of it.
@@ -55,6 +51,11 @@ enum Command {
         all: bool,
         #[command(flatten)]
         which: Selection,
+        #[command(flatten)]
+        changes: Changes,
+        /// Shows what would be requeued, and what would be rejected again
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
@@ -99,20 +100,34 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
             list(&letters.explained("reading dead letters")?)
         }
         Command::Show { id } => show(&find(&mut connection, id).await?),
-        Command::Requeue { id: Some(id), .. } => {
-            let letter = find(&mut connection, id).await?;
-            let new_id = requeue(&mut connection, &mut stores.redis, partitions, &letter).await?;
-            say(format_args!("{} was requeued as {new_id}", name(&letter)))
-        }
-        Command::Requeue { which, .. } => {
-            let letters = dead_letters::list(&mut connection, &which.filter(false), i64::MAX).await;
-            requeue_all(
-                &mut connection,
-                &mut stores.redis,
+        Command::Requeue {
+            id,
+            which,
+            changes,
+            dry_run,
+            ..
+        } => {
+            let letters = match id {
+                Some(id) => vec![find(&mut connection, id).await?],
+                None => dead_letters::list(&mut connection, &which.filter(false), i64::MAX)
+                    .await
+                    .explained("reading dead letters")?,
+            };
+            let judge = Judge {
+                config: &config.stream,
                 partitions,
-                &letters.explained("reading dead letters")?,
-            )
-            .await
+            };
+            let mut requeuer = Requeuer {
+                connection: &mut connection,
+                redis: &mut stores.redis,
+                judge,
+                changes,
+                dry_run: *dry_run,
+            };
+            match id {
+                Some(_) => say(requeuer.requeue(&letters[0]).await?),
+                None => requeuer.requeue_all(&letters).await,
+            }
         }
     }
 }
@@ -173,119 +188,56 @@ async fn find(connection: &mut AsyncPgConnection, id: &str) -> anyhow::Result<De
     }
 }
 
-async fn requeue_all(
-    connection: &mut AsyncPgConnection,
-    redis: &mut Connection,
-    partitions: u16,
-    letters: &[DeadLetter],
-) -> anyhow::Result<()> {
-    let mut failed = 0;
-    // The oldest is requeued first, in the order in which they were written.
-    for letter in letters.iter().rev() {
-        match requeue(connection, redis, partitions, letter).await {
-            Ok(new_id) => say(format_args!("{} was requeued as {new_id}", name(letter)))?,
-            Err(error) => {
-                failed += 1;
-                say(format_args!("{} stays: {error:#}", name(letter)))?;
+/// Requeues dead letters, or shows what that would do.
+struct Requeuer<'a> {
+    connection: &'a mut AsyncPgConnection,
+    redis: &'a mut Connection,
+    judge: Judge<'a>,
+    changes: &'a Changes,
+    dry_run: bool,
+}
+
+impl Requeuer<'_> {
+    async fn requeue_all(&mut self, letters: &[DeadLetter]) -> anyhow::Result<()> {
+        let mut failed = 0;
+        // The oldest is requeued first, in the order in which they were written.
+        for letter in letters.iter().rev() {
+            match self.requeue(letter).await {
+                Ok(done) => say(done)?,
+                Err(error) => {
+                    failed += 1;
+                    say(format_args!("{} stays: {error:#}", name(letter)))?;
+                }
             }
         }
-    }
-    match (letters.len(), failed) {
-        (0, _) => say("nothing to do"),
-        (_, 0) => Ok(()),
-        (all, failed) => Err(anyhow!("{failed} of {all} dead letters were not requeued")),
-    }
-}
-
-/// Writes the entry to its stream and marks it as requeued, under a lock that prevents a second requeue.
-async fn requeue(
-    connection: &mut AsyncPgConnection,
-    redis: &mut Connection,
-    partitions: u16,
-    letter: &DeadLetter,
-) -> anyhow::Result<String> {
-    let (stream, fields) = entry(letter, partitions)?;
-    connection
-        .transaction(async |connection| {
-            let current = dead_letters::lock(connection, &letter.stream, &letter.entry_id).await?;
-            let current = current.context("it was removed meanwhile")?;
-            if let Some(as_id) = current.requeued_as {
-                bail!("it was requeued already, as {as_id}");
-            }
-            let new_id: String = stream::add(stream, &fields)
-                .query_async(redis)
-                .await
-                .context("writing the entry")?;
-            dead_letters::mark_requeued(connection, &letter.stream, &letter.entry_id, &new_id).await?;
-            Ok(new_id)
-        })
-        .await
-}
-
-/// Returns the stream and fields of the requeued entry. A tick goes to the partition of its symbol, not to its former
-/// stream.
-fn entry(letter: &DeadLetter, partitions: u16) -> anyhow::Result<(Stream, Vec<(String, String)>)> {
-    if letter.truncated {
-        bail!("a value was too long and was cut, so it can't be requeued");
-    }
-    let Value::Object(object) = &letter.fields else {
-        bail!("its fields are not an object")
-    };
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let mut fields: Vec<_> = object.iter().map(|(name, value)| (name.clone(), text(value))).collect();
-    if !object.contains_key(REQUEUED) {
-        fields.push((REQUEUED.to_owned(), letter.entry_id.clone()));
-    }
-    let symbol = object
-        .get("symbol")
-        .and_then(Value::as_str)
-        .and_then(|symbol| symbol.parse::<Symbol>().ok());
-    let stream = match (letter.stream.parse()?, symbol) {
-        (Stream::Ticks(_), Some(symbol)) => Stream::Ticks(partition_of(&symbol, partitions)),
-        (stream, _) => stream,
-    };
-    Ok((stream, fields))
-}
-
-fn name(letter: &DeadLetter) -> String {
-    format!("{}/{}", letter.stream.trim_start_matches("stream:"), letter.entry_id)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn letter(stream: &str, fields: Value) -> DeadLetter {
-        DeadLetter {
-            stream: stream.into(),
-            entry_id: "5-1".into(),
-            reason: String::new(),
-            fields,
-            truncated: false,
-            first_seen: chrono::DateTime::UNIX_EPOCH,
-            requeued_at: None,
-            requeued_as: None,
+        match (letters.len(), failed) {
+            (0, _) => say("nothing to do"),
+            (_, 0) => Ok(()),
+            (all, failed) => Err(anyhow!("{failed} of {all} dead letters were not requeued")),
         }
     }
 
-    #[test]
-    fn a_tick_is_requeued_to_the_partition_of_its_symbol_with_its_first_id() {
-        let symbol: Symbol = "XRPETH".parse().unwrap();
-        let (stream, fields) = entry(&letter("stream:ticks:9", json!({"symbol": "XRPETH", "qty": "1"})), 4).unwrap();
-        assert_eq!(stream, Stream::Ticks(partition_of(&symbol, 4)));
-        assert!(fields.contains(&(REQUEUED.into(), "5-1".into())));
-        let (_, fields) = entry(&letter("stream:signals", json!({REQUEUED: "1-1"})), 4).unwrap();
-        assert_eq!(fields, [(REQUEUED.into(), "1-1".into())]);
-    }
-
-    #[test]
-    fn a_truncated_entry_or_one_without_a_stream_is_not_requeued() {
-        let cut = DeadLetter {
-            truncated: true,
-            ..letter("stream:signals", json!({}))
-        };
-        assert!(entry(&cut, 4).is_err());
-        assert!(entry(&letter("stream:elsewhere", json!({})), 4).is_err());
+    /// Requeues a dead letter unless it would be rejected again. Returns a line that says what was done.
+    async fn requeue(&mut self, letter: &DeadLetter) -> anyhow::Result<String> {
+        if let Some(as_id) = &letter.requeued_as {
+            bail!("it was requeued already, as {as_id}");
+        }
+        let mut fields = requeue::fields(letter)?;
+        self.changes.apply(&mut fields);
+        let stream = requeue::destination(letter, &fields, self.judge.partitions)?;
+        let verdict = self.judge.verdict(self.connection, self.redis, stream, &fields).await?;
+        if let Err(reason) = verdict {
+            bail!("it would be rejected again: {reason}");
+        }
+        if self.dry_run {
+            let shown: Vec<String> = fields.iter().map(|(field, value)| format!("{field}={value}")).collect();
+            return Ok(format!(
+                "{} would be requeued to {stream}: {}",
+                name(letter),
+                shown.join(" ")
+            ));
+        }
+        let new_id = requeue::requeue(self.connection, self.redis, letter, stream, &fields).await?;
+        Ok(format!("{} was requeued as {new_id}", name(letter)))
     }
 }

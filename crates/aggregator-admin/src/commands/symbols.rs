@@ -27,6 +27,12 @@ pub(crate) struct Args {
 enum Command {
     /// Lists the symbols with the decimals of their lots and the prices that they can have
     List,
+    /// Lists the changes of lots, newest first
+    Changes {
+        /// Maximum number to list
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+    },
     /// Sets the decimals of a symbol's lots, or the prices that it can have
     #[command(group = properties())]
     Set {
@@ -54,6 +60,7 @@ fn properties() -> clap::ArgGroup {
 pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     match &args.command {
         None | Some(Command::List) => list(config).await,
+        Some(Command::Changes { limit }) => list_changes(config, *limit).await,
         Some(Command::Set {
             symbol,
             volume_decimals,
@@ -79,6 +86,27 @@ async fn list(config: &Config) -> anyhow::Result<()> {
     say(shown)
 }
 
+async fn list_changes(config: &Config, limit: u32) -> anyhow::Result<()> {
+    let stores = Stores::new(config);
+    let (mut connection, _) = history(&stores.pool).await?;
+    let changes = symbols::changes(&mut connection, i64::from(limit)).await;
+    let changes = changes.explained("reading the changes of lots")?;
+    if changes.is_empty() {
+        return say("no changes yet");
+    }
+    let mut shown = table(&["time", "symbol", ">from", ">to", "reason"]);
+    for change in changes {
+        shown.add_row([
+            rfc3339(change.changed_at.timestamp() * 1_000_000),
+            change.symbol.to_string(),
+            change.from_decimals.to_string(),
+            change.to_decimals.to_string(),
+            change.reason,
+        ]);
+    }
+    say(shown)
+}
+
 async fn set(
     config: &Config,
     symbol: &Symbol,
@@ -90,7 +118,7 @@ async fn set(
     let (mut connection, server) = history(&stores.pool).await?;
     refuse_other_database(&mut stores.redis, &mut connection).await?;
     if let Some(decimals) = decimals {
-        let done = symbols::set_decimals(&mut connection, symbol, decimals, rescale)
+        let done = symbols::set_decimals(&mut connection, symbol, decimals, rescale, "set by an operator")
             .await
             .map_err(|error| match error {
                 SetDecimalsError::Database(error) => anyhow::Error::from(error).context("setting a symbol's decimals"),
@@ -99,6 +127,8 @@ async fn set(
         copy_to_redis(&mut connection, &mut stores.redis, symbol).await?;
         if let Some(range) = done.range {
             refresh::buckets(&mut connection, server.edition, &[range], |_, _| Ok(())).await?;
+            let completed = symbols::complete_changes(&mut connection, symbol).await;
+            completed.explained("completing a change of lots")?;
             let (candles, ticks) = (
                 thousands(i128::try_from(done.candles)?),
                 thousands(i128::try_from(done.ticks)?),
@@ -128,7 +158,7 @@ async fn set(
 }
 
 /// Copies the properties of a symbol to Redis, where hot-writer reads them.
-async fn copy_to_redis(
+pub(crate) async fn copy_to_redis(
     connection: &mut AsyncPgConnection,
     redis: &mut Connection,
     symbol: &Symbol,

@@ -110,7 +110,8 @@ async fn a_dead_letter_is_requeued_once_with_the_id_it_had() {
             .database
             .execute(
                 "INSERT INTO dead_letters (stream, entry_id, reason, fields, truncated) VALUES
-                    ('stream:ticks:9', '5-1', 'qty 1 is too large', '{\"symbol\": \"XRPETH\", \"qty\": \"1\"}', false),
+                    ('stream:ticks:9', '5-1', 'qty 1 is too large', '{\"symbol\": \"XRPETH\", \"qty\": \"1\",
+                        \"price\": \"1\", \"ts_us\": \"1570752000000000\"}', false),
                     ('stream:signals', '6-1', 'field `x` is missing', '{}', true)",
             )
             .await;
@@ -132,7 +133,7 @@ async fn a_dead_letter_is_requeued_once_with_the_id_it_had() {
         );
         assert_eq!(
             stores.redis.entries(ticks()).await,
-            ["qty=1 symbol=XRPETH storage_requeued=5-1"]
+            ["price=1 qty=1 symbol=XRPETH ts_us=1570752000000000 storage_requeued=5-1"]
         );
         let again = stores.admin(&["dead-letters", "requeue", "ticks:9/5-1"]);
         assert_eq!(again.code, Some(1));

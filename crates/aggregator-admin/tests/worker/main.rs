@@ -7,6 +7,7 @@
     reason = "a test"
 )]
 
+mod adapt;
 mod commands;
 mod harness;
 mod migrate;

@@ -88,6 +88,9 @@ impl Flags {
             })
             .collect();
         for assignment in matches.get_many::<String>(SET).unwrap_or_default() {
+            if sets_fields::<C>(matches) && is_field(assignment) {
+                continue;
+            }
             let Some((key, text)) = assignment.split_once('=') else {
                 return Err(Misconfigured::new("--set needs SECTION.KEY=VALUE, with an equals sign"));
             };
@@ -102,6 +105,19 @@ impl Flags {
             overrides,
         })
     }
+}
+
+/// Returns `true` if the command is the one whose `--set` also sets fields.
+fn sets_fields<C: Configuration>(matches: &ArgMatches) -> bool {
+    C::FIELDS_COMMAND.is_some_and(|[outer, inner]| {
+        let command = matches.subcommand().filter(|(name, _)| *name == outer);
+        command.is_some_and(|(_, matches)| matches.subcommand_name() == Some(inner))
+    })
+}
+
+/// Returns `true` if the assignment sets a field, not a key of the configuration.
+pub fn is_field(assignment: &str) -> bool {
+    assignment.split_once('=').is_some_and(|(name, _)| !name.contains('.'))
 }
 
 /// Returns the flags of the sections that `C` has.

@@ -33,6 +33,8 @@ pub trait Configuration: DeserializeOwned + Serialize + Default {
     const DEFAULTS: &'static [(&'static str, &'static str)] = &[];
     /// Flags of this program that set a key, in addition to those of the shared sections.
     const FLAGS: &'static [KeyFlag] = &[];
+    /// Command and subcommand whose `--set` also sets fields of entries: a name without a dot is that of a field.
+    const FIELDS_COMMAND: Option<[&'static str; 2]> = None;
 }
 
 /// A flag that sets one key.

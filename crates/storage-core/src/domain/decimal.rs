@@ -111,6 +111,16 @@ impl Decimal {
         Some(Self { mantissa, exponent })
     }
 
+    /// Returns the number of decimals that it needs and its digits without a point and without trailing zeros.
+    pub(super) fn trimmed(self) -> (i32, i128) {
+        let (mut mantissa, mut exponent) = (self.mantissa, self.exponent);
+        while mantissa != 0 && mantissa % 10 == 0 {
+            mantissa /= 10;
+            exponent += 1;
+        }
+        (-exponent, mantissa)
+    }
+
     /// Returns the number in lots of `10^-decimals`, rounded half to even, and `true` if the result is exact. `None` if
     /// it does not fit in 128 bits.
     pub fn to_lots(self, decimals: u8) -> Option<(i128, bool)> {

@@ -242,17 +242,23 @@ async fn candles_whose_minutes_were_dropped_are_rescaled() {
         conn.batch_execute("SELECT drop_chunks('candles_1m', '2019-11-02'::timestamptz)")
             .await
             .unwrap();
-        let finer = symbols::set_decimals(conn, &symbol("A"), 9, true).await.unwrap();
+        let finer = symbols::set_decimals(conn, &symbol("A"), 9, true, "a test")
+            .await
+            .unwrap();
         refresh(conn, database.edition(), finer.range.unwrap(), Scope::Changed).await;
         assert_eq!(totals(conn, "A").await, vec!["30 days, volume 1800, trades 90"; 5]);
-        symbols::set_decimals(conn, &symbol("A"), 8, true).await.unwrap();
+        symbols::set_decimals(conn, &symbol("A"), 8, true, "a test")
+            .await
+            .unwrap();
         refresh(conn, database.edition(), finer.range.unwrap(), Scope::Changed).await;
         assert_eq!(totals(conn, "A").await, vec!["30 days, volume 180, trades 90"; 5]);
         conn.batch_execute(LATE).await.unwrap();
         refresh(conn, database.edition(), day(10), Scope::Changed).await;
         assert_eq!(totals(conn, "A").await, vec!["30 days, volume 181, trades 91"; 5]);
         assert!(
-            symbols::set_decimals(conn, &symbol("A"), 7, true).await.is_err(),
+            symbols::set_decimals(conn, &symbol("A"), 7, true, "a test")
+                .await
+                .is_err(),
             "volume 7 is not a whole lot"
         );
     }

@@ -20,7 +20,7 @@ async fn a_symbol_is_registered_once_with_eight_decimals() {
         assert_eq!(symbols::register(conn, &[&a, &b, &a]).await.unwrap(), 2);
         assert_eq!(symbols::register(conn, &[&a]).await.unwrap(), 0);
         assert_eq!(symbols::register(conn, &[]).await.unwrap(), 0);
-        symbols::set_decimals(conn, &b, 2, false).await.unwrap();
+        symbols::set_decimals(conn, &b, 2, false, "a test").await.unwrap();
         let decimals = symbols::decimals(conn, &[&a, &b, &symbol("unknown")]).await.unwrap();
         assert_eq!(
             (decimals.get(&a), decimals.get(&b), decimals.len()),
@@ -89,7 +89,7 @@ async fn decimals_with_rows_change_only_on_request_and_keep_the_quantities() {
             .unwrap();
         refresh_all(conn, database.edition(), ALWAYS).await;
 
-        let refused = symbols::set_decimals(conn, &a, 4, false).await.unwrap_err();
+        let refused = symbols::set_decimals(conn, &a, 4, false, "a test").await.unwrap_err();
         assert!(
             matches!(
                 refused,
@@ -102,7 +102,7 @@ async fn decimals_with_rows_change_only_on_request_and_keep_the_quantities() {
             ),
             "{refused}"
         );
-        let inexact = symbols::set_decimals(conn, &a, 0, true).await.unwrap_err();
+        let inexact = symbols::set_decimals(conn, &a, 0, true, "a test").await.unwrap_err();
         assert!(
             matches!(
                 inexact,
@@ -115,13 +115,13 @@ async fn decimals_with_rows_change_only_on_request_and_keep_the_quantities() {
             ),
             "{inexact}"
         );
-        let too_large = symbols::set_decimals(conn, &a, 18, true).await.unwrap_err();
+        let too_large = symbols::set_decimals(conn, &a, 18, true, "a test").await.unwrap_err();
         assert!(
             matches!(too_large, SetDecimalsError::TooLarge { to: 18, .. }),
             "{too_large}"
         );
 
-        let done = symbols::set_decimals(conn, &a, 1, true).await.unwrap();
+        let done = symbols::set_decimals(conn, &a, 1, true, "a test").await.unwrap();
         let range = TimeRange {
             from_us: OLD_US,
             to_us: OLD_US + 2 * MINUTE_US,
@@ -162,7 +162,9 @@ async fn decimals_change_in_compressed_chunks_too() {
             .await
             .unwrap();
     }
-    let done = symbols::set_decimals(conn, &symbol("A"), 4, true).await.unwrap();
+    let done = symbols::set_decimals(conn, &symbol("A"), 4, true, "a test")
+        .await
+        .unwrap();
     assert_eq!(done.candles, 1_500);
     let first = &candles::range(conn, Timeframe::M1, &symbol("A"), ALWAYS, 1)
         .await
@@ -177,7 +179,7 @@ async fn a_change_of_decimals_waits_for_transactions_that_count_lots() {
     };
     let (mut counting, mut changing) = (database.connect().await, database.connect().await);
     let a = symbol("A");
-    let change = async { symbols::set_decimals(&mut changing, &a, 2, false).await };
+    let change = async { symbols::set_decimals(&mut changing, &a, 2, false, "a test").await };
     let count = counting.transaction(async |conn| {
         symbols::lock_decimals(conn).await?;
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;

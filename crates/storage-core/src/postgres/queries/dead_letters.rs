@@ -121,6 +121,33 @@ pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i6
         .await
 }
 
+/// Lists the dead letters of quantities that did not fit the lots of their symbol, oldest first: those written after
+/// `after`, or those of `symbol`.
+pub async fn of_lots(
+    connection: &mut AsyncPgConnection,
+    after: Option<DateTime<Utc>>,
+    symbol: Option<&str>,
+    limit: i64,
+) -> QueryResult<Vec<DeadLetter>> {
+    // The condition is that of the index.
+    let mut query = dead_letters::table
+        .select(DeadLetter::as_select())
+        .filter(dead_letters::requeued_at.is_null())
+        .filter(diesel::dsl::sql::<diesel::sql_types::Bool>(
+            "reason LIKE '%lots of 10^-%'",
+        ))
+        .into_boxed();
+    if let Some(after) = after {
+        query = query.filter(dead_letters::first_seen.gt(after));
+    }
+    if let Some(symbol) = symbol {
+        let name = diesel::dsl::sql::<diesel::sql_types::Bool>("fields->>'symbol' = ");
+        query = query.filter(name.bind::<Text, _>(symbol));
+    }
+    let oldest_first = query.order((dead_letters::first_seen.asc(), dead_letters::entry_id.asc()));
+    oldest_first.limit(limit).load(connection).await
+}
+
 /// Reads the dead letters with an ID: of `stream`, or of all streams.
 pub async fn find(
     connection: &mut AsyncPgConnection,

@@ -182,12 +182,14 @@ struct Rows {
 }
 
 /// Sets the lots of `symbol` to `10^-to` units, and rewrites existing rows to exactly the same quantities if `rescale`
-/// is `true`. Waits for the transactions that hold [`lock_decimals`].
+/// is `true`. Waits for the transactions that hold [`lock_decimals`]. The change is recorded with its `reason`; the
+/// caller refreshes the range and completes it by [`complete_changes`].
 pub async fn set_decimals(
     connection: &mut AsyncPgConnection,
     symbol: &Symbol,
     to: u8,
     rescale: bool,
+    reason: &str,
 ) -> Result<Rescaled, SetDecimalsError> {
     connection
         .transaction(async |connection| {
@@ -229,9 +231,96 @@ pub async fn set_decimals(
                 .set(symbols::volume_decimals.eq(i16::from(to)))
                 .execute(connection)
                 .await?;
+            record_change(connection, symbol, to, &done, reason).await?;
             Ok(done)
         })
         .await
+}
+
+/// A change of the decimals of a symbol.
+#[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
+pub struct SymbolChange {
+    /// Time of the change.
+    #[diesel(sql_type = Timestamptz)]
+    pub changed_at: DateTime<Utc>,
+    /// Symbol whose decimals were changed.
+    #[diesel(sql_type = Text)]
+    pub symbol: Symbol,
+    /// Decimals before the change.
+    #[diesel(sql_type = SmallInt)]
+    pub from_decimals: i16,
+    /// Decimals after the change.
+    #[diesel(sql_type = SmallInt)]
+    pub to_decimals: i16,
+    /// Reason of the change.
+    #[diesel(sql_type = Text)]
+    pub reason: String,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    refresh_from: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    refresh_to: Option<DateTime<Utc>>,
+}
+
+impl SymbolChange {
+    /// Returns the time range in which the larger timeframes must be refreshed.
+    pub fn range(&self) -> Option<TimeRange> {
+        let (from, to) = self.refresh_from.zip(self.refresh_to)?;
+        Some(TimeRange {
+            from_us: from.timestamp_micros(),
+            to_us: to.timestamp_micros(),
+        })
+    }
+}
+
+const CHANGES: &str =
+    "SELECT changed_at, symbol, from_decimals, to_decimals, reason, refresh_from, refresh_to FROM symbol_changes";
+
+/// Lists the newest `limit` changes of decimals, newest first.
+pub async fn changes(connection: &mut AsyncPgConnection, limit: i64) -> QueryResult<Vec<SymbolChange>> {
+    diesel::sql_query(format!("{CHANGES} ORDER BY changed_at DESC LIMIT $1"))
+        .bind::<BigInt, _>(limit)
+        .get_results(connection)
+        .await
+}
+
+/// Lists the changes whose larger timeframes were not refreshed yet.
+pub async fn incomplete_changes(connection: &mut AsyncPgConnection) -> QueryResult<Vec<SymbolChange>> {
+    diesel::sql_query(format!("{CHANGES} WHERE NOT is_complete ORDER BY changed_at"))
+        .get_results(connection)
+        .await
+}
+
+/// Marks the changes of `symbol` as refreshed.
+pub async fn complete_changes(connection: &mut AsyncPgConnection, symbol: &Symbol) -> QueryResult<usize> {
+    diesel::sql_query("UPDATE symbol_changes SET is_complete = true WHERE symbol = $1 AND NOT is_complete")
+        .bind::<Text, _>(symbol.as_str())
+        .execute(connection)
+        .await
+}
+
+async fn record_change(
+    connection: &mut AsyncPgConnection,
+    symbol: &Symbol,
+    to: u8,
+    done: &Rescaled,
+    reason: &str,
+) -> QueryResult<usize> {
+    let number = |rows: usize| i64::try_from(rows).unwrap_or(i64::MAX);
+    diesel::sql_query(
+        "INSERT INTO symbol_changes
+             (symbol, from_decimals, to_decimals, candles, ticks, reason, refresh_from, refresh_to)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind::<Text, _>(symbol.as_str())
+    .bind::<SmallInt, _>(i16::from(done.from))
+    .bind::<SmallInt, _>(i16::from(to))
+    .bind::<BigInt, _>(number(done.candles))
+    .bind::<BigInt, _>(number(done.ticks))
+    .bind::<Text, _>(reason)
+    .bind::<Nullable<Timestamptz>, _>(done.range.map(|range| to_datetime(range.from_us)))
+    .bind::<Nullable<Timestamptz>, _>(done.range.map(|range| to_datetime(range.to_us)))
+    .execute(connection)
+    .await
 }
 
 async fn rows_of(connection: &mut AsyncPgConnection, symbol: &Symbol) -> QueryResult<Rows> {

@@ -14,7 +14,7 @@ use crate::domain::tick::{AcceptedTick, Side, Tick};
 use crate::domain::time::{TimeRange, to_datetime};
 use crate::domain::timeframe::Timeframe;
 use crate::domain::trade_id;
-use crate::postgres::columns::Micros;
+use crate::postgres::columns::{Micros, TextValue};
 
 /// A row of `ticks`.
 #[derive(Clone, Debug, PartialEq, QueryableByName)]
@@ -245,6 +245,21 @@ pub(super) async fn correct(connection: &mut AsyncPgConnection, row: &TickRow) -
     .bind::<Nullable<Text>, _>(row.side.map(Side::as_str))
     .execute(connection)
     .await
+}
+
+/// Returns the sum of the lots of the ticks in the minute that starts at `start_us`.
+pub async fn lots_of_minute(connection: &mut AsyncPgConnection, symbol: &Symbol, start_us: i64) -> QueryResult<i128> {
+    let sum: TextValue = sql_query(
+        "SELECT coalesce(sum(lots), 0)::text AS value FROM ticks WHERE symbol = $1 AND time >= $2 AND time < $3",
+    )
+    .bind::<Text, _>(symbol.as_str())
+    .bind::<Timestamptz, _>(to_datetime(start_us))
+    .bind::<Timestamptz, _>(to_datetime(start_us + Timeframe::M1.micros()))
+    .get_result(connection)
+    .await?;
+    sum.value
+        .parse()
+        .map_err(|error| diesel::result::Error::DeserializationError(Box::new(error)))
 }
 
 /// Deletes a tick that its candle can't count.

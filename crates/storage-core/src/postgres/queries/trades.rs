@@ -87,25 +87,38 @@ pub async fn write(
     decimals: impl Fn(&Symbol) -> u8,
 ) -> QueryResult<Vec<Written>> {
     lock(connection, partition).await?;
-    let ranges = ranges(entries);
-    let stored = ticks::in_ranges(connection, &ranges).await?;
-    let versions = tick_versions::in_ranges(connection, &ranges).await?;
-    let mut trades = known(&stored, &versions, &decimals);
-    let results = entries.iter().map(|entry| {
-        let (place, ts_us) = entry.place();
-        let trades = trades.entry(place).or_default();
-        let time = TradeTime::of_us(ts_us);
-        let at = trades
-            .iter()
-            .position(|trade| TradeTime::of_us(trade.ts_us).matches(time));
-        match entry {
-            Write::Trade(row) => write_trade(trades, at, row, decimals(&row.symbol)),
-            Write::Amendment(amendment) => amend(at.map(|at| &mut trades[at]), amendment),
-        }
-    });
-    let results = results.collect();
+    let stored = Stored::read(connection, entries).await?;
+    let mut trades = stored.trades(&decimals);
+    let results = entries
+        .iter()
+        .map(|entry| apply(&mut trades, entry, &decimals))
+        .collect();
     store(connection, &trades, &decimals).await?;
     Ok(results)
+}
+
+/// Returns the result that writing an entry would have. `decimals` are the volume decimals of its symbol.
+pub async fn judge(connection: &mut AsyncPgConnection, entry: &Write, decimals: u8) -> QueryResult<Written> {
+    let stored = Stored::read(connection, std::slice::from_ref(entry)).await?;
+    Ok(apply(&mut stored.trades(|_| decimals), entry, |_| decimals))
+}
+
+/// Applies an entry to the trades.
+fn apply<'a>(
+    trades: &mut HashMap<Place<'a>, Vec<Trade>>,
+    entry: &'a Write,
+    decimals: impl Fn(&Symbol) -> u8,
+) -> Written {
+    let (place, ts_us) = entry.place();
+    let trades = trades.entry(place).or_default();
+    let time = TradeTime::of_us(ts_us);
+    let at = trades
+        .iter()
+        .position(|trade| TradeTime::of_us(trade.ts_us).matches(time));
+    match entry {
+        Write::Trade(row) => write_trade(trades, at, row, decimals(&row.symbol)),
+        Write::Amendment(amendment) => amend(at.map(|at| &mut trades[at]), amendment),
+    }
 }
 
 /// Makes other writers of the partition's trades wait until the end of this transaction.
@@ -118,46 +131,59 @@ async fn lock(connection: &mut AsyncPgConnection, partition: u16) -> QueryResult
     Ok(())
 }
 
-/// Collects the stored trades.
-fn known<'a>(
-    stored: &'a [TickRow],
-    versions: &'a [VersionRow],
-    decimals: impl Fn(&Symbol) -> u8,
-) -> HashMap<Place<'a>, Vec<Trade>> {
-    let mut amended: BTreeMap<(&Symbol, &Key, i64), Vec<_>> = BTreeMap::new();
-    for row in versions {
-        let versions = amended.entry((&row.symbol, &row.key, row.ts_us)).or_default();
-        versions.push(row.version());
+/// Rows of the trades that entries may repeat.
+struct Stored {
+    ticks: Vec<TickRow>,
+    versions: Vec<VersionRow>,
+}
+
+impl Stored {
+    async fn read(connection: &mut AsyncPgConnection, entries: &[Write]) -> QueryResult<Self> {
+        let ranges = ranges(entries);
+        Ok(Self {
+            ticks: ticks::in_ranges(connection, &ranges).await?,
+            versions: tick_versions::in_ranges(connection, &ranges).await?,
+        })
     }
-    let mut trades: HashMap<Place, Vec<Trade>> = HashMap::new();
-    let place = |symbol: &'a Symbol, key: &Key, ts_us| (symbol, key.clone(), TradeTime::of_us(ts_us).second());
-    for ((symbol, key, ts_us), versions) in amended {
-        let recorded = versions.len();
-        trades
-            .entry(place(symbol, key, ts_us))
-            .or_default()
-            .extend(Versions::of(versions).map(|versions| Trade {
+
+    /// Collects the trades.
+    fn trades(&self, decimals: impl Fn(&Symbol) -> u8) -> HashMap<Place<'_>, Vec<Trade>> {
+        let mut amended: BTreeMap<(&Symbol, &Key, i64), Vec<_>> = BTreeMap::new();
+        for row in &self.versions {
+            let versions = amended.entry((&row.symbol, &row.key, row.ts_us)).or_default();
+            versions.push(row.version());
+        }
+        let mut trades: HashMap<Place, Vec<Trade>> = HashMap::new();
+        for ((symbol, key, ts_us), versions) in amended {
+            let recorded = versions.len();
+            let trade = Versions::of(versions).map(|versions| Trade {
                 ts_us,
                 versions,
                 is_in_ticks: false,
                 recorded,
                 is_changed: false,
-            }));
-    }
-    for row in stored {
-        let trades = trades.entry(place(&row.symbol, &row.key, row.ts_us)).or_default();
-        match trades.iter_mut().find(|trade| trade.ts_us == row.ts_us) {
-            Some(trade) => trade.is_in_ticks = true,
-            None => trades.push(Trade {
-                ts_us: row.ts_us,
-                versions: Versions::new(row.revision, values(row, decimals(&row.symbol))),
-                is_in_ticks: true,
-                recorded: 0,
-                is_changed: false,
-            }),
+            });
+            trades.entry(place(symbol, key, ts_us)).or_default().extend(trade);
         }
+        for row in &self.ticks {
+            let trades = trades.entry(place(&row.symbol, &row.key, row.ts_us)).or_default();
+            match trades.iter_mut().find(|trade| trade.ts_us == row.ts_us) {
+                Some(trade) => trade.is_in_ticks = true,
+                None => trades.push(Trade {
+                    ts_us: row.ts_us,
+                    versions: Versions::new(row.revision, values(row, decimals(&row.symbol))),
+                    is_in_ticks: true,
+                    recorded: 0,
+                    is_changed: false,
+                }),
+            }
+        }
+        trades
     }
-    trades
+}
+
+fn place<'a>(symbol: &'a Symbol, key: &Key, ts_us: i64) -> Place<'a> {
+    (symbol, key.clone(), TradeTime::of_us(ts_us).second())
 }
 
 fn values(row: &TickRow, decimals: u8) -> Values {

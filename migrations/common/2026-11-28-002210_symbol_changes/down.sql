@@ -1,0 +1,2 @@
+DROP INDEX dead_letters_of_lots;
+DROP TABLE symbol_changes;
