@@ -84,3 +84,22 @@ Feature: One identity of a trade
       | 2024-03-01T12:00:20Z |       |     | 2  | bust |
     Then a dead letter reports "the history has no trade `2` at 2024-03-01T12:00:20Z"
     And candles_1m holds every trade exactly once
+
+  Scenario: An operator corrects a trade, busts it, and counts it again
+    Given a running pipeline
+    When these trades arrive:
+      | time                     | price | qty | id |
+      | 2024-03-01T12:00:20.100Z | 102   | 1   | 1  |
+      | 2024-03-01T12:00:21.200Z | 103   | 1   | 2  |
+    Then candles_1m holds every trade exactly once
+    When I run `aggregator-admin ticks correct BTCUSDT --id 2 --time 2024-03-01T12:00:21.200Z --price 99 --qty 3`
+    Then it exits 0
+    And the query "SELECT close || ' ' || volume || ' ' || trades FROM candles_1m" returns "99 400000000 2"
+    When I run `aggregator-admin ticks bust BTCUSDT --id 2 --time 2024-03-01T12:00:21.200Z`
+    Then it exits 0
+    And the query "SELECT close || ' ' || volume || ' ' || trades FROM candles_1d" returns "102 100000000 1"
+    When I run `aggregator-admin ticks correct BTCUSDT --id 2 --time 2024-03-01T12:00:21.200Z --price 103 --qty 1`
+    Then it exits 0
+    And candles_1m holds every trade exactly once
+    And every larger timeframe holds every trade exactly once
+    And the open candle of BTCUSDT in every timeframe is the aggregate of its trades

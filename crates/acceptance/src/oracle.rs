@@ -90,9 +90,12 @@ pub fn counted(entries: &[Trade]) -> Vec<Trade> {
                 .entry((&entry.symbol, id.strip_suffix(".0").unwrap_or(id)))
                 .or_default()
         });
-        let earlier = same_id
-            .as_ref()
-            .and_then(|known| known.iter().find(|at| is_same_time(all[**at].trade.ts_us, entry.ts_us)));
+        let earlier = same_id.as_ref().and_then(|known| {
+            let matching = known
+                .iter()
+                .filter(|at| is_same_time(all[**at].trade.ts_us, entry.ts_us));
+            matching.min_by_key(|at| all[**at].trade.ts_us / 1_000 != entry.ts_us / 1_000)
+        });
         let values = (entry.price.clone(), entry.qty.clone());
         match (entry.kind, earlier) {
             (Kind::Trade, None) => {

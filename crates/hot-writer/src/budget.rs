@@ -1,8 +1,7 @@
 //! Limits the share of Redis that open candles cost, over all partitions of this replica and all replicas.
 //!
-//! [`Bucket`] is a token bucket: a write takes a token, and tokens return at the rate that the budget allows. While
-//! there are tokens, a candle is written immediately. Otherwise the partition with the earliest deadline writes next.
-//! [`crate::share`] sets the rate.
+//! Partitions wait here for their turn. Of those with candles of the kind that [`WriteLimit`] allows next, the one
+//! whose candle waits the longest is granted first. [`crate::share`] sets the rate.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -13,64 +12,12 @@ use storage_core::redis::hot::PUTS_PER_CALL;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout_at;
 
-/// Time for which unused tokens are kept: the longest time for which more than the rate is written.
-const BURST: Duration = Duration::from_millis(250);
+use crate::limit::WriteLimit;
+use crate::queue::{Kind, Turn, WaitingSince};
 
-/// Maximum time until the rate is looked at again.
-const MAX_WAIT: Duration = Duration::from_secs(60);
-
-/// Time by which a candle may precede those of other partitions that have earlier deadlines, so that a call writes
-/// several candles.
+/// Time by which a candle may precede those of other partitions that wait longer, so that a call writes several
+/// candles.
 const SLACK: Duration = Duration::from_millis(10);
-
-/// A token bucket. The number of tokens is negative after a call that took more than there were.
-#[derive(Debug)]
-pub(crate) struct Bucket {
-    /// Writes per second.
-    rate: f64,
-    tokens: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    /// Creates a full bucket.
-    pub(crate) fn new(rate: f64, now: Instant) -> Self {
-        Self {
-            rate,
-            tokens: rate * BURST.as_secs_f64(),
-            at: now,
-        }
-    }
-
-    /// Sets the number of tokens that return per second, from `now` on.
-    pub(crate) fn set_rate(&mut self, rate: f64, now: Instant) {
-        self.refill(now);
-        self.rate = rate;
-    }
-
-    /// Returns the time from which the next write is allowed, or from which to ask again.
-    pub(crate) fn ready_at(&mut self, now: Instant) -> Instant {
-        self.refill(now);
-        let wait = Duration::try_from_secs_f64(-self.tokens.min(0.0) / self.rate);
-        now + wait.unwrap_or(MAX_WAIT).min(MAX_WAIT)
-    }
-
-    /// Takes the tokens of `writes`.
-    pub(crate) fn spend(&mut self, writes: usize) {
-        self.tokens -= f64::from(u32::try_from(writes).unwrap_or(u32::MAX));
-    }
-
-    /// Returns the tokens of `writes` that were not made.
-    pub(crate) fn refund(&mut self, writes: usize) {
-        self.tokens += f64::from(u32::try_from(writes).unwrap_or(u32::MAX));
-    }
-
-    fn refill(&mut self, now: Instant) {
-        let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.tokens = (self.tokens + elapsed * self.rate).min(self.rate * BURST.as_secs_f64());
-        self.at = now;
-    }
-}
 
 /// The budget of this replica, shared by its partitions.
 #[derive(Clone, Debug)]
@@ -85,9 +32,9 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    bucket: Bucket,
-    /// Partitions that wait for a grant, by deadline.
-    requests: BTreeMap<(Instant, u64), oneshot::Sender<Grant>>,
+    limit: WriteLimit,
+    /// Partitions that wait for a grant.
+    requests: BTreeMap<u64, Request>,
     next_request: u64,
     /// Number of candles that wait, by partition.
     waiting: BTreeMap<u16, usize>,
@@ -95,21 +42,27 @@ struct State {
     writes: u64,
 }
 
+#[derive(Debug)]
+struct Request {
+    since: WaitingSince,
+    grant: oneshot::Sender<Grant>,
+}
+
 /// Permission to write up to [`PUTS_PER_CALL`] candles. What it does not spend returns to the budget.
 #[derive(Debug)]
 pub(crate) struct Grant {
     budget: Budget,
-    /// Latest deadline of a candle that may be written; `None` if no other partition waits.
-    pub(crate) until: Option<Instant>,
+    /// The candles that may be written.
+    pub(crate) turn: Turn,
     unspent: usize,
 }
 
 impl Budget {
-    /// Creates a budget of `rate` writes per second.
-    pub(crate) fn new(rate: f64) -> Self {
+    /// Creates a budget of `rate` writes per second for 1-minute candles whose aimed age is `max_age`.
+    pub(crate) fn new(rate: f64, max_age: Duration) -> Self {
         Self(Arc::new(Shared {
             state: Mutex::new(State {
-                bucket: Bucket::new(rate, Instant::now()),
+                limit: WriteLimit::new(rate, max_age, Instant::now()),
                 requests: BTreeMap::new(),
                 next_request: 0,
                 waiting: BTreeMap::new(),
@@ -121,25 +74,22 @@ impl Budget {
 
     /// Sets the number of writes per second.
     pub(crate) fn set_rate(&self, rate: f64) {
-        self.state().bucket.set_rate(rate, Instant::now());
+        self.state().limit.set_rate(rate, Instant::now());
         self.0.changed.notify_one();
     }
 
-    /// Waits until the candle with this deadline may be written. Cancel safe.
-    pub(crate) async fn acquire(&self, deadline: Instant) -> Grant {
-        let granted = {
+    /// Waits until candles of a partition may be written of which the first ones wait since `since`. Cancel safe.
+    pub(crate) async fn acquire(&self, since: WaitingSince) -> Grant {
+        let (grant, granted) = oneshot::channel();
+        {
             let mut state = self.state();
-            let now = Instant::now();
-            if state.first_deadline().is_none() && state.bucket.ready_at(now) <= now {
-                return self.grant(&mut state);
-            }
-            let (send, granted) = oneshot::channel();
             let number = state.next_request;
             state.next_request += 1;
-            state.requests.insert((deadline, number), send);
-            granted
-        };
-        self.0.changed.notify_one();
+            state.requests.insert(number, Request { since, grant });
+        }
+        if self.grant_next().is_some() {
+            self.0.changed.notify_one();
+        }
         match granted.await {
             Ok(grant) => grant,
             // The worker ends.
@@ -158,7 +108,7 @@ impl Budget {
         (state.writes, state.waiting.values().sum())
     }
 
-    /// Grants requests in the order of their deadlines as tokens return, until it is dropped.
+    /// Grants requests in turn as tokens return, until it is dropped.
     pub(crate) async fn serve(&self) -> Infallible {
         loop {
             match self.grant_next() {
@@ -170,31 +120,32 @@ impl Budget {
         }
     }
 
-    /// Grants requests while there are tokens. Returns the time at which the next request may be granted, if any waits.
+    /// Grants the requests that the limit allows. Returns the time at which the next one may be granted, if any waits.
     fn grant_next(&self) -> Option<Instant> {
-        let mut state = self.state();
-        while state.first_deadline().is_some() {
+        loop {
+            let mut state = self.state();
+            state.requests.retain(|_, request| !request.grant.is_closed());
             let now = Instant::now();
-            let ready_at = state.bucket.ready_at(now);
+            let waiting = state.waiting_since();
+            let (kind, ready_at) = state.limit.next(waiting, now)?;
             if ready_at > now {
                 return Some(ready_at);
             }
-            let (_, request) = state.requests.pop_first()?;
-            let grant = self.grant(&mut state);
+            let request = state.take_first(kind)?;
+            let is_alone = state.requests.is_empty() && state.limit.allows_all();
+            let turn = Turn {
+                kind: (!is_alone).then_some(kind),
+                until: state.first(kind).map(|(since, _)| since + SLACK),
+            };
+            state.limit.spend(PUTS_PER_CALL);
+            let grant = Grant {
+                budget: self.clone(),
+                turn,
+                unspent: PUTS_PER_CALL,
+            };
             // The lock must not be held while a grant without a receiver is dropped.
             drop(state);
-            drop(request.send(grant));
-            state = self.state();
-        }
-        None
-    }
-
-    fn grant(&self, state: &mut State) -> Grant {
-        state.bucket.spend(PUTS_PER_CALL);
-        Grant {
-            budget: self.clone(),
-            until: state.first_deadline().map(|deadline| deadline + SLACK),
-            unspent: PUTS_PER_CALL,
+            drop(request.grant.send(grant));
         }
     }
 
@@ -204,15 +155,25 @@ impl Budget {
 }
 
 impl State {
-    /// Returns the earliest deadline of a partition that still waits.
-    fn first_deadline(&mut self) -> Option<Instant> {
-        while let Some(request) = self.requests.first_entry() {
-            if !request.get().is_closed() {
-                return Some(request.key().0);
-            }
-            request.remove();
+    /// Returns the times since which the first candles of all partitions that wait for a grant wait.
+    fn waiting_since(&self) -> WaitingSince {
+        WaitingSince {
+            minute: self.first(Kind::Minute).map(|(since, _)| since),
+            larger: self.first(Kind::Larger).map(|(since, _)| since),
         }
-        None
+    }
+
+    /// Returns the request with the first candle of a kind, and the time since which that waits.
+    fn first(&self, kind: Kind) -> Option<(Instant, u64)> {
+        let waiting = self.requests.iter();
+        let waiting = waiting.filter_map(|(number, request)| Some((request.since.of(kind)?, *number)));
+        waiting.min()
+    }
+
+    /// Takes the request with the first candle of a kind.
+    fn take_first(&mut self, kind: Kind) -> Option<Request> {
+        let (_, number) = self.first(kind)?;
+        self.requests.remove(&number)
     }
 }
 
@@ -220,8 +181,11 @@ impl Grant {
     /// Spends `writes`, which may be a few more than granted, and returns the rest.
     pub(crate) fn spend(mut self, writes: usize) {
         let mut state = self.budget.state();
-        state.bucket.spend(writes.saturating_sub(self.unspent));
+        state.limit.spend(writes.saturating_sub(self.unspent));
         state.writes += u64::try_from(writes).unwrap_or(u64::MAX);
+        if let Some(kind) = self.turn.kind {
+            state.limit.count(kind, writes);
+        }
         drop(state);
         self.unspent = self.unspent.saturating_sub(writes);
     }
@@ -229,7 +193,7 @@ impl Grant {
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        self.budget.state().bucket.refund(self.unspent);
+        self.budget.state().limit.refund(self.unspent);
         self.budget.0.changed.notify_one();
     }
 }
@@ -238,61 +202,52 @@ impl Drop for Grant {
 mod tests {
     use super::*;
 
+    const MAX_AGE: Duration = Duration::from_millis(50);
+
+    fn since(minute: Option<Instant>, larger: Option<Instant>) -> WaitingSince {
+        WaitingSince { minute, larger }
+    }
+
     #[tokio::test]
-    async fn the_earliest_deadline_is_granted_first_and_what_is_not_spent_returns() {
-        let budget = Budget::new(100.0);
+    async fn the_candle_that_waits_the_longest_is_granted_first_and_what_is_not_spent_returns() {
+        let budget = Budget::new(100.0, MAX_AGE);
         let now = Instant::now();
-        let immediate = budget.acquire(now).await;
-        assert!(immediate.until.is_none());
-        budget.state().bucket.spend(1_000);
-        let given_up = timeout_at(now.into(), budget.acquire(now)).await;
+        let immediate = budget.acquire(since(Some(now), Some(now))).await;
+        assert_eq!(immediate.turn, Turn::default());
+        budget.state().limit.spend(1_000);
+        let given_up = timeout_at(now.into(), budget.acquire(since(Some(now), None))).await;
         assert!(given_up.is_err());
-        let deadlines = [30, 10, 20].map(|ms| now + Duration::from_millis(ms));
+        let times = [30, 10, 20].map(|ms| now + Duration::from_millis(ms));
+        let requests = [
+            since(Some(times[0]), None),
+            since(Some(times[1]), Some(now)),
+            since(Some(times[2]), None),
+        ];
         let order = Arc::new(Mutex::new(Vec::new()));
-        let waiting = deadlines.map(|deadline| {
+        let waiting = requests.map(|request| {
             let (budget, order) = (budget.clone(), order.clone());
             tokio::spawn(async move {
-                let grant = budget.acquire(deadline).await;
-                order.lock().unwrap().push((deadline, grant.until));
+                let grant = budget.acquire(request).await;
+                order.lock().unwrap().push((request, grant.turn.until));
             })
         });
-        while budget.state().requests.len() < 3 {
+        while budget.state().requests.len() < requests.len() {
             tokio::task::yield_now().await;
         }
-        budget.state().bucket.refund(1_000);
+        budget.state().limit.refund(1_000);
         immediate.spend(1);
         let served = budget.clone();
         let serving = tokio::spawn(async move { served.serve().await });
         for task in waiting {
             task.await.unwrap();
         }
-        let [third, first, second] = deadlines;
         let expected = [
-            (first, Some(second + SLACK)),
-            (second, Some(third + SLACK)),
-            (third, None),
+            (requests[1], Some(times[2] + SLACK)),
+            (requests[2], Some(times[0] + SLACK)),
+            (requests[0], None),
         ];
         assert_eq!(*order.lock().unwrap(), expected);
         assert_eq!(budget.usage().0, 1);
         serving.abort();
-    }
-
-    #[test]
-    fn a_request_that_was_given_up_does_not_limit_the_next_grant() {
-        let budget = Budget::new(100.0);
-        let now = Instant::now();
-        let (given_up, _) = oneshot::channel();
-        let mut state = budget.state();
-        state.requests.insert((now, 0), given_up);
-        assert!(state.first_deadline().is_none());
-        assert!(state.requests.is_empty());
-    }
-
-    #[test]
-    fn a_rate_near_zero_is_looked_at_again() {
-        let now = Instant::now();
-        let mut bucket = Bucket::new(f64::MIN_POSITIVE, now);
-        bucket.spend(PUTS_PER_CALL);
-        assert_eq!(bucket.ready_at(now), now + MAX_WAIT);
     }
 }

@@ -46,8 +46,8 @@ pub(crate) struct HotConfig {
     /// Maximum share of the time of Redis that writing open candles may cost, for all replicas and partitions together.
     #[serde(deserialize_with = "share")]
     pub(crate) write_share: f64,
-    /// Age of open 1-minute candles that is aimed at: of two candles that wait, the one that reaches it first is
-    /// written first. Larger timeframes may be ten times older.
+    /// Age of open 1-minute candles that is aimed at; five times as much for larger timeframes. Beyond the budget
+    /// 1-minute candles are written first, and larger ones that are older than that get a quarter of the writes.
     #[serde(with = "humantime_serde")]
     pub(crate) max_age: Duration,
     /// Maximum number of entries per read.

@@ -4,9 +4,9 @@
 //! them (`partition`). It restores the partition's state from Redis (`restore`), reads the stream ahead (`read`),
 //! decodes the entries ([`decode`]), drops duplicates ([`dedup`]), folds the rest into candles ([`fold`], by the
 //! `fold_task`), and closes candles (`close`). Latest ticks are published immediately (`publish`). Everything else goes
-//! to the writer (`write`) as a `batch`, in a `backlog` after a while; open candles wait there in the order of their
-//! deadlines (`queue`) for the `budget` of Redis, which the replicas `share`. `age` measures what is reached. `signals`
-//! activates signals; `trim` trims the streams.
+//! to the writer (`write`) as a `batch`, in a `backlog` after a while; open candles wait there, 1-minute candles before
+//! larger ones (`queue`), for the `budget` of Redis, whose `limit` the replicas `share`. `age` measures what is
+//! reached. `signals` activates signals; `trim` trims the streams.
 
 mod age;
 mod backlog;
@@ -18,6 +18,7 @@ pub mod decode;
 pub mod dedup;
 pub mod fold;
 mod fold_task;
+mod limit;
 mod metrics;
 mod ownership;
 mod partition;

@@ -23,7 +23,8 @@ use crate::trim::trim_partition;
 /// # Errors
 /// Fails if the number of partitions in Redis has changed. Other failures are retried, and `readiness` reports them.
 pub(crate) async fn own(config: Config, readiness: Readiness, losses: Losses, token: CancellationToken) -> Result<()> {
-    let (budget, ages) = (Budget::new(initial_rate(config.hot.write_share)), Ages::default());
+    let budget = Budget::new(initial_rate(config.hot.write_share), config.hot.max_age);
+    let ages = Ages::default();
     let ownership = Ownership {
         redis: &config.redis,
         worker: HOT_WRITER,

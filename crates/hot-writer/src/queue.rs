@@ -1,9 +1,8 @@
 //! Orders the open candles that wait to be written. Pure: times are passed in.
 //!
-//! A candle's deadline is the time at which its oldest unwritten tick was read plus the age that is aimed at for its
-//! timeframe. The candle with the earliest deadline is written first, so 1-minute candles precede larger ones, the
-//! oldest ones precede newer ones of the same timeframe, and none waits forever. A tick of a waiting candle replaces
-//! the state to write and leaves the deadline.
+//! 1-minute candles are written first, then larger ones. Of one kind the candle that waits the longest is written
+//! first, so none waits forever. A tick of a waiting candle replaces the state to write and leaves its place.
+//! [`crate::budget`] decides which kind a partition writes next.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -17,8 +16,45 @@ use storage_core::redis::codec::candles::ChangedFields;
 
 const TIMEFRAMES: usize = Timeframe::ALL.len();
 
-/// Ratio of the age that is aimed at for larger timeframes to that for 1-minute candles.
-const LARGER_FACTOR: u32 = 10;
+/// Kind of open candles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// 1-minute candles.
+    Minute,
+    /// Candles of all other timeframes.
+    Larger,
+}
+
+/// Times since which the first candle of each kind waits; `None` if none waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WaitingSince {
+    pub(crate) minute: Option<Instant>,
+    pub(crate) larger: Option<Instant>,
+}
+
+impl WaitingSince {
+    /// Returns the time since which the first candle of a kind waits.
+    pub(crate) fn of(&self, kind: Kind) -> Option<Instant> {
+        match kind {
+            Kind::Minute => self.minute,
+            Kind::Larger => self.larger,
+        }
+    }
+
+    /// Returns `true` if a candle waits.
+    pub(crate) fn any(&self) -> bool {
+        self.minute.or(self.larger).is_some()
+    }
+}
+
+/// The candles that may be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Turn {
+    /// Kind of the candles; `None` if both kinds may be written.
+    pub(crate) kind: Option<Kind>,
+    /// Latest time since which the candles wait; `None` for all.
+    pub(crate) until: Option<Instant>,
+}
 
 /// A candle to write.
 #[derive(Debug)]
@@ -36,9 +72,10 @@ pub(crate) struct OpenCandle {
 }
 
 /// Open candles of a partition that wait to be written.
+#[derive(Default)]
 pub(crate) struct WriteQueue {
-    max_age: Duration,
-    /// Candles by timeframe, in the order of their deadlines. One that was written meanwhile has no unwritten state.
+    /// Candles by timeframe, the one that waits the longest first. One that was written meanwhile has no unwritten
+    /// state.
     waiting: [VecDeque<Waiting>; TIMEFRAMES],
     symbols: HashMap<Symbol, [CandleState; TIMEFRAMES]>,
     /// Number of candles with an unwritten state.
@@ -71,15 +108,6 @@ struct CandleState {
 }
 
 impl WriteQueue {
-    pub(crate) fn new(max_age: Duration) -> Self {
-        Self {
-            max_age,
-            waiting: Default::default(),
-            symbols: HashMap::default(),
-            len: 0,
-        }
-    }
-
     /// Returns the number of candles that wait.
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -135,9 +163,12 @@ impl WriteQueue {
         self.symbols.remove(symbol);
     }
 
-    /// Returns the earliest deadline.
-    pub(crate) fn deadline(&mut self) -> Option<Instant> {
-        self.first().map(|(deadline, _)| deadline)
+    /// Returns the times since which the first candles wait.
+    pub(crate) fn waiting_since(&mut self) -> WaitingSince {
+        WaitingSince {
+            minute: self.first(Kind::Minute).map(|(since, _)| since),
+            larger: self.first(Kind::Larger).map(|(since, _)| since),
+        }
     }
 
     /// Returns the number of the first batch with an unwritten tick.
@@ -148,16 +179,19 @@ impl WriteQueue {
         heads.min()
     }
 
-    /// Takes the candle with the earliest deadline if that is not after `until`. Its TTL begins again once it has run
-    /// for `margin` at `now`.
+    /// Takes the first of the candles of `turn`. Its TTL begins again once it has run for `margin` at `now`.
     pub(crate) fn pop(
         &mut self,
-        until: Option<Instant>,
+        turn: Turn,
         now: Instant,
         margin: impl Fn(Timeframe) -> Duration,
     ) -> Option<OpenCandle> {
-        let (deadline, timeframe) = self.first()?;
-        if until.is_some_and(|until| deadline > until) {
+        let mut kinds = [Kind::Minute, Kind::Larger].into_iter();
+        let (since, timeframe) = kinds.find_map(|kind| match turn.kind {
+            Some(only) if only != kind => None,
+            _ => self.first(kind),
+        })?;
+        if turn.until.is_some_and(|until| since > until) {
             return None;
         }
         let symbol = self.waiting[timeframe as usize].pop_front()?.symbol;
@@ -191,18 +225,17 @@ impl WriteQueue {
         })
     }
 
-    /// Returns the earliest deadline and its timeframe.
-    fn first(&mut self) -> Option<(Instant, Timeframe)> {
-        let max_age = self.max_age;
-        let deadline = |timeframe, since: Instant| match timeframe {
-            Timeframe::M1 => since + max_age,
-            _ => since + LARGER_FACTOR * max_age,
+    /// Returns the time since which the first candle of a kind waits, and its timeframe.
+    fn first(&mut self, kind: Kind) -> Option<(Instant, Timeframe)> {
+        let [minute, larger @ ..] = &Timeframe::ALL;
+        let timeframes = match kind {
+            Kind::Minute => std::slice::from_ref(minute),
+            Kind::Larger => larger,
         };
-        let heads = Timeframe::ALL.into_iter().filter_map(|timeframe| {
-            let since = self.head(timeframe)?.since;
-            Some((deadline(timeframe, since), timeframe))
-        });
-        heads.min_by_key(|(deadline, _)| *deadline)
+        let heads = timeframes
+            .iter()
+            .filter_map(|timeframe| Some((self.head(*timeframe)?.since, *timeframe)));
+        heads.min_by_key(|(since, _)| *since)
     }
 
     /// Returns the first candle of a timeframe that has an unwritten state.
@@ -226,7 +259,7 @@ mod tests {
     use storage_core::redis::hot::PUTS_PER_CALL;
 
     use super::*;
-    use crate::budget::Bucket;
+    use crate::limit::WriteLimit;
 
     const MAX_AGE: Duration = Duration::from_millis(50);
     const MS: Duration = Duration::from_millis(1);
@@ -246,7 +279,7 @@ mod tests {
     /// A feed of ticks and a writer that writes what the budget allows, both in steps of 1 ms.
     struct Simulation {
         queue: WriteQueue,
-        bucket: Bucket,
+        limit: WriteLimit,
         now: Instant,
         batch: u64,
         /// Time of the first unwritten tick by symbol and timeframe, and the longest time that one has waited.
@@ -259,8 +292,8 @@ mod tests {
         fn new(rate: f64) -> Self {
             let now = Instant::now();
             Self {
-                queue: WriteQueue::new(MAX_AGE),
-                bucket: Bucket::new(rate, now),
+                queue: WriteQueue::default(),
+                limit: WriteLimit::new(rate, MAX_AGE, now),
                 now,
                 batch: 0,
                 unwritten: HashMap::default(),
@@ -281,10 +314,16 @@ mod tests {
                     self.unwritten.entry((number, timeframe)).or_insert(self.now);
                 }
             }
-            while self.queue.len() > 0 && self.bucket.ready_at(self.now) <= self.now {
+            while let Some((kind, ready_at)) = self.limit.next(self.queue.waiting_since(), self.now)
+                && ready_at <= self.now
+            {
                 let mut count = 0;
+                let turn = Turn {
+                    kind: Some(kind),
+                    until: None,
+                };
                 while count < PUTS_PER_CALL
-                    && let Some(open) = self.queue.pop(None, self.now, all)
+                    && let Some(open) = self.queue.pop(turn, self.now, all)
                 {
                     let number = open.symbol.as_str()[1..].parse().unwrap();
                     let since = self.unwritten.remove(&(number, open.timeframe)).unwrap();
@@ -292,7 +331,8 @@ mod tests {
                     *longest = (*longest).max(self.now - since);
                     count += 1;
                 }
-                self.bucket.spend(count);
+                self.limit.spend(count);
+                self.limit.count(kind, count);
                 self.written += count;
             }
         }
@@ -329,11 +369,15 @@ mod tests {
             let candles = symbols * Timeframe::ALL.len();
             let most = per_ms * 1_250.0 + PUTS_PER_CALL as f64;
             prop_assert!(simulation.written as f64 <= most, "{} writes", simulation.written);
-            // A candle waits at most until its deadline and then for those whose deadlines are earlier: each once.
-            let slowest = Duration::from_secs_f64((candles + PUTS_PER_CALL) as f64 / f64::from(rate)) + 2 * MS;
-            for timeframe in Timeframe::ALL {
-                let longest = simulation.longest(timeframe);
-                prop_assert!(longest <= LARGER_FACTOR * MAX_AGE + slowest, "{timeframe} {longest:?} {slowest:?}");
+            // A candle waits at most for each other candle of its kind once. Larger ones may have to get old first.
+            let longest = |candles: usize, part: f64| {
+                let writes = (candles + 2 * PUTS_PER_CALL) as f64;
+                Duration::from_secs_f64(writes / (part * f64::from(rate))) + 2 * MS
+            };
+            prop_assert!(simulation.longest(Timeframe::M1) <= longest(symbols, 0.75));
+            for timeframe in &Timeframe::ALL[1..] {
+                let limit = 5 * MAX_AGE + longest(candles, 0.25);
+                prop_assert!(simulation.longest(*timeframe) <= limit, "{timeframe}");
             }
             prop_assert!(simulation.longest(Timeframe::M1) <= simulation.longest(Timeframe::D1) + 2 * MS);
             // Within the budget everything is written immediately.
@@ -344,9 +388,9 @@ mod tests {
     }
 
     #[test]
-    fn one_minute_candles_precede_larger_ones_until_these_are_as_close_to_their_deadline() {
+    fn of_the_candles_of_a_turn_the_one_that_waits_the_longest_is_first() {
         let now = Instant::now();
-        let mut queue = WriteQueue::new(MAX_AGE);
+        let mut queue = WriteQueue::default();
         let mut push = |name: usize, timeframe, at_ms: u32| {
             queue.push(
                 &symbol(name),
@@ -357,20 +401,27 @@ mod tests {
             );
         };
         push(1, Timeframe::H1, 0);
-        push(2, Timeframe::D1, 10);
-        push(3, Timeframe::M1, 400);
-        push(4, Timeframe::M1, 470);
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop(None, now, all))
-            .map(|open| open.symbol)
-            .collect();
-        assert_eq!(order, [3, 1, 2, 4].map(symbol));
+        push(2, Timeframe::M1, 20);
+        push(3, Timeframe::D1, 10);
+        push(4, Timeframe::M1, 30);
+        push(5, Timeframe::M1, 40);
+        let waiting = queue.waiting_since();
+        assert_eq!((waiting.minute, waiting.larger), (Some(now + 20 * MS), Some(now)));
+        let mut order = |kind, until_ms: Option<u32>| {
+            let until = until_ms.map(|ms| now + ms * MS);
+            let taken = std::iter::from_fn(|| queue.pop(Turn { kind, until }, now, all));
+            taken.map(|open| open.symbol).collect::<Vec<_>>()
+        };
+        assert_eq!(order(Some(Kind::Larger), Some(0)), [symbol(1)]);
+        assert_eq!(order(Some(Kind::Minute), Some(30)), [2, 4].map(symbol));
+        assert_eq!(order(None, None), [5, 3].map(symbol));
         assert_eq!((queue.len(), queue.first_batch()), (0, None));
     }
 
     #[test]
     fn a_tick_of_a_waiting_candle_replaces_the_state_and_keeps_its_place() {
         let now = Instant::now();
-        let mut queue = WriteQueue::new(MAX_AGE);
+        let mut queue = WriteQueue::default();
         let high = ChangedFields {
             high: true,
             ..ChangedFields::default()
@@ -391,19 +442,18 @@ mod tests {
             (3, now + 2 * MS),
         );
         assert_eq!(queue.first_batch(), Some(1));
-        let first = queue.pop(None, now, all).unwrap();
+        let first = queue.pop(Turn::default(), now, all).unwrap();
         assert_eq!(
             (first.symbol, first.candle.revision, first.changed),
             (symbol(1), 3.try_into().unwrap(), high)
         );
         assert_eq!((queue.len(), queue.first_batch()), (1, Some(2)));
-        assert!(queue.pop(Some(now), now, all).is_none());
     }
 
     #[test]
     fn a_candle_is_written_whole_first_and_after_it_was_discarded() {
         let now = Instant::now();
-        let mut queue = WriteQueue::new(MAX_AGE);
+        let mut queue = WriteQueue::default();
         let mut write = |revision: i64, after: Duration, discards: bool| {
             if discards {
                 queue.discard(&symbol(1), Timeframe::M1);
@@ -415,7 +465,7 @@ mod tests {
                 ChangedFields::default(),
                 (1, now),
             );
-            let open = queue.pop(None, now + after, all).unwrap();
+            let open = queue.pop(Turn::default(), now + after, all).unwrap();
             (open.base.map(|base| base.as_i64()), open.renews_ttl)
         };
         assert_eq!(write(1, MS, false), (None, true));

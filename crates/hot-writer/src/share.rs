@@ -2,8 +2,8 @@
 //! share.
 //!
 //! The cost of a write is measured: the time of Redis for function calls by the number of hashes that they write. The
-//! replicas exchange their numbers of waiting candles and divide the budget in proportion to these, so that candles get
-//! equally old on all replicas, and a replica alone with its load gets nearly all.
+//! replicas exchange what they have written and how many candles wait, and divide the budget in proportion to the sum,
+//! so that candles get equally old on all replicas, and a replica alone with its load gets most of it.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -26,6 +26,8 @@ const INITIAL_COST: Duration = Duration::from_micros(6);
 /// Limits of the measured cost.
 const MIN_COST: Duration = Duration::from_micros(1);
 const MAX_COST: Duration = Duration::from_millis(1);
+/// Part of the budget that is divided equally among the replicas.
+const EQUAL_PART: f64 = 0.25;
 /// Minimum number of writes in a measurement.
 const MIN_WRITES: f64 = 100.0;
 
@@ -103,9 +105,13 @@ impl Measurement {
         let loads = exchange(&mut self.conn, &self.replica, load)
             .await
             .context("exchanging loads")?;
-        let portion = portion(load.waiting, loads.values().map(|load| load.waiting));
+        let cost_s = self.cost.as_secs_f64();
+        let demand =
+            |load: &WriteLoad| load.share / cost_s + f64::from(u32::try_from(load.waiting).unwrap_or(u32::MAX));
+        let demands: Vec<f64> = loads.values().map(demand).collect();
+        let portion = portion(demand(&load), &demands);
         let masters = f64::from(u32::try_from(masters.len())?);
-        Ok(self.write_share * masters * portion / self.cost.as_secs_f64())
+        Ok(self.write_share * masters * portion / cost_s)
     }
 }
 
@@ -136,11 +142,13 @@ impl Totals {
     }
 }
 
-/// Returns the portion of the budget of a replica with `own` waiting candles, where `all` has those of every replica. A
-/// replica without any keeps a small portion, from which it can begin.
-fn portion(own: u64, all: impl Iterator<Item = u64>) -> f64 {
-    let weight = |waiting: u64| f64::from(u32::try_from(waiting).unwrap_or(u32::MAX)) + 1.0;
-    weight(own) / all.map(weight).sum::<f64>().max(weight(own))
+/// Returns the portion of the budget of a replica that could have used `own` writes in the last second, where `all` has
+/// the demand of every replica. A quarter of the budget is divided equally, so that a replica can begin.
+fn portion(own: f64, all: &[f64]) -> f64 {
+    let replicas = f64::from(u32::try_from(all.len().max(1)).unwrap_or(u32::MAX));
+    let sum = all.iter().sum::<f64>().max(own);
+    let by_demand = if sum > 0.0 { own / sum } else { 1.0 / replicas };
+    (1.0 - EQUAL_PART) * by_demand + EQUAL_PART / replicas
 }
 
 #[cfg(test)]
@@ -165,14 +173,38 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_portions_of_all_replicas_are_the_whole_budget(waiting in prop::collection::vec(0u64..100_000, 1..20)) {
-            let portions: Vec<f64> = waiting.iter().map(|own| portion(*own, waiting.iter().copied())).collect();
+        fn the_portions_of_all_replicas_are_the_whole_budget(demands in prop::collection::vec(0f64..100_000.0, 1..20)) {
+            let portions: Vec<f64> = demands.iter().map(|own| portion(*own, &demands)).collect();
             prop_assert!((portions.iter().sum::<f64>() - 1.0).abs() < 1e-9);
-            prop_assert!(portions.iter().all(|portion| *portion > 0.0));
-            // More waiting candles never give less.
-            let mut by_waiting: Vec<_> = waiting.iter().zip(&portions).collect();
-            by_waiting.sort_by_key(|(waiting, _)| **waiting);
-            prop_assert!(by_waiting.is_sorted_by(|a, b| a.1 <= b.1));
+            let least = EQUAL_PART / demands.len() as f64;
+            prop_assert!(portions.iter().all(|portion| *portion >= least));
+            // A higher demand never gives less.
+            let mut by_demand: Vec<_> = demands.iter().zip(&portions).collect();
+            by_demand.sort_by(|a, b| a.0.total_cmp(b.0));
+            prop_assert!(by_demand.is_sorted_by(|a, b| a.1 <= b.1));
+        }
+
+        /// Each second a replica writes what its portion allows, and the rest of its candles wait.
+        #[test]
+        fn a_demand_below_the_budget_is_met_on_every_replica(
+            shares in prop::collection::vec(1f64..10.0, 2..8),
+            rate in 1_000f64..100_000.0,
+        ) {
+            let sum: f64 = shares.iter().sum();
+            // Half of the budget divided in proportion to the shares.
+            let arriving: Vec<f64> = shares.iter().map(|share| 0.5 * rate * share / sum).collect();
+            let mut waiting = vec![0.0; shares.len()];
+            let mut demands = waiting.clone();
+            for second in 0..60 {
+                let portions: Vec<f64> = demands.iter().map(|own| portion(*own, &demands)).collect();
+                for replica in 0..shares.len() {
+                    let wanted: f64 = waiting[replica] + arriving[replica];
+                    let written = wanted.min(portions[replica] * rate);
+                    waiting[replica] = wanted - written;
+                    demands[replica] = written + waiting[replica];
+                }
+                prop_assert!(second < 20 || waiting.iter().all(|waiting| *waiting < 1e-6), "{waiting:?}");
+            }
         }
     }
 }

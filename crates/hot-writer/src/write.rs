@@ -35,7 +35,7 @@ use crate::budget::{Budget, Grant};
 use crate::close::CandleChange;
 use crate::config::Config;
 use crate::metrics;
-use crate::queue::{OpenCandle, WriteQueue};
+use crate::queue::{OpenCandle, Turn, WriteQueue};
 
 /// Minimum TTL of a candle.
 const MIN_CANDLE_TTL: Duration = Duration::from_secs(60 * 60);
@@ -128,7 +128,7 @@ impl Writer {
             conn,
             budget,
             ages,
-            queue: WriteQueue::new(config.hot.max_age),
+            queue: WriteQueue::default(),
             indexed,
             position,
             next_position: Instant::now(),
@@ -152,7 +152,7 @@ impl Writer {
     pub(crate) async fn run(mut self, mut batches: mpsc::Receiver<Batch>) -> Result<()> {
         let budget = self.budget.clone();
         loop {
-            let deadline = self.queue.deadline();
+            let waiting = self.queue.waiting_since();
             let position_due = self.finished().is_some().then_some(self.next_position);
             tokio::select! {
                 biased;
@@ -160,7 +160,7 @@ impl Writer {
                     Some(batch) => self.accept(batch).await.context("writing a batch")?,
                     None => break,
                 },
-                grant = budget.acquire(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                grant = budget.acquire(waiting), if waiting.any() => {
                     self.write_granted(grant).await.context("writing open candles")?;
                 }
                 () = sleep_until(position_due.unwrap_or(self.next_position).into()), if position_due.is_some() => {
@@ -251,7 +251,7 @@ impl Writer {
     }
 
     async fn write_granted(&mut self, grant: Grant) -> RedisResult<()> {
-        let candles = self.take_open(PUTS_PER_CALL, grant.until);
+        let candles = self.take_open(PUTS_PER_CALL, grant.turn);
         grant.spend(candles.len());
         self.budget.set_waiting(self.partition, self.queue.len());
         self.write_open(candles).await
@@ -259,7 +259,7 @@ impl Writer {
 
     async fn write_all_open(&mut self) -> RedisResult<()> {
         loop {
-            let candles = self.take_open(MAX_PIPELINE, None);
+            let candles = self.take_open(MAX_PIPELINE, Turn::default());
             if candles.is_empty() {
                 self.budget.set_waiting(self.partition, 0);
                 return Ok(());
@@ -268,15 +268,15 @@ impl Writer {
         }
     }
 
-    /// Takes candles with deadlines up to `until`, about `count` at most. All candles of a symbol that is not in the
-    /// index are taken together.
-    fn take_open(&mut self, count: usize, until: Option<Instant>) -> Vec<OpenCandle> {
+    /// Takes candles of `turn`, about `count` at most. All candles of a symbol that is not in the index are taken
+    /// together.
+    fn take_open(&mut self, count: usize, turn: Turn) -> Vec<OpenCandle> {
         let now = Instant::now();
         let ttls = &self.ttls;
         let margin = |timeframe| ttls.margin(timeframe);
         let mut taken = Vec::new();
         while taken.len() < count
-            && let Some(first) = self.queue.pop(until, now, margin)
+            && let Some(first) = self.queue.pop(turn, now, margin)
         {
             if !self.indexed.contains(&first.symbol) {
                 let others = Timeframe::ALL.into_iter();

@@ -10,6 +10,7 @@ pub(crate) mod refresh;
 pub(crate) mod repair;
 pub(crate) mod status;
 pub(crate) mod symbols;
+pub(crate) mod ticks;
 pub(crate) mod verify;
 
 use storage_core::config::telemetry::LogFormat;
@@ -31,6 +32,8 @@ pub(crate) enum Command {
     Refresh(refresh::Args),
     /// Shows the candles of a symbol: the history and the open candle as one series
     Candles(candles::Args),
+    /// Lists trades with their versions; `bust` and `correct` change one
+    Ticks(ticks::Args),
     /// Lists symbols, and sets the volume decimals of one
     Symbols(symbols::Args),
     /// Lists, shows and requeues entries that a worker rejected
@@ -61,6 +64,7 @@ pub(crate) async fn dispatch(command: Command, config: Config) -> anyhow::Result
         Command::Status(args) => status::run(&config, &args).await,
         Command::Refresh(args) => refresh::run(&config, &args).await,
         Command::Candles(args) => candles::run(&config, &args).await,
+        Command::Ticks(args) => ticks::run(&config, args).await,
         Command::Symbols(args) => symbols::run(&config, &args).await,
         Command::DeadLetters(args) => dead_letters::run(&config, &args).await,
         Command::Groups(args) => groups::run(&config, &args).await,

@@ -271,3 +271,52 @@ async fn explain_prints_the_candle_and_the_expected_one() {
         assert_eq!(day.code, Some(0), "{}", day.stderr);
     }
 }
+
+#[tokio::test]
+async fn ticks_lists_the_versions_that_were_known_at_a_time() {
+    let (corrected, busted) = (1_600_000_000_000_i64 << 22, 1_600_000_060_000_i64 << 22);
+    for database in TestDatabase::start_each().await {
+        let stores = Stores::ready(database).await;
+        stores.database.execute(LATE_MINUTE).await;
+        let versions = format!(
+            "INSERT INTO tick_versions (time, symbol, price, qty, trade_no, trade_key, revision) VALUES
+                 ('2019-10-11 00:00:00Z', 'XRPETH', 1.0, 1, 2, '', 20),
+                 ('2019-10-11 00:00:00Z', 'XRPETH', 1.5, 2, 2, '', {corrected}),
+                 ('2019-10-11 00:00:00Z', 'XRPETH', NULL, NULL, 2, '', {busted})"
+        );
+        stores.database.execute(&versions).await;
+        stores.database.execute("DELETE FROM ticks WHERE trade_no = 2").await;
+        let list = |arguments: &[&str]| {
+            let common = ["ticks", "XRPETH", "--format", "csv"];
+            let output = stores.admin(&[&common[..], arguments].concat());
+            let rows = output.stdout.lines().skip(1).map(|line| {
+                let cells: Vec<&str> = line.split(',').collect();
+                [cells[1], cells[2], cells[5], cells[6]].join(" ")
+            });
+            rows.collect::<Vec<_>>()
+        };
+        let others = ["1 2.0 trade counts", "3 3.0 trade counts"];
+        let amended = ["2 1.0 trade replaced", "2 1.5 correction replaced", "2  bust busted"];
+        assert_eq!(list(&[]), [&amended[..], &others].concat());
+        assert_eq!(list(&["--id", "2.0"]), amended);
+        assert_eq!(list(&["--limit", "1"]), others[1..]);
+        assert_eq!(
+            list(&["--id", "2", "--as-of", "2020-09-13T12:26:40Z"])[1],
+            "2 1.5 correction counts"
+        );
+        assert_eq!(
+            list(&["--as-of", "2020-01-01"]),
+            [&["2 1.0 trade counts"], &others[..]].concat()
+        );
+        assert!(stores.admin(&["ticks", "XRPETH"]).stdout.contains("busted"));
+
+        let unknown = stores.admin(&["ticks", "bust", "XRPETH", "--id", "9", "--time", "2019-10-11"]);
+        assert_eq!(unknown.code, Some(1));
+        assert!(
+            unknown.stderr.contains("XRPETH has no trade 9 at 2019-10-11T00:00:00Z"),
+            "{}",
+            unknown.stderr
+        );
+        assert_eq!(stores.admin(&["ticks"]).code, Some(64));
+    }
+}

@@ -1,6 +1,6 @@
 //! `tick_versions`: all versions of the trades that were corrected or busted.
 
-use diesel::sql_types::{Array, BigInt, Double, Nullable, Text, Timestamptz};
+use diesel::sql_types::{Array, BigInt, Bool, Double, Nullable, Text, Timestamptz};
 use diesel::{QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
@@ -163,4 +163,88 @@ pub async fn of_minute(connection: &mut AsyncPgConnection, symbol: &Symbol, star
     .bind::<Timestamptz, _>(to_datetime(start_us + Timeframe::M1.micros()))
     .get_result(connection)
     .await
+}
+
+/// A version of a trade, amended or not.
+#[derive(Clone, Debug, PartialEq, QueryableByName)]
+pub struct ListedVersion {
+    /// Event time in µs since 1970.
+    #[diesel(sql_type = Timestamptz, column_name = time, deserialize_as = Micros)]
+    pub ts_us: i64,
+    #[diesel(embed)]
+    key: Key,
+    /// Price of a unit; `None` for a bust.
+    #[diesel(sql_type = Nullable<Double>)]
+    pub price: Option<f64>,
+    /// Quantity in units; `None` for a bust.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub qty: Option<Decimal>,
+    /// Side of the taker.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub side: Option<Side>,
+    /// Revision of the entry that made the version.
+    #[diesel(sql_type = BigInt)]
+    pub revision: Revision,
+    /// Number of earlier versions of the trade.
+    #[diesel(sql_type = BigInt)]
+    pub earlier: i64,
+    /// `true` if a later version has replaced it.
+    #[diesel(sql_type = Bool)]
+    pub is_replaced: bool,
+}
+
+impl ListedVersion {
+    /// Returns the trade ID; `None` for a trade without one.
+    pub fn trade_id(&self) -> Option<String> {
+        self.key.trade_id()
+    }
+}
+
+/// Lists the versions of the newest trades of `symbol` in `range`, oldest first: at most `limit` versions that were
+/// made up to `until`, optionally of one trade ID.
+pub async fn list(
+    connection: &mut AsyncPgConnection,
+    symbol: &Symbol,
+    range: TimeRange,
+    trade_id: Option<&str>,
+    until: Revision,
+    limit: i64,
+) -> QueryResult<Vec<ListedVersion>> {
+    let key = trade_id.map(Key::of_id);
+    let mut found: Vec<ListedVersion> = sql_query(
+        "WITH amended AS (
+             SELECT time, trade_no, trade_key, price, qty::text AS qty, side, revision,
+                    row_number() OVER trade - 1 AS earlier, lead(revision) OVER trade IS NOT NULL AS is_replaced
+             FROM tick_versions
+             WHERE symbol = $1 AND time >= $2 AND time < $3 AND revision <= $4
+               AND ($5 IS NULL OR (trade_no, trade_key) = ($5, $6))
+             WINDOW trade AS (PARTITION BY time, trade_no, trade_key ORDER BY revision)),
+         others AS (
+             SELECT time, trade_no, trade_key, price,
+                    lots_to_units(lots, coalesce((SELECT volume_decimals FROM symbols WHERE symbol = $1), 8::smallint))
+                        ::text AS qty,
+                    CASE WHEN side IN ('buy', 'sell') THEN side END AS side, revision, 0::bigint AS earlier,
+                    false AS is_replaced
+             FROM ticks
+             WHERE symbol = $1 AND time >= $2 AND time < $3 AND revision <= $4
+               AND ($5 IS NULL OR (trade_no, trade_key) = ($5, $6))
+               AND NOT EXISTS (
+                   SELECT FROM tick_versions version
+                   WHERE version.symbol = $1 AND version.time = ticks.time
+                     AND (version.trade_no, version.trade_key) = (ticks.trade_no, ticks.trade_key))
+             ORDER BY time DESC LIMIT $7)
+         SELECT * FROM (SELECT * FROM amended UNION ALL SELECT * FROM others) all_versions
+         ORDER BY time DESC, trade_no DESC, trade_key DESC, revision DESC LIMIT $7",
+    )
+    .bind::<Text, _>(symbol.as_str())
+    .bind::<Timestamptz, _>(to_datetime(range.from_us))
+    .bind::<Timestamptz, _>(to_datetime(range.to_us))
+    .bind::<BigInt, _>(until.as_i64())
+    .bind::<Nullable<BigInt>, _>(key.as_ref().map(|key| key.number))
+    .bind::<Nullable<Text>, _>(key.as_ref().map(|key| key.text.as_str()))
+    .bind::<BigInt, _>(limit)
+    .get_results(connection)
+    .await?;
+    found.reverse();
+    Ok(found)
 }

@@ -93,7 +93,7 @@ pub async fn write(
         .iter()
         .map(|entry| apply(&mut trades, entry, &decimals))
         .collect();
-    store(connection, &trades, &decimals).await?;
+    Changes::of(&trades, &decimals)?.write(connection).await?;
     Ok(results)
 }
 
@@ -101,6 +101,41 @@ pub async fn write(
 pub async fn judge(connection: &mut AsyncPgConnection, entry: &Write, decimals: u8) -> QueryResult<Written> {
     let stored = Stored::read(connection, std::slice::from_ref(entry)).await?;
     Ok(apply(&mut stored.trades(|_| decimals), entry, |_| decimals))
+}
+
+/// A trade with its versions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FoundTrade {
+    /// Event time in µs since 1970.
+    pub ts_us: i64,
+    /// The versions.
+    pub versions: Versions,
+}
+
+/// Finds the trade that `amendment` names. `decimals` are the volume decimals of its symbol.
+pub async fn find(
+    connection: &mut AsyncPgConnection,
+    amendment: &Amendment,
+    decimals: u8,
+) -> QueryResult<Option<FoundTrade>> {
+    let entry = Write::Amendment(amendment.clone());
+    let stored = Stored::read(connection, std::slice::from_ref(&entry)).await?;
+    let (place, ts_us) = entry.place();
+    let mut trades = stored.trades(|_| decimals).remove(&place).unwrap_or_default();
+    let at = position(&trades, ts_us);
+    Ok(at.map(|at| trades.swap_remove(at)).map(|trade| FoundTrade {
+        ts_us: trade.ts_us,
+        versions: trade.versions,
+    }))
+}
+
+/// Returns the index of the trade that an entry at `ts_us` repeats or amends: of several in one second the one of the
+/// same millisecond, else the first.
+fn position(trades: &[Trade], ts_us: i64) -> Option<usize> {
+    let time = TradeTime::of_us(ts_us);
+    let of = |trade: &Trade| TradeTime::of_us(trade.ts_us);
+    let matching = (0..trades.len()).filter(|at| of(&trades[*at]).matches(time));
+    matching.min_by_key(|at| (of(&trades[*at]) != time, trades[*at].versions.original().revision))
 }
 
 /// Applies an entry to the trades.
@@ -111,10 +146,7 @@ fn apply<'a>(
 ) -> Written {
     let (place, ts_us) = entry.place();
     let trades = trades.entry(place).or_default();
-    let time = TradeTime::of_us(ts_us);
-    let at = trades
-        .iter()
-        .position(|trade| TradeTime::of_us(trade.ts_us).matches(time));
+    let at = position(trades, ts_us);
     match entry {
         Write::Trade(row) => write_trade(trades, at, row, decimals(&row.symbol)),
         Write::Amendment(amendment) => amend(at.map(|at| &mut trades[at]), amendment),
@@ -132,6 +164,7 @@ async fn lock(connection: &mut AsyncPgConnection, partition: u16) -> QueryResult
 }
 
 /// Rows of the trades that entries may repeat.
+#[derive(Default)]
 struct Stored {
     ticks: Vec<TickRow>,
     versions: Vec<VersionRow>,
@@ -237,43 +270,60 @@ fn amend(trade: Option<&mut Trade>, amendment: &Amendment) -> Written {
     }
 }
 
-/// Writes the changed trades.
-async fn store(
-    connection: &mut AsyncPgConnection,
-    trades: &HashMap<Place<'_>, Vec<Trade>>,
-    decimals: impl Fn(&Symbol) -> u8,
-) -> QueryResult<()> {
-    let (mut new, mut versions) = (Vec::new(), Vec::new());
-    for ((symbol, key, _), trades) in trades {
-        for trade in trades.iter().filter(|trade| trade.is_changed) {
-            let (first, current) = (trade.versions.original(), trade.versions.current());
-            let is_amended = first != current;
-            if let Some(values) = current.values {
-                let row = TickRow {
-                    ts_us: trade.ts_us,
-                    symbol: (*symbol).clone(),
-                    price: values.price,
-                    lots: lots(values.qty, decimals(symbol))?,
-                    side: values.side,
-                    revision: first.revision,
-                    key: key.clone(),
-                };
-                if is_amended && trade.is_in_ticks {
-                    ticks::correct(connection, &row).await?;
-                } else {
-                    new.push(row);
+/// Rows to write.
+#[derive(Default)]
+struct Changes {
+    new: Vec<TickRow>,
+    corrected: Vec<TickRow>,
+    removed: Vec<(Symbol, i64, Key)>,
+    versions: Vec<VersionRow>,
+}
+
+impl Changes {
+    /// Collects the rows of the changed trades.
+    fn of(trades: &HashMap<Place<'_>, Vec<Trade>>, decimals: impl Fn(&Symbol) -> u8) -> QueryResult<Self> {
+        let mut changes = Self::default();
+        for ((symbol, key, _), trades) in trades {
+            for trade in trades.iter().filter(|trade| trade.is_changed) {
+                let (first, current) = (trade.versions.original(), trade.versions.current());
+                let is_amended = first != current;
+                if let Some(values) = current.values {
+                    let row = TickRow {
+                        ts_us: trade.ts_us,
+                        symbol: (*symbol).clone(),
+                        price: values.price,
+                        lots: lots(values.qty, decimals(symbol))?,
+                        side: values.side,
+                        revision: first.revision,
+                        key: key.clone(),
+                    };
+                    match is_amended && trade.is_in_ticks {
+                        true => changes.corrected.push(row),
+                        false => changes.new.push(row),
+                    }
+                } else if trade.is_in_ticks {
+                    changes.removed.push(((*symbol).clone(), trade.ts_us, key.clone()));
                 }
-            } else if trade.is_in_ticks {
-                ticks::remove(connection, symbol, trade.ts_us, key).await?;
-            }
-            if is_amended {
-                let unrecorded = trade.versions.iter().skip(trade.recorded);
-                versions.extend(unrecorded.map(|version| VersionRow::new(symbol, trade.ts_us, key, version)));
+                if is_amended {
+                    let unrecorded = trade.versions.iter().skip(trade.recorded);
+                    let rows = unrecorded.map(|version| VersionRow::new(symbol, trade.ts_us, key, version));
+                    changes.versions.extend(rows);
+                }
             }
         }
+        Ok(changes)
     }
-    ticks::insert(connection, &new).await?;
-    tick_versions::insert(connection, &versions).await
+
+    async fn write(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
+        for row in &self.corrected {
+            ticks::correct(connection, row).await?;
+        }
+        for (symbol, ts_us, key) in &self.removed {
+            ticks::remove(connection, symbol, *ts_us, key).await?;
+        }
+        ticks::insert(connection, &self.new).await?;
+        tick_versions::insert(connection, &self.versions).await
+    }
 }
 
 /// Converts a quantity that was rounded to whole lots.
@@ -328,15 +378,152 @@ fn day_us(ts_us: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::amendment::Change;
     use crate::domain::stream_id::Revision;
+    use crate::domain::tick::{AcceptedTick, Tick};
     use proptest::prelude::*;
+
+    impl Stored {
+        fn apply(&mut self, changes: Changes) {
+            let is = |row: &TickRow, other: &TickRow| (row.ts_us, &row.key) == (other.ts_us, &other.key);
+            self.ticks
+                .retain(|row| !changes.corrected.iter().chain(&changes.new).any(|new| is(row, new)));
+            let removed = |row: &TickRow| {
+                changes
+                    .removed
+                    .contains(&(row.symbol.clone(), row.ts_us, row.key.clone()))
+            };
+            self.ticks.retain(|row| !removed(row));
+            self.ticks.extend(changes.corrected);
+            self.ticks.extend(changes.new);
+            self.versions.extend(changes.versions);
+        }
+    }
+
+    /// Returns the prices of the trades that the batches leave, by trade ID and time.
+    fn written(batches: &[&[Entry]]) -> BTreeMap<(i64, i64), f64> {
+        let mut stored = Stored::default();
+        let mut revision = 0;
+        for batch in batches {
+            let entries: Vec<Write> = batch
+                .iter()
+                .map(|entry| {
+                    revision += 1;
+                    entry.write(revision)
+                })
+                .collect();
+            let mut trades = stored.trades(|_| 0);
+            for entry in &entries {
+                apply(&mut trades, entry, |_| 0);
+            }
+            let changes = Changes::of(&trades, |_| 0).unwrap();
+            stored.apply(changes);
+        }
+        let prices = stored.ticks.iter().map(|row| ((row.key.number, row.ts_us), row.price));
+        prices.collect()
+    }
+
+    /// An entry: trade ID, time, price and kind (0 a trade, 1 a correction, 2 a bust).
+    #[derive(Clone, Copy, Debug)]
+    struct Entry {
+        id: i64,
+        ts_us: i64,
+        price: u32,
+        kind: u8,
+    }
+
+    impl Entry {
+        fn write(self, number: i64) -> Write {
+            let (symbol, trade_id) = ("A".parse().unwrap(), self.id.to_string());
+            let revision: Revision = number.try_into().unwrap();
+            let (price, qty) = (f64::from(self.price), Decimal::from_lots(1, 0));
+            let change = match self.kind {
+                0 => {
+                    let tick = Tick {
+                        symbol,
+                        ts_us: self.ts_us,
+                        price,
+                        qty,
+                        trade_id: Some(trade_id.into()),
+                        side: None,
+                    };
+                    let origin = revision.stream_id();
+                    return Write::Trade(TickRow::new(&AcceptedTick { tick, revision, origin }, 1).unwrap());
+                }
+                1 => Change::Correction { price, qty, side: None },
+                _ => Change::Bust,
+            };
+            Write::Amendment(Amendment {
+                symbol,
+                ts_us: self.ts_us,
+                trade_id: trade_id.into(),
+                change,
+                replaces: None,
+                revision,
+            })
+        }
+    }
+
+    /// Returns the same from the plain definition.
+    fn defined(feed: &[Entry]) -> BTreeMap<(i64, i64), f64> {
+        let mut known: Vec<(i64, i64, Vec<Option<u32>>)> = Vec::new();
+        for entry in feed {
+            let time = TradeTime::of_us(entry.ts_us);
+            let is_same = |ts_us: i64| TradeTime::of_us(ts_us) == time;
+            let mut matching: Vec<_> = known
+                .iter_mut()
+                .filter(|(id, ts_us, _)| *id == entry.id && TradeTime::of_us(*ts_us).matches(time))
+                .collect();
+            matching.sort_by_key(|(_, ts_us, _)| !is_same(*ts_us));
+            match (matching.into_iter().next(), entry.kind) {
+                (None, 0) => known.push((entry.id, entry.ts_us, vec![Some(entry.price)])),
+                (Some((.., versions)), 1) if !versions.contains(&Some(entry.price)) && !versions.contains(&None) => {
+                    versions.push(Some(entry.price));
+                }
+                (Some((.., versions)), 2) if !versions.contains(&None) => versions.push(None),
+                _ => {}
+            }
+        }
+        let current = known.into_iter().filter_map(|(id, ts_us, versions)| {
+            let price = versions.last().copied().flatten()?;
+            Some(((id, ts_us), f64::from(price)))
+        });
+        current.collect()
+    }
+
+    /// Returns the entries without amendments before their trade and without whole seconds, which may match several
+    /// trades.
+    fn in_order(feed: Vec<Entry>) -> Vec<Entry> {
+        let mut kept: Vec<Entry> = Vec::new();
+        for entry in feed {
+            let time = TradeTime::of_us(entry.ts_us);
+            let is_trade =
+                |other: &Entry| other.id == entry.id && TradeTime::of_us(other.ts_us) == time && other.kind == 0;
+            if time.ms() % 1_000 != 0 && (entry.kind == 0 || kept.iter().any(is_trade)) {
+                kept.push(entry);
+            }
+        }
+        kept
+    }
+
+    fn entries() -> impl Strategy<Value = Vec<Entry>> {
+        let times_us = vec![0, 123, 5_000, 5_999, 6_001, 1_000_000, 1_005_000, 86_400_005_000];
+        let entry = (
+            1i64..3,
+            prop::sample::select(times_us),
+            1u32..4,
+            prop::sample::select(vec![0, 0, 0, 1, 1, 2]),
+        );
+        let entry = entry.prop_map(|(id, ts_us, price, kind)| Entry { id, ts_us, price, kind });
+        prop::collection::vec(entry, 1..40)
+    }
 
     fn bust(symbol: &str, ts_us: i64) -> Write {
         Write::Amendment(Amendment {
             symbol: symbol.parse().unwrap(),
             ts_us,
             trade_id: "1".into(),
-            change: crate::domain::amendment::Change::Bust,
+            change: Change::Bust,
             replaces: None,
             revision: Revision::default(),
         })
@@ -363,6 +550,25 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_feed_in_any_batches_leaves_the_trades_of_the_definition(
+            feed in entries(),
+            cuts in prop::collection::vec(0usize..40, 0..5),
+        ) {
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|at| at.min(feed.len())).collect();
+            cuts.extend([0, feed.len()]);
+            cuts.sort_unstable();
+            let batches: Vec<&[Entry]> = cuts.windows(2).map(|cut| &feed[cut[0]..cut[1]]).collect();
+            prop_assert_eq!(written(&batches), defined(&feed));
+        }
+
+        #[test]
+        fn a_feed_that_is_sent_again_and_cut_off_changes_nothing(feed in entries(), cut in 0usize..40) {
+            let feed = in_order(feed);
+            let cut = cut.min(feed.len());
+            prop_assert_eq!(written(&[&feed, &feed[..cut]]), written(&[&feed]));
+        }
+
         #[test]
         fn every_time_that_matches_is_in_a_range_of_one_day(
             times_us in prop::collection::vec(86_398_000_000i64..86_403_000_000, 1..20),

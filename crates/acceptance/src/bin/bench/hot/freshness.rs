@@ -31,8 +31,8 @@ const TICK_TO_MESSAGE: &str = "Time from sending a tick to the first message on 
 const SCALE: &str = "The age of the open 1-minute candle at 5,000 ticks/s, as above, with another number of \
     partitions, replicas or symbols.";
 const TURN: &str = "The feed of 5,000 ticks/s runs over the turn of a minute, when 500 candles begin and 500 are \
-    closed. The age of the open 1-minute candles received in the five seconds after it, compared with those received \
-    in the five seconds before. It is not measured with `--quick`.";
+    closed. The time from sending a tick to the first open 1-minute candle that counts it, for ticks of the five \
+    seconds after it, compared with those of the five seconds before. It is not measured with `--quick`.";
 const FINAL: &str =
     "Time from the end of the minute and of `hot.close_grace` (2 s) until the final candle was received.";
 
@@ -233,7 +233,7 @@ pub(crate) async fn turn(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
         let name = format!("{name}, turn of a minute");
         Figure::new(name, description, MS, compared_with, Target::None)
     };
-    let mut open = figure("open 1m candle, age p99", TURN, "itself, before");
+    let mut open = figure("open 1m candle, delay p99", TURN, "itself, before");
     let mut closed = figure("final 1m candle, p99", FINAL, "1 s");
     let live = Live {
         length: AROUND_TURN * 2,
@@ -243,8 +243,8 @@ pub(crate) async fn turn(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     for _ in 0..bench.rounds {
         let seen = steadily(async || ours(bench, live, 1).await).await?;
         let turn_us = seen.to_us / MINUTE_US * MINUTE_US;
-        let before = seen.ages_between(Kind::Minute, turn_us - AROUND_TURN_US, turn_us)?;
-        let after = seen.ages_between(Kind::Minute, turn_us, turn_us + AROUND_TURN_US)?;
+        let before = seen.delays_between(Kind::Minute, turn_us - AROUND_TURN_US, turn_us)?;
+        let after = seen.delays_between(Kind::Minute, turn_us, turn_us + AROUND_TURN_US)?;
         open.push(after.quantile(0.99), before.quantile(0.99));
         let finals = seen.finals(Kind::Minute, turn_us + CLOSE_GRACE_US)?;
         closed.push(finals.quantile(0.99), 1_000.0);

@@ -128,13 +128,8 @@ impl Observed {
     /// Returns the ages of the messages with latest ticks or open candles: from sending the newest tick in a message
     /// until it was received.
     pub(crate) fn ages(&self, kind: Kind) -> anyhow::Result<Durations> {
-        self.ages_between(kind, self.from_us, self.to_us)
-    }
-
-    /// Returns the ages of the messages that were received in a part of the time.
-    pub(crate) fn ages_between(&self, kind: Kind, from_us: u64, to_us: u64) -> anyhow::Result<Durations> {
         let ages = self.of_kind(kind).filter(|message| !message.is_final);
-        let ages = ages.filter(|message| (from_us..to_us).contains(&message.received_us));
+        let ages = ages.filter(|message| (self.from_us..self.to_us).contains(&message.received_us));
         let ages = ages.map(|message| message.received_us.saturating_sub(message.newest_us));
         Durations::of_us(ages).with_context(|| format!("no message of kind {kind:?}"))
     }
@@ -156,14 +151,19 @@ impl Observed {
 
     /// Returns the times from sending each tick to the first message that counts it, on each channel of a kind.
     pub(crate) fn delays(&self, kind: Kind) -> anyhow::Result<Durations> {
-        let delays = self.measured_delays(kind)?;
+        self.delays_between(kind, self.from_us, self.to_us)
+    }
+
+    /// Returns [`delays`](Self::delays) of the ticks that were sent in a part of the time.
+    pub(crate) fn delays_between(&self, kind: Kind, from_us: u64, to_us: u64) -> anyhow::Result<Durations> {
+        let delays = self.symbol_delays(kind, from_us, to_us)?;
         Durations::of_us(delays.map(|(_, delay_us)| delay_us)).context("no ticks")
     }
 
     /// Returns the share of the traded symbols of which every tick was in a message of a kind within `limit_us`.
     pub(crate) fn share_within(&self, kind: Kind, limit_us: u64) -> anyhow::Result<f64> {
         let mut longest: HashMap<usize, u64> = HashMap::new();
-        for (symbol, delay_us) in self.measured_delays(kind)? {
+        for (symbol, delay_us) in self.symbol_delays(kind, self.from_us, self.to_us)? {
             let longest = longest.entry(symbol).or_default();
             *longest = delay_us.max(*longest);
         }
@@ -171,11 +171,15 @@ impl Observed {
         Ok(within as f64 / longest.len() as f64)
     }
 
-    /// Returns symbol and delay of each tick of the measured time.
-    fn measured_delays(&self, kind: Kind) -> anyhow::Result<impl Iterator<Item = (usize, u64)>> {
+    /// Returns symbol and delay of each tick that was sent in a part of the time.
+    fn symbol_delays(
+        &self,
+        kind: Kind,
+        from_us: u64,
+        to_us: u64,
+    ) -> anyhow::Result<impl Iterator<Item = (usize, u64)>> {
         let arrivals = self.arrivals(kind)?.into_iter();
-        let measured = self.from_us..self.to_us;
-        let arrivals = arrivals.filter(move |(tick, _)| measured.contains(&tick.at_us));
+        let arrivals = arrivals.filter(move |(tick, _)| (from_us..to_us).contains(&tick.at_us));
         Ok(arrivals.map(|(tick, at_us)| (tick.symbol, at_us.saturating_sub(tick.at_us))))
     }
 
