@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::acknowledge::{Announcements, len};
 use crate::collect::{Bisection, collect};
-use crate::commit::commit;
+use crate::commit::{TooMuch, commit};
 use crate::kinds::Kind;
 use crate::outcome::{Item, Rejected, Written};
 use crate::read::Reader;
@@ -135,11 +135,15 @@ impl<K: Kind> StreamPipeline<K> {
                 .await?;
             match outcome {
                 Ok(written) => all.merge(written),
-                Err(bad) => {
+                Err(TooMuch::TooLarge(reason)) => {
+                    tracing::warn!(stream = %self.stream, rows = part.len(), "halving a batch: {reason}");
+                    parts.split(part);
+                }
+                Err(TooMuch::BadRow(reason)) => {
                     let refused = parts.split(part).and_then(|at| rows.get(at));
                     all.rejected.extend(refused.map(|item| Rejected {
                         entry: item.entry,
-                        reason: Rejection::Refused(bad.0),
+                        reason: Rejection::Refused(reason),
                     }));
                 }
             }
