@@ -36,9 +36,11 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
 
 async fn gather(config: &Config) -> Report {
     let mut stores = Stores::new(config);
-    let mut report = Report::default();
-    // A store that does not answer is reported with its history.
-    report.drift = gather::drift(&stores.pool).await.unwrap_or_default();
+    let mut report = Report {
+        // A store that does not answer is reported with its history.
+        drift: gather::drift(&stores.pool).await.unwrap_or_default(),
+        ..Report::default()
+    };
     let drift = report.drift.iter();
     let drift = drift.map(|drift| format!("the schema was changed by hand: {drift}"));
     report.problems.extend(drift.collect::<Vec<_>>());
