@@ -1,4 +1,9 @@
-//! Reconciles a Redis that is older than the database: one that was emptied or restored from a backup.
+//! Reconciles the stores when one is older than the other.
+//!
+//! A database that was restored to an earlier state lacks entries that Redis counts as finished. The positions are
+//! moved back to the last entry that the database holds ([`rewind`]).
+//!
+//! A Redis that is older than the database was emptied or restored from a backup.
 //!
 //! Before a tick stream is read, the last entry that was written is looked up in it; after an ordinary crash the stream
 //! has it.
@@ -30,7 +35,8 @@ use storage_core::redis::codec::repairs;
 use storage_core::redis::codec::ticks::{amendment_fields, entry_fields};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions::announce_all;
-use storage_core::redis::stream::{self, Stream};
+use storage_core::redis::groups;
+use storage_core::redis::stream::{self, Stream, WARM_SYNCER};
 
 use crate::metrics;
 
@@ -39,6 +45,39 @@ const MAX_LATE_US: i64 = Timeframe::H1.micros();
 
 /// Maximum number of entries in a pipeline.
 const MAX_PIPELINE: usize = 1_000;
+
+/// Moves the position of the group from `at` back to the last entry that the database holds, if it lacks later ones:
+/// then it was restored to an earlier state. Writing an entry again changes nothing. Returns the position.
+pub(crate) async fn rewind(
+    pool: &Pool,
+    redis: &mut Connection,
+    stream: Stream,
+    at: StreamId,
+) -> anyhow::Result<StreamId> {
+    let mut connection = pool.get().await?;
+    let written = positions::of(&mut connection, stream).await.map_err(described)?;
+    let written = written.map_or(StreamId::START, Revision::stream_id);
+    // Entries whose IDs are no revisions are rejected and not counted as written.
+    let Ok(at_revision) = Revision::try_from(at) else {
+        return Ok(at);
+    };
+    if written >= at_revision.stream_id() {
+        return Ok(at);
+    }
+    groups::rewind(redis, stream, WARM_SYNCER, written)
+        .await
+        .context("moving the position back")?;
+    let first_left = stream::range(redis, stream, written.next(), StreamId::END, 1)
+        .await
+        .context("reading the first entry to write again")?;
+    metrics::REWINDS.increment(1);
+    tracing::warn!(
+        %stream, position = %at, %written, first_left = ?first_left.first().map(|entry| entry.id.to_string()),
+        "the database is older than Redis: it lacks entries that were written; reading them again, as far as the \
+         stream still holds them; `aggregator-admin gaps` names what is missing"
+    );
+    Ok(written)
+}
 
 /// Reconciliation of a tick stream before it is read.
 pub(crate) struct Reconciliation {
@@ -60,6 +99,9 @@ impl Reconciliation {
         let Some(lost) = self.lost(redis, [written, self.finished]).await? else {
             return Ok(());
         };
+        positions::record_loss(&mut connection, ticks, lost.start.try_into()?, lost.end.try_into()?)
+            .await
+            .map_err(described)?;
         if lost.start == StreamId::START {
             let minutes = self.request_repairs(&mut connection, redis).await?;
             tracing::warn!(

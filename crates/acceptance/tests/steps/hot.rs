@@ -34,33 +34,37 @@ async fn hash_shows(world: &mut World, key: String, step: &Step) {
 
 #[then("the open candle of every symbol in every timeframe is the aggregate of its trades")]
 async fn all_open_candles(world: &mut World) {
-    let symbols: BTreeSet<String> = world.trades.iter().map(|trade| trade.symbol.clone()).collect();
-    for symbol in symbols {
-        open_candles(world, symbol).await;
-    }
+    let symbols = world.trades.iter().map(|trade| trade.symbol.clone()).collect();
+    open_candles_of(world, symbols).await;
 }
 
 #[then(expr = "the open candle of {word} in every timeframe is the aggregate of its trades")]
 async fn open_candles(world: &mut World, symbol: String) {
+    open_candles_of(world, BTreeSet::from([symbol])).await;
+}
+
+async fn open_candles_of(world: &World, symbols: BTreeSet<String>) {
     for timeframe in ["1m", "5m", "15m", "1h", "4h", "1d"] {
         let bars = oracle::group(&world.trades, oracle::width_us(timeframe));
-        let ((_, start_us), expected) = bars.iter().rfind(|((of, _), _)| *of == symbol).expect("a candle");
-        let key = format!("candle:current:{timeframe}:{symbol}");
-        until(&key, async || {
-            let hash = world.pipeline.hash(&key).await?;
-            let number = |name: &str| hash.get(name).and_then(|text| text.parse::<f64>().ok());
-            let equal = hash.get("time").is_some_and(|time| micros(time) == *start_us)
-                && number("open") == Some(expected.open)
-                && number("high") == Some(expected.high)
-                && number("low") == Some(expected.low)
-                && number("close") == Some(expected.close)
-                && hash.get("volume").is_some_and(|volume| lots(volume) == expected.lots)
-                && hash
-                    .get("trades")
-                    .is_some_and(|trades| *trades == expected.trades.to_string());
-            check(equal, expected, &hash)
-        })
-        .await;
+        for symbol in &symbols {
+            let ((_, start_us), expected) = bars.iter().rfind(|((of, _), _)| of == symbol).expect("a candle");
+            let key = format!("candle:current:{timeframe}:{symbol}");
+            until(&key, async || {
+                let hash = world.pipeline.hash(&key).await?;
+                let number = |name: &str| hash.get(name).and_then(|text| text.parse::<f64>().ok());
+                let equal = hash.get("time").is_some_and(|time| micros(time) == *start_us)
+                    && number("open") == Some(expected.open)
+                    && number("high") == Some(expected.high)
+                    && number("low") == Some(expected.low)
+                    && number("close") == Some(expected.close)
+                    && hash.get("volume").is_some_and(|volume| lots(volume) == expected.lots)
+                    && hash
+                        .get("trades")
+                        .is_some_and(|trades| *trades == expected.trades.to_string());
+                check(equal, expected, &hash)
+            })
+            .await;
+        }
     }
 }
 

@@ -69,8 +69,13 @@ pub(crate) fn is_set_up(code: &str) -> bool {
 /// Returns what an operator can do about a SQLSTATE.
 pub fn remedy(code: &str) -> Option<&'static str> {
     Some(match code {
-        "42P01" | "42703" | "42883" | "42P10" | "3F000" => {
-            "the schema is not the one this version needs; run `aggregator-admin migrate`"
+        "42P01" | "42703" | "42883" | "3F000" => {
+            "the schema is not the one this version needs; run `aggregator-admin migrate`, which also names what was \
+             changed by hand"
+        }
+        "42P10" => {
+            "a unique key is missing, so the schema was changed by hand; run `aggregator-admin status`, which names \
+             the statement that restores it"
         }
         "28P01" => "check the password in the URL or in `password_file`",
         "28000" => "check the user, and that pg_hba.conf lets it in from here",
@@ -145,6 +150,19 @@ mod tests {
         let lost = database(DatabaseErrorKind::UnableToSendCommand, "connection closed");
         assert_eq!(Fault::of(&lost), Fault::Transient);
         assert_eq!(Fault::of(&Error::BrokenTransactionManager), Fault::Transient);
+    }
+
+    #[test]
+    fn a_missing_unique_key_is_not_restored_by_a_migration() {
+        let error = database(
+            DatabaseErrorKind::Unknown,
+            "no unique constraint matches (SQLSTATE 42P10)",
+        );
+        assert!(
+            describe(&error).contains("run `aggregator-admin status`"),
+            "{}",
+            describe(&error)
+        );
     }
 
     #[test]

@@ -102,6 +102,11 @@ pub async fn complete_since(conn: &mut impl ConnectionLike, partition: u16) -> R
         .await
 }
 
+/// Reads the time of [`complete_since`]; `None` if Redis holds none.
+pub async fn known_complete_since(conn: &mut impl ConnectionLike, partition: u16) -> RedisResult<Option<u64>> {
+    cmd("GET").arg(keys::complete_since(partition)).query_async(conn).await
+}
+
 /// Returns the command that stores 0, which means always, as the time of [`complete_since`], unless Redis holds a time.
 pub fn complete_from_start(partition: u16) -> Cmd {
     let mut command = cmd("SETNX");

@@ -27,6 +27,8 @@ pub enum Stream {
     Candles(u16),
     /// Signals, added by strategies.
     Signals,
+    /// Heartbeats of feeds, added by feed handlers.
+    Feeds,
     /// Minutes to compute again from `ticks`, added by hot-writer and warm-syncer.
     Repairs,
     /// Time ranges whose rollups must be refreshed, added by warm-syncer and aggregator-admin.
@@ -50,7 +52,14 @@ impl Stream {
     }
 
     /// Streams without partitions.
-    pub const UNPARTITIONED: [Self; 5] = [Self::Signals, Self::Repairs, Self::Rollups, Self::Backups, Self::Dead];
+    pub const UNPARTITIONED: [Self; 6] = [
+        Self::Signals,
+        Self::Feeds,
+        Self::Repairs,
+        Self::Rollups,
+        Self::Backups,
+        Self::Dead,
+    ];
 
     /// Returns the key of the stream.
     pub fn key(self) -> Key {
@@ -61,7 +70,7 @@ impl Stream {
     pub const fn groups(self) -> &'static [&'static str] {
         match self {
             Self::Ticks(_) | Self::Signals => &[HOT_WRITER, WARM_SYNCER],
-            Self::Candles(_) | Self::Dead => &[WARM_SYNCER],
+            Self::Candles(_) | Self::Feeds | Self::Dead => &[WARM_SYNCER],
             Self::Repairs | Self::Rollups | Self::Backups => &[AGGREGATOR_ADMIN],
         }
     }
@@ -74,6 +83,7 @@ impl fmt::Display for Stream {
             Self::Ticks(partition) => write!(f, "ticks:{partition}"),
             Self::Candles(partition) => write!(f, "candles:{partition}"),
             Self::Signals => f.write_str("signals"),
+            Self::Feeds => f.write_str("feeds"),
             Self::Repairs => f.write_str("repairs"),
             Self::Rollups => f.write_str("rollups"),
             Self::Backups => f.write_str("backups"),

@@ -268,3 +268,45 @@ async fn entries_that_an_earlier_version_has_not_acknowledged_are_written() {
     assert_eq!(stores.database.number("SELECT count(*) FROM ticks").await, 1);
     worker.stop().await;
 }
+
+#[tokio::test]
+async fn a_database_that_was_restored_to_an_earlier_state_gets_the_later_entries_again() {
+    let restore = "DELETE FROM ticks WHERE revision > (SELECT min(revision) FROM ticks);
+        DELETE FROM candles_1m; DELETE FROM signals;
+        UPDATE positions SET revision = (SELECT min(revision) FROM ticks) WHERE stream LIKE 'stream:ticks:%';
+        DELETE FROM positions WHERE stream NOT LIKE 'stream:ticks:%'";
+    for database in TestDatabase::start_each().await {
+        let stores = Stores::with(database).await;
+        feed(&stores).await;
+        stores.redis.add(Stream::Signals, &signal("s1", 0.8)).await;
+        let all = [&STREAMS[..], &[Stream::Signals]].concat();
+        let worker = stores.worker("one");
+        stores.drained(&all).await;
+        assert_all_arrived(&stores).await;
+        worker.stop().await;
+        stores.database.execute(restore).await;
+        let worker = stores.worker("one");
+        until_true("all ticks and candles are written again", async || {
+            stores.database.number("SELECT count(*) FROM ticks").await == 20_000
+                && stores.database.number("SELECT count(*) FROM candles_1m").await == 2_000
+                && stores.database.number("SELECT count(*) FROM signals").await == 1
+        })
+        .await;
+        assert_all_arrived(&stores).await;
+        assert!(worker.metric("warm_syncer_rewinds_total").await >= 5.0);
+
+        // While it runs, the next entry shows it.
+        stores.database.execute(restore).await;
+        for name in ["A", "B", "C", "D"] {
+            stores
+                .redis
+                .add(ticks_of(name), &tick(name, OLD_US + 5_000, "2", 5_000))
+                .await;
+        }
+        until_true("all ticks are written again", async || {
+            stores.database.number("SELECT count(*) FROM ticks").await == 20_004
+        })
+        .await;
+        worker.stop().await;
+    }
+}
