@@ -54,6 +54,7 @@ Feature: Wrong set-up
       | hot.close_grace            | a minute is closed as soon as it has ended    |
       | warm.batch_wait            | a batch takes what is there                   |
       | admin.rollup_collect       | every range is refreshed by itself            |
+      | admin.verify_share         | nothing is compared in the background         |
       | backup.redis_every         | no backups of Redis                           |
       | backup.postgres_every      | no logical backups of the database            |
       | backup.base_every          | no base backups                               |

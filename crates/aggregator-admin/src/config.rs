@@ -28,7 +28,7 @@ pub(crate) struct Config {
 impl Configuration for Config {
     const FOREIGN_SECTIONS: &'static [&'static str] = &["hot", "warm", "backup"];
     const DEFAULTS: &'static [(&'static str, &'static str)] = &[("telemetry.metrics_listen", "127.0.0.1:9103")];
-    const ZERO_ALLOWED: &'static [&'static str] = &["admin.rollup_collect"];
+    const ZERO_ALLOWED: &'static [&'static str] = &["admin.rollup_collect", "admin.verify_share"];
     const FIELDS_COMMAND: Option<[&'static str; 2]> = Some(["dead-letters", "requeue"]);
 }
 
@@ -52,6 +52,9 @@ pub(crate) struct AdminConfig {
     /// Interval at which sizes and lags are measured for `/metrics`.
     #[serde(with = "humantime_serde")]
     pub(crate) measure_interval: Duration,
+    /// Share of its time in which the comparison of the history in the background may run a statement; zero turns the
+    /// comparison off.
+    pub(crate) verify_share: f64,
     /// Age up to which policies refresh the larger timeframes; older changes arrive on `stream:rollups`. At least a day
     /// more than `warm.refresh_window`.
     #[serde(with = "humantime_serde")]
@@ -80,6 +83,7 @@ impl Default for AdminConfig {
             claim_after: Duration::from_secs(60),
             policy_interval: Duration::from_secs(60),
             measure_interval: Duration::from_secs(15),
+            verify_share: 0.05,
             refresh_window: 4 * DAY,
             compress_after: DAY,
             adapt_decimals: true,

@@ -9,6 +9,7 @@ mod cli;
 mod commands;
 mod config;
 mod dead_letter;
+mod gaps;
 mod measure;
 mod metrics;
 mod minute;
@@ -22,6 +23,7 @@ mod rollups;
 mod run;
 mod setup;
 mod stores;
+mod verify;
 mod worker;
 
 use std::process::ExitCode;

@@ -68,6 +68,17 @@ storage_core::define_metrics! {
     /// Number of dead letters that were not requeued, by the stream of the entry.
     Gauge DEAD_LETTERS = "dead_letters_waiting", stream = &[];
 
+    /// Number of candles that differed from their source when their day was last compared.
+    Gauge DIFFERENCES = "verify_differences";
+    /// Number of hashes of the hot view that differed from the history when they were last compared.
+    Gauge HOT_DIFFERENCES = "verify_hot_differences";
+    /// Number of minutes whose trades were missing when their day was last examined, of all symbols.
+    Gauge MISSING = "missing_minutes";
+    /// Number of days that were compared in the background.
+    Counter VERIFIED = "verified_days_total";
+    /// Seconds since the least recently compared day was compared; 0 until every day was.
+    Gauge VERIFY_AGE = "verify_age_seconds";
+
     /// Unix time at which the last backup of a kind began.
     Gauge LAST_BACKUP = "last_backup_timestamp_seconds", kind = &[];
     /// Size of the last backup of a kind in bytes.

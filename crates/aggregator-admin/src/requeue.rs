@@ -8,6 +8,7 @@ use storage_core::config::flags::is_field;
 use storage_core::config::stream::StreamConfig;
 use storage_core::domain::decimal::Decimal;
 use storage_core::domain::entry::Entry;
+use storage_core::domain::heartbeat::Heartbeat;
 use storage_core::domain::lots::{self, DEFAULT_VOLUME_DECIMALS, Lots, LotsError};
 use storage_core::domain::partition::partition_of;
 use storage_core::domain::prices::{Prices, check_price};
@@ -133,7 +134,7 @@ impl Judge<'_> {
             fields.iter().map(|(name, value)| (name, value)),
         );
         let verdict = match stream {
-            Stream::Ticks(partition) => match self.tick_rules(partition).decode(&entry, now_ms) {
+            Stream::Ticks(partition) => match self.tick_rules(partition).decode(&entry) {
                 Ok(event) => tick(connection, event).await,
                 Err(reason) => Ok(Err(reason)),
             },
@@ -145,6 +146,7 @@ impl Judge<'_> {
                 Ok((symbol, candle)) => volume(connection, &symbol, candle.volume).await,
                 Err(reason) => Ok(Err(reason)),
             },
+            Stream::Feeds => Ok(Heartbeat::from_entry(&entry, self.config.before_1973).map(|_| ())),
             Stream::Repairs => Ok(codec::repairs::decode_task(&entry).map(|_| ())),
             Stream::Rollups => Ok(codec::rollups::decode_entry(&entry).map(|_| ())),
             Stream::Backups | Stream::Dead => Ok(Ok(())),

@@ -43,11 +43,16 @@ impl Stores {
 
     /// Reads the number of partitions from Redis.
     pub(crate) async fn partitions(&mut self) -> anyhow::Result<u16> {
-        let stored = partitions::stored(&mut self.redis)
-            .await
-            .context("reading the number of partitions from Redis")?;
-        Ok(partitions::required(stored)?)
+        partitions(&mut self.redis).await
     }
+}
+
+/// Reads the number of partitions from Redis.
+pub(crate) async fn partitions(redis: &mut Connection) -> anyhow::Result<u16> {
+    let stored = partitions::stored(redis)
+        .await
+        .context("reading the number of partitions from Redis")?;
+    Ok(partitions::required(stored)?)
 }
 
 /// Connects to the database, checks that its schema is of this version, and detects the server.

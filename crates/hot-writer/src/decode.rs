@@ -10,7 +10,6 @@ use storage_core::domain::rejection::Rejection;
 use storage_core::domain::tick::AcceptedTick;
 use storage_core::domain::tick_event::TickEvent;
 use storage_core::domain::tick_rules::TickRules;
-use storage_core::redis::clock::local_ms;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::symbols::SymbolProperties;
 
@@ -42,8 +41,6 @@ pub(crate) struct Decoder {
     pub(crate) rules: TickRules,
     symbols: SymbolProperties,
     symbols_read: Instant,
-    /// The clock of this machine at the last read.
-    now_ms: u64,
 }
 
 impl Decoder {
@@ -52,7 +49,6 @@ impl Decoder {
             rules,
             symbols: SymbolProperties::load(conn).await?,
             symbols_read: Instant::now(),
-            now_ms: local_ms(),
         })
     }
 
@@ -61,7 +57,7 @@ impl Decoder {
     /// # Errors
     /// The reason for which the entry becomes a dead letter.
     pub(crate) fn decode(&self, entry: &Entry) -> Result<Decoded, Rejection> {
-        let event = self.rules.decode(entry, self.now_ms)?;
+        let event = self.rules.decode(entry)?;
         if event.price().is_some_and(|price| price <= 0.0) {
             event.check_price(self.symbols.prices(event.symbol()))?;
         }
@@ -79,14 +75,8 @@ impl Decoder {
         }))
     }
 
-    /// Returns the clock of this machine at the last read, in ms since 1970.
-    pub(crate) fn now_ms(&self) -> u64 {
-        self.now_ms
-    }
-
-    /// Reads the clock, and the properties of symbols if they are older than [`MAX_PROPERTIES_AGE`].
-    pub(crate) async fn refresh(&mut self, conn: &mut Connection) -> RedisResult<()> {
-        self.now_ms = local_ms();
+    /// Reads the properties of symbols again if they are older than [`MAX_PROPERTIES_AGE`].
+    pub(crate) async fn refresh_symbols(&mut self, conn: &mut Connection) -> RedisResult<()> {
         if self.symbols_read.elapsed() >= MAX_PROPERTIES_AGE {
             self.read_symbols(conn).await?;
         }

@@ -31,6 +31,15 @@ fn print_to(out: &mut impl Write, text: impl Display) -> anyhow::Result<()> {
     }
 }
 
+/// Replaces the line of progress on stderr, if it is a terminal; an empty text removes the line.
+pub fn show_progress(text: impl Display) {
+    let mut out = io::stderr();
+    if out.is_terminal() {
+        // A terminal that went away needs no progress.
+        let _ = write!(out, "\r{text}\u{1b}[K").and_then(|()| out.flush());
+    }
+}
+
 /// Returns `true` if stdout shows colours and the user wants them.
 pub fn has_colour() -> bool {
     io::stdout().is_terminal() && wants_colour()

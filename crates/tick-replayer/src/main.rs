@@ -8,6 +8,7 @@ mod config;
 mod feed;
 mod formats;
 mod generate;
+mod heartbeats;
 mod market;
 mod outgoing;
 mod pace;

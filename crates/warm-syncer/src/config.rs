@@ -46,6 +46,9 @@ pub(crate) struct WarmConfig {
     /// lie within their window.
     #[serde(with = "humantime_serde")]
     pub(crate) refresh_window: Duration,
+    /// Time without a heartbeat after which a feed was not connected.
+    #[serde(with = "humantime_serde")]
+    pub(crate) feed_timeout: Duration,
 }
 
 impl Default for WarmConfig {
@@ -56,6 +59,7 @@ impl Default for WarmConfig {
             batch_wait: Duration::from_millis(200),
             lease_ttl: Duration::from_secs(5),
             refresh_window: Duration::from_secs(2 * 86_400),
+            feed_timeout: Duration::from_secs(30),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Decides what happens to a rejected entry.
 //!
 //! hot-writer rejects the same ticks and signals and writes their dead letters, so they are skipped here. Candles,
-//! ticks that only the history can judge, and rows that the database refuses become dead letters here. A dead letter
-//! that the database refuses is only logged.
+//! heartbeats, ticks that only the history can judge, and rows that the database refuses become dead letters here. A
+//! dead letter that the database refuses is only logged.
 
 use storage_core::domain::entry::Entry;
 use storage_core::domain::entry::Fields;
@@ -24,7 +24,7 @@ enum Disposition {
 fn disposition(stream: Stream, reason: &Rejection) -> Disposition {
     match (stream, reason) {
         (Stream::Dead, _) => Disposition::Log,
-        (Stream::Candles(_), _)
+        (Stream::Candles(_) | Stream::Feeds, _)
         | (_, Rejection::Refused(_) | Rejection::Conflict { .. } | Rejection::UnknownTrade { .. }) => {
             Disposition::DeadLetter
         }
@@ -70,6 +70,7 @@ mod tests {
         let conflict = Rejection::Conflict { kept };
         assert_eq!(disposition(Stream::Ticks(0), &conflict), Disposition::DeadLetter);
         assert_eq!(disposition(Stream::Candles(0), &rejected), Disposition::DeadLetter);
+        assert_eq!(disposition(Stream::Feeds, &rejected), Disposition::DeadLetter);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::outcome::{Item, Written};
 
 pub(crate) mod candles;
 pub(crate) mod dead_letters;
+pub(crate) mod feeds;
 pub(crate) mod signals;
 pub(crate) mod ticks;
 

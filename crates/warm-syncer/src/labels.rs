@@ -5,9 +5,10 @@ use storage_core::redis::stream::Stream;
 pub(crate) const CANDLES: &str = "candles";
 pub(crate) const TICKS: &str = "ticks";
 pub(crate) const SIGNALS: &str = "signals";
+pub(crate) const FEEDS: &str = "feeds";
 pub(crate) const DEAD_LETTERS: &str = "dead";
 
-pub(crate) const ALL: &[&str] = &[CANDLES, TICKS, SIGNALS, DEAD_LETTERS];
+pub(crate) const ALL: &[&str] = &[CANDLES, TICKS, SIGNALS, FEEDS, DEAD_LETTERS];
 
 /// Returns the kind of a stream that this worker reads.
 pub(crate) fn of(stream: Stream) -> Option<&'static str> {
@@ -15,6 +16,7 @@ pub(crate) fn of(stream: Stream) -> Option<&'static str> {
         Stream::Candles(_) => Some(CANDLES),
         Stream::Ticks(_) => Some(TICKS),
         Stream::Signals => Some(SIGNALS),
+        Stream::Feeds => Some(FEEDS),
         Stream::Dead => Some(DEAD_LETTERS),
         Stream::Repairs | Stream::Rollups | Stream::Backups => None,
     }

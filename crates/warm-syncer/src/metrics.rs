@@ -34,6 +34,8 @@ storage_core::define_metrics! {
     Counter REPAIRS_REQUESTED = "repairs_requested_total";
     /// Total number of ticks added again to a stream that lacked them after Redis was restored from a backup.
     Counter TICKS_PUT_BACK = "ticks_put_back_total";
+    /// Total number of times that the position of a stream was moved back because the database was older than Redis.
+    Counter REWINDS = "rewinds_total";
     /// Total number of time ranges announced on stream:rollups.
     Counter ROLLUPS_REQUESTED = "rollups_requested_total";
     /// Total number of entries that were removed from a stream before this worker had read them.

@@ -17,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::acknowledge::{Announcements, len};
 use crate::collect::{Bisection, collect};
-use crate::commit::{TooMuch, commit};
+use crate::commit::{Refusal, commit};
 use crate::kinds::Kind;
 use crate::outcome::{Item, Rejected, Written};
 use crate::read::Reader;
-use crate::{dead_letter, metrics};
+use crate::{dead_letter, metrics, reconcile};
 
 /// Shutdown of a pipeline in two steps.
 #[derive(Clone)]
@@ -81,7 +81,13 @@ impl<K: Kind> StreamPipeline<K> {
         metrics::BATCH_ROWS.record(K::LABEL, entries.len() as f64);
 
         let (rows, rejected) = collect(&self.kind, entries);
-        let mut written = self.commit(entries, &rows).await?;
+        let Some(mut written) = self.commit(entries, &rows, last).await? else {
+            tracing::warn!(
+                stream = %self.stream, "the database lacks entries that it has confirmed; reading them again"
+            );
+            self.reader.lock().await.restart();
+            return Ok(());
+        };
         written.rejected.extend(rejected);
         metrics::ROWS_WRITTEN.increment(K::LABEL, written.rows.try_into()?);
         metrics::ROWS_UNCHANGED.increment(K::LABEL, written.unchanged.try_into()?);
@@ -109,6 +115,7 @@ impl<K: Kind> StreamPipeline<K> {
     async fn start(&self, reader: &mut Reader) -> anyhow::Result<()> {
         if let Some(at) = reader.start_position().await? {
             let mut redis = self.redis.lock().await;
+            let at = reconcile::rewind(&self.pool, &mut redis, self.stream, at).await?;
             self.kind
                 .reconcile(&self.pool, &mut redis, at, reader.finished())
                 .await?;
@@ -117,29 +124,34 @@ impl<K: Kind> StreamPipeline<K> {
         Ok(())
     }
 
-    /// Commits the rows. If the database refuses some of them, the others are committed in parts.
-    async fn commit(&self, entries: &[Entry], rows: &[Item<K::Row>]) -> anyhow::Result<Written> {
+    /// Commits the rows, and `last` as the last written entry. If the database refuses some rows, the others are
+    /// committed in parts. Returns `None` if the database was restored to an earlier state.
+    async fn commit(
+        &self,
+        entries: &[Entry],
+        rows: &[Item<K::Row>],
+        last: StreamId,
+    ) -> anyhow::Result<Option<Written>> {
+        let finished = self.reader.lock().await.finished();
         let mut all = Written::default();
         let mut parts = Bisection::new(rows.len());
+        let mut written_until = StreamId::START;
         while let Some(part) = parts.next() {
             let some = &rows[part.clone()];
-            let last = some.last().and_then(|item| entries.get(item.entry));
-            let last = last.and_then(|entry| entry.id.try_into().ok());
-            let outcome = self
-                .retry("writing", &self.shutdown.abort)
-                .run(async || {
-                    commit(&self.pool, &self.kind, some, self.stream, last)
-                        .await
-                        .inspect_err(|_| metrics::RETRIES.increment("postgres", 1))
-                })
-                .await?;
-            match outcome {
-                Ok(written) => all.merge(written),
-                Err(TooMuch::TooLarge(reason)) => {
-                    tracing::warn!(stream = %self.stream, rows = part.len(), "halving a batch: {reason}");
-                    parts.split(part);
+            let until = match part.end == rows.len() {
+                true => last,
+                false => some
+                    .last()
+                    .and_then(|item| entries.get(item.entry))
+                    .map_or(last, |entry| entry.id),
+            };
+            match self.commit_part(some, until, finished).await? {
+                Ok(written) => {
+                    all.merge(written);
+                    written_until = until;
                 }
-                Err(TooMuch::BadRow(reason)) => {
+                Err(Refusal::OlderDatabase) => return Ok(None),
+                Err(Refusal::BadRow(reason)) => {
                     let refused = parts.split(part).and_then(|at| rows.get(at));
                     all.rejected.extend(refused.map(|item| Rejected {
                         entry: item.entry,
@@ -148,7 +160,33 @@ impl<K: Kind> StreamPipeline<K> {
                 }
             }
         }
-        Ok(all)
+        // The last rows were refused, or there are none: the position moves nevertheless.
+        if written_until < last && self.commit_part(&[], last, finished).await?.is_err() {
+            return Ok(None);
+        }
+        Ok(Some(all))
+    }
+
+    async fn commit_part(
+        &self,
+        rows: &[Item<K::Row>],
+        until: StreamId,
+        finished: StreamId,
+    ) -> anyhow::Result<Result<Written, Refusal>> {
+        self.retry("writing", &self.shutdown.abort)
+            .run(async || {
+                commit(
+                    &self.pool,
+                    &self.kind,
+                    rows,
+                    self.stream,
+                    until.try_into().ok(),
+                    finished,
+                )
+                .await
+                .inspect_err(|_| metrics::RETRIES.increment("postgres", 1))
+            })
+            .await
     }
 
     async fn announce(&self, announcements: &Announcements) -> anyhow::Result<()> {

@@ -78,6 +78,12 @@ impl Reader {
         self.finished
     }
 
+    /// Starts again from the group's position.
+    pub(crate) fn restart(&mut self) {
+        self.cursor = None;
+        self.finished = StreamId::START;
+    }
+
     /// Starts after the entry `finished`, which is the group's position.
     pub(crate) fn start(&mut self, finished: StreamId) {
         let entries = StreamReader::new(&self.config, self.stream, finished, BLOCK.max(self.limits.wait));
@@ -146,5 +152,6 @@ impl Reader {
 }
 
 fn size_bytes(entries: &[Entry]) -> usize {
-    entries.iter().map(Entry::size_bytes).sum()
+    let fields = entries.iter().flat_map(Entry::fields);
+    fields.map(|(name, value)| name.len() + value.len()).sum()
 }

@@ -1,11 +1,17 @@
-//! Reconciles a Redis that is older than the database: one that was emptied or restored from a backup.
+//! Reconciles the stores when one is older than the other.
+//!
+//! A database that was restored to an earlier state lacks entries that Redis counts as finished. The positions are
+//! moved back to the last entry that the database holds ([`rewind`]).
+//!
+//! A Redis that is older than the database was emptied or restored from a backup.
 //!
 //! Before a tick stream is read, the last entry that was written is looked up in it; after an ordinary crash the stream
 //! has it.
 //!
 //! A stream that was restored to an earlier state gets the missing ticks again, marked as requeued. hot-writer's state
-//! in Redis is as old as the stream, so hot-writer resumes from there. If a producer sends these ticks again, too,
-//! their trade IDs keep them from counting twice.
+//! in Redis is as old as the stream, so hot-writer resumes from there. The last amendments of trades follow; in the
+//! history they change nothing. If a producer sends these ticks again, too, their trade IDs keep them from counting
+//! twice.
 //!
 //! The minutes of a stream that was emptied are repaired. hot-writer requests the first ticks of a candle at the next
 //! tick of its symbol; the repair of minutes that get no further tick is requested here.
@@ -24,12 +30,13 @@ use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::error::describe;
 use storage_core::postgres::pool::Pool;
 use storage_core::postgres::queries::ticks::{self, TickRow};
-use storage_core::postgres::queries::{newest_ticks, positions, symbols};
+use storage_core::postgres::queries::{newest_ticks, positions, symbols, tick_versions};
 use storage_core::redis::codec::repairs;
-use storage_core::redis::codec::ticks::entry_fields;
+use storage_core::redis::codec::ticks::{amendment_fields, entry_fields};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions::announce_all;
-use storage_core::redis::stream::{self, Stream};
+use storage_core::redis::groups;
+use storage_core::redis::stream::{self, Stream, WARM_SYNCER};
 
 use crate::metrics;
 
@@ -38,6 +45,39 @@ const MAX_LATE_US: i64 = Timeframe::H1.micros();
 
 /// Maximum number of entries in a pipeline.
 const MAX_PIPELINE: usize = 1_000;
+
+/// Moves the position of the group from `at` back to the last entry that the database holds, if it lacks later ones:
+/// then it was restored to an earlier state. Writing an entry again changes nothing. Returns the position.
+pub(crate) async fn rewind(
+    pool: &Pool,
+    redis: &mut Connection,
+    stream: Stream,
+    at: StreamId,
+) -> anyhow::Result<StreamId> {
+    let mut connection = pool.get().await?;
+    let written = positions::of(&mut connection, stream).await.map_err(described)?;
+    let written = written.map_or(StreamId::START, Revision::stream_id);
+    // Entries whose IDs are no revisions are rejected and not counted as written.
+    let Ok(at_revision) = Revision::try_from(at) else {
+        return Ok(at);
+    };
+    if written >= at_revision.stream_id() {
+        return Ok(at);
+    }
+    groups::rewind(redis, stream, WARM_SYNCER, written)
+        .await
+        .context("moving the position back")?;
+    let first_left = stream::range(redis, stream, written.next(), StreamId::END, 1)
+        .await
+        .context("reading the first entry to write again")?;
+    metrics::REWINDS.increment(1);
+    tracing::warn!(
+        %stream, position = %at, %written, first_left = ?first_left.first().map(|entry| entry.id.to_string()),
+        "the database is older than Redis: it lacks entries that were written; reading them again, as far as the \
+         stream still holds them; `aggregator-admin gaps` names what is missing"
+    );
+    Ok(written)
+}
 
 /// Reconciliation of a tick stream before it is read.
 pub(crate) struct Reconciliation {
@@ -59,6 +99,9 @@ impl Reconciliation {
         let Some(lost) = self.lost(redis, [written, self.finished]).await? else {
             return Ok(());
         };
+        positions::record_loss(&mut connection, ticks, lost.start.try_into()?, lost.end.try_into()?)
+            .await
+            .map_err(described)?;
         if lost.start == StreamId::START {
             let minutes = self.request_repairs(&mut connection, redis).await?;
             tracing::warn!(
@@ -139,6 +182,11 @@ impl Reconciliation {
             let entries: Vec<Fields> = ticks.iter().map(|tick| requeued(tick, decimals)).collect();
             send(redis, Stream::Ticks(self.partition), &entries).await?;
             count += u64::try_from(entries.len())?;
+            let amendments = tick_versions::amendments_between(connection, &symbol, from_us, after, until)
+                .await
+                .map_err(described)?;
+            let entries: Vec<Fields> = amendments.iter().map(amendment_fields).collect();
+            send(redis, Stream::Ticks(self.partition), &entries).await?;
         }
         Ok(count)
     }

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::kinds::Kind;
 use crate::kinds::candles::Candles;
 use crate::kinds::dead_letters::DeadLetters;
+use crate::kinds::feeds::Feeds;
 use crate::kinds::signals::Signals;
 use crate::kinds::ticks::Ticks;
 use crate::pipeline::{Shutdown, StreamPipeline};
@@ -115,6 +116,11 @@ impl PartitionTasks {
         );
         if partition == 0 {
             self.start_pipeline(&mut pipelines, Stream::Signals, Signals { before_1973 }, rows);
+            let feeds = Feeds {
+                timeout: self.config.warm.feed_timeout,
+                before_1973,
+            };
+            self.start_pipeline(&mut pipelines, Stream::Feeds, feeds, rows);
             self.start_pipeline(&mut pipelines, Stream::Dead, DeadLetters, rows);
         }
         let _watch = AbortOnDropHandle::new(tokio::spawn(

@@ -58,7 +58,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     let comparison = compare(&mut connection, args.timeframe, Some(&args.symbol), bucket)
         .await
         .explained("comparing the candle")?;
-    let verdict = match comparison.differences.first() {
+    let verdict = match comparison.differing.first() {
         Some(difference) => match difference.expected.as_deref() {
             Some(expected) => format!("give another candle: {expected} (open,high,low,close,lots,trades)"),
             None => "give no candle".to_owned(),

@@ -14,7 +14,7 @@ use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::symbols::KnownSymbol;
 use storage_core::postgres::queries::{self, completeness, identity};
-use storage_core::postgres::{known_versions, migrations};
+use storage_core::postgres::{drift, known_versions, migrations};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::hot;
 use storage_core::redis::stream::{HOT_WRITER, WARM_SYNCER};
@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// workers
     #[arg(long, conflicts_with = "down")]
     adopt_database: bool,
+    /// Records the present schema as the right one, after an intended change by hand
+    #[arg(long, conflicts_with = "down")]
+    accept_schema: bool,
     /// Removes the schema and the whole history; Redis is kept and belongs to no database afterwards
     #[arg(long, conflicts_with = "partitions")]
     down: bool,
@@ -66,12 +69,21 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     changes += changed;
     changes += create_groups(redis, partitions).await?;
     let (mut connection, server) = history(&stores.pool).await?;
+    if args.accept_schema {
+        drift::accept(&mut connection).await.explained("recording the schema")?;
+        say("schema: recorded as it is")?;
+        changes += 1;
+    }
+    let drift = drift::find(&mut connection).await.explained("comparing the schema")?;
     changes += record_database(&mut stores.redis, &mut connection, args.adopt_database).await?;
     let known = queries::symbols::list(&mut connection)
         .await
         .explained("reading the symbols")?;
     changes += synchronise_symbols(&mut stores.redis, &known).await?;
-    record_dropped_chunks(&mut connection, server.edition).await?;
+    // A table that is missing could not be read.
+    if drift.is_empty() {
+        record_dropped_chunks(&mut connection, server.edition).await?;
+    }
     // If the history is empty, Redis is new and has lost nothing; otherwise it may have been emptied.
     if known.is_empty() {
         for partition in 0..partitions {
@@ -91,6 +103,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         .iter()
         .chain(&risks)
         .try_for_each(|warning| say(format_args!("warning: {warning}")))?;
+    anyhow::ensure!(drift.is_empty(), "the schema was changed by hand: {}", drift.join("; "));
     say(format_args!(
         "ready: PostgreSQL {} with TimescaleDB {} ({}), {partitions} partitions",
         server.postgres_version, server.timescale_version, server.edition

@@ -3,6 +3,7 @@
 pub(crate) mod candles;
 pub(crate) mod dead_letters;
 pub(crate) mod explain;
+pub(crate) mod gaps;
 pub(crate) mod groups;
 pub(crate) mod migrate;
 pub(crate) mod plan;
@@ -48,6 +49,8 @@ pub(crate) enum Command {
     Explain(explain::Args),
     /// Compares every candle with its source; exits 1 if one differs
     Verify(verify::Args),
+    /// Tells which minutes of a symbol were traded, quiet, missing or not expected; exits 1 if some are missing
+    Gaps(gaps::Args),
     /// Recomputes minutes from their ticks
     Repair(repair::Args),
 }
@@ -72,6 +75,7 @@ pub(crate) async fn dispatch(command: Command, config: Config) -> anyhow::Result
         Command::Apply => plan::run(&config, true).await,
         Command::Explain(args) => explain::run(&config, &args).await,
         Command::Verify(args) => verify::run(&config, &args).await,
+        Command::Gaps(args) => gaps::run(&config, &args).await,
         Command::Repair(args) => repair::run(&config, &args).await,
     }
 }

@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use diesel_async::{AsyncConnection, AsyncPgConnection};
+use storage_core::postgres::drift;
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::completeness;
@@ -17,6 +18,10 @@ pub(crate) async fn run(config: &Config, apply: bool) -> anyhow::Result<()> {
     check(&config.admin)?;
     let stores = Stores::new(config);
     let (mut connection, server) = history(&stores.pool).await?;
+    let drift = drift::find(&mut connection).await.explained("comparing the schema")?;
+    drift
+        .iter()
+        .try_for_each(|drift| say(format_args!("the schema was changed by hand: {drift}")))?;
     if server.edition == Edition::Apache {
         return explain_apache(config);
     }

@@ -14,6 +14,7 @@ use crate::minute::minute;
 use crate::recompute::{Outcome, more_trades, publish, recompute};
 use crate::rollups::refresh;
 use crate::stores::{Stores, history, refuse_other_database};
+use crate::verify::correct_revision;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -61,6 +62,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
             continue;
         };
         publish(&mut stores.redis, &args.symbol, &computed.candle).await?;
+        correct_revision(&mut connection, partitions, &args.symbol, &computed).await?;
         repaired.push(minute(start_us));
         for reason in computed.excluded {
             say(format_args!(

@@ -1,28 +1,30 @@
-//! `verify`: compares every candle with its source.
+//! `verify`: compares every candle with its source, and mends what is wrong.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
-use diesel_async::AsyncPgConnection;
-use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
+use humantime_serde::re::humantime::parse_duration;
+use storage_core::config::Misconfigured;
 use storage_core::domain::symbol::Symbol;
-use storage_core::domain::time::TimeRange;
+use storage_core::domain::time::{TimeRange, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::error::Explained;
-use storage_core::postgres::queries::candles::{self, CandleRow};
-use storage_core::postgres::queries::hypertables::chunk_ranges;
+use storage_core::postgres::queries::completeness;
 use storage_core::postgres::queries::rollups::ALWAYS;
-use storage_core::postgres::queries::verify::{Difference, compare, source_table};
-use storage_core::postgres::queries::{completeness, tick_versions, ticks};
-use storage_core::redis::connection::Connection;
-use storage_core::terminal::{say, table, thousands};
+use storage_core::postgres::queries::verify::source_table;
+use storage_core::terminal::{say, show_progress, table, thousands, visible};
+use tokio::time::Instant;
 
-use crate::candles::hot;
 use crate::cli::time;
 use crate::config::Config;
-use crate::minute::ComputedMinute;
-use crate::stores::{Stores, history};
+use crate::stores::{Stores, history, refuse_other_database};
+use crate::verify::{Checked, Class, Finding, Verifier, pace::Pace, repair};
 
 /// Maximum number of differences that are shown per timeframe.
 const MAX_SHOWN: usize = 10;
+/// Limit of the rounds in which a piece is mended and compared again.
+const ROUNDS: usize = 100;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -35,194 +37,269 @@ pub(crate) struct Args {
     /// End of the days to check; this day is not checked
     #[arg(long, value_name = "TIME", value_parser = time)]
     to: Option<i64>,
+    /// Longest wait for workers that have not processed their streams, before a difference is reported
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = parse_duration)]
+    wait: Duration,
+    /// Mends what is wrong: computes minutes from their ticks, larger candles from their minutes, and the hot view
+    #[arg(long)]
+    repair: bool,
+    /// Also lowers and removes minutes that count trades which `ticks` lacks, unless retention has dropped these
+    #[arg(long, requires = "repair")]
+    force: bool,
 }
 
-/// Result for one timeframe.
+/// Totals over all pieces.
 #[derive(Default)]
-struct Found {
-    compared: i64,
-    differences: Vec<Difference>,
-    /// Minutes of which Redis has a newer state, so the history is behind, not wrong.
-    not_yet_written: usize,
+struct Totals {
+    compared: BTreeMap<Timeframe, i64>,
+    waiting: BTreeMap<Timeframe, usize>,
+    different: BTreeMap<Timeframe, usize>,
+    classes: BTreeMap<Class, Extent>,
+    mended: usize,
+    hot: [usize; 3],
+}
+
+/// Findings of a class.
+struct Extent {
+    count: usize,
+    range: TimeRange,
 }
 
 pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
-    let mut stores = Stores::new(config);
     let range = TimeRange {
         from_us: args.from.unwrap_or(ALWAYS.from_us),
         to_us: args.to.unwrap_or(ALWAYS.to_us),
     };
-    record_dropped_chunks(&stores).await?;
-    let mut differences = 0;
-    let mut shown = table(&["timeframe", "source", ">candles", ">different", ">not yet written"]);
-    let mut details = Vec::new();
-    for timeframe in Timeframe::ALL {
-        let source = source_table(timeframe);
-        let mut found = check(&stores, timeframe, source, args.symbol.as_ref(), range).await?;
-        if timeframe == Timeframe::M1 {
-            set_aside_unwritten(&mut stores.redis, &mut found).await?;
-        }
-        differences += found.differences.len();
-        let counts = [found.differences.len(), found.not_yet_written].map(|count| count.to_string());
-        let [different, not_yet_written] = counts;
-        shown.add_row([
-            timeframe.label().to_owned(),
-            source.to_owned(),
-            thousands(found.compared),
-            different,
-            not_yet_written,
-        ]);
-        details.extend(
-            found
-                .differences
-                .iter()
-                .take(MAX_SHOWN)
-                .map(|difference| describe(timeframe, difference)),
-        );
+    if range.from_us >= range.to_us {
+        return Err(Misconfigured::new("--from must be before --to").into());
     }
-    say(shown)?;
-    details.iter().try_for_each(say)?;
-    let differ = match differences {
-        0 => return Ok(()),
-        1 => "1 candle differs from its source".to_owned(),
-        many => format!("{many} candles differ from their source"),
-    };
-    bail!(
-        "{differ}; for 1m run `aggregator-admin repair SYMBOL --from TIME --to TIME`, for larger timeframes \
-         `aggregator-admin refresh --all`"
-    )
-}
-
-async fn record_dropped_chunks(stores: &Stores) -> anyhow::Result<()> {
+    let mut stores = Stores::new(config);
     let (mut connection, server) = history(&stores.pool).await?;
     completeness::update_borders(&mut connection, server.edition)
         .await
-        .explained("looking for dropped chunks")
-}
-
-/// Compares one day at a time, which limits the memory; every bucket lies within a day.
-async fn check(
-    stores: &Stores,
-    timeframe: Timeframe,
-    source: &str,
-    symbol: Option<&Symbol>,
-    range: TimeRange,
-) -> anyhow::Result<Found> {
-    let (mut connection, _) = history(&stores.pool).await?;
-    // Candles that retention has dropped do not count as missing.
-    let first_us = completeness::first_bucket(&mut connection, timeframe.table(), Timeframe::D1)
-        .await
-        .explained("reading the time from which on candles are complete")?;
-    let range = TimeRange {
-        from_us: range.from_us.max(first_us),
-        ..range
-    };
-    let mut found = Found::default();
-    for day in days(
-        chunk_ranges(&mut connection, source)
-            .await
-            .explained("reading the chunks")?,
-        range,
-    ) {
-        let comparison = compare(&mut connection, timeframe, symbol, day).await;
-        let comparison = comparison.explained(&format!("comparing {timeframe} candles"))?;
-        found.compared += comparison.compared;
-        for difference in comparison.differences {
-            let is_correct =
-                difference.is_beyond_bigint && contains_ticks_that_fit(&mut connection, &difference).await?;
-            found.differences.extend(Some(difference).filter(|_| !is_correct));
+        .explained("looking for dropped chunks")?;
+    if args.repair {
+        refuse_other_database(&mut stores.redis, &mut connection).await?;
+    }
+    let mut verifier = Verifier::new(config, connection, server, args.wait).await?;
+    let mut totals = Totals::default();
+    let days = verifier.days(range, &Timeframe::ALL).await?;
+    let total_us: i64 = days.iter().map(|part| part.to_us - part.from_us).sum();
+    let (mut pace, mut done_us) = (Pace::new(Timeframe::D1, 1), 0);
+    for part in days {
+        let mut from_us = part.from_us;
+        while from_us < part.to_us {
+            let piece = TimeRange {
+                from_us,
+                to_us: pace.end(from_us).min(part.to_us),
+            };
+            let began = Instant::now();
+            let checked = tokio::select! {
+                checked = check(&mut verifier, args, piece, &mut totals) => checked,
+                _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+            };
+            checked.with_context(|| stopped(args, from_us))?;
+            pace.took(began.elapsed());
+            from_us = piece.to_us;
+            done_us += piece.to_us - piece.from_us;
+            let share = done_us.saturating_mul(100) / total_us;
+            show_progress(format_args!("compared until {}, {share} %", rfc3339(from_us)));
         }
     }
-    Ok(found)
+    show_progress("");
+    // The hot view holds the present.
+    if args.to.is_none() {
+        check_hot(&mut verifier, args, &mut totals).await?;
+    }
+    report(&totals, args)
 }
 
-/// Returns `true` if a minute whose ticks overflow the volume, a bigint, contains exactly the ticks that fit.
-async fn contains_ticks_that_fit(connection: &mut AsyncPgConnection, difference: &Difference) -> anyhow::Result<bool> {
-    let symbol: Symbol = difference.symbol.parse()?;
-    let start_us = difference.time.timestamp_micros();
-    let doing = "reading a minute";
-    let candle = candles::minute(connection, &symbol, start_us).await.explained(doing)?;
-    let ticks = ticks::of_minute(connection, &symbol, start_us).await.explained(doing)?;
-    let since_us = completeness::since(connection, "ticks").await.explained(doing)?;
-    let lacks_ticks = since_us.is_some_and(|since_us| start_us < since_us);
-    let amendments = tick_versions::of_minute(connection, &symbol, start_us)
-        .await
-        .explained(doing)?;
-    let computed = ComputedMinute::of(
-        candle.as_ref(),
-        &ticks,
-        amendments,
-        DEFAULT_VOLUME_DECIMALS,
-        !lacks_ticks,
-    );
-    Ok(computed.is_some_and(|computed| {
-        let row = computed.row(&symbol);
-        (lacks_ticks || !computed.is_joined)
-            && candle.is_some_and(|candle| {
-                row == CandleRow {
-                    revision: row.revision,
-                    ..candle
-                }
-            })
-    }))
-}
-
-/// Returns the days of `chunks` within `range`, each once.
-fn days(chunks: Vec<TimeRange>, range: TimeRange) -> Vec<TimeRange> {
-    let parts = range.parts_in(&chunks).into_iter();
-    let whole_days = TimeRange::merge(parts.map(|part| part.widened_to(Timeframe::D1)).collect(), 0);
-    let day_us = Timeframe::D1.micros();
-    whole_days.into_iter().flat_map(|part| part.pieces(day_us)).collect()
-}
-
-async fn set_aside_unwritten(redis: &mut Connection, found: &mut Found) -> anyhow::Result<()> {
-    let mut wrong = Vec::new();
-    for difference in std::mem::take(&mut found.differences) {
-        match is_not_yet_written(redis, &difference)
-            .await
-            .context("reading hot candles from Redis")?
-        {
-            true => found.not_yet_written += 1,
-            false => wrong.push(difference),
+async fn check(verifier: &mut Verifier<'_>, args: &Args, piece: TimeRange, totals: &mut Totals) -> anyhow::Result<()> {
+    let symbol = args.symbol.as_ref();
+    let mut checked = verifier.check(symbol, piece).await?;
+    totals.count(&checked);
+    if args.repair {
+        for _ in 0..ROUNDS {
+            let mendable = |finding: &&Finding| args.force || finding.class != Class::TicksMissing;
+            let mendable: Vec<Finding> = checked.findings.iter().filter(mendable).cloned().collect();
+            if mendable.is_empty() {
+                break;
+            }
+            repair(verifier, &mendable, args.force).await?;
+            let again = verifier.check(symbol, piece).await?;
+            let is_stuck = mendable.iter().all(|finding| again.findings.contains(finding));
+            totals.mended += checked.findings.len().saturating_sub(again.findings.len());
+            checked = again;
+            if is_stuck {
+                break;
+            }
         }
     }
-    found.differences = wrong;
+    totals.keep(&checked.findings)
+}
+
+async fn check_hot(verifier: &mut Verifier<'_>, args: &Args, totals: &mut Totals) -> anyhow::Result<()> {
+    let symbol = args.symbol.as_ref();
+    let mut checked = verifier.check_hot(symbol).await?;
+    let compared = checked.compared;
+    if args.repair && !checked.findings.is_empty() {
+        verifier.mend_hot(&checked.findings).await?;
+        let again = verifier.check_hot(symbol).await?;
+        totals.mended += checked.findings.len().saturating_sub(again.findings.len());
+        checked = again;
+    }
+    for finding in checked.findings.iter().take(MAX_SHOWN) {
+        say(format_args!(
+            "{}: found {}, expected {}",
+            finding.key, finding.found, finding.expected
+        ))?;
+    }
+    totals.hot = [compared, checked.findings.len(), checked.waiting];
     Ok(())
 }
 
-/// Returns `true` if Redis has a state of the minute that the history lacks: open, or closed and not yet written.
-async fn is_not_yet_written(redis: &mut Connection, difference: &Difference) -> redis::RedisResult<bool> {
-    let Ok(symbol) = difference.symbol.parse::<Symbol>() else {
-        return Ok(false);
-    };
-    let start_us = difference.time.timestamp_micros();
-    let found = hot::candle(redis, Timeframe::M1, &symbol, start_us).await?;
-    Ok(found.is_some_and(|(_, state)| !state.is_final || difference.found.is_none()))
+impl Totals {
+    fn count(&mut self, checked: &Checked) {
+        for (timeframe, compared) in &checked.compared {
+            *self.compared.entry(*timeframe).or_default() += compared;
+        }
+        for (timeframe, waiting) in &checked.waiting {
+            *self.waiting.entry(*timeframe).or_default() += waiting;
+        }
+    }
+
+    /// Adds findings that stay, and prints the first ones of each timeframe.
+    fn keep(&mut self, findings: &[Finding]) -> anyhow::Result<()> {
+        for finding in findings {
+            let shown = self.different.entry(finding.timeframe).or_default();
+            *shown += 1;
+            if *shown <= MAX_SHOWN {
+                say(describe(finding))?;
+            }
+            let from_us = finding.difference.time.timestamp_micros();
+            let to_us = from_us + finding.timeframe.micros();
+            let extent = self.classes.entry(finding.class).or_insert(Extent {
+                count: 0,
+                range: TimeRange { from_us, to_us },
+            });
+            extent.count += 1;
+            extent.range = TimeRange {
+                from_us: extent.range.from_us.min(from_us),
+                to_us: extent.range.to_us.max(to_us),
+            };
+        }
+        Ok(())
+    }
 }
 
-fn describe(timeframe: Timeframe, difference: &Difference) -> String {
-    let shown = |candle: &Option<String>| candle.clone().unwrap_or_else(|| "no candle".to_owned());
+fn report(totals: &Totals, args: &Args) -> anyhow::Result<()> {
+    let mut shown = table(&["timeframe", "source", ">candles", ">different", ">not yet written"]);
+    let count = |counts: &BTreeMap<Timeframe, usize>, timeframe| counts.get(&timeframe).copied().unwrap_or(0);
+    for timeframe in Timeframe::ALL {
+        shown.add_row([
+            timeframe.label().to_owned(),
+            source_table(timeframe).to_owned(),
+            thousands(totals.compared.get(&timeframe).copied().unwrap_or(0)),
+            count(&totals.different, timeframe).to_string(),
+            count(&totals.waiting, timeframe).to_string(),
+        ]);
+    }
+    let [compared, different, waiting] = totals.hot.map(|count| count.to_string());
+    shown.add_row(["hot view".to_owned(), "ticks".to_owned(), compared, different, waiting]);
+    say(shown)?;
+    if totals.mended > 0 {
+        say(format_args!("mended {} differences", totals.mended))?;
+    }
+    let differ = totals.hot[1] + totals.different.values().sum::<usize>();
+    if differ == 0 {
+        return Ok(());
+    }
+    let advice = totals
+        .classes
+        .iter()
+        .map(|(class, extent)| advice(*class, extent, args));
+    let hot = (totals.hot[1] > 0).then(|| {
+        format!(
+            "{} hashes of the hot view: run `{}`",
+            totals.hot[1],
+            command(args, "verify --repair", None)
+        )
+    });
+    let advice: Vec<String> = advice.chain(hot).collect();
+    let differ = match differ {
+        1 => "1 candle differs from its source".to_owned(),
+        many => format!("{many} candles differ from their source"),
+    };
+    bail!("{differ}; {}", advice.join("; "))
+}
+
+/// Returns the command for the findings of a class.
+fn advice(class: Class, Extent { count, range }: &Extent, args: &Args) -> String {
+    let range = range.widened_to(Timeframe::D1);
+    let repair = |options| command(args, options, Some(range));
+    match class {
+        Class::Minute => format!(
+            "{count} minutes differ from their ticks: run `{}`",
+            repair("verify --repair")
+        ),
+        Class::Larger => format!(
+            "{count} larger candles differ from their minutes: run `aggregator-admin refresh --from {} --to {}`",
+            rfc3339(range.from_us),
+            rfc3339(range.to_us)
+        ),
+        Class::TicksMissing => format!(
+            "{count} minutes count trades that `ticks` lacks: restore the ticks, or, if the minutes are wrong, \
+             run `{}`",
+            repair("verify --repair --force")
+        ),
+    }
+}
+
+fn command(args: &Args, options: &str, range: Option<TimeRange>) -> String {
+    let mut command = format!("aggregator-admin {options}");
+    if let Some(symbol) = &args.symbol {
+        command.push_str(&format!(" --symbol {symbol}"));
+    }
+    if let Some(range) = range {
+        let [from, to] = [range.from_us, range.to_us].map(rfc3339);
+        command.push_str(&format!(" --from {from} --to {to}"));
+    }
+    command
+}
+
+/// Returns the command that continues with the piece that starts at `from_us`.
+fn stopped(args: &Args, from_us: i64) -> String {
+    let options = match (args.repair, args.force) {
+        (true, true) => "verify --repair --force",
+        (true, false) => "verify --repair",
+        _ => "verify",
+    };
+    let mut resume = format!("{} --from {}", command(args, options, None), rfc3339(from_us));
+    if let Some(to_us) = args.to {
+        resume.push_str(&format!(" --to {}", rfc3339(to_us)));
+    }
+    format!("stopped at {}; continue with `{resume}`", rfc3339(from_us))
+}
+
+fn describe(
+    Finding {
+        timeframe, difference, ..
+    }: &Finding,
+) -> String {
+    let revision = match difference.is_of_revision() {
+        true => [difference.found_revision, difference.expected_revision]
+            .map(|revision| revision.map_or(String::new(), |revision| format!(" at revision {revision}"))),
+        false => [String::new(), String::new()],
+    };
+    let shown = |candle: &Option<String>, revision: &str| match candle {
+        Some(candle) => format!("{candle}{revision}"),
+        None => "no candle".to_owned(),
+    };
     format!(
         "{} {timeframe} {}: found {}, expected {}",
-        difference.symbol,
+        visible(&difference.symbol),
         difference.time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-        shown(&difference.found),
-        shown(&difference.expected)
+        shown(&difference.found, &revision[0]),
+        shown(&difference.expected, &revision[1])
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_day_is_compared_once() {
-        let day = |from: i64, to: i64| TimeRange {
-            from_us: from * 86_400_000_000,
-            to_us: to * 86_400_000_000,
-        };
-        let found = days(vec![day(1, 3), day(2, 4), day(9, 10)], ALWAYS);
-        assert_eq!(found, [day(1, 2), day(2, 3), day(3, 4), day(9, 10)]);
-        assert_eq!(days(vec![day(1, 3)], day(2, 9)), [day(2, 3)]);
-    }
 }

@@ -9,11 +9,14 @@
 
 mod adapt;
 mod commands;
+mod drift;
+mod gaps;
 mod harness;
 mod migrate;
 mod minutes;
 mod retention;
 mod run;
+mod verify;
 
 use storage_core::domain::partition::partition_of;
 use storage_core::domain::symbol::Symbol;

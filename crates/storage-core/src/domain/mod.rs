@@ -9,6 +9,7 @@ pub mod database_identity;
 pub mod decimal;
 pub mod entry;
 pub mod event_time;
+pub mod heartbeat;
 pub mod lots;
 pub mod partition;
 pub mod prices;

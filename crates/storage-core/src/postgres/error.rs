@@ -58,12 +58,6 @@ pub fn sqlstate(error: &Error) -> Option<&str> {
     }
 }
 
-/// Returns `true` if a smaller transaction may succeed: the statement took longer than `statement_timeout`, or needed
-/// more locks than `max_locks_per_transaction` allows, as a row of each of thousands of chunks does.
-pub fn is_too_large(error: &Error) -> bool {
-    matches!(sqlstate(error), Some("57014" | "53200"))
-}
-
 /// Returns `true` if the code means that the schema, the login, the database or the rights do not fit this version.
 pub(crate) fn is_set_up(code: &str) -> bool {
     matches!(
@@ -75,15 +69,19 @@ pub(crate) fn is_set_up(code: &str) -> bool {
 /// Returns what an operator can do about a SQLSTATE.
 pub fn remedy(code: &str) -> Option<&'static str> {
     Some(match code {
-        "42P01" | "42703" | "42883" | "42P10" | "3F000" => {
-            "the schema is not the one this version needs; run `aggregator-admin migrate`"
+        "42P01" | "42703" | "42883" | "3F000" => {
+            "the schema is not the one this version needs; run `aggregator-admin migrate`, which also names what was \
+             changed by hand"
+        }
+        "42P10" => {
+            "a unique key is missing, so the schema was changed by hand; run `aggregator-admin status`, which names \
+             the statement that restores it"
         }
         "28P01" => "check the password in the URL or in `password_file`",
         "28000" => "check the user, and that pg_hba.conf lets it in from here",
         "3D000" => "create the database, or name another one in `postgres.url`",
         "42501" => "grant the role what it needs; `deploy/` shows the rights of each worker",
         "53100" => "the server's disk is full; free some space or compress older chunks",
-        "53200" => "the server has too few locks for this many chunks; raise max_locks_per_transaction",
         "53300" => "too many connections; lower `postgres.pool_size` or raise max_connections",
         "53400" => "a limit of the server was reached; see its message",
         "25006" => "the server takes no writes; is it a standby?",
@@ -152,6 +150,19 @@ mod tests {
         let lost = database(DatabaseErrorKind::UnableToSendCommand, "connection closed");
         assert_eq!(Fault::of(&lost), Fault::Transient);
         assert_eq!(Fault::of(&Error::BrokenTransactionManager), Fault::Transient);
+    }
+
+    #[test]
+    fn a_missing_unique_key_is_not_restored_by_a_migration() {
+        let error = database(
+            DatabaseErrorKind::Unknown,
+            "no unique constraint matches (SQLSTATE 42P10)",
+        );
+        assert!(
+            describe(&error).contains("run `aggregator-admin status`"),
+            "{}",
+            describe(&error)
+        );
     }
 
     #[test]

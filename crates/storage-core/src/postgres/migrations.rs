@@ -13,6 +13,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::columns::{BoolValue, TextValue};
+use super::drift;
 use super::edition::{Edition, Server};
 use super::error::{describe, sqlstate};
 
@@ -179,7 +180,11 @@ pub async fn run(mut connection: AsyncPgConnection) -> Result<Vec<String>, Migra
         let unknown = applied.iter().find(|version| !all.contains_key(*version));
         refuse_unknown(unknown, server.edition)?;
         all.retain(|version, _| !applied.contains(version));
-        for_each(all.into_values(), |migration| harness.run_migration(migration))
+        let done = for_each(all.into_values(), |migration| harness.run_migration(migration))?;
+        if !done.is_empty() {
+            diesel::connection::SimpleConnection::batch_execute(harness, &drift::record_statements())?;
+        }
+        Ok(done)
     })
     .await
 }

@@ -5,6 +5,7 @@
 
 mod columns;
 pub mod connection;
+pub mod drift;
 pub mod edition;
 pub mod error;
 pub mod known_versions;

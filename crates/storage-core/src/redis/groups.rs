@@ -54,6 +54,18 @@ pub async fn resume(conn: &mut impl ConnectionLike, stream: Stream, group: &str)
     Ok(StreamId::START)
 }
 
+/// Moves the position of `group` back to `to`. Redis no longer knows how many entries the group has read, until it has
+/// read all.
+pub async fn rewind(conn: &mut impl ConnectionLike, stream: Stream, group: &str, to: StreamId) -> RedisResult<()> {
+    cmd("XGROUP")
+        .arg("SETID")
+        .arg(stream.key())
+        .arg(group)
+        .arg(to.to_string())
+        .query_async(conn)
+        .await
+}
+
 /// A consumer group, with the time since it was last active.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {

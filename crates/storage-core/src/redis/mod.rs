@@ -32,4 +32,5 @@ pub mod stream_reader;
 pub mod symbols;
 pub mod transfer;
 pub mod trim;
+pub mod unread;
 pub mod write_load;

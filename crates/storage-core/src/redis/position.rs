@@ -62,6 +62,14 @@ pub(super) async fn removed_entries(conn: &mut impl ConnectionLike, stream: Stre
     Ok(number("entries-added")?.saturating_sub(number("length")?))
 }
 
+/// Returns the ID of the last entry that was added to `stream`, which may have been removed since.
+pub async fn last_added(conn: &mut impl ConnectionLike, stream: Stream) -> RedisResult<StreamId> {
+    match info(conn, stream).await {
+        Err(error) if error.to_string().contains("no such key") => Ok(StreamId::START),
+        fields => reply::stream_id(fields?.remove("last-generated-id").unwrap_or(Value::Nil)),
+    }
+}
+
 async fn info(conn: &mut impl ConnectionLike, stream: Stream) -> RedisResult<HashMap<String, Value>> {
     cmd("XINFO").arg("STREAM").arg(stream.key()).query_async(conn).await
 }

@@ -27,6 +27,8 @@ pub enum Stream {
     Candles(u16),
     /// Signals, added by strategies.
     Signals,
+    /// Heartbeats of feeds, added by feed handlers.
+    Feeds,
     /// Minutes to compute again from `ticks`, added by hot-writer and warm-syncer.
     Repairs,
     /// Time ranges whose rollups must be refreshed, added by warm-syncer and aggregator-admin.
@@ -50,7 +52,14 @@ impl Stream {
     }
 
     /// Streams without partitions.
-    pub const UNPARTITIONED: [Self; 5] = [Self::Signals, Self::Repairs, Self::Rollups, Self::Backups, Self::Dead];
+    pub const UNPARTITIONED: [Self; 6] = [
+        Self::Signals,
+        Self::Feeds,
+        Self::Repairs,
+        Self::Rollups,
+        Self::Backups,
+        Self::Dead,
+    ];
 
     /// Returns the key of the stream.
     pub fn key(self) -> Key {
@@ -61,7 +70,7 @@ impl Stream {
     pub const fn groups(self) -> &'static [&'static str] {
         match self {
             Self::Ticks(_) | Self::Signals => &[HOT_WRITER, WARM_SYNCER],
-            Self::Candles(_) | Self::Dead => &[WARM_SYNCER],
+            Self::Candles(_) | Self::Feeds | Self::Dead => &[WARM_SYNCER],
             Self::Repairs | Self::Rollups | Self::Backups => &[AGGREGATOR_ADMIN],
         }
     }
@@ -74,6 +83,7 @@ impl fmt::Display for Stream {
             Self::Ticks(partition) => write!(f, "ticks:{partition}"),
             Self::Candles(partition) => write!(f, "candles:{partition}"),
             Self::Signals => f.write_str("signals"),
+            Self::Feeds => f.write_str("feeds"),
             Self::Repairs => f.write_str("repairs"),
             Self::Rollups => f.write_str("rollups"),
             Self::Backups => f.write_str("backups"),
@@ -160,25 +170,15 @@ pub struct Pages {
     stream: Stream,
     next: StreamId,
     to: StreamId,
-    count: usize,
 }
 
-/// Number of entries in the first page, and in one after large entries.
-const FIRST_PAGE: usize = 64;
-/// Maximum number of entries in a page.
+/// Number of entries in a page.
 const PAGE: usize = 5_000;
-/// Size of a page up to which the next one may be larger.
-const PAGE_BYTES: usize = 4 << 20;
 
 impl Pages {
     /// Creates a reader of the entries in `[from, to]`.
     pub fn new(stream: Stream, from: StreamId, to: StreamId) -> Self {
-        Self {
-            stream,
-            next: from,
-            to,
-            count: FIRST_PAGE,
-        }
+        Self { stream, next: from, to }
     }
 
     /// Reads the next page; `None` after the last.
@@ -186,12 +186,7 @@ impl Pages {
         if self.next > self.to {
             return Ok(None);
         }
-        let entries = range(conn, self.stream, self.next, self.to, self.count).await?;
-        let size_bytes: usize = entries.iter().map(Entry::size_bytes).sum();
-        self.count = match size_bytes {
-            0..=PAGE_BYTES => (self.count * 4).min(PAGE),
-            _ => FIRST_PAGE,
-        };
+        let entries = range(conn, self.stream, self.next, self.to, PAGE).await?;
         self.next = entries.last().map_or(self.to, |last| last.id).next();
         Ok((!entries.is_empty()).then_some(entries))
     }

@@ -326,10 +326,7 @@ async fn duplicate_rows_of_overlapping_refreshes_are_found_and_removed() {
         ))
         .await
         .unwrap();
-        let found = verify::compare(conn, *timeframe, None, day(7))
-            .await
-            .unwrap()
-            .differences;
+        let found = verify::compare(conn, *timeframe, None, day(7)).await.unwrap().differing;
         assert!(
             found.len() >= 2
                 && found
@@ -341,10 +338,7 @@ async fn duplicate_rows_of_overlapping_refreshes_are_found_and_removed() {
     refresh(conn, Edition::Community, ALWAYS, Scope::All).await;
     for timeframe in &Timeframe::ALL[1..] {
         assert_eq!(
-            verify::compare(conn, *timeframe, None, day(7))
-                .await
-                .unwrap()
-                .differences,
+            verify::compare(conn, *timeframe, None, day(7)).await.unwrap().differing,
             []
         );
         assert_eq!(different_from_ticks(conn, *timeframe).await, 0, "{timeframe}");

@@ -2,13 +2,14 @@
 
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use storage_core::domain::amendment::{Amendment, Change};
+use storage_core::domain::heartbeat::Coverage;
 use storage_core::postgres::connection::connect;
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::{Fault, sqlstate};
 use storage_core::postgres::migrations;
 use storage_core::postgres::queries::candles::{self, Candidate, Difference};
 use storage_core::postgres::queries::trades::{self, Write};
-use storage_core::postgres::queries::{dead_letters, policies, positions, signals, symbols, ticks};
+use storage_core::postgres::queries::{coverage, dead_letters, policies, positions, signals, symbols, ticks};
 use storage_core::redis::stream::Stream;
 use storage_core::testing::native::NativeServer;
 use storage_core::testing::postgres::TestDatabase;
@@ -91,6 +92,20 @@ async fn write_as_warm_syncer(conn: &mut AsyncPgConnection) {
             .await
             .unwrap();
     }
+    let covered = Coverage {
+        feed: "f".to_owned(),
+        since_us: OLD_US,
+        until_us: OLD_US + 1,
+        symbols: [symbol("BTCUSDT")].into(),
+        is_down: false,
+    };
+    for _ in 0..2 {
+        coverage::write(conn, std::slice::from_ref(&covered)).await.unwrap();
+    }
+    assert_eq!(coverage::latest(conn, &["f"].into()).await.unwrap(), [covered]);
+    positions::record_loss(conn, Stream::Ticks(0), revision(1), revision(2))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

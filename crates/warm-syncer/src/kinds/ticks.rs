@@ -1,6 +1,6 @@
 //! Ticks: each trade is written once, corrections and busts change it, and minutes can be computed again from them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
@@ -17,7 +17,6 @@ use storage_core::postgres::pool::Pool;
 use storage_core::postgres::queries::symbols;
 use storage_core::postgres::queries::ticks::TickRow;
 use storage_core::postgres::queries::trades::{self, Write};
-use storage_core::redis::clock::local_ms;
 use storage_core::redis::codec::repairs::Repair;
 use storage_core::redis::connection::Connection;
 
@@ -34,7 +33,7 @@ impl Kind for Ticks {
     type Row = TickEvent;
 
     fn decode(&self, entry: &Entry) -> Result<TickEvent, Rejection> {
-        self.0.decode(entry, local_ms())
+        self.0.decode(entry)
     }
 
     async fn reconcile(
@@ -75,11 +74,11 @@ impl Kind for Ticks {
             }
         }
         let results = trades::write(connection, self.0.partition, &entries, decimals).await?;
-        let mut repairs = BTreeMap::new();
         for ((entry, event), result) in events.into_iter().zip(results) {
-            let mut repair = |ts_us| {
-                let minute = (event.symbol(), Timeframe::M1.bucket_start_us(ts_us));
-                repairs.insert(minute, event.revision());
+            let repair = |ts_us| Repair {
+                symbol: event.symbol().clone(),
+                start_us: Timeframe::M1.bucket_start_us(ts_us),
+                revision: event.revision(),
             };
             match result {
                 trades::Written::New => written.rows += 1,
@@ -87,21 +86,15 @@ impl Kind for Ticks {
                 trades::Written::Amended(ts_us) => {
                     written.rows += 1;
                     // Also if it was applied before: after a crash between commit and announcement it is read again.
-                    repair(ts_us);
+                    written.repairs.push(repair(ts_us));
                 }
                 trades::Written::Rejected(reason) => {
                     // hot-writer may have counted another one of the conflicting entries.
-                    repair(event.ts_us());
+                    written.repairs.push(repair(event.ts_us()));
                     written.rejected.push(Rejected { entry, reason });
                 }
             }
         }
-        let repairs = repairs.into_iter().map(|((symbol, start_us), revision)| Repair {
-            symbol: symbol.clone(),
-            start_us,
-            revision,
-        });
-        written.repairs.extend(repairs);
         Ok(written)
     }
 }

@@ -105,54 +105,6 @@ async fn on_sigterm_it_finishes_its_batch() {
 }
 
 #[tokio::test]
-async fn a_batch_beyond_the_statement_timeout_is_halved() {
-    let Some(database) = TestDatabase::start(Edition::Apache).await else {
-        return;
-    };
-    let stores = Stores::with(database).await;
-    stores
-        .database
-        .execute(
-            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
-                 $$ BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END $$;
-             CREATE TRIGGER slow BEFORE INSERT ON ticks FOR EACH ROW EXECUTE FUNCTION slow()",
-        )
-        .await;
-    let ticks: Vec<_> = (0..100).map(|n| tick("A", OLD_US + n * 1_000, "2", n)).collect();
-    stores.redis.add_all(ticks_of("A"), &ticks).await;
-    let worker = stores.program().setting("postgres.statement_timeout=1s").start("one");
-    stores.drained(&[ticks_of("A")]).await;
-    assert_eq!(stores.database.number("SELECT count(*) FROM ticks").await, 100);
-    worker.stop().await;
-}
-
-#[tokio::test]
-async fn a_read_only_database_is_written_again_when_it_is_no_longer_read_only() {
-    let Some(database) = TestDatabase::start(Edition::Apache).await else {
-        return;
-    };
-    let stores = Stores::with(database).await;
-    let alter = async |change: &str| {
-        let sql = format!(
-            "SET TRANSACTION READ WRITE;
-             DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {change}', current_database()); END $$"
-        );
-        stores.database.execute(&sql).await;
-    };
-    alter("SET default_transaction_read_only = on").await;
-    let worker = stores.worker("one");
-    stores.redis.add(ticks_of("A"), &tick("A", OLD_US, "2", 1)).await;
-    until_true("writing is refused", async || {
-        worker.metric("warm_syncer_retries_total{store=\"postgres\"}").await > 0.0
-    })
-    .await;
-    alter("RESET default_transaction_read_only").await;
-    stores.drained(&[ticks_of("A")]).await;
-    assert_eq!(stores.database.number("SELECT count(*) FROM ticks").await, 1);
-    worker.stop().await;
-}
-
-#[tokio::test]
 async fn a_row_that_the_database_refuses_becomes_a_dead_letter_and_the_others_are_written() {
     let Some(database) = TestDatabase::start(Edition::Apache).await else {
         return;
@@ -315,4 +267,46 @@ async fn entries_that_an_earlier_version_has_not_acknowledged_are_written() {
     stores.drained(&[stream]).await;
     assert_eq!(stores.database.number("SELECT count(*) FROM ticks").await, 1);
     worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_database_that_was_restored_to_an_earlier_state_gets_the_later_entries_again() {
+    let restore = "DELETE FROM ticks WHERE revision > (SELECT min(revision) FROM ticks);
+        DELETE FROM candles_1m; DELETE FROM signals;
+        UPDATE positions SET revision = (SELECT min(revision) FROM ticks) WHERE stream LIKE 'stream:ticks:%';
+        DELETE FROM positions WHERE stream NOT LIKE 'stream:ticks:%'";
+    for database in TestDatabase::start_each().await {
+        let stores = Stores::with(database).await;
+        feed(&stores).await;
+        stores.redis.add(Stream::Signals, &signal("s1", 0.8)).await;
+        let all = [&STREAMS[..], &[Stream::Signals]].concat();
+        let worker = stores.worker("one");
+        stores.drained(&all).await;
+        assert_all_arrived(&stores).await;
+        worker.stop().await;
+        stores.database.execute(restore).await;
+        let worker = stores.worker("one");
+        until_true("all ticks and candles are written again", async || {
+            stores.database.number("SELECT count(*) FROM ticks").await == 20_000
+                && stores.database.number("SELECT count(*) FROM candles_1m").await == 2_000
+                && stores.database.number("SELECT count(*) FROM signals").await == 1
+        })
+        .await;
+        assert_all_arrived(&stores).await;
+        assert!(worker.metric("warm_syncer_rewinds_total").await >= 5.0);
+
+        // While it runs, the next entry shows it.
+        stores.database.execute(restore).await;
+        for name in ["A", "B", "C", "D"] {
+            stores
+                .redis
+                .add(ticks_of(name), &tick(name, OLD_US + 5_000, "2", 5_000))
+                .await;
+        }
+        until_true("all ticks are written again", async || {
+            stores.database.number("SELECT count(*) FROM ticks").await == 20_004
+        })
+        .await;
+        worker.stop().await;
+    }
 }

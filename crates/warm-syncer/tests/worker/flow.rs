@@ -292,3 +292,38 @@ async fn several_replicas_share_the_work() {
         worker.stop().await;
     }
 }
+
+#[tokio::test]
+async fn heartbeats_become_the_coverage_of_their_feed() {
+    let coverage = "SELECT feed || ' ' || extract(epoch FROM since) - 1600000000 || '-'
+            || extract(epoch FROM until) - 1600000000 || ' ' || array_to_string(symbols, ',') AS text
+        FROM coverage ORDER BY feed, since";
+    for database in TestDatabase::start_each().await {
+        let stores = Stores::with(database).await;
+        let worker = stores.worker("one");
+        let beat = async |second: i64, more: &[(&'static str, &str)]| {
+            let mut fields = vec![
+                ("feed", "binance-spot".to_owned()),
+                ("ts_us", (1_600_000_000_000_000 + second * 1_000_000).to_string()),
+            ];
+            fields.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
+            stores.redis.add(Stream::Feeds, &fields).await;
+            stores.drained(&[Stream::Feeds]).await;
+        };
+        beat(0, &[("symbols", "ETHUSDT BTCUSDT")]).await;
+        beat(5, &[]).await;
+        beat(10, &[("state", "down")]).await;
+        beat(100, &[]).await;
+        beat(105, &[("symbols", "BTCUSDT")]).await;
+        beat(110, &[("state", "asleep")]).await;
+        let expected = [
+            "binance-spot 0.000000-10.000000 BTCUSDT,ETHUSDT",
+            "binance-spot 100.000000-105.000000 BTCUSDT,ETHUSDT",
+            "binance-spot 105.000000-105.000000 BTCUSDT",
+        ];
+        assert_eq!(stores.database.texts(coverage).await, expected);
+        let dead = stores.redis.entries(Stream::Dead).await.join("\n");
+        assert!(dead.contains("field `state` must be `up` or `down`"), "{dead}");
+        worker.stop().await;
+    }
+}

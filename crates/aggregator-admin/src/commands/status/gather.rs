@@ -1,21 +1,34 @@
 //! Reads both stores for the status report.
 
 use anyhow::{Context, bail};
+use storage_core::config::redis::RedisConfig;
 use storage_core::domain::time::ms_to_us;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::Server;
 use storage_core::postgres::error::Explained;
 use storage_core::postgres::pool::Pool;
-use storage_core::postgres::queries::{dead_letters, identity, policies, rollups, storage};
-use storage_core::postgres::{known_versions, migrations};
+use storage_core::postgres::queries::{dead_letters, identity, policies, rollups, storage, verified};
+use storage_core::postgres::{drift, known_versions, migrations};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::redis::position::Position;
 use storage_core::redis::stream::{HOT_WRITER, WARM_SYNCER};
-use storage_core::redis::{backups, clock, database, lease, lost, partitions, position, stream, write_load};
+use storage_core::redis::{backups, clock, database, lease, lost, partitions, position, stream, unread, write_load};
 
-use super::report::{Backup, Compression, Group, History, Hot, Leases, Replica, Rollup, Stream, Table, scheduler};
+use super::report::{
+    Backup, Compression, Group, History, Hot, Leases, Replica, Rollup, Stream, Table, UnreadStream, scheduler,
+};
 use crate::rollups::ranges::LARGER;
+
+/// Returns what was changed in the schema by hand; nothing before the first migration.
+pub(super) async fn drift(pool: &Pool) -> anyhow::Result<Vec<String>> {
+    let mut connection = pool.get().await?;
+    match migrations::ensure_current(&mut connection).await {
+        Ok(_) => drift::find(&mut connection).await.explained("comparing the schema"),
+        // Reported as the state of the history.
+        Err(_) => Ok(Vec::new()),
+    }
+}
 
 pub(super) async fn history(pool: &Pool) -> anyhow::Result<History> {
     let mut connection = pool.get().await?;
@@ -69,6 +82,10 @@ pub(super) async fn history(pool: &Pool) -> anyhow::Result<History> {
         tables: spans.into_iter().map(|span| Table::new(span, &chunks)).collect(),
         rollups: larger,
         jobs: jobs.into_iter().map(Into::into).collect(),
+        verification: verified::all(connection)
+            .await
+            .explained("reading the compared days")?
+            .into(),
         dead_letters: waiting
             .into_iter()
             .map(|waiting| (waiting.stream, waiting.letters))
@@ -76,7 +93,7 @@ pub(super) async fn history(pool: &Pool) -> anyhow::Result<History> {
     })
 }
 
-pub(super) async fn hot(redis: &mut Connection) -> anyhow::Result<Hot> {
+pub(super) async fn hot(config: &RedisConfig, redis: &mut Connection) -> anyhow::Result<Hot> {
     let now_ms = clock::now_ms(redis).await.context("reading the clock")?;
     let partitions = partitions::stored(redis)
         .await
@@ -111,8 +128,15 @@ pub(super) async fn hot(redis: &mut Connection) -> anyhow::Result<Hot> {
     let database = database::stored(redis)
         .await
         .context("reading the database that Redis belongs to")?;
+    let unread = unread::unread(config, partitions.unwrap_or(0))
+        .await
+        .context("looking for streams that no worker reads")?;
     let now_us = ms_to_us(now_ms);
     Ok(Hot {
+        unread: unread
+            .into_iter()
+            .map(|(key, entries)| UnreadStream { key, entries })
+            .collect(),
         database: database.map(|database| database.to_string()),
         lost: lost.into_iter().map(Into::into).collect(),
         functions: match functions::check(redis).await {

@@ -36,12 +36,19 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
 
 async fn gather(config: &Config) -> Report {
     let mut stores = Stores::new(config);
-    let mut report = Report::default();
+    let mut report = Report {
+        // A store that does not answer is reported with its history.
+        drift: gather::drift(&stores.pool).await.unwrap_or_default(),
+        ..Report::default()
+    };
+    let drift = report.drift.iter();
+    let drift = drift.map(|drift| format!("the schema was changed by hand: {drift}"));
+    report.problems.extend(drift.collect::<Vec<_>>());
     match gather::history(&stores.pool).await {
         Ok(history) => report.history = Some(history),
         Err(error) => report.problems.push(format!("{error:#}")),
     }
-    match gather::hot(&mut stores.redis).await {
+    match gather::hot(&config.redis, &mut stores.redis).await {
         Ok(hot) => {
             report.hot = Some(hot);
             report.problems.extend(other_database(&report));

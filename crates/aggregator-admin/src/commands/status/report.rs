@@ -8,12 +8,15 @@ use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::{Edition, Server};
 use storage_core::postgres::queries::policies;
 use storage_core::postgres::queries::storage;
+use storage_core::postgres::queries::verified::VerifiedDay;
 use storage_core::redis::codec::backups::BackupAnnouncement;
 use storage_core::redis::lost;
 use storage_core::redis::write_load::WriteLoad;
 
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Report {
+    /// Changes of the schema by hand, with the way out.
+    pub(super) drift: Vec<String>,
     pub(super) history: Option<History>,
     pub(super) hot: Option<Hot>,
     /// Settings of Redis that may lose data.
@@ -37,6 +40,7 @@ pub(super) struct History {
     pub(super) compression: Compression,
     pub(super) rollups: Vec<Rollup>,
     pub(super) jobs: Vec<Job>,
+    pub(super) verification: Verification,
     /// Number of dead letters that were not requeued, by stream.
     pub(super) dead_letters: BTreeMap<String, i64>,
 }
@@ -112,6 +116,31 @@ impl Rollup {
     }
 }
 
+/// Comparison of the history with its sources in the background.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Verification {
+    /// Number of days compared.
+    pub(super) days: usize,
+    /// Time of the oldest comparison.
+    pub(super) oldest: Option<String>,
+    /// Number of candles that differed.
+    pub(super) differences: i64,
+    /// Number of minutes whose trades were missing.
+    pub(super) missing: i64,
+}
+
+impl From<Vec<VerifiedDay>> for Verification {
+    fn from(days: Vec<VerifiedDay>) -> Self {
+        let oldest = days.iter().map(|day| day.checked.timestamp_micros()).min();
+        Self {
+            days: days.len(),
+            oldest: oldest.map(rfc3339),
+            differences: days.iter().map(|day| day.differences).sum(),
+            missing: days.iter().map(|day| day.missing).sum(),
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 pub(super) struct Job {
     pub(super) id: i32,
@@ -147,6 +176,8 @@ pub(super) struct Hot {
     pub(super) warm_syncers: Vec<Replica>,
     pub(super) warm_syncer_leases: Leases,
     pub(super) lost: Vec<LostEntries>,
+    /// Streams that no worker reads.
+    pub(super) unread: Vec<UnreadStream>,
     pub(super) backups: Vec<Backup>,
 }
 
@@ -185,6 +216,13 @@ impl From<lost::Record> for LostEntries {
             last: rfc3339(ms_to_us(record.last_ms)),
         }
     }
+}
+
+/// A stream of a partition that does not exist, or with a misspelt name.
+#[derive(Debug, Serialize)]
+pub(super) struct UnreadStream {
+    pub(super) key: String,
+    pub(super) entries: u64,
 }
 
 #[derive(Debug, Serialize)]

@@ -3,7 +3,10 @@
 use storage_core::postgres::queries::storage;
 use storage_core::terminal::{size, span, table, thousands};
 
-use super::report::{Backup, Compression, History, Hot, Leases, LostEntries, OpenCandles, Replica, Report, Rollup};
+use super::report::{
+    Backup, Compression, History, Hot, Leases, LostEntries, OpenCandles, Replica, Report, Rollup, UnreadStream,
+    Verification,
+};
 
 /// Width of the titles at the left.
 const TITLE: usize = 15;
@@ -35,12 +38,33 @@ fn history(history: &History) -> String {
         section("materialized", history.rollups.iter().map(rollup)),
         section("dead letters", dead_letters(history)),
         section("policies", policies),
+        section("verification", verification(&history.verification)),
     ];
     let head = [section("database", head)]
         .into_iter()
         .chain(warnings(&history.warnings));
     let head: Vec<String> = head.collect();
     [head.join("\n"), tables(history), facts.join("\n")].join("\n\n")
+}
+
+fn verification(verification: &Verification) -> Vec<String> {
+    let Some(oldest) = &verification.oldest else {
+        return Vec::new();
+    };
+    let compared = format!(
+        "{} days compared, the oldest at {}",
+        verification.days,
+        seconds(Some(oldest))
+    );
+    let differences = (verification.differences > 0).then(|| {
+        let differences = thousands(verification.differences);
+        format!("{differences} candles differed from their source; run `aggregator-admin verify`")
+    });
+    let missing = (verification.missing > 0).then(|| {
+        let missing = thousands(verification.missing);
+        format!("{missing} minutes lacked trades; the log of aggregator-admin names the commands that list them")
+    });
+    [compared].into_iter().chain(differences).chain(missing).collect()
 }
 
 fn tables(history: &History) -> String {
@@ -115,6 +139,7 @@ fn hot(hot: &Hot) -> String {
         section("open candles", open_candles(&hot.open_candles)),
         section("warm-syncers", owners(&hot.warm_syncers, &hot.warm_syncer_leases)),
         section("lost entries", hot.lost.iter().map(lost)),
+        section("unread streams", hot.unread.iter().map(unread)),
         section("last backups", hot.backups.iter().map(backup)),
     ];
     let parts = [Some(head), streams(hot), Some(facts.join("\n"))];
@@ -200,6 +225,14 @@ fn lost(lost: &LostEntries) -> String {
     format!(
         "{entries} of {} not read by {}, last at {}",
         lost.stream, lost.group, lost.last
+    )
+}
+
+fn unread(stream: &UnreadStream) -> String {
+    format!(
+        "{} has {} entries, but no worker reads it; send them to a stream of the table above",
+        stream.key,
+        thousands(stream.entries)
     )
 }
 

@@ -14,7 +14,7 @@ use crate::domain::stream_id::Revision;
 use crate::domain::symbol::Symbol;
 use crate::domain::time::{TimeRange, to_datetime};
 use crate::domain::timeframe::Timeframe;
-use crate::postgres::columns::Micros;
+use crate::postgres::columns::{BoolValue, Micros};
 
 /// A row of `candles_1m`.
 #[derive(Clone, Debug, PartialEq, QueryableByName)]
@@ -138,6 +138,21 @@ ON CONFLICT (symbol, time) DO UPDATE SET
     write_1m(connection, always, std::slice::from_ref(row)).await
 }
 
+/// Lowers the revision of a minute's row to that of its last tick. Requires [`lock_partition`].
+pub async fn lower_revision_1m(
+    connection: &mut AsyncPgConnection,
+    symbol: &Symbol,
+    start_us: i64,
+    revision: Revision,
+) -> QueryResult<usize> {
+    sql_query("UPDATE candles_1m SET revision = $3 WHERE symbol = $1 AND time = $2 AND revision > $3")
+        .bind::<Text, _>(symbol.as_str())
+        .bind::<Timestamptz, _>(to_datetime(start_us))
+        .bind::<BigInt, _>(revision.as_i64())
+        .execute(connection)
+        .await
+}
+
 /// Deletes the candle of a minute. Requires [`lock_partition`].
 pub async fn delete(connection: &mut AsyncPgConnection, symbol: &Symbol, start_us: i64) -> QueryResult<usize> {
     sql_query("DELETE FROM candles_1m WHERE symbol = $1 AND time = $2")
@@ -145,6 +160,31 @@ pub async fn delete(connection: &mut AsyncPgConnection, symbol: &Symbol, start_u
         .bind::<Timestamptz, _>(to_datetime(start_us))
         .execute(connection)
         .await
+}
+
+/// Deletes the rows of a minute, unless it has ticks. `symbol` may be a text that is not a [`Symbol`].
+pub async fn delete_1m_without_ticks(
+    connection: &mut AsyncPgConnection,
+    symbol: &str,
+    start_us: i64,
+) -> QueryResult<()> {
+    // Two statements: TimescaleDB 2.23 can't plan a DELETE with a subquery on another hypertable.
+    let has_ticks: BoolValue = sql_query(
+        "SELECT EXISTS (
+             SELECT FROM ticks WHERE symbol = $1 AND time >= $2 AND time < $2 + INTERVAL '1 minute') AS value",
+    )
+    .bind::<Text, _>(symbol)
+    .bind::<Timestamptz, _>(to_datetime(start_us))
+    .get_result(connection)
+    .await?;
+    if !has_ticks.value {
+        sql_query("DELETE FROM candles_1m WHERE symbol = $1 AND time = $2")
+            .bind::<Text, _>(symbol)
+            .bind::<Timestamptz, _>(to_datetime(start_us))
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
 }
 
 /// Class of the advisory locks of [`lock_partition`], an arbitrary number that no other lock uses.

@@ -87,9 +87,11 @@ pub async fn advance_to_retention(connection: &mut AsyncPgConnection, table: &st
 }
 
 /// Moves the border past chunks of `table` that an operator dropped: a day has candles but no chunk, and no earlier
-/// chunk is older than the later ones. The border moves to the oldest chunk that late rows did not create.
+/// chunk is older than the later ones. A daily candle without 5-minute candles was written by hand. The border moves to
+/// the oldest chunk that late rows did not create.
 pub async fn advance_to_chunks(connection: &mut AsyncPgConnection, edition: Edition, table: &str) -> QueryResult<()> {
     let days = hypertable_of(connection, edition, Timeframe::D1).await?;
+    let smaller = hypertable_of(connection, edition, Timeframe::M5).await?;
     let border: TimeValue = sql_query(format!(
         "{CHUNKS},
          known AS (SELECT coalesce((SELECT since FROM complete_since WHERE table_name = $1), '-infinity') AS since),
@@ -99,7 +101,9 @@ pub async fn advance_to_chunks(connection: &mut AsyncPgConnection, edition: Edit
              WHERE time >= known.since AND (time < oldest.start OR oldest.start IS NULL)),
          dropped AS (
              SELECT max(time) + INTERVAL '1 day' AS until FROM days
-             WHERE NOT EXISTS (SELECT FROM chunks WHERE time >= range_start AND time < range_end))
+             WHERE NOT EXISTS (SELECT FROM chunks WHERE time >= range_start AND time < range_end)
+               AND EXISTS (SELECT FROM {smaller} part
+                           WHERE part.time >= days.time AND part.time < days.time + INTERVAL '1 day'))
          SELECT CASE WHEN until IS NOT NULL THEN coalesce(start, until) END AS value FROM dropped, oldest"
     ))
     .bind::<Text, _>(table)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use diesel::sql_types::{Array, BigInt, Double, Nullable, Text, Timestamptz};
-use diesel::{QueryResult, QueryableByName, sql_query};
+use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use crate::domain::decimal::Decimal;
@@ -186,6 +186,17 @@ pub async fn between(
     .bind::<BigInt, _>(until.as_i64())
     .get_results(connection)
     .await
+}
+
+/// Reads the tick of `symbol` that is the latest by event time and then by stream ID.
+pub async fn latest(connection: &mut AsyncPgConnection, symbol: &Symbol) -> QueryResult<Option<TickRow>> {
+    sql_query(format!(
+        "SELECT {COLUMNS} FROM ticks WHERE symbol = $1 ORDER BY time DESC, revision DESC LIMIT 1"
+    ))
+    .bind::<Text, _>(symbol.as_str())
+    .get_result(connection)
+    .await
+    .optional()
 }
 
 /// Rows of the ranges of a symbol's time that the parameters 1 to 3 hold.

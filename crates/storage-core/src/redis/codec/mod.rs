@@ -3,6 +3,7 @@
 pub mod backups;
 pub mod candles;
 pub mod dead;
+pub mod feeds;
 pub mod repairs;
 pub mod rollups;
 pub mod signals;

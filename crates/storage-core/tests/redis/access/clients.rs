@@ -55,6 +55,7 @@ async fn producers_only_add() {
     stream::add_all(conn, Stream::Ticks(1), &[some_fields(), some_fields()])
         .await
         .unwrap();
+    stream::add_all(conn, Stream::Feeds, &[some_fields()]).await.unwrap();
     stream::add_all(&mut server.user("strategy"), Stream::Signals, &[some_fields()])
         .await
         .unwrap();

@@ -9,13 +9,14 @@ use storage_core::domain::prices::Prices;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::codec::repairs::Base;
-use storage_core::redis::functions::{self, Expiry};
+use storage_core::redis::functions::{self, Expiry, Put, PutResult};
 use storage_core::redis::groups::resume;
 use storage_core::redis::lease::{self, Membership};
 use storage_core::redis::position::positions;
 use storage_core::redis::stream::{self, AGGREGATOR_ADMIN, HOT_WRITER, Stream, WARM_SYNCER};
 use storage_core::redis::stream_reader::StreamReader;
 use storage_core::redis::symbols::{self, SymbolProperties};
+use storage_core::redis::unread::unread;
 use storage_core::redis::{clock, groups, hot, inspect, keys, partitions, trim};
 
 use super::{FIRST_SECOND, Server, some_fields, symbol};
@@ -101,9 +102,7 @@ async fn hot_writer_writes_the_hot_view_and_trims() {
     server.read("hot-writer", HOT_WRITER, Stream::Signals).await;
     for stream in Stream::all(2) {
         positions(conn, stream).await.unwrap();
-        trim::trim(conn, stream, Duration::ZERO, &mut trim::FutureEnds::default())
-            .await
-            .unwrap();
+        trim::trim(conn, stream, Duration::ZERO).await.unwrap();
     }
 
     server
@@ -141,7 +140,13 @@ async fn warm_syncer_moves_its_positions_and_requests_repairs() {
     assert!(membership.acquire(conn, 0).await.unwrap());
     membership.release(conn, 0).await.unwrap();
     membership.leave(conn).await.unwrap();
-    for stream in [Stream::Ticks(0), Stream::Candles(0), Stream::Signals, Stream::Dead] {
+    for stream in [
+        Stream::Ticks(0),
+        Stream::Candles(0),
+        Stream::Signals,
+        Stream::Feeds,
+        Stream::Dead,
+    ] {
         stream::add(stream, &some_fields())
             .exec_async(&mut server.0.connect())
             .await
@@ -152,6 +157,10 @@ async fn warm_syncer_moves_its_positions_and_requests_repairs() {
         let to = entries.last().unwrap().id;
         let at = functions::advance(conn, stream, WARM_SYNCER, from, to, entries.len()).await;
         assert_eq!(at.unwrap(), to);
+        groups::rewind(conn, stream, WARM_SYNCER, StreamId::START)
+            .await
+            .unwrap();
+        assert_eq!(resume(conn, stream, WARM_SYNCER).await.unwrap(), StreamId::START);
         leave_pending(&server, stream).await;
         assert_eq!(resume(conn, stream, WARM_SYNCER).await.unwrap(), StreamId::START);
     }
@@ -190,8 +199,6 @@ async fn aggregator_admin_manages_the_streams_and_reads_the_hot_view() {
     functions::check(conn).await.unwrap();
     partitions::check(partitions::stored(conn).await.unwrap(), 2).unwrap();
     partitions::unfinished(conn, 2).await.unwrap();
-    let open = cmd("ZADD").arg(keys::open_symbols(1)).arg(1).arg("BTCUSDT").to_owned();
-    open.exec_async(conn).await.unwrap();
     partitions::replace(conn, 2, 1).await.unwrap();
     symbols::store(conn, &symbol(), 2, Prices::Any).await.unwrap();
     symbols::store(conn, &symbol(), 8, Prices::Positive).await.unwrap();
@@ -206,6 +213,32 @@ async fn aggregator_admin_manages_the_streams_and_reads_the_hot_view() {
         .await
         .unwrap();
     hot::hash(conn, &keys::tick_latest(&symbol())).await.unwrap();
+    for (key, channel) in [
+        (keys::tick_latest(&symbol()), keys::tick_channel(&symbol())),
+        (
+            keys::candle_current(Timeframe::M1, &symbol()),
+            keys::candle_channel(Timeframe::M1, &symbol()),
+        ),
+        (
+            keys::candle_recent(Timeframe::M1, &symbol(), 0),
+            keys::candle_channel(Timeframe::M1, &symbol()),
+        ),
+    ] {
+        let mended = Put {
+            key: key.clone(),
+            revision: Revision::try_from(1).unwrap(),
+            base: None,
+            ttl_ms: 60_000,
+            renews_ttl: true,
+            channel,
+            message: "{}".to_owned(),
+            fields: some_fields(),
+        };
+        assert_eq!(hot::put_all(conn, &[mended]).await.unwrap(), [PutResult::Written]);
+        hot::remove(&key).exec_async(conn).await.unwrap();
+    }
+    hot::known_complete_since(conn, 0).await.unwrap();
+    assert_eq!(unread(&server.config("aggregator-admin"), 2).await.unwrap(), []);
     hot::complete_from_start(0).exec_async(conn).await.unwrap();
     let base = Base {
         symbol: symbol(),
@@ -251,10 +284,10 @@ async fn aggregator_admin_manages_the_streams_and_reads_the_hot_view() {
                 "CONFIG SET maxmemory 1",
                 "ACL LIST",
                 "SHUTDOWN",
-                "HSET candle:current:1m:BTCUSDT close 1",
                 "DEL tick:latest:BTCUSDT",
+                "HSET signal:active:BTCUSDT side buy",
                 "SET lease:hot-writer:0 me",
-                "PUBLISH tick:BTCUSDT x",
+                "PUBLISH signal:BTCUSDT x",
             ],
         )
         .await;

@@ -1,0 +1,2 @@
+DROP TABLE lost_entries;
+DROP TABLE verified_days;
