@@ -151,6 +151,10 @@ impl<K: Kind> StreamPipeline<K> {
                     written_until = until;
                 }
                 Err(Refusal::OlderDatabase) => return Ok(None),
+                Err(Refusal::TooLarge(reason)) => {
+                    tracing::warn!(stream = %self.stream, rows = part.len(), "halving a batch: {reason}");
+                    parts.split(part);
+                }
                 Err(Refusal::BadRow(reason)) => {
                     let refused = parts.split(part).and_then(|at| rows.get(at));
                     all.rejected.extend(refused.map(|item| Rejected {

@@ -29,6 +29,20 @@ pub async fn identity_if_migrated(connection: &mut AsyncPgConnection) -> QueryRe
     identity(connection).await.optional()
 }
 
+/// Returns `true` if transactions of this session are read-only by default, and the session is some seconds old: the
+/// default may have changed for new sessions.
+pub async fn may_be_read_only_no_longer(connection: &mut AsyncPgConnection) -> QueryResult<bool> {
+    let row: BoolValue = sql_query(
+        "SELECT CASE WHEN current_setting('default_transaction_read_only')::bool THEN coalesce(
+                    (SELECT backend_start < clock_timestamp() - INTERVAL '3 seconds'
+                     FROM pg_stat_activity WHERE pid = pg_backend_pid()), false)
+                ELSE false END AS value",
+    )
+    .get_result(connection)
+    .await?;
+    Ok(row.value)
+}
+
 /// Lists settings of the server that risk the loss of committed data, each with its remedy. The embedded server is for
 /// development, so its list is empty.
 pub async fn risks(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
