@@ -146,6 +146,14 @@ async fn a_read_only_database_is_written_again_when_it_is_no_longer_read_only() 
         worker.metric("warm_syncer_retries_total{store=\"postgres\"}").await > 0.0
     })
     .await;
+    until_true("the failing batch is measured", async || {
+        let stream = ticks_of("A");
+        worker
+            .metric(&format!("warm_syncer_failing_batch_seconds{{stream=\"{stream}\"}}"))
+            .await
+            > 0.0
+    })
+    .await;
     alter("RESET default_transaction_read_only").await;
     stores.drained(&[ticks_of("A")]).await;
     assert_eq!(stores.database.number("SELECT count(*) FROM ticks").await, 1);
