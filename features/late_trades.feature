@@ -27,6 +27,11 @@ Feature: Late trades
     And ticks holds every trade exactly once
     And every larger timeframe is the aggregate of candles_1m
     And the channel candle:1m:ETHUSDT publishes the correction of the late trade's minute
+    When trade number 1 is corrected to price 120.25
+    And trade number 2 is busted
+    Then candles_1m holds every trade exactly once
+    And ticks holds every trade exactly once
+    And every larger timeframe is the aggregate of candles_1m
 
   @apache
   Scenario: A trade ten days late corrects its candles

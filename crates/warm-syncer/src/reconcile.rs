@@ -9,8 +9,9 @@
 //! has it.
 //!
 //! A stream that was restored to an earlier state gets the missing ticks again, marked as requeued. hot-writer's state
-//! in Redis is as old as the stream, so hot-writer resumes from there. If a producer sends these ticks again, too,
-//! their trade IDs keep them from counting twice.
+//! in Redis is as old as the stream, so hot-writer resumes from there. The last amendments of trades follow; in the
+//! history they change nothing. If a producer sends these ticks again, too, their trade IDs keep them from counting
+//! twice.
 //!
 //! The minutes of a stream that was emptied are repaired. hot-writer requests the first ticks of a candle at the next
 //! tick of its symbol; the repair of minutes that get no further tick is requested here.
@@ -29,9 +30,9 @@ use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::error::describe;
 use storage_core::postgres::pool::Pool;
 use storage_core::postgres::queries::ticks::{self, TickRow};
-use storage_core::postgres::queries::{newest_ticks, positions, symbols};
+use storage_core::postgres::queries::{newest_ticks, positions, symbols, tick_versions};
 use storage_core::redis::codec::repairs;
-use storage_core::redis::codec::ticks::entry_fields;
+use storage_core::redis::codec::ticks::{amendment_fields, entry_fields};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions::announce_all;
 use storage_core::redis::groups;
@@ -181,6 +182,11 @@ impl Reconciliation {
             let entries: Vec<Fields> = ticks.iter().map(|tick| requeued(tick, decimals)).collect();
             send(redis, Stream::Ticks(self.partition), &entries).await?;
             count += u64::try_from(entries.len())?;
+            let amendments = tick_versions::amendments_between(connection, &symbol, from_us, after, until)
+                .await
+                .map_err(described)?;
+            let entries: Vec<Fields> = amendments.iter().map(amendment_fields).collect();
+            send(redis, Stream::Ticks(self.partition), &entries).await?;
         }
         Ok(count)
     }

@@ -8,7 +8,6 @@ use humantime_serde::re::humantime::parse_duration;
 use serde::Serialize;
 use storage_core::domain::amendment::{Amendment, Change, Version};
 use storage_core::domain::decimal::Decimal;
-use storage_core::domain::entry::Fields;
 use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::domain::partition::partition_of;
 use storage_core::domain::stream_id::{Revision, StreamId};
@@ -21,6 +20,7 @@ use storage_core::postgres::queries::rollups::ALWAYS;
 use storage_core::postgres::queries::tick_versions::{self, ListedVersion};
 use storage_core::postgres::queries::trades::{self, FoundTrade};
 use storage_core::postgres::queries::{dead_letters, symbols};
+use storage_core::redis::codec::ticks::amendment_fields;
 use storage_core::redis::stream::{self, Stream};
 use storage_core::terminal::{say, table, write};
 use tokio::time::{Instant, sleep};
@@ -251,7 +251,11 @@ async fn change(config: &Config, trade: &Trade, change: Change) -> anyhow::Resul
     };
     let replaced = *versions.current();
     let stream = Stream::Ticks(partition_of(&trade.symbol, partitions));
-    let fields = fields(&amendment, ts_us, replaced.revision);
+    let fields = amendment_fields(&Amendment {
+        ts_us,
+        replaces: Some(replaced.revision),
+        ..amendment.clone()
+    });
     let id: String = stream::add(stream, &fields)
         .query_async(&mut stores.redis)
         .await
@@ -272,23 +276,6 @@ fn describe(version: &Version) -> String {
         Some(values) => format!("price {} and qty {}", values.price, values.qty),
         None => "busted".to_owned(),
     }
-}
-
-/// Returns the fields of the entry that amends the trade at `ts_us`.
-fn fields(amendment: &Amendment, ts_us: i64, replaces: Revision) -> Fields {
-    let mut fields = vec![
-        ("symbol", amendment.symbol.to_string()),
-        ("ts_us", ts_us.to_string()),
-        ("trade_id", amendment.trade_id.to_string()),
-        ("kind", amendment.kind().to_owned()),
-        ("replaces", replaces.to_string()),
-    ];
-    if let Change::Correction { price, qty, side } = &amendment.change {
-        fields.push(("price", price.to_string()));
-        fields.push(("qty", qty.to_string()));
-        fields.extend(side.map(|side| ("side", side.to_string())));
-    }
-    fields
 }
 
 /// Waits until the entry `id` of `stream` has made a version of the trade.

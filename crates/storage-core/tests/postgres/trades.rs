@@ -13,7 +13,7 @@ use storage_core::postgres::queries::trades::{self, Write, Written};
 use storage_core::testing::postgres::TestDatabase;
 
 use crate::ticks::tick;
-use crate::{OLD_US, symbol};
+use crate::{OLD_US, revision, symbol};
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -182,6 +182,15 @@ async fn corrections_and_busts_change_the_trade_and_all_versions_are_kept() {
             versions.collect::<Vec<_>>(),
             expected.map(|(id, price)| (id.to_owned(), price))
         );
+        let (start, until) = (StreamId::START.try_into().unwrap(), revision(i64::MAX));
+        let last = tick_versions::amendments_between(conn, &symbol("A"), OLD_US, start, until)
+            .await
+            .unwrap();
+        let last: Vec<_> = last
+            .iter()
+            .map(|amendment| (amendment.trade_id.as_str(), amendment.kind()))
+            .collect();
+        assert_eq!(last, [("1", "correction"), ("2", "bust")]);
         let amendments = tick_versions::of_minute(conn, &symbol("A"), OLD_US).await.unwrap();
         let revision = StreamId {
             ms: 1_700_000_000_000,

@@ -5,7 +5,7 @@ use diesel::{QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::ticks::{Key, RANGES};
-use crate::domain::amendment::{Values, Version};
+use crate::domain::amendment::{Amendment, Change, Values, Version};
 use crate::domain::decimal::Decimal;
 use crate::domain::stream_id::Revision;
 use crate::domain::symbol::Symbol;
@@ -64,10 +64,54 @@ impl VersionRow {
         }
     }
 
+    /// Returns the amendment that makes this version.
+    fn amendment(&self) -> Amendment {
+        Amendment {
+            symbol: self.symbol.clone(),
+            ts_us: self.ts_us,
+            trade_id: self.trade_id().into(),
+            change: match self.price.zip(self.qty) {
+                Some((price, qty)) => Change::Correction {
+                    price,
+                    qty,
+                    side: self.side,
+                },
+                None => Change::Bust,
+            },
+            replaces: None,
+            revision: self.revision,
+        }
+    }
+
     /// Returns the trade ID.
     pub fn trade_id(&self) -> String {
         self.key.trade_id().unwrap_or_default()
     }
+}
+
+/// Reads the last amendment of each trade of `symbol` from `from_us` on whose entry lies in `(after, until]`.
+pub async fn amendments_between(
+    connection: &mut AsyncPgConnection,
+    symbol: &Symbol,
+    from_us: i64,
+    after: Revision,
+    until: Revision,
+) -> QueryResult<Vec<Amendment>> {
+    let rows: Vec<VersionRow> = sql_query(format!(
+        "SELECT {COLUMNS} FROM (
+             SELECT DISTINCT ON (time, trade_no, trade_key) *,
+                    count(*) OVER (PARTITION BY time, trade_no, trade_key) AS versions
+             FROM tick_versions WHERE symbol = $1 AND time >= $2 AND revision <= $4
+             ORDER BY time, trade_no, trade_key, revision DESC) last
+         WHERE revision > $3 AND versions > 1 ORDER BY revision"
+    ))
+    .bind::<Text, _>(symbol.as_str())
+    .bind::<Timestamptz, _>(to_datetime(from_us))
+    .bind::<BigInt, _>(after.as_i64())
+    .bind::<BigInt, _>(until.as_i64())
+    .get_results(connection)
+    .await?;
+    Ok(rows.iter().map(VersionRow::amendment).collect())
 }
 
 /// Reads the versions of the amended trades in `ranges`, each trade's in the order in which they were made.

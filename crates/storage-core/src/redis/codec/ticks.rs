@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::{as_text, json};
+use crate::domain::amendment::{Amendment, Change};
 use crate::domain::decimal::Decimal;
 use crate::domain::entry::Fields;
 use crate::domain::stream_id::Revision;
@@ -19,6 +20,23 @@ pub fn entry_fields(tick: &Tick) -> Fields {
     ];
     fields.extend(tick.trade_id.iter().map(|id| ("trade_id", id.to_string())));
     fields.extend(tick.side.map(|side| ("side", side.to_string())));
+    fields
+}
+
+/// Encodes the entry of an amendment.
+pub fn amendment_fields(amendment: &Amendment) -> Fields {
+    let mut fields = vec![
+        ("symbol", amendment.symbol.to_string()),
+        ("ts_us", amendment.ts_us.to_string()),
+        ("trade_id", amendment.trade_id.to_string()),
+        ("kind", amendment.kind().to_owned()),
+    ];
+    fields.extend(amendment.replaces.map(|revision| ("replaces", revision.to_string())));
+    if let Change::Correction { price, qty, side } = &amendment.change {
+        fields.push(("price", price.to_string()));
+        fields.push(("qty", qty.to_string()));
+        fields.extend(side.map(|side| ("side", side.to_string())));
+    }
     fields
 }
 
@@ -60,4 +78,36 @@ pub fn message(accepted: &AcceptedTick) -> String {
         side: tick.side.map(Side::as_str),
         revision: accepted.revision,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::entry::Entry;
+    use crate::domain::stream_id::StreamId;
+    use crate::domain::tick_event::TickEvent;
+
+    #[test]
+    fn the_entry_of_an_amendment_is_read_back() {
+        let correction = Change::Correction {
+            price: 1.5,
+            qty: "2.25".parse().unwrap(),
+            side: Some(Side::Sell),
+        };
+        for (change, replaces) in [(correction, None), (Change::Bust, Some(7.try_into().unwrap()))] {
+            let amendment = Amendment {
+                symbol: "A".parse().unwrap(),
+                ts_us: 1_700_000_000_000_000,
+                trade_id: "7".into(),
+                change,
+                replaces,
+                revision: StreamId::at_ms(1_700_000_000_000).try_into().unwrap(),
+            };
+            let entry = Entry::new(amendment.revision.stream_id(), amendment_fields(&amendment));
+            let event = TickEvent::from_entry(&entry, Duration::ZERO);
+            assert_eq!(event, Ok(TickEvent::Amendment(amendment)));
+        }
+    }
 }
