@@ -2,7 +2,7 @@
 -- Atomic steps. Each function uses one key, or several of one slot, so that all of them run on Redis Cluster.
 -- `aggregator-admin migrate` loads the library. Raise VERSION with every change of behaviour; a worker refuses an older
 -- library.
-local VERSION = 5
+local VERSION = 6
 
 -- Returns true if revision `a` is newer than `b`. Lua's doubles can't hold revisions exactly, so they are compared as
 -- decimal text.
@@ -18,11 +18,25 @@ local function named(flat)
   return fields
 end
 
+-- Time for which a key of another type is kept, in ms.
+local FOREIGN_TTL_MS = 7 * 24 * 3600 * 1000
+
+-- Returns fields of a hash. A key of another type, which another client has written, is moved to `foreign:{KEY}`, which
+-- is in the same slot; then the second result is true.
+local function hash_fields(key, ...)
+  local values = redis.pcall('HMGET', key, ...)
+  if not values.err then return values, false end
+  local foreign = 'foreign:{' .. key .. '}'
+  redis.call('RENAME', key, foreign)
+  redis.call('PEXPIRE', foreign, FOREIGN_TTL_MS)
+  return {}, true
+end
+
 -- put KEY revision expire_command expire_ms channel message field value ...
 -- Writes a whole hash and publishes it, unless the hash has a newer revision, or the same revision and is final while
 -- this one is not: such a write comes late from a stalled writer. Returns 1 if written.
 local function put(keys, args)
-  local stored = redis.call('HMGET', keys[1], 'revision', 'final')
+  local stored = hash_fields(keys[1], 'revision', 'final')
   if stored[1] and newer(stored[1], args[1]) then return 0 end
   if stored[1] == args[1] and stored[2] == '1' and named({unpack(args, 6)})['final'] == '0' then return 0 end
   redis.call('HSET', keys[1], 'revision', args[1], unpack(args, 6))
@@ -39,17 +53,21 @@ end
 -- `count` is the number of fields and values, of which `final` is the last field of a candle. An item without a `base`
 -- is a whole hash, guarded as by `put`. An item with a `base` contains the fields that differ from the hash of that
 -- revision, so it is written only onto that hash. A key that did not exist, or with `renew` 1, expires after
--- `expire_ms`. Returns for each item 1 if written, 0 if the hash is newer, and 2 if it has to be written whole.
+-- `expire_ms`. Returns for each item 1 if written, 0 if the hash is newer, 2 if it has to be written whole, and 3 if it
+-- has to be written whole because a key of another type was moved aside.
 local function put_all(keys, args)
   local results, at = {}, 1
   for k = 1, #keys do
     local key, revision, base = keys[k], args[at], args[at + 1]
     local fields, last = at + 7, at + 6 + args[at + 6]
-    local stored = redis.call('HGET', key, 'revision')
+    local values, was_foreign = hash_fields(key, 'revision')
+    local stored = values[1]
     local is_same = stored and (stored == revision or stored == base)
     local is_reopened = is_same and args[last] == '0' and redis.call('HGET', key, 'final') == '1'
     if is_reopened or stored and newer(stored, revision) then
       results[k] = 0
+    elseif was_foreign then
+      results[k] = 3
     elseif base ~= '' and stored ~= base then
       results[k] = 2
     else

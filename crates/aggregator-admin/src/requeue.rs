@@ -134,7 +134,7 @@ impl Judge<'_> {
             fields.iter().map(|(name, value)| (name, value)),
         );
         let verdict = match stream {
-            Stream::Ticks(partition) => match self.tick_rules(partition).decode(&entry) {
+            Stream::Ticks(partition) => match self.tick_rules(partition).decode(&entry, now_ms) {
                 Ok(event) => tick(connection, event).await,
                 Err(reason) => Ok(Err(reason)),
             },

@@ -54,7 +54,7 @@ impl SymbolState {
     /// Closes candles and takes the changes that have to be written. All entries that Redis accepted before `idle_us`
     /// have been read; without it, no candle is closed by the clock.
     pub(crate) fn take_changes(&mut self, rules: &Rules, idle_us: Option<i64>) -> Changes {
-        let idle_until_us = idle_us.filter(|now_us| self.is_idle(*now_us, rules));
+        let idle_until_us = idle_us.filter(|now_us| self.becomes_idle(*now_us, rules));
         let closed_until_us = self.watermark_us.max(idle_until_us.unwrap_or(i64::MIN));
         let mut changes = Changes {
             all_closed: true,
@@ -117,9 +117,12 @@ impl SymbolState {
             && candles.all(|tracked| tracked.is_final && !tracked.is_dirty && !tracked.awaits_base())
     }
 
-    /// Returns `true` if the symbol's last entry is older than the close grace.
-    fn is_idle(&self, now_us: i64, rules: &Rules) -> bool {
-        let last_entry_us = ms_to_us(self.last_entry_ms);
-        now_us.saturating_sub(last_entry_us) >= rules.close_grace_us
+    /// Returns `true` if the symbol's last entry is older than the close grace. An entry whose ID is ahead of the
+    /// clock, because the clock was set back or a client has chosen the ID, counts as accepted now.
+    fn becomes_idle(&mut self, now_us: i64, rules: &Rules) -> bool {
+        self.last_entry_ms = self
+            .last_entry_ms
+            .min(u64::try_from(now_us / 1_000).unwrap_or_default());
+        now_us.saturating_sub(ms_to_us(self.last_entry_ms)) >= rules.close_grace_us
     }
 }

@@ -10,6 +10,7 @@ use storage_core::domain::rejection::Rejection;
 use storage_core::domain::tick::AcceptedTick;
 use storage_core::domain::tick_event::TickEvent;
 use storage_core::domain::tick_rules::TickRules;
+use storage_core::redis::clock::local_ms;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::symbols::SymbolProperties;
 
@@ -41,6 +42,8 @@ pub(crate) struct Decoder {
     pub(crate) rules: TickRules,
     symbols: SymbolProperties,
     symbols_read: Instant,
+    /// The clock of this machine at the last read.
+    now_ms: u64,
 }
 
 impl Decoder {
@@ -49,6 +52,7 @@ impl Decoder {
             rules,
             symbols: SymbolProperties::load(conn).await?,
             symbols_read: Instant::now(),
+            now_ms: local_ms(),
         })
     }
 
@@ -57,7 +61,7 @@ impl Decoder {
     /// # Errors
     /// The reason for which the entry becomes a dead letter.
     pub(crate) fn decode(&self, entry: &Entry) -> Result<Decoded, Rejection> {
-        let event = self.rules.decode(entry)?;
+        let event = self.rules.decode(entry, self.now_ms)?;
         if event.price().is_some_and(|price| price <= 0.0) {
             event.check_price(self.symbols.prices(event.symbol()))?;
         }
@@ -75,8 +79,14 @@ impl Decoder {
         }))
     }
 
-    /// Reads the properties of symbols again if they are older than [`MAX_PROPERTIES_AGE`].
-    pub(crate) async fn refresh_symbols(&mut self, conn: &mut Connection) -> RedisResult<()> {
+    /// Returns the clock of this machine at the last read, in ms since 1970.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// Reads the clock, and the properties of symbols if they are older than [`MAX_PROPERTIES_AGE`].
+    pub(crate) async fn refresh(&mut self, conn: &mut Connection) -> RedisResult<()> {
+        self.now_ms = local_ms();
         if self.symbols_read.elapsed() >= MAX_PROPERTIES_AGE {
             self.read_symbols(conn).await?;
         }

@@ -195,7 +195,7 @@ impl FoldTask {
             return Ok(());
         };
         self.decoder
-            .refresh_symbols(&mut self.conn)
+            .refresh(&mut self.conn)
             .await
             .context("reading the properties of symbols")?;
         self.restore_symbols(&entries).await.context("reading candles")?;
@@ -433,7 +433,8 @@ impl FoldTask {
     /// time of the last read, or in a backlog the time of its last entry.
     async fn idle_until_ms(&mut self) -> RedisResult<u64> {
         if self.backlog.is_behind() {
-            return Ok(self.position.ms);
+            // An ID of the future is no time until which all entries have been read.
+            return Ok(self.position.ms.min(self.decoder.now_ms()));
         }
         let asked = Instant::now();
         let now_ms = now_ms(&mut self.conn).await?;

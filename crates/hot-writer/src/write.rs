@@ -299,7 +299,7 @@ impl Writer {
                     .record_candle(candle.timeframe, candle.candle.revision, candle.since),
                 PutResult::Outdated => {}
                 // The hash has expired, or another client has removed it.
-                PutResult::NeedsWhole => whole.push(Put {
+                PutResult::NeedsWhole | PutResult::WasForeign => whole.push(Put {
                     base: None,
                     fields: candles::hash_fields(&candle.candle, false),
                     ..put

@@ -1,6 +1,7 @@
 //! The start of a worker: logs, signals, `/metrics`, and the checks of both stores, which wait while a store is down.
 
 use anyhow::Context;
+use diesel_async::AsyncPgConnection;
 use tracing::level_filters::LevelFilter;
 
 use crate::cli::Program;
@@ -12,7 +13,8 @@ use crate::postgres::edition::Server;
 use crate::postgres::error::Explained;
 use crate::postgres::migrations;
 use crate::postgres::pool::Pool;
-use crate::postgres::queries::identity::identity;
+use crate::postgres::queries::identity::{clock_ms, identity, risks};
+use crate::redis::clock::now_ms;
 use crate::redis::connection::{Connection, explained};
 use crate::redis::{database, startup};
 use crate::retry::Retry;
@@ -63,8 +65,8 @@ impl Startup {
             .await
     }
 
-    /// Checks that the schema is of this version and that Redis belongs to the database; from then on `pool` connects
-    /// to this database only.
+    /// Checks that the schema is of this version and that Redis belongs to the database, and logs settings that risk
+    /// data; from then on `pool` connects to this database only.
     ///
     /// # Errors
     /// An error that is not transient, or [`Stopped`](crate::service::Stopped).
@@ -86,6 +88,39 @@ impl Startup {
             })
             .await?;
         pool.keep_to(found.clone());
+        match warnings(pool, redis).await {
+            Ok(found) => found.iter().for_each(|warning| tracing::warn!("{warning}")),
+            Err(error) => tracing::warn!("checking the settings of the stores failed: {error:#}"),
+        }
         Ok((server, found))
     }
+}
+
+async fn warnings(pool: &Pool, redis: &RedisConfig) -> anyhow::Result<Vec<String>> {
+    let mut connection = pool.get().await?;
+    let risks = risks(&mut connection)
+        .await
+        .explained("reading the server's settings")?;
+    let differing = differing_clocks(&mut connection, &mut Connection::ordinary(redis)).await?;
+    Ok(risks.into_iter().chain(differing).collect())
+}
+
+/// Largest difference between the clocks of both stores that is not reported.
+const MAX_CLOCK_DIFFERENCE_MS: i64 = 1_000;
+
+/// Returns a warning if the clocks of both stores differ. By that of Redis ticks are accepted and candles closed, by
+/// that of PostgreSQL chunks are compressed and dropped.
+pub async fn differing_clocks(
+    connection: &mut AsyncPgConnection,
+    redis: &mut Connection,
+) -> anyhow::Result<Option<String>> {
+    let redis_ms = now_ms(redis).await.context("reading the clock of Redis")?;
+    let postgres_ms = clock_ms(connection)
+        .await
+        .explained("reading the clock of PostgreSQL")?;
+    let ahead_ms = redis_ms.cast_signed() - postgres_ms;
+    Ok((ahead_ms.abs() > MAX_CLOCK_DIFFERENCE_MS).then(|| {
+        let (seconds, word) = (ahead_ms.abs() / 1_000, if ahead_ms > 0 { "ahead of" } else { "behind" });
+        format!("the clock of Redis is {seconds} s {word} that of PostgreSQL; synchronise both by NTP")
+    }))
 }

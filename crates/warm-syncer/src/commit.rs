@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use diesel_async::AsyncConnection;
 use storage_core::domain::stream_id::{Revision, StreamId};
-use storage_core::postgres::error::{Fault, describe};
+use storage_core::postgres::error::{Fault, describe, is_too_large};
 use storage_core::postgres::pool::Pool;
 use storage_core::postgres::queries::positions;
 use storage_core::redis::stream::Stream;
@@ -17,6 +17,8 @@ use crate::outcome::{Item, Written};
 pub(crate) enum Refusal {
     /// A row fails at every attempt.
     BadRow(String),
+    /// The rows take longer than `statement_timeout`, or more locks than the server has; fewer may succeed.
+    TooLarge(String),
     /// The database lacks entries that were written and acknowledged: it was restored to an earlier state.
     OlderDatabase,
 }
@@ -51,6 +53,7 @@ pub(crate) async fn commit<K: Kind>(
         Ok(Some(written)) => Ok(Ok(written)),
         Ok(None) => Ok(Err(Refusal::OlderDatabase)),
         Err(error) if Fault::of(&error) == Fault::BadRow => Ok(Err(Refusal::BadRow(describe(&error)))),
+        Err(error) if rows.len() > 1 && is_too_large(&error) => Ok(Err(Refusal::TooLarge(describe(&error)))),
         Err(error) => Err(anyhow!(describe(&error))),
     }
 }

@@ -42,6 +42,8 @@ storage_core::define_metrics! {
     Counter LOST_ENTRIES = "lost_entries_total";
     /// Number of partitions that this replica serves.
     Gauge PARTITIONS = "partitions_count";
+    /// Time for which the current batch of a stream has failed again and again in seconds, else 0.
+    Gauge FAILING = "failing_batch_seconds", stream = &[];
     /// Number of entries that no replica has written yet.
     Gauge LAG = "lag_entries", kind = KINDS;
 }

@@ -1,5 +1,6 @@
 //! Takes one stream through the stages, batch by batch, and retries while a store is unavailable.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use storage_core::domain::entry::Entry;
@@ -138,19 +139,22 @@ impl<K: Kind> StreamPipeline<K> {
         let mut written_until = StreamId::START;
         while let Some(part) = parts.next() {
             let some = &rows[part.clone()];
+            let id = |item: Option<&Item<K::Row>>| item.and_then(|item| entries.get(item.entry)).map(|entry| entry.id);
             let until = match part.end == rows.len() {
                 true => last,
-                false => some
-                    .last()
-                    .and_then(|item| entries.get(item.entry))
-                    .map_or(last, |entry| entry.id),
+                false => id(some.last()).unwrap_or(last),
             };
-            match self.commit_part(some, until, finished).await? {
+            let first = id(some.first()).unwrap_or(until);
+            match self.commit_part(some, first..=until, finished).await? {
                 Ok(written) => {
                     all.merge(written);
                     written_until = until;
                 }
                 Err(Refusal::OlderDatabase) => return Ok(None),
+                Err(Refusal::TooLarge(reason)) => {
+                    tracing::warn!(stream = %self.stream, rows = part.len(), "halving a batch: {reason}");
+                    parts.split(part);
+                }
                 Err(Refusal::BadRow(reason)) => {
                     let refused = parts.split(part).and_then(|at| rows.get(at));
                     all.rejected.extend(refused.map(|item| Rejected {
@@ -161,32 +165,34 @@ impl<K: Kind> StreamPipeline<K> {
             }
         }
         // The last rows were refused, or there are none: the position moves nevertheless.
-        if written_until < last && self.commit_part(&[], last, finished).await?.is_err() {
+        if written_until < last && self.commit_part(&[], last..=last, finished).await?.is_err() {
             return Ok(None);
         }
         Ok(Some(all))
     }
 
+    /// Commits the rows of the entries in `ids`, and the last one as the last written entry.
     async fn commit_part(
         &self,
         rows: &[Item<K::Row>],
-        until: StreamId,
+        ids: RangeInclusive<StreamId>,
         finished: StreamId,
     ) -> anyhow::Result<Result<Written, Refusal>> {
-        self.retry("writing", &self.shutdown.abort)
+        let begun = Instant::now();
+        let position = (*ids.end()).try_into().ok();
+        let outcome = self
+            .retry("writing", &self.shutdown.abort)
             .run(async || {
-                commit(
-                    &self.pool,
-                    &self.kind,
-                    rows,
-                    self.stream,
-                    until.try_into().ok(),
-                    finished,
-                )
-                .await
-                .inspect_err(|_| metrics::RETRIES.increment("postgres", 1))
+                let committed = commit(&self.pool, &self.kind, rows, self.stream, position, finished).await;
+                committed.map_err(|error| {
+                    metrics::RETRIES.increment("postgres", 1);
+                    metrics::FAILING.set(&self.stream.to_string(), begun.elapsed().as_secs_f64());
+                    error.context(format!("entries {} to {}", ids.start(), ids.end()))
+                })
             })
-            .await
+            .await;
+        metrics::FAILING.set(&self.stream.to_string(), 0.0);
+        outcome
     }
 
     async fn announce(&self, announcements: &Announcements) -> anyhow::Result<()> {

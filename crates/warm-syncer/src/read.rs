@@ -152,6 +152,5 @@ impl Reader {
 }
 
 fn size_bytes(entries: &[Entry]) -> usize {
-    let fields = entries.iter().flat_map(Entry::fields);
-    fields.map(|(name, value)| name.len() + value.len()).sum()
+    entries.iter().map(Entry::size_bytes).sum()
 }

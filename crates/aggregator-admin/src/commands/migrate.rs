@@ -20,6 +20,7 @@ use storage_core::redis::hot;
 use storage_core::redis::stream::{HOT_WRITER, WARM_SYNCER};
 use storage_core::redis::symbols::{self, SymbolProperties};
 use storage_core::redis::{database, lease, partitions, preflight};
+use storage_core::startup::differing_clocks;
 use storage_core::terminal::say;
 
 use crate::config::Config;
@@ -99,9 +100,11 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     let risks = identity::risks(&mut connection)
         .await
         .explained("reading the server's settings")?;
+    let differing = differing_clocks(&mut connection, &mut stores.redis).await?;
     known_versions::faults(&server)
         .iter()
         .chain(&risks)
+        .chain(&differing)
         .try_for_each(|warning| say(format_args!("warning: {warning}")))?;
     anyhow::ensure!(drift.is_empty(), "the schema was changed by hand: {}", drift.join("; "));
     say(format_args!(

@@ -10,10 +10,10 @@ use crate::{LATE_MINUTE, symbol, ticks};
 
 /// Adds a dead letter of a tick of XRPETH with quantity `qty`, a minute after [`LATE_MINUTE`].
 async fn reject(stores: &Stores, id: &str, qty: &str, reason: &str) {
-    let fields = format!(r#"{{"symbol": "XRPETH", "ts_us": "1570752060000000", "price": "1", "qty": "{qty}"}}"#);
     let sql = format!(
-        "INSERT INTO dead_letters (stream, entry_id, reason, fields, truncated)
-         VALUES ('stream:ticks:9', '{id}', '{reason}', '{fields}', false)"
+        "INSERT INTO dead_letters (stream, entry_id, reason, fields, truncated) VALUES
+             ('stream:ticks:9', '{id}', '{reason}',
+         '{{\"symbol\": \"XRPETH\", \"ts_us\": \"1570752060000000\", \"price\": \"1\", \"qty\": \"{qty}\"}}', false)"
     );
     stores.database.execute(&sql).await;
 }

@@ -1,6 +1,9 @@
 //! `migrate`: both stores are prepared, also repeatedly, and reverted.
 
+use storage_core::domain::partition::partition_of;
+use storage_core::domain::symbol::Symbol;
 use storage_core::postgres::edition::Edition;
+use storage_core::redis::keys;
 use storage_core::redis::position::position_of;
 use storage_core::redis::stream::{HOT_WRITER, Stream};
 use storage_core::testing::postgres::TestDatabase;
@@ -183,9 +186,28 @@ async fn the_number_of_partitions_changes_only_while_nothing_is_in_flight() {
         return;
     };
     let stores = Stores::ready(database).await;
+    let mut redis = stores.redis.connect();
+    // Open candles need no wait: the index of their symbols moves.
+    let open = ["XRPETH", "A", "B", "C", "D"].map(|name| name.parse::<Symbol>().unwrap());
+    for symbol in &open {
+        let index = keys::open_symbols(partition_of(symbol, 4));
+        let add = redis::cmd("ZADD").arg(index).arg(7).arg(symbol.as_str()).to_owned();
+        add.exec_async(&mut redis).await.unwrap();
+    }
     let more = stores.admin(&["migrate", "--partitions", "6"]);
     assert_eq!(more.code, Some(0), "{}", more.stderr);
-    let mut redis = stores.redis.connect();
+    for partition in 0..6 {
+        let index = keys::open_symbols(partition);
+        let list = redis::cmd("ZRANGE").arg(index).arg(0).arg(-1).to_owned();
+        let mut found: Vec<String> = list.query_async(&mut redis).await.unwrap();
+        found.sort_unstable();
+        let of_partition = open.iter().filter(|symbol| partition_of(symbol, 6) == partition);
+        let mut expected: Vec<_> = of_partition.map(|symbol| symbol.as_str()).collect();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+        let since = redis::cmd("GET").arg(keys::complete_since(partition)).to_owned();
+        assert_eq!(since.query_async::<Option<u64>>(&mut redis).await.unwrap(), Some(0));
+    }
     assert!(
         position_of(&mut redis, Stream::Ticks(5), HOT_WRITER)
             .await

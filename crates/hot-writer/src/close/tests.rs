@@ -84,6 +84,20 @@ fn a_minute_closes_once_an_event_time_passes_its_end_and_the_grace() {
 }
 
 #[test]
+fn the_minute_of_an_idle_symbol_closes_in_time_after_an_id_of_the_future() {
+    let now_us = DAY_US + MINUTE_US + 1_000_000;
+    for ahead_us in [6_000_000, 365 * 86_400 * 1_000_000] {
+        let mut state = state();
+        let id = StreamId::at_ms(u64::try_from((now_us + ahead_us) / 1_000).unwrap());
+        state.fold(&DecodedTick::example(id, DAY_US, 10), &rules()).unwrap();
+        state.take_changes(&rules(), None);
+        assert!(minutes(&state.take_changes(&rules(), Some(now_us))).is_empty());
+        let closed = state.take_changes(&rules(), Some(now_us + 2_000_000));
+        assert_eq!(minutes(&closed), [(0, true, true)]);
+    }
+}
+
+#[test]
 fn the_minute_of_an_idle_symbol_closes_by_the_clock() {
     let mut state = state();
     fold(&mut state, 1, DAY_US, 10);

@@ -45,6 +45,11 @@ impl Entry {
         std::iter::from_fn(move || Some((take_bulk(&mut rest)?, take_bulk(&mut rest)?)))
     }
 
+    /// Returns the size of the fields.
+    pub fn size_bytes(&self) -> usize {
+        self.bulks.len()
+    }
+
     /// Returns `true` if the entry has no fields, as after it was deleted while pending.
     pub fn is_empty(&self) -> bool {
         self.bulks.is_empty()

@@ -58,6 +58,12 @@ pub fn sqlstate(error: &Error) -> Option<&str> {
     }
 }
 
+/// Returns `true` if a smaller transaction may succeed: the statement took longer than `statement_timeout`, or needed
+/// more locks than `max_locks_per_transaction` allows, as a row of each of thousands of chunks does.
+pub fn is_too_large(error: &Error) -> bool {
+    matches!(sqlstate(error), Some("57014" | "53200"))
+}
+
 /// Returns `true` if the code means that the schema, the login, the database or the rights do not fit this version.
 pub(crate) fn is_set_up(code: &str) -> bool {
     matches!(
@@ -82,6 +88,7 @@ pub fn remedy(code: &str) -> Option<&'static str> {
         "3D000" => "create the database, or name another one in `postgres.url`",
         "42501" => "grant the role what it needs; `deploy/` shows the rights of each worker",
         "53100" => "the server's disk is full; free some space or compress older chunks",
+        "53200" => "the server has too few locks for this many chunks; raise max_locks_per_transaction",
         "53300" => "too many connections; lower `postgres.pool_size` or raise max_connections",
         "53400" => "a limit of the server was reached; see its message",
         "25006" => "the server takes no writes; is it a standby?",

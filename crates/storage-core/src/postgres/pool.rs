@@ -3,13 +3,13 @@
 use std::sync::{Arc, OnceLock};
 
 use bb8::{ErrorSink, ManageConnection, RunError};
+use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::PoolableConnection;
-use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use tokio::sync::broadcast;
 
 use super::connection::{ConnectError, connect};
 use super::error::{Fault, describe};
-use super::queries::identity::identity;
+use super::queries::identity::{identity, may_be_read_only_no_longer};
 use crate::config::postgres::PostgresConfig;
 use crate::domain::database_identity::DatabaseIdentity;
 
@@ -139,8 +139,12 @@ impl ManageConnection for Manager {
         self.open().await.map_err(Unusable::NotOpened)
     }
 
+    /// Also replaces a connection that was opened while new ones were read-only: its default stays.
     async fn is_valid(&self, connection: &mut AsyncPgConnection) -> Result<(), Unusable> {
-        connection.batch_execute("SELECT 1").await.map_err(|_| Unusable::Stale)
+        match may_be_read_only_no_longer(connection).await {
+            Ok(false) => Ok(()),
+            _ => Err(Unusable::Stale),
+        }
     }
 
     fn has_broken(&self, connection: &mut AsyncPgConnection) -> bool {

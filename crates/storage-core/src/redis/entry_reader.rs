@@ -25,6 +25,11 @@ use crate::tls;
 
 /// Number of redirections by nodes of a cluster before a read fails.
 const MAX_REDIRECTIONS: usize = 5;
+/// Number of entries of the first read. Nothing is known about their size, and a reply must fit in memory and arrive
+/// within the response time-out.
+const FIRST_COUNT: usize = 64;
+/// Size of a reply up to which the next one may have more entries.
+const REPLY_BYTES: usize = 16 << 20;
 /// Free space of the buffer before each read from the socket.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -36,6 +41,27 @@ pub(super) struct EntryReader {
     /// Node of a cluster that holds the stream; `None` until another node has named it.
     node: Option<RedisConfig>,
     link: Option<Link>,
+    limit: CountLimit,
+}
+
+/// Limit of the entries of a read by the size of the previous replies.
+#[derive(Debug)]
+struct CountLimit(usize);
+
+impl CountLimit {
+    /// Adapts the limit to a reply with `entries` of the `asked` entries and `size_bytes`.
+    fn adapt(&mut self, asked: usize, entries: usize, size_bytes: usize) {
+        if size_bytes > REPLY_BYTES {
+            self.0 = (entries * REPLY_BYTES / size_bytes).max(1);
+        } else if entries == asked && asked == self.0 {
+            self.0 = self.0.saturating_mul(2);
+        }
+    }
+
+    /// Lowers the limit after a reply has not arrived in time.
+    fn lower(&mut self, asked: usize) {
+        self.0 = (asked / 4).max(1);
+    }
 }
 
 impl EntryReader {
@@ -47,11 +73,13 @@ impl EntryReader {
             response_timeout: config.response_timeout + max_block,
             node: None,
             link: None,
+            limit: CountLimit(FIRST_COUNT),
         }
     }
 
-    /// Reads the entries after the ID `after`, at most `count`, and waits up to `block` for the first. `command` is
-    /// XREAD, or XREADGROUP with its group and consumer. Dropping the future closes the connection.
+    /// Reads the entries after the ID `after`, at most `count` and fewer if they are large, and waits up to `block` for
+    /// the first. `command` is XREAD, or XREADGROUP with its group and consumer. Dropping the future closes the
+    /// connection.
     pub(super) async fn read(
         &mut self,
         mut command: Cmd,
@@ -59,6 +87,7 @@ impl EntryReader {
         count: usize,
         block: Duration,
     ) -> RedisResult<Vec<Entry>> {
+        let count = count.min(self.limit.0);
         command
             .arg("COUNT")
             .arg(count)
@@ -68,7 +97,16 @@ impl EntryReader {
             .arg("STREAMS")
             .arg(self.stream.key())
             .arg(after);
-        self.execute(&command).await
+        let reply = self.execute(&command).await;
+        match &reply {
+            Ok(entries) => {
+                let size_bytes = entries.iter().map(Entry::size_bytes).sum();
+                self.limit.adapt(count, entries.len(), size_bytes);
+            }
+            Err(error) if error.is_timeout() => self.limit.lower(count),
+            Err(_) => {}
+        }
+        reply
     }
 
     async fn execute(&mut self, command: &Cmd) -> RedisResult<Vec<Entry>> {
@@ -227,4 +265,25 @@ async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
 
 fn unusable(reason: &'static str) -> RedisError {
     (ErrorKind::InvalidClientConfig, reason).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_asks_for_as_many_entries_as_their_size_allows() {
+        let mut limit = CountLimit(FIRST_COUNT);
+        limit.adapt(FIRST_COUNT, FIRST_COUNT, 100 * FIRST_COUNT);
+        assert_eq!(limit.0, 2 * FIRST_COUNT);
+        limit.adapt(10, 10, 1_000);
+        assert_eq!(limit.0, 2 * FIRST_COUNT, "the caller asked for less");
+        limit.adapt(128, 128, 128 << 20);
+        assert_eq!(limit.0, 16);
+        limit.lower(16);
+        limit.lower(2);
+        assert_eq!(limit.0, 1);
+        limit.adapt(1, 1, 100 << 20);
+        assert_eq!(limit.0, 1);
+    }
 }

@@ -112,6 +112,8 @@ pub enum PutResult {
     Outdated,
     /// The hash is not the base of the changed fields and has to be written whole.
     NeedsWhole,
+    /// The key had another type and was moved aside; the hash has to be written whole.
+    WasForeign,
 }
 
 impl FromRedisValue for PutResult {
@@ -119,7 +121,8 @@ impl FromRedisValue for PutResult {
         Ok(match i64::from_redis_value(value)? {
             0 => Self::Outdated,
             1 => Self::Written,
-            _ => Self::NeedsWhole,
+            2 => Self::NeedsWhole,
+            _ => Self::WasForeign,
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use redis::aio::ConnectionLike;
-use redis::{Cmd, RedisResult, cmd, pipe};
+use redis::{Cmd, RedisError, RedisResult, cmd, pipe};
 
 use super::codec::candles::{decode_hash, hash_fields, message};
 use super::codec::repairs::Base;
@@ -26,14 +26,37 @@ const READS_PER_PIPELINE: usize = 1_000;
 pub async fn candles(conn: &mut impl ConnectionLike, keys: &[Key]) -> RedisResult<Vec<Option<CandleState>>> {
     let mut found = Vec::with_capacity(keys.len());
     for keys in keys.chunks(READS_PER_PIPELINE) {
-        let mut reads = pipe();
-        for key in keys {
-            reads.cmd("HGETALL").arg(key);
-        }
-        let hashes: Vec<HashMap<Vec<u8>, Vec<u8>>> = reads.query_async(conn).await?;
+        let hashes = hashes(conn, keys).await?;
         found.extend(keys.iter().zip(hashes).map(|(key, hash)| candle(key, hash)));
     }
     Ok(found)
+}
+
+/// Reads the hashes at `keys`. A key of another type is logged and is empty.
+async fn hashes(conn: &mut impl ConnectionLike, keys: &[Key]) -> RedisResult<Vec<HashMap<Vec<u8>, Vec<u8>>>> {
+    let mut reads = pipe();
+    for key in keys {
+        reads.cmd("HGETALL").arg(key);
+    }
+    match reads.query_async(conn).await {
+        Err(error) if is_wrong_type(&error) => {}
+        hashes => return hashes,
+    }
+    let mut found = Vec::with_capacity(keys.len());
+    for key in keys {
+        found.push(match cmd("HGETALL").arg(key).query_async(conn).await {
+            Err(error) if is_wrong_type(&error) => {
+                tracing::error!(%key, "the key is no hash; hot-writer moves it aside when it writes it");
+                HashMap::new()
+            }
+            hash => hash?,
+        });
+    }
+    Ok(found)
+}
+
+fn is_wrong_type(error: &RedisError) -> bool {
+    error.to_string().contains("WRONGTYPE")
 }
 
 fn candle(key: &Key, hash: HashMap<Vec<u8>, Vec<u8>>) -> Option<CandleState> {
@@ -73,11 +96,7 @@ pub fn put_base(base: &Base, candle: Option<&Candle>) -> Cmd {
 
 /// Reads the restored bases at `keys`, in their order; `None` for a request that is not answered yet.
 pub async fn bases(conn: &mut impl ConnectionLike, keys: &[Key]) -> RedisResult<Vec<Option<RestoredBase>>> {
-    let mut reads = pipe();
-    for key in keys {
-        reads.cmd("HGETALL").arg(key);
-    }
-    let hashes: Vec<HashMap<Vec<u8>, Vec<u8>>> = reads.query_async(conn).await?;
+    let hashes = hashes(conn, keys).await?;
     let decode = |(key, hash): (&Key, HashMap<Vec<u8>, Vec<u8>>)| {
         if hash.get(b"trades".as_slice())? == b"0" {
             let revision = std::str::from_utf8(hash.get(b"revision".as_slice())?).ok()?;
@@ -158,9 +177,25 @@ pub fn publish_final(timeframe: Timeframe, symbol: &Symbol, candle: &Candle) -> 
     command
 }
 
-/// Writes and publishes hashes in one pipeline, and returns their results in order. Several keys share a call, except
-/// on a cluster, where they are in different slots.
+/// Writes and publishes hashes in one pipeline, and returns their results in order. A key of another type, which some
+/// client has written, is moved aside and logged. Several keys share a call, except on a cluster, where they are in
+/// different slots.
 pub async fn put_all(conn: &mut Connection, puts: &[Put]) -> RedisResult<Vec<PutResult>> {
+    let mut results = put_once(conn, puts).await?;
+    for (put, result) in puts.iter().zip(&mut results) {
+        if *result == PutResult::WasForeign {
+            let key = &put.key;
+            tracing::error!(%key, "the key was no hash; it is `foreign:{{{key}}}` now, for 7 days");
+            *result = match put.base {
+                Some(_) => PutResult::NeedsWhole,
+                None => put_once(conn, std::slice::from_ref(put)).await?.remove(0),
+            };
+        }
+    }
+    Ok(results)
+}
+
+async fn put_once(conn: &mut Connection, puts: &[Put]) -> RedisResult<Vec<PutResult>> {
     let per_call = if conn.is_cluster().await? { 1 } else { PUTS_PER_CALL };
     let mut calls = pipe();
     for puts in puts.chunks(per_call) {

@@ -4,10 +4,15 @@ use anyhow::Context;
 use redis::aio::ConnectionLike;
 use redis::{RedisResult, cmd};
 
-use super::keys;
 use super::position::{Position, positions};
 use super::stream::{Stream, length};
+use super::{functions, keys};
 use crate::config::Misconfigured;
+use crate::domain::partition::partition_of;
+use crate::domain::symbol::Symbol;
+
+/// An epoch after that of every owner.
+const LAST_EPOCH: &str = "9007199254740992";
 
 /// Reads the number of partitions; `None` before the first `aggregator-admin migrate`.
 pub async fn stored(conn: &mut impl ConnectionLike) -> RedisResult<Option<u16>> {
@@ -32,9 +37,24 @@ pub async fn store_once(conn: &mut impl ConnectionLike, partitions: u16) -> Redi
     Ok(stored(conn).await?.unwrap_or(partitions))
 }
 
-/// Replaces the number of partitions `from` by `to`, and removes the streams of partitions that no longer exist. The
-/// caller must have checked that [`unfinished`] finds nothing.
+/// Replaces the number of partitions `from` by `to`, moves the symbols with open candles to their new partitions, and
+/// removes the streams of partitions that no longer exist. The caller must have checked that [`unfinished`] finds
+/// nothing and that no hot-writer runs.
 pub async fn replace(conn: &mut impl ConnectionLike, from: u16, to: u16) -> RedisResult<()> {
+    // A symbol is added before it is removed, so a crash in between loses none; a repetition moves the rest.
+    let mut since: Option<u64> = None;
+    for partition in 0..from {
+        let key = keys::complete_since(partition);
+        since = since.max(cmd("GET").arg(key).query_async(conn).await?);
+        move_open(conn, partition, to).await?;
+    }
+    // Every partition may now have symbols of every other one.
+    for partition in 0..to {
+        if let Some(since_ms) = since {
+            let key = keys::complete_since(partition);
+            cmd("SET").arg(key).arg(since_ms).query_async::<()>(conn).await?;
+        }
+    }
     cmd("SET")
         .arg(keys::partitions())
         .arg(to)
@@ -53,7 +73,25 @@ pub async fn replace(conn: &mut impl ConnectionLike, from: u16, to: u16) -> Redi
     Ok(())
 }
 
-/// Lists the obstacles to another number of partitions: entries that a group has not finished, and open candles.
+/// Moves the symbols with open candles of `partition` to the partitions that they have with `to` partitions.
+async fn move_open(conn: &mut impl ConnectionLike, partition: u16, to: u16) -> RedisResult<()> {
+    let index = keys::open_symbols(partition);
+    let names: Vec<String> = cmd("ZRANGE").arg(&index).arg(0).arg(-1).query_async(conn).await?;
+    for symbol in names.iter().filter_map(|name| name.parse::<Symbol>().ok()) {
+        let target = partition_of(&symbol, to);
+        if target != partition {
+            functions::mark_open(&keys::open_symbols(target), "0", [&symbol])
+                .exec_async(conn)
+                .await?;
+            functions::mark_closed(&index, LAST_EPOCH, [&symbol])
+                .exec_async(conn)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Lists the obstacles to another number of partitions: entries that a group has not finished.
 pub async fn unfinished(conn: &mut impl ConnectionLike, partitions: u16) -> RedisResult<Vec<String>> {
     let mut found = Vec::new();
     for partition in 0..partitions {
@@ -69,13 +107,6 @@ pub async fn unfinished(conn: &mut impl ConnectionLike, partitions: u16) -> Redi
                     found.push(format!("{group} has not finished {}", stream.key()));
                 }
             }
-        }
-        let open: u64 = cmd("ZCARD")
-            .arg(keys::open_symbols(partition))
-            .query_async(conn)
-            .await?;
-        if open > 0 {
-            found.push(format!("{open} symbols of partition {partition} have open candles"));
         }
     }
     Ok(found)

@@ -1,5 +1,5 @@
-//! Settings of Redis that lose data: an eviction policy that removes streams, and a default user without the rights
-//! that the append-only file needs.
+//! Settings of Redis that lose data: an eviction policy that removes streams, no append-only file, and a default user
+//! without the rights that this file needs.
 //!
 //! While Redis loads the append-only file, it checks the rights of the default user for each transaction, which
 //! includes most calls of functions. It skips a transaction that this user may not run, and only its log names it.
@@ -37,6 +37,7 @@ pub async fn inspect(config: &RedisConfig) -> RedisResult<Findings> {
         let name = node.url.masked();
         let info = permitted(info_of(conn, &["memory", "persistence"]).await)?;
         findings.eviction(&name, info.as_ref());
+        findings.append_only(&name, info.as_ref());
         findings.loading(&name, info.as_ref(), permitted(denied(conn).await)?);
     }
     Ok(findings)
@@ -73,6 +74,15 @@ impl Findings {
         } else if policy != "noeviction" {
             self.warnings.push(format!(
                 "`maxmemory-policy` of Redis at {name} is {policy}, which removes open candles and leases; {remedy}"
+            ));
+        }
+    }
+
+    fn append_only(&mut self, name: &str, info: Option<&Info>) {
+        if info.is_some_and(|info| !info.flag("aof_enabled")) {
+            self.warnings.push(format!(
+                "`appendonly` of Redis at {name} is no: a crash loses all ticks since the last snapshot; run \
+                 `CONFIG SET appendonly yes` there and put `appendonly yes` into its configuration file"
             ));
         }
     }

@@ -170,15 +170,25 @@ pub struct Pages {
     stream: Stream,
     next: StreamId,
     to: StreamId,
+    count: usize,
 }
 
-/// Number of entries in a page.
+/// Number of entries in the first page, and in one after large entries.
+const FIRST_PAGE: usize = 64;
+/// Maximum number of entries in a page.
 const PAGE: usize = 5_000;
+/// Size of a page up to which the next one may be larger.
+const PAGE_BYTES: usize = 4 << 20;
 
 impl Pages {
     /// Creates a reader of the entries in `[from, to]`.
     pub fn new(stream: Stream, from: StreamId, to: StreamId) -> Self {
-        Self { stream, next: from, to }
+        Self {
+            stream,
+            next: from,
+            to,
+            count: FIRST_PAGE,
+        }
     }
 
     /// Reads the next page; `None` after the last.
@@ -186,7 +196,12 @@ impl Pages {
         if self.next > self.to {
             return Ok(None);
         }
-        let entries = range(conn, self.stream, self.next, self.to, PAGE).await?;
+        let entries = range(conn, self.stream, self.next, self.to, self.count).await?;
+        let size_bytes: usize = entries.iter().map(Entry::size_bytes).sum();
+        self.count = match size_bytes {
+            0..=PAGE_BYTES => (self.count * 4).min(PAGE),
+            _ => FIRST_PAGE,
+        };
         self.next = entries.last().map_or(self.to, |last| last.id).next();
         Ok((!entries.is_empty()).then_some(entries))
     }

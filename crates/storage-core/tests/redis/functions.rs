@@ -9,7 +9,7 @@ use storage_core::domain::symbol::Symbol;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::redis::codec::repairs::Base;
 use storage_core::redis::connection::Connection;
-use storage_core::redis::functions::{self, Expiry};
+use storage_core::redis::functions::{self, Expiry, Put, PutResult};
 use storage_core::redis::groups;
 use storage_core::redis::hot::{self, Epoch, RestoredBase};
 use storage_core::redis::keys::{self, Key};
@@ -44,6 +44,48 @@ async fn put(conn: &mut Connection, revision: i64, is_final: bool) -> bool {
         .query_async(conn)
         .await
         .unwrap()
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_is_moved_aside_and_its_neighbours_are_written() {
+    let (_redis, mut conn) = prepared().await;
+    let keys = ["A", "B", "C"].map(|name| keys::tick_latest(&symbol(name)));
+    cmd("LPUSH").arg(&keys[1]).arg("x").exec_async(&mut conn).await.unwrap();
+    let puts = keys.clone().map(|key| Put {
+        key,
+        channel: keys::tick_channel(&symbol("A")),
+        message: String::new(),
+        revision: Revision::try_from(9).unwrap(),
+        base: None,
+        ttl_ms: 60_000,
+        renews_ttl: true,
+        fields: vec![("price", "1".to_owned())],
+    });
+    assert_eq!(hot::put_all(&mut conn, &puts).await.unwrap(), [PutResult::Written; 3]);
+    for key in &keys {
+        assert_eq!(hot::hash(&mut conn, key).await.unwrap()["price"], "1");
+    }
+    let aside = format!("foreign:{{{}}}", keys[1]);
+    let kept: Vec<String> = cmd("LRANGE")
+        .arg(&aside)
+        .arg(0)
+        .arg(-1)
+        .query_async(&mut conn)
+        .await
+        .unwrap();
+    assert_eq!(kept, ["x"]);
+    assert!(cmd("PTTL").arg(aside).query_async::<i64>(&mut conn).await.unwrap() > 0);
+
+    // The same with a single hash, and when candles are read.
+    cmd("SET")
+        .arg(candle_key())
+        .arg("x")
+        .exec_async(&mut conn)
+        .await
+        .unwrap();
+    assert_eq!(hot::candles(&mut conn, &[candle_key()]).await.unwrap(), [None]);
+    assert!(put(&mut conn, 9, false).await);
+    assert_eq!(hot::hash(&mut conn, &candle_key()).await.unwrap()["revision"], "9");
 }
 
 #[tokio::test]

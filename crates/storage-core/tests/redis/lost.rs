@@ -195,7 +195,9 @@ async fn trimming_finished_entries_is_not_a_loss() {
         .await
         .unwrap();
     tokio::time::sleep(Duration::from_millis(5)).await;
-    trim::trim(&mut conn, TICKS, Duration::ZERO).await.unwrap();
+    trim::trim(&mut conn, TICKS, Duration::ZERO, &mut trim::FutureEnds::default())
+        .await
+        .unwrap();
     // Trimming is approximate; another client trims the rest.
     fixture.trim_to(0).await;
     assert_eq!(fixture.read_all().await, 0);

@@ -59,7 +59,10 @@ async fn without_an_append_only_file_it_is_a_warning() {
     acl(&config, &["SETUSER", "default", "off", "-@all"]).await;
     check(&config).await.unwrap();
     let found = inspect(&config).await.unwrap();
-    assert!(found.warnings[0].contains("`appendonly` is no now"), "{found:?}");
+    assert!(
+        found.warnings[0].contains("`appendonly` of Redis") && found.warnings[1].contains("`appendonly` is no now"),
+        "{found:?}"
+    );
 }
 
 #[tokio::test]
@@ -81,7 +84,7 @@ async fn a_check_without_permission_is_a_warning() {
 
 #[tokio::test]
 async fn a_policy_that_evicts_streams_is_refused_and_one_that_evicts_hashes_is_a_warning() {
-    let (_redis, config) = with_operator(&[]).await;
+    let (_redis, config) = with_operator(&["--appendonly", "yes"]).await;
     for (policy, faults, warnings) in [
         ("allkeys-lru", 1, 0),
         ("allkeys-random", 1, 0),

@@ -17,6 +17,7 @@ use storage_core::postgres::pool::Pool;
 use storage_core::postgres::queries::symbols;
 use storage_core::postgres::queries::ticks::TickRow;
 use storage_core::postgres::queries::trades::{self, Write};
+use storage_core::redis::clock::local_ms;
 use storage_core::redis::codec::repairs::Repair;
 use storage_core::redis::connection::Connection;
 
@@ -33,7 +34,7 @@ impl Kind for Ticks {
     type Row = TickEvent;
 
     fn decode(&self, entry: &Entry) -> Result<TickEvent, Rejection> {
-        self.0.decode(entry)
+        self.0.decode(entry, local_ms())
     }
 
     async fn reconcile(

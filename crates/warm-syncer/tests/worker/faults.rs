@@ -105,6 +105,62 @@ async fn on_sigterm_it_finishes_its_batch() {
 }
 
 #[tokio::test]
+async fn a_batch_beyond_the_statement_timeout_is_halved() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    stores
+        .database
+        .execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END $$;
+             CREATE TRIGGER slow BEFORE INSERT ON ticks FOR EACH ROW EXECUTE FUNCTION slow()",
+        )
+        .await;
+    let ticks: Vec<_> = (0..100).map(|n| tick("A", OLD_US + n * 1_000, "2", n)).collect();
+    stores.redis.add_all(ticks_of("A"), &ticks).await;
+    let worker = stores.program().setting("postgres.statement_timeout=1s").start("one");
+    stores.drained(&[ticks_of("A")]).await;
+    assert_eq!(stores.database.number("SELECT count(*) FROM ticks").await, 100);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_read_only_database_is_written_again_when_it_is_no_longer_read_only() {
+    let Some(database) = TestDatabase::start(Edition::Apache).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    let alter = async |change: &str| {
+        let sql = format!(
+            "SET TRANSACTION READ WRITE;
+             DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {change}', current_database()); END $$"
+        );
+        stores.database.execute(&sql).await;
+    };
+    alter("SET default_transaction_read_only = on").await;
+    let worker = stores.worker("one");
+    stores.redis.add(ticks_of("A"), &tick("A", OLD_US, "2", 1)).await;
+    until_true("writing is refused", async || {
+        worker.metric("warm_syncer_retries_total{store=\"postgres\"}").await > 0.0
+    })
+    .await;
+    until_true("the failing batch is measured", async || {
+        let stream = ticks_of("A");
+        worker
+            .metric(&format!("warm_syncer_failing_batch_seconds{{stream=\"{stream}\"}}"))
+            .await
+            > 0.0
+    })
+    .await;
+    alter("RESET default_transaction_read_only").await;
+    stores.drained(&[ticks_of("A")]).await;
+    assert_eq!(stores.database.number("SELECT count(*) FROM ticks").await, 1);
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn a_row_that_the_database_refuses_becomes_a_dead_letter_and_the_others_are_written() {
     let Some(database) = TestDatabase::start(Edition::Apache).await else {
         return;

@@ -9,6 +9,7 @@ use anyhow::bail;
 use storage_core::config::redis::RedisConfig;
 use storage_core::domain::database_identity::DatabaseIdentity;
 use storage_core::redis::{database, preflight};
+use storage_core::startup::differing_clocks;
 use storage_core::terminal::say;
 
 use self::report::Report;
@@ -53,6 +54,7 @@ async fn gather(config: &Config) -> Report {
             report.hot = Some(hot);
             report.problems.extend(other_database(&report));
             check_settings(&config.redis, &mut report).await;
+            compare_clocks(&mut stores, &mut report).await;
         }
         Err(error) => report
             .problems
@@ -67,6 +69,15 @@ fn other_database(report: &Report) -> Option<String> {
     let found = DatabaseIdentity::new(report.history.as_ref()?.database.clone());
     let checked = database::check(stored.as_ref(), &found);
     checked.err().map(|error| error.to_string())
+}
+
+/// Adds a warning if the clocks of both stores differ. A store that does not answer is reported elsewhere.
+async fn compare_clocks(stores: &mut Stores, report: &mut Report) {
+    if let Ok(mut connection) = stores.pool.get().await
+        && let Ok(differing) = differing_clocks(&mut connection, &mut stores.redis).await
+    {
+        report.warnings.extend(differing);
+    }
 }
 
 async fn check_settings(config: &RedisConfig, report: &mut Report) {

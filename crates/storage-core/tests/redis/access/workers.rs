@@ -102,7 +102,9 @@ async fn hot_writer_writes_the_hot_view_and_trims() {
     server.read("hot-writer", HOT_WRITER, Stream::Signals).await;
     for stream in Stream::all(2) {
         positions(conn, stream).await.unwrap();
-        trim::trim(conn, stream, Duration::ZERO).await.unwrap();
+        trim::trim(conn, stream, Duration::ZERO, &mut trim::FutureEnds::default())
+            .await
+            .unwrap();
     }
 
     server
@@ -199,6 +201,8 @@ async fn aggregator_admin_manages_the_streams_and_reads_the_hot_view() {
     functions::check(conn).await.unwrap();
     partitions::check(partitions::stored(conn).await.unwrap(), 2).unwrap();
     partitions::unfinished(conn, 2).await.unwrap();
+    let open = cmd("ZADD").arg(keys::open_symbols(1)).arg(1).arg("BTCUSDT").to_owned();
+    open.exec_async(conn).await.unwrap();
     partitions::replace(conn, 2, 1).await.unwrap();
     symbols::store(conn, &symbol(), 2, Prices::Any).await.unwrap();
     symbols::store(conn, &symbol(), 8, Prices::Positive).await.unwrap();
