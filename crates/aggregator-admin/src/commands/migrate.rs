@@ -101,10 +101,14 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         .await
         .explained("reading the server's settings")?;
     let differing = differing_clocks(&mut connection, &mut stores.redis).await?;
+    let privileges = drift::missing_privileges(&mut connection)
+        .await
+        .explained("reading the privileges")?;
     known_versions::faults(&server)
         .iter()
         .chain(&risks)
         .chain(&differing)
+        .chain(&privileges)
         .try_for_each(|warning| say(format_args!("warning: {warning}")))?;
     anyhow::ensure!(drift.is_empty(), "the schema was changed by hand: {}", drift.join("; "));
     say(format_args!(

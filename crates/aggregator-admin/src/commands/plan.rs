@@ -22,6 +22,11 @@ pub(crate) async fn run(config: &Config, apply: bool) -> anyhow::Result<()> {
     drift
         .iter()
         .try_for_each(|drift| say(format_args!("the schema was changed by hand: {drift}")))?;
+    drift::missing_privileges(&mut connection)
+        .await
+        .explained("reading the privileges")?
+        .iter()
+        .try_for_each(|lacking| say(format_args!("warning: {lacking}")))?;
     if server.edition == Edition::Apache {
         return explain_apache(config);
     }

@@ -33,7 +33,7 @@ async fn both_stores_are_prepared_once() {
             "schema: ran",
             "functions: loaded",
             "partitions: 4",
-            "consumer groups: created 18",
+            "consumer groups: created 19",
             "database: ",
         ] {
             assert!(first.stdout.contains(done), "{done}: {}", first.stdout);

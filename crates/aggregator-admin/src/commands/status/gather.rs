@@ -70,9 +70,12 @@ pub(super) async fn history(pool: &Pool) -> anyhow::Result<History> {
     let database = identity::identity(connection)
         .await
         .explained("reading the database's identity")?;
+    let privileges = drift::missing_privileges(connection)
+        .await
+        .explained("reading the privileges")?;
     Ok(History {
         database: database.to_string(),
-        warnings: [known_versions::faults(&server), risks].concat(),
+        warnings: [known_versions::faults(&server), risks, privileges].concat(),
         compression: Compression::new(compression),
         edition: server.edition.to_string(),
         scheduler: scheduler(&server),
