@@ -34,7 +34,7 @@ Feature: Access control
       | warm-syncer      | HSET tick:latest:BTCUSDT price 1 |
       | warm-syncer      | FUNCTION FLUSH                   |
       | warm-syncer      | KEYS *                           |
-      | aggregator-admin | HSET tick:latest:BTCUSDT price 1 |
+      | aggregator-admin | DEL tick:latest:BTCUSDT          |
       | aggregator-admin | CONFIG SET appendonly no         |
       | backup-runner    | DEL tick:latest:BTCUSDT          |
       | backup-runner    | XADD stream:ticks:0 * a b        |

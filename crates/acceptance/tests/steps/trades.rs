@@ -50,12 +50,8 @@ async fn these_trades(world: &mut World, step: &Step) {
         let ts_us = micros(&row["time"]);
         let value = |name: &str| optional(name).unwrap_or_default();
         let entry = trade(&symbol, ts_us, &value("price"), &value("qty"), optional("id"));
-        world
-            .send(Trade {
-                kind: kind(&value("kind")),
-                ..entry
-            })
-            .await;
+        let kind = kind(&value("kind"));
+        world.notes.entry = world.send(Trade { kind, ..entry }).await;
     }
 }
 
@@ -73,7 +69,7 @@ fn kind(name: &str) -> Kind {
 async fn amended(world: &mut World, number: usize, price: String) {
     let trade = world.trades[number - 1].clone();
     let kind = if price.is_empty() { Kind::Bust } else { Kind::Correction };
-    world.send(Trade { kind, price, ..trade }).await;
+    world.notes.entry = world.send(Trade { kind, price, ..trade }).await;
 }
 
 #[when(expr = "a trade of {word} arrives with the current time")]

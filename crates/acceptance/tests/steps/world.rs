@@ -84,10 +84,11 @@ impl World {
         self.pipeline.close().await;
     }
 
-    /// Sends a trade that must be counted.
-    pub(crate) async fn send(&mut self, trade: Trade) {
-        self.notes.entry = self.pipeline.send(&trade.symbol, &producer::fields(&trade)).await;
+    /// Sends a trade that must be counted, and returns its stream and ID.
+    pub(crate) async fn send(&mut self, trade: Trade) -> (String, String) {
+        let entry = self.pipeline.send(&trade.symbol, &producer::fields(&trade)).await;
         self.trades.push(trade);
+        entry
     }
 
     pub(crate) fn feed(&self) -> &Publisher {
