@@ -81,3 +81,48 @@ fn open(path: &Path) -> anyhow::Result<(Box<dyn Read + Send>, String, u64)> {
     let (size, file) = opened.with_context(|| format!("opening {name}"))?;
     Ok((Box::new(file), name, size))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use storage_core::domain::stream_id::StreamId;
+    use storage_core::domain::tick::Tick;
+    use storage_core::redis::partitions;
+    use storage_core::redis::stream::{self, Stream};
+    use storage_core::testing::redis::TestRedis;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_without_ids_that_is_mended_and_replayed_adds_no_trade_twice() {
+        let redis = TestRedis::start().await;
+        partitions::store_once(&mut redis.connect(), 1).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ticks.csv");
+        let replay = async |rows: &str| {
+            std::fs::write(&file, format!("symbol,ts_us,price,qty,trade_id,side\n{rows}")).unwrap();
+            let args = Args {
+                file: file.clone(),
+                format: Format::TicksCsv,
+                symbol: None,
+                speed: Speed::Max,
+                skip_bad_lines: false,
+            };
+            run(args, &redis.config(), &CancellationToken::new()).await
+        };
+        let equal = "A,1000001,1,1,,\nA,1000001,1,1,,\n";
+        assert!(replay(&format!("{equal}rubbish\nA,1000002,2,1,,\n")).await.is_err());
+        replay(&format!("{equal}A,1000001,1.5,1,,\nA,1000002,2,1,,\n"))
+            .await
+            .unwrap();
+        let mut conn = redis.connect();
+        let entries = stream::range(&mut conn, Stream::Ticks(0), StreamId::START, StreamId::END, 100).await;
+        let ticks = entries.unwrap();
+        let ids: BTreeSet<_> = ticks
+            .iter()
+            .map(|entry| Tick::from_entry(entry).unwrap().trade_id)
+            .collect();
+        assert_eq!((ticks.len(), ids.len()), (6, 4));
+    }
+}

@@ -1,6 +1,6 @@
 //! Ticks: each trade is written once, corrections and busts change it, and minutes can be computed again from them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
@@ -75,11 +75,11 @@ impl Kind for Ticks {
             }
         }
         let results = trades::write(connection, self.0.partition, &entries, decimals).await?;
+        let mut repairs = BTreeMap::new();
         for ((entry, event), result) in events.into_iter().zip(results) {
-            let repair = |ts_us| Repair {
-                symbol: event.symbol().clone(),
-                start_us: Timeframe::M1.bucket_start_us(ts_us),
-                revision: event.revision(),
+            let mut repair = |ts_us| {
+                let minute = (event.symbol(), Timeframe::M1.bucket_start_us(ts_us));
+                repairs.insert(minute, event.revision());
             };
             match result {
                 trades::Written::New => written.rows += 1,
@@ -87,15 +87,21 @@ impl Kind for Ticks {
                 trades::Written::Amended(ts_us) => {
                     written.rows += 1;
                     // Also if it was applied before: after a crash between commit and announcement it is read again.
-                    written.repairs.push(repair(ts_us));
+                    repair(ts_us);
                 }
                 trades::Written::Rejected(reason) => {
                     // hot-writer may have counted another one of the conflicting entries.
-                    written.repairs.push(repair(event.ts_us()));
+                    repair(event.ts_us());
                     written.rejected.push(Rejected { entry, reason });
                 }
             }
         }
+        let repairs = repairs.into_iter().map(|((symbol, start_us), revision)| Repair {
+            symbol: symbol.clone(),
+            start_us,
+            revision,
+        });
+        written.repairs.extend(repairs);
         Ok(written)
     }
 }
