@@ -2,7 +2,7 @@
 //! lacks.
 //!
 //! A repair waits until the warm-syncers have finished the entry of its revision; until then `ticks` may lack some of
-//! its ticks.
+//! its ticks. If the minute's candle was written before its last ticks, the repair waits for these, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -105,21 +105,27 @@ async fn finish_ready(
         }
         reader.acknowledge(&delivered).await.context("acknowledging repairs")?;
     }
-    for ((symbol, start_us), request) in pending.take_ready(covers) {
-        repair(worker, redis, &symbol, start_us, &request).await?;
+    for ((symbol, start_us), mut request) in pending.take_ready(covers) {
+        if let Some(revision) = repair(worker, redis, &symbol, start_us, &request, covers).await? {
+            request.revision = revision;
+            pending.0.insert((symbol, start_us), request);
+            continue;
+        }
         let ids: Vec<_> = request.ids.into_iter().collect();
         reader.acknowledge(&ids).await.context("acknowledging repairs")?;
     }
     Ok(())
 }
 
+/// Repairs a minute. Returns the revision that the history must contain first if the stored candle is ahead of `ticks`.
 async fn repair(
     worker: &Worker,
     redis: &mut Connection,
     symbol: &Symbol,
     start_us: i64,
     request: &Request,
-) -> anyhow::Result<()> {
+    covers: impl Fn(&Symbol, Revision) -> bool,
+) -> anyhow::Result<Option<Revision>> {
     let mut connection = worker.pool.get().await?;
     let time = rfc3339(start_us);
     let partitions = worker.config.stream.partitions;
@@ -127,15 +133,20 @@ async fn repair(
         Err(error) if refuses_row(&error) => {
             REPAIRS.increment("refused", 1);
             let reason = Rejection::Refused(format!("{error:#}")).to_string();
-            return send_to_dead_letters(redis, symbol, start_us, request, reason).await;
+            send_to_dead_letters(redis, symbol, start_us, request, reason).await?;
+            return Ok(None);
         }
         repaired => repaired.context("computing a minute from its ticks")?,
     };
     let Some(Repaired { candle, outcome, .. }) = repaired else {
         REPAIRS.increment("no_ticks", 1);
         tracing::info!(%symbol, %time, "a requested minute has no ticks");
-        return Ok(());
+        return Ok(None);
     };
+    let has_more_trades = matches!(outcome, Outcome::MoreTrades { .. });
+    if has_more_trades && !covers(symbol, candle.revision) {
+        return Ok(Some(candle.revision));
+    }
     // Everything precedes the acknowledgement, so a crash repeats the repair.
     publish(redis, symbol, &candle).await?;
     let range = rollups::entry_fields(minute(start_us));
@@ -149,7 +160,7 @@ async fn repair(
     }
     REPAIRS.increment(outcome.label(), 1);
     tracing::info!(%symbol, %time, outcome = outcome.label(), "computed a minute from its ticks");
-    Ok(())
+    Ok(None)
 }
 
 fn refuses_row(error: &anyhow::Error) -> bool {

@@ -78,6 +78,36 @@ async fn a_candle_with_more_trades_than_there_are_ticks_stays() {
 }
 
 #[tokio::test]
+async fn a_repair_waits_for_the_ticks_of_a_candle_that_was_written_before_them() {
+    for database in TestDatabase::start_each().await {
+        let stores = Stores::ready(database).await;
+        stores.database.execute(LATE_MINUTE).await;
+        let last = stores.redis.add(ticks(), &vec![("symbol", symbol().to_string())]).await;
+        let revision = Revision::try_from(last).unwrap();
+        let ahead = format!("UPDATE candles_1m SET trades = 4, revision = {revision}");
+        stores.database.execute(&ahead).await;
+        let worker = stores.worker();
+        for minute in [0, 9] {
+            let requested = repair(OLD_US + minute * MINUTE_US, StreamId::START);
+            stores.redis.add(Stream::Repairs, &requested).await;
+        }
+        worker.logged("has no ticks").await;
+        let tick = format!(
+            "INSERT INTO ticks (time, symbol, price, lots, trade_no, trade_key, revision)
+             VALUES ('2019-10-11 00:00:30Z', 'XRPETH', 9.0, 100000000, 4, '', {revision})"
+        );
+        stores.database.execute(&tick).await;
+        let redis = &mut stores.redis.connect();
+        advance(redis, ticks(), WARM_SYNCER, StreamId::START, last, 1)
+            .await
+            .unwrap();
+        stores.drained(Stream::Repairs).await;
+        assert_eq!(stores.database.text(FIRST_CANDLE).await, "(1,9,1,3,400000000,4)");
+        assert_eq!(stores.redis.entries(Stream::Dead).await, [] as [String; 0]);
+    }
+}
+
+#[tokio::test]
 async fn a_late_trade_joins_a_candle_whose_ticks_were_dropped_once_for_any_number_of_repairs() {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
