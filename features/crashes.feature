@@ -48,7 +48,7 @@ Feature: A crash at every point
       | aggregator-admin | Redis      | XACK stream:rollups | all       | the range is acknowledged, without a reply to the worker  |
     Then the workers were killed at least 50 times
     And all trades have arrived
-    And every stream is drained within 240 seconds
+    And every stream is drained within 30 seconds
     And candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
     And every larger timeframe is the aggregate of candles_1m

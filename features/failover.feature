@@ -14,7 +14,7 @@ Feature: Failover of Redis
     And the master is killed and its replica is promoted
     And 3000 more trades have arrived
     Then all trades have arrived
-    And every stream is drained within 240 seconds
+    And every stream is drained within 60 seconds
     And candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
     And every larger timeframe is the aggregate of candles_1m

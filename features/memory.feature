@@ -17,7 +17,7 @@ Feature: Redis at its memory limit
     And the hot-writer has read every trade that Redis accepted
     When PostgreSQL is started again
     Then all trades have arrived
-    And every stream is drained within 240 seconds
+    And every stream is drained within 60 seconds
     And candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
     And every larger timeframe is the aggregate of candles_1m

@@ -12,7 +12,7 @@ Feature: Outages under load lose no trade
     And PostgreSQL is down for 10 seconds
     And Redis is down for 3 seconds
     Then all trades have arrived
-    And every stream is drained within 240 seconds
+    And every stream is drained within 60 seconds
     And candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
     And every larger timeframe is the aggregate of candles_1m
@@ -23,7 +23,7 @@ Feature: Outages under load lose no trade
     And a running pipeline
     When a feed starts sending 1500 trades at full speed, with seed 5
     Then all trades have arrived
-    And every stream is drained within 240 seconds
+    And every stream is drained within 60 seconds
     When PostgreSQL is down for 1 second
     Then candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
@@ -36,7 +36,7 @@ Feature: Outages under load lose no trade
     And 1500 more trades have arrived
     And the network <fails> for 3 seconds to Redis, then to PostgreSQL, then to both
     Then all trades have arrived
-    And every stream is drained within 240 seconds
+    And every stream is drained within 60 seconds
     And candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
     And every larger timeframe is the aggregate of candles_1m
@@ -59,7 +59,7 @@ Feature: Outages under load lose no trade
     Then the warm-syncer is not ready and reports "space"
     When the disk of the database has free space again
     Then all trades have arrived
-    And every stream is drained within 240 seconds
+    And every stream is drained within 60 seconds
     And candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
     And every larger timeframe is the aggregate of candles_1m
@@ -70,7 +70,7 @@ Feature: Outages under load lose no trade
     When a feed starts sending 15000 trades at 1500 per second, with seed 5
     And PostgreSQL terminates every session in a transaction, 10 times
     Then all trades have arrived
-    And every stream is drained within 240 seconds
+    And every stream is drained within 60 seconds
     And candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
     And every larger timeframe is the aggregate of candles_1m
@@ -87,7 +87,7 @@ Feature: Outages under load lose no trade
     And 3000 more trades have arrived
     And the clock of Redis is set to the correct time
     Then all trades have arrived
-    And every stream is drained within 240 seconds
+    And every stream is drained within 60 seconds
     And candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
     And every larger timeframe is the aggregate of candles_1m
@@ -99,7 +99,7 @@ Feature: Outages under load lose no trade
     And 3000 more trades have arrived
     And every function is removed from Redis
     Then all trades have arrived
-    And every stream is drained within 240 seconds
+    And every stream is drained within 60 seconds
     And candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
     And every larger timeframe is the aggregate of candles_1m
@@ -113,7 +113,7 @@ Feature: Outages under load lose no trade
     And 3000 more trades have arrived
     And every consumer group is <what>
     Then all trades have arrived
-    And every stream is drained within 240 seconds
+    And every stream is drained within 60 seconds
     And candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
     And every larger timeframe is the aggregate of candles_1m
@@ -134,7 +134,7 @@ Feature: Outages under load lose no trade
     And the hot-writer is suspended in the middle of a write until other replicas own its partitions
     Then the hot-writer becomes ready
     And all trades have arrived
-    And every stream is drained within 240 seconds
+    And every stream is drained within 60 seconds
     And candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
     And every larger timeframe is the aggregate of candles_1m

@@ -76,7 +76,7 @@ Feature: Restarts under load lose no trade
     And 1500 more trades have arrived
     And Redis is killed and started again
     Then all trades have arrived
-    And every stream is drained within 240 seconds
+    And every stream is drained within 60 seconds
     And candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
     And every larger timeframe is the aggregate of candles_1m
