@@ -189,7 +189,7 @@ pub struct Amendments {
     /// Number of busted trades.
     #[diesel(sql_type = BigInt)]
     pub busted: i64,
-    /// Revision of the last amendment; 0 if there is none.
+    /// Revision of the last amendment; 0 without amendments.
     #[diesel(sql_type = BigInt)]
     pub revision: Revision,
 }
