@@ -103,6 +103,7 @@ mod tests {
         let replay = async |rows: &str| {
             std::fs::write(&file, format!("symbol,ts_us,price,qty,trade_id,side\n{rows}")).unwrap();
             let args = Args {
+                feed: None,
                 file: file.clone(),
                 format: Format::TicksCsv,
                 symbol: None,
