@@ -1,5 +1,7 @@
 //! Computes a minute's candle again from `ticks` and writes it. The rules of the computation are in [`crate::minute`].
 
+use std::collections::BTreeSet;
+
 use anyhow::Context;
 use diesel_async::{AsyncConnection, AsyncPgConnection};
 use storage_core::domain::candle::Candle;
@@ -61,8 +63,7 @@ impl Outcome {
     }
 }
 
-/// Recomputes the minute that starts at `start_us` and writes its candle; `None` if it has no ticks. Only busts and
-/// `force` reduce the number of a candle's trades, and only if no tick of the minute was dropped.
+/// Recomputes the minute that starts at `start_us` as [`recompute_all`] does.
 pub(crate) async fn recompute(
     connection: &mut AsyncPgConnection,
     redis: &mut Connection,
@@ -71,55 +72,110 @@ pub(crate) async fn recompute(
     start_us: i64,
     force: bool,
 ) -> anyhow::Result<Option<Repaired>> {
-    let partition = partition_of(symbol, partitions);
+    let repaired = recompute_all(connection, redis, partitions, &[(symbol, start_us)], force).await?;
+    Ok(repaired.into_iter().next().flatten())
+}
+
+/// Recomputes minutes, each of a symbol and with its start, and writes their candles in one transaction. Returns what
+/// became of each; `None` for a minute without ticks. Only busts and `force` reduce the number of a candle's trades,
+/// and only if no tick of the minute was dropped.
+pub(crate) async fn recompute_all(
+    connection: &mut AsyncPgConnection,
+    redis: &mut Connection,
+    partitions: u16,
+    minutes: &[(&Symbol, i64)],
+    force: bool,
+) -> anyhow::Result<Vec<Option<Repaired>>> {
+    let symbols: Vec<&Symbol> = minutes.iter().map(|(symbol, _)| *symbol).collect();
+    // All writers lock partitions in ascending order.
+    let locked: BTreeSet<u16> = symbols.iter().map(|symbol| partition_of(symbol, partitions)).collect();
     connection
         .transaction(async |connection| {
             symbols::lock_decimals(connection).await?;
-            candles::lock_partition(connection, partition).await?;
-            let known = symbols::decimals(connection, &[symbol]).await?;
-            let decimals = known.get(symbol).copied().unwrap_or(DEFAULT_VOLUME_DECIMALS);
-            let stored = candles::minute(connection, symbol, start_us).await?;
-            let ticks = ticks::of_minute(connection, symbol, start_us).await?;
+            for partition in locked {
+                candles::lock_partition(connection, partition).await?;
+            }
+            let known = symbols::decimals(connection, &symbols).await?;
             let since_us = completeness::since(connection, "ticks").await?;
-            let has_all = since_us.is_none_or(|since_us| since_us <= start_us);
-            let amendments = tick_versions::of_minute(connection, symbol, start_us).await?;
-            if let Some(stored) = stored.as_ref().filter(|_| ticks.is_empty()) {
-                let is_busted = has_all && i64::from(stored.trades) <= amendments.busted;
-                return match is_busted {
-                    true => remove(connection, stored, amendments.revision, decimals)
-                        .await
-                        .map(Some),
-                    false => Ok(None),
+            let mut repaired = Vec::with_capacity(minutes.len());
+            for (symbol, start_us) in minutes {
+                let of_minute = Minute {
+                    symbol,
+                    start_us: *start_us,
+                    partition: partition_of(symbol, partitions),
+                    decimals: known.get(*symbol).copied().unwrap_or(DEFAULT_VOLUME_DECIMALS),
+                    has_all: since_us.is_none_or(|since_us| since_us <= *start_us),
                 };
+                repaired.push(of_minute.recompute(connection, redis, force).await?);
             }
-            let kept = stored.as_ref().filter(|_| !(force && has_all));
-            let Some(computed) = ComputedMinute::of(kept, &ticks, amendments, decimals, has_all) else {
-                return Ok(None);
-            };
-            let mut excluded = Vec::new();
-            for tick in &computed.excluded {
-                excluded.push(send_to_dead_letters(connection, redis, Stream::Ticks(partition), tick, decimals).await?);
-                if computed.is_joined {
-                    ticks::delete(connection, &tick.tick).await?;
-                }
-            }
-            let row = computed.row(symbol);
-            if stored.as_ref() != Some(&row) {
-                candles::replace_1m(connection, &row)
-                    .await
-                    .explained("writing a recomputed candle")?;
-            }
-            Ok(Some(Repaired {
-                candle: computed.candle,
-                outcome: match computed.is_joined {
-                    false => Outcome::FromTicks,
-                    true if has_all => Outcome::MoreTrades { ticks: ticks.len() },
-                    true => Outcome::Joined,
-                },
-                excluded,
-            }))
+            Ok(repaired)
         })
         .await
+}
+
+/// A minute to recompute.
+struct Minute<'a> {
+    symbol: &'a Symbol,
+    start_us: i64,
+    partition: u16,
+    decimals: u8,
+    /// `true` if retention has dropped no tick of the minute.
+    has_all: bool,
+}
+
+impl Minute<'_> {
+    async fn recompute(
+        &self,
+        connection: &mut AsyncPgConnection,
+        redis: &mut Connection,
+        force: bool,
+    ) -> anyhow::Result<Option<Repaired>> {
+        let Self {
+            symbol,
+            start_us,
+            partition,
+            decimals,
+            has_all,
+        } = *self;
+        let stored = candles::minute(connection, symbol, start_us).await?;
+        let ticks = ticks::of_minute(connection, symbol, start_us).await?;
+        let amendments = tick_versions::of_minute(connection, symbol, start_us).await?;
+        if let Some(stored) = stored.as_ref().filter(|_| ticks.is_empty()) {
+            let is_busted = has_all && i64::from(stored.trades) <= amendments.busted;
+            return match is_busted {
+                true => remove(connection, stored, amendments.revision, decimals)
+                    .await
+                    .map(Some),
+                false => Ok(None),
+            };
+        }
+        let kept = stored.as_ref().filter(|_| !(force && has_all));
+        let Some(computed) = ComputedMinute::of(kept, &ticks, amendments, decimals, has_all) else {
+            return Ok(None);
+        };
+        let mut excluded = Vec::new();
+        for tick in &computed.excluded {
+            excluded.push(send_to_dead_letters(connection, redis, Stream::Ticks(partition), tick, decimals).await?);
+            if computed.is_joined {
+                ticks::delete(connection, &tick.tick).await?;
+            }
+        }
+        let row = computed.row(symbol);
+        if stored.as_ref() != Some(&row) {
+            candles::replace_1m(connection, &row)
+                .await
+                .explained("writing a recomputed candle")?;
+        }
+        Ok(Some(Repaired {
+            candle: computed.candle,
+            outcome: match computed.is_joined {
+                false => Outcome::FromTicks,
+                true if has_all => Outcome::MoreTrades { ticks: ticks.len() },
+                true => Outcome::Joined,
+            },
+            excluded,
+        }))
+    }
 }
 
 /// Removes the candle of a minute whose trades were all busted. Returns it without trades, for its subscribers.

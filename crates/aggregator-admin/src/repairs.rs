@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
+use redis::pipe;
 use storage_core::domain::entry::Entry;
 use storage_core::domain::rejection::Rejection;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
-use storage_core::domain::time::rfc3339;
+use storage_core::domain::time::{TimeRange, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::error::{Fault, StatementError};
 use storage_core::redis::codec::repairs::{Repair, Task, decode_task, entry_fields};
@@ -19,6 +20,7 @@ use storage_core::redis::codec::rollups;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::redis::group_reader::GroupReader;
+use storage_core::redis::hot;
 use storage_core::redis::stream::Stream;
 
 use crate::bases::Bases;
@@ -26,8 +28,14 @@ use crate::dead_letter;
 use crate::metrics::{REPAIRS, REPAIRS_WAITING};
 use crate::minute::minute;
 use crate::progress::HistoryProgress;
-use crate::recompute::{Outcome, Repaired, more_trades, publish, recompute};
+use crate::recompute::{Outcome, Repaired, more_trades, recompute_all};
 use crate::worker::Worker;
+
+/// Number of minutes that are repaired in one transaction.
+const BATCH: usize = 50;
+
+/// A requested minute, by symbol and start.
+type Minute = ((Symbol, i64), Request);
 
 /// Requested minutes, each once.
 #[derive(Default)]
@@ -50,7 +58,7 @@ impl PendingRepairs {
     }
 
     /// Takes the minutes that are ready: `is_finished` returns `true` for their symbol and revision.
-    fn take_ready(&mut self, is_finished: impl Fn(&Symbol, Revision) -> bool) -> Vec<((Symbol, i64), Request)> {
+    fn take_ready(&mut self, is_finished: impl Fn(&Symbol, Revision) -> bool) -> Vec<Minute> {
         self.0
             .extract_if(.., |(symbol, _), request| is_finished(symbol, request.revision))
             .collect()
@@ -105,62 +113,97 @@ async fn finish_ready(
         }
         reader.acknowledge(&delivered).await.context("acknowledging repairs")?;
     }
-    for ((symbol, start_us), mut request) in pending.take_ready(covers) {
-        if let Some(revision) = repair(worker, redis, &symbol, start_us, &request, covers).await? {
-            request.revision = revision;
-            pending.0.insert((symbol, start_us), request);
-            continue;
+    let mut ready = pending.take_ready(covers).into_iter();
+    loop {
+        let batch: Vec<_> = ready.by_ref().take(BATCH).collect();
+        if batch.is_empty() {
+            return Ok(());
         }
-        let ids: Vec<_> = request.ids.into_iter().collect();
-        reader.acknowledge(&ids).await.context("acknowledging repairs")?;
+        let done = repair(worker, redis, batch, pending, covers).await?;
+        reader.acknowledge(&done).await.context("acknowledging repairs")?;
     }
-    Ok(())
 }
 
-/// Repairs a minute. Returns the revision that the history must contain first if the stored candle is ahead of `ticks`.
+/// Repairs minutes in one transaction, and returns the entries that requested them. A minute whose stored candle is
+/// ahead of `ticks` becomes pending again, until the history contains its revision.
 async fn repair(
     worker: &Worker,
     redis: &mut Connection,
-    symbol: &Symbol,
-    start_us: i64,
-    request: &Request,
-    covers: impl Fn(&Symbol, Revision) -> bool,
-) -> anyhow::Result<Option<Revision>> {
-    let mut connection = worker.pool.get().await?;
-    let time = rfc3339(start_us);
+    batch: Vec<Minute>,
+    pending: &mut PendingRepairs,
+    covers: impl Fn(&Symbol, Revision) -> bool + Copy,
+) -> anyhow::Result<Vec<StreamId>> {
     let partitions = worker.config.stream.partitions;
-    let repaired = match recompute(&mut connection, redis, partitions, symbol, start_us, false).await {
+    let minutes: Vec<_> = batch
+        .iter()
+        .map(|((symbol, start_us), _)| (symbol, *start_us))
+        .collect();
+    let mut connection = worker.pool.get().await?;
+    let repaired = recompute_all(&mut connection, redis, partitions, &minutes, false).await;
+    drop(connection);
+    let repaired = match repaired {
+        // One row must not stop the others.
+        Err(error) if refuses_row(&error) && batch.len() > 1 => {
+            let mut done = Vec::new();
+            for minute in batch {
+                done.extend(Box::pin(repair(worker, redis, vec![minute], pending, covers)).await?);
+            }
+            return Ok(done);
+        }
         Err(error) if refuses_row(&error) => {
             REPAIRS.increment("refused", 1);
             let reason = Rejection::Refused(format!("{error:#}")).to_string();
-            send_to_dead_letters(redis, symbol, start_us, request, reason).await?;
-            return Ok(None);
+            let mut done = Vec::new();
+            for ((symbol, start_us), request) in batch {
+                send_to_dead_letters(redis, &symbol, start_us, &request, reason.clone()).await?;
+                done.extend(request.ids);
+            }
+            return Ok(done);
         }
-        repaired => repaired.context("computing a minute from its ticks")?,
+        repaired => repaired.context("computing minutes from their ticks")?,
     };
-    let Some(Repaired { candle, outcome, .. }) = repaired else {
-        REPAIRS.increment("no_ticks", 1);
-        tracing::info!(%symbol, %time, "a requested minute has no ticks");
-        return Ok(None);
-    };
-    let has_more_trades = matches!(outcome, Outcome::MoreTrades { .. });
-    if has_more_trades && !covers(symbol, candle.revision) {
-        return Ok(Some(candle.revision));
+    // Everything precedes the acknowledgement, so a crash repeats the repairs.
+    let (mut done, mut ranges, mut messages) = (Vec::new(), Vec::new(), pipe());
+    for (((symbol, start_us), mut request), repaired) in batch.into_iter().zip(repaired) {
+        let time = rfc3339(start_us);
+        let Some(Repaired { candle, outcome, .. }) = repaired else {
+            REPAIRS.increment("no_ticks", 1);
+            tracing::info!(%symbol, %time, "a requested minute has no ticks");
+            done.extend(request.ids);
+            continue;
+        };
+        if let Outcome::MoreTrades { ticks } = outcome {
+            if !covers(&symbol, candle.revision) {
+                request.revision = candle.revision;
+                pending.0.insert((symbol, start_us), request);
+                continue;
+            }
+            let reason = more_trades(&symbol, &candle, ticks);
+            send_to_dead_letters(redis, &symbol, start_us, &request, reason).await?;
+        }
+        messages
+            .add_command(hot::publish_final(Timeframe::M1, &symbol, &candle))
+            .ignore();
+        ranges.push(minute(start_us));
+        REPAIRS.increment(outcome.label(), 1);
+        tracing::info!(%symbol, %time, outcome = outcome.label(), "computed a minute from its ticks");
+        done.extend(request.ids);
     }
-    // Everything precedes the acknowledgement, so a crash repeats the repair.
-    publish(redis, symbol, &candle).await?;
-    let range = rollups::entry_fields(minute(start_us));
-    functions::announce(Stream::Rollups, &range)
-        .query_async::<()>(redis)
+    if ranges.is_empty() {
+        return Ok(done);
+    }
+    messages
+        .exec_async(redis)
         .await
-        .context("announcing a repaired minute")?;
-    if let Outcome::MoreTrades { ticks } = outcome {
-        let reason = more_trades(symbol, &candle, ticks);
-        send_to_dead_letters(redis, symbol, start_us, request, reason).await?;
-    }
-    REPAIRS.increment(outcome.label(), 1);
-    tracing::info!(%symbol, %time, outcome = outcome.label(), "computed a minute from its ticks");
-    Ok(None)
+        .context("publishing repaired minutes")?;
+    let ranges: Vec<_> = TimeRange::merge(ranges, 0)
+        .into_iter()
+        .map(rollups::entry_fields)
+        .collect();
+    functions::announce_all(redis, Stream::Rollups, &ranges)
+        .await
+        .context("announcing repaired minutes")?;
+    Ok(done)
 }
 
 fn refuses_row(error: &anyhow::Error) -> bool {
