@@ -76,6 +76,9 @@ pub async fn connect(config: &PostgresConfig, application: &str) -> Result<Async
 /// A commit waits for the disk even if the server, the database or the role has `synchronous_commit = off`: rows whose
 /// entries were acknowledged in Redis must survive a crash of PostgreSQL. `local` and stronger values stay.
 ///
+/// Nothing is compiled: the planner overestimates queries over few rows of many chunks, and compiling them takes a
+/// second where running them takes milliseconds.
+///
 /// Notices, such as that a refresh had nothing to do, are not logged. The last setting belongs to TimescaleDB: a
 /// correction of old candles may decompress any number of rows. A server without the extension stores it unused.
 fn session_settings(statement_timeout: Duration) -> String {
@@ -84,6 +87,7 @@ fn session_settings(statement_timeout: Duration) -> String {
          SET statement_timeout = {}; \
          SET idle_in_transaction_session_timeout = '60s'; \
          SET client_min_messages = 'warning'; \
+         SET jit = off; \
          SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0",
         statement_timeout.as_millis()
     )

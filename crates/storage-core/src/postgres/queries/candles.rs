@@ -339,6 +339,43 @@ pub struct HistoryCandle {
     pub revision: i64,
 }
 
+/// A candle that a query computes, with the times and the first entry of its ticks.
+#[derive(QueryableByName)]
+pub(super) struct ComputedCandle {
+    #[diesel(embed)]
+    candle: HistoryCandle,
+    #[diesel(sql_type = Timestamptz, column_name = first, deserialize_as = Micros)]
+    first_us: i64,
+    #[diesel(sql_type = Timestamptz, column_name = last, deserialize_as = Micros)]
+    last_us: i64,
+    #[diesel(sql_type = BigInt)]
+    since: Revision,
+}
+
+impl From<ComputedCandle> for Candle {
+    fn from(computed: ComputedCandle) -> Self {
+        let ComputedCandle {
+            candle,
+            first_us,
+            last_us,
+            since,
+        } = computed;
+        Self {
+            start_us: candle.start_us,
+            open: candle.open,
+            high: candle.high,
+            low: candle.low,
+            close: candle.close,
+            volume: candle.volume,
+            trades: candle.trades,
+            first_us,
+            last_us,
+            since,
+            revision: candle.revision.try_into().unwrap_or_default(),
+        }
+    }
+}
+
 /// Time in which [`range`] looks for candles first, in units of the time that they cover without gaps.
 const RECENT: i64 = 4;
 

@@ -89,11 +89,7 @@ async fn join_day(
     );
     connection
         .transaction(async |connection| {
-            // JIT compilation took seconds and the query milliseconds: the plan expects many symbols, a late tick has
-            // one.
-            connection
-                .batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL jit = off")
-                .await?;
+            connection.batch_execute("SET LOCAL statement_timeout = 0").await?;
             exclusive::lock_table(connection, timeframe.table()).await?;
             sql_query(join)
                 .bind::<Timestamptz, _>(to_datetime(range.from_us))

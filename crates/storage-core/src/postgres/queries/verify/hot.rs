@@ -1,7 +1,7 @@
 //! Candles of the hot view as the history computes them.
 
 use diesel::sql_types::{BigInt, SmallInt, Text, Timestamptz};
-use diesel::{OptionalExtension, QueryResult, QueryableByName, sql_query};
+use diesel::{OptionalExtension, QueryResult, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use crate::domain::candle::Candle;
@@ -9,20 +9,8 @@ use crate::domain::stream_id::Revision;
 use crate::domain::symbol::Symbol;
 use crate::domain::time::to_datetime;
 use crate::domain::timeframe::Timeframe;
-use crate::postgres::columns::{BoolValue, Micros};
-use crate::postgres::queries::candles::HistoryCandle;
-
-#[derive(QueryableByName)]
-struct Row {
-    #[diesel(embed)]
-    candle: HistoryCandle,
-    #[diesel(sql_type = Timestamptz, column_name = first, deserialize_as = Micros)]
-    first_us: i64,
-    #[diesel(sql_type = Timestamptz, column_name = last, deserialize_as = Micros)]
-    last_us: i64,
-    #[diesel(sql_type = BigInt)]
-    since: Revision,
-}
+use crate::postgres::columns::BoolValue;
+use crate::postgres::queries::candles::ComputedCandle;
 
 /// Returns `true` if the trade of `symbol` at `ts_us`, or a later one, was corrected or busted.
 pub async fn is_amended_since(connection: &mut AsyncPgConnection, symbol: &Symbol, ts_us: i64) -> QueryResult<bool> {
@@ -45,7 +33,7 @@ pub async fn candle(
     until: Revision,
     decimals: u8,
 ) -> QueryResult<Option<Candle>> {
-    let found: Option<Row> = sql_query(
+    let found: Option<ComputedCandle> = sql_query(
         "SELECT $2 AS time, (array_agg(price ORDER BY time, revision))[1] AS open, max(price) AS high,
                 min(price) AS low, (array_agg(price ORDER BY time DESC, revision DESC))[1] AS close,
                 lots_to_units(sum(lots), $5)::text AS volume, count(*) AS trades,
@@ -63,17 +51,5 @@ pub async fn candle(
     .get_result(connection)
     .await
     .optional()?;
-    Ok(found.map(|row| Candle {
-        start_us: row.candle.start_us,
-        open: row.candle.open,
-        high: row.candle.high,
-        low: row.candle.low,
-        close: row.candle.close,
-        volume: row.candle.volume,
-        trades: row.candle.trades,
-        first_us: row.first_us,
-        last_us: row.last_us,
-        since: row.since,
-        revision: row.candle.revision.try_into().unwrap_or_default(),
-    }))
+    Ok(found.map(Candle::from))
 }
