@@ -69,7 +69,8 @@ impl Entry {
                     side: None,
                 };
                 let origin = revision.stream_id();
-                return Write::Trade(TickRow::new(&AcceptedTick { tick, revision, origin }, 1).unwrap());
+                let row = TickRow::new(&AcceptedTick { tick, revision, origin }, 1).unwrap();
+                return Write::Trade { row, origin };
             }
             1 => Change::Correction { price, qty, side: None },
             _ => Change::Bust,
