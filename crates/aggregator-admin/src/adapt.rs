@@ -94,7 +94,7 @@ struct Letters {
 }
 
 impl Letters {
-    /// Reads the dead letters that were not looked at yet, and returns their symbols.
+    /// Reads the dead letters that were not looked at yet, and returns their symbols and those to try again.
     async fn new_symbols(&mut self, connection: &mut AsyncPgConnection) -> anyhow::Result<HashSet<Symbol>> {
         let after = self.newest.map(|newest| newest - COMMIT_TIME);
         let found = dead_letters::of_lots(connection, after, None, BATCH + i64::try_from(self.seen.len())?).await;
@@ -104,7 +104,6 @@ impl Letters {
         let mut symbols: HashSet<Symbol> = new.filter_map(symbol_of).collect();
         self.newest = found.last().map(|letter| letter.first_seen).max(self.newest);
         self.seen = names;
-        symbols.retain(|symbol| !self.refused.contains_key(symbol));
         let over = self.refused.extract_if(|_, since| since.elapsed() >= RETRY_AFTER);
         symbols.extend(over.map(|(symbol, _)| symbol));
         Ok(symbols)
@@ -127,10 +126,11 @@ async fn adapt(worker: &Worker, redis: &mut Connection, letters: &mut Letters) -
             connection: &mut connection,
             redis,
             symbol: &symbol,
+            may_rescale: !letters.refused.contains_key(&symbol),
         };
         let waiting = waiting.explained("reading dead letters")?;
         if !adaptation.run(&waiting).await? {
-            letters.refused.insert(symbol, Instant::now());
+            letters.refused.entry(symbol).or_insert_with(Instant::now);
         }
     }
     Ok(())
@@ -142,6 +142,8 @@ struct Adaptation<'a> {
     connection: &'a mut AsyncPgConnection,
     redis: &'a mut Connection,
     symbol: &'a Symbol,
+    /// `false` if stored rows have just been found not to allow other lots.
+    may_rescale: bool,
 }
 
 impl Adaptation<'_> {
@@ -159,7 +161,7 @@ impl Adaptation<'_> {
         }
         // A quantity that fits no lots at all does not keep the others from being counted.
         misfits.retain(|misfit| fitting_decimals(&[*misfit], 0).is_some());
-        let is_adapted = misfits.is_empty() || self.rescale(decimals, &misfits).await?;
+        let is_adapted = misfits.is_empty() || (self.may_rescale && self.rescale(decimals, &misfits).await?);
         for letter in letters {
             self.requeue(letter).await?;
         }

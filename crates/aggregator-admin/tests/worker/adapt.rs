@@ -72,6 +72,7 @@ async fn quantities_that_do_not_fit_change_the_lots_and_are_requeued() {
             .execute("UPDATE candles_1m SET volume = volume + 1")
             .await;
         reject(&stores, "7-1", "1000000000000000000", TOO_LARGE).await;
+        worker.logged("can't be adapted").await;
         reject(&stores, "7-2", "5", TOO_LARGE).await;
         until_true("the one that fits is requeued", async || {
             stores.redis.entries(ticks()).await.len() == 4

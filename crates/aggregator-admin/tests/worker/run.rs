@@ -51,7 +51,8 @@ async fn a_minute_is_repaired_once_the_warm_syncers_have_finished_its_ticks() {
         stores.drained(Stream::Rollups).await;
         assert_eq!(stores.database.text(FIRST_CANDLE).await, "(1,3,1,3,300000000,3)");
         assert_eq!(stores.database.number("SELECT trades FROM candles_1d").await, 3);
-        assert_eq!(stores.admin(&["verify"]).code, Some(0));
+        let verified = stores.admin(&["verify"]);
+        assert_eq!(verified.code, Some(0), "{verified:?}");
         worker.stop().await;
     }
 }

@@ -1,6 +1,7 @@
 //! The connections of a worker: opened on demand, checked before use, replaced when broken or old.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bb8::{ErrorSink, ManageConnection, RunError};
 use diesel_async::AsyncPgConnection;
@@ -32,7 +33,8 @@ impl Pool {
         let only = Arc::new(OnceLock::new());
         let connections = bb8::Pool::builder()
             .max_size(config.pool_size)
-            .connection_timeout(config.connect_timeout)
+            // Longer than an attempt to connect, whose failure says more.
+            .connection_timeout(config.connect_timeout + Duration::from_secs(1))
             // The caller retries, and needs the reason immediately.
             .retry_connection(false)
             .error_sink(Box::new(Failures(failures.clone())))
