@@ -6,7 +6,7 @@ use anyhow::Context;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::Explained;
-use storage_core::postgres::queries::{dead_letters, rollups, storage};
+use storage_core::postgres::queries::{dead_letters, rollups, spans, storage};
 use storage_core::redis::clock::now_ms;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::inspect::{self, Memory};
@@ -129,7 +129,7 @@ async fn history(worker: &Worker) -> anyhow::Result<()> {
     {
         DEAD_LETTERS.set(&waiting.stream, waiting.letters as f64);
     }
-    let Some(newest_us) = storage::newest_minute(&mut connection)
+    let Some(newest_us) = spans::newest_minute(&mut connection)
         .await
         .explained("finding the newest minute")?
     else {

@@ -7,6 +7,7 @@ pub(crate) mod gaps;
 pub(crate) mod groups;
 pub(crate) mod migrate;
 pub(crate) mod plan;
+pub(crate) mod queries;
 pub(crate) mod refresh;
 pub(crate) mod repair;
 pub(crate) mod status;
@@ -47,6 +48,8 @@ pub(crate) enum Command {
     Apply,
     /// Shows a candle in the history and in Redis, and compares it with its source
     Explain(explain::Args),
+    /// Explains how the queries of workers and commands, or a given one, read the history; lists slow ones
+    Queries(queries::Args),
     /// Compares every candle with its source; exits 1 if one differs
     Verify(verify::Args),
     /// Tells which minutes of a symbol were traded, quiet, missing or not expected; exits 1 if some are missing
@@ -74,6 +77,7 @@ pub(crate) async fn dispatch(command: Command, config: Config) -> anyhow::Result
         Command::Plan => plan::run(&config, false).await,
         Command::Apply => plan::run(&config, true).await,
         Command::Explain(args) => explain::run(&config, &args).await,
+        Command::Queries(args) => queries::run(&config, &args).await,
         Command::Verify(args) => verify::run(&config, &args).await,
         Command::Gaps(args) => gaps::run(&config, &args).await,
         Command::Repair(args) => repair::run(&config, &args).await,

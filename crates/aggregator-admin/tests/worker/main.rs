@@ -14,6 +14,7 @@ mod gaps;
 mod harness;
 mod migrate;
 mod minutes;
+mod queries;
 mod retention;
 mod run;
 mod verify;

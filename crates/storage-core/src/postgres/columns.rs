@@ -34,6 +34,26 @@ impl FromSql<BigInt, Pg> for Revision {
     }
 }
 
+/// A nullable timestamptz in µs since 1970, for `deserialize_as`.
+#[derive(Debug)]
+pub(super) struct OptionalMicros(Option<i64>);
+
+impl FromSql<Nullable<Timestamptz>, Pg> for OptionalMicros {
+    fn from_sql(value: PgValue<'_>) -> Result<Self> {
+        Micros::from_sql(value).map(|time| Self(Some(time.into())))
+    }
+
+    fn from_nullable_sql(value: Option<PgValue<'_>>) -> Result<Self> {
+        value.map_or(Ok(Self(None)), Self::from_sql)
+    }
+}
+
+impl From<OptionalMicros> for Option<i64> {
+    fn from(OptionalMicros(us): OptionalMicros) -> Self {
+        us
+    }
+}
+
 macro_rules! from_text {
     ($($name:ty),*) => {$(
         impl FromSql<Text, Pg> for $name {

@@ -10,6 +10,7 @@ pub mod edition;
 pub mod error;
 pub mod known_versions;
 pub mod migrations;
+pub mod plans;
 pub mod pool;
 pub mod queries;
 pub mod schema;

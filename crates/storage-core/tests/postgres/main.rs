@@ -10,6 +10,7 @@ mod lost_state;
 mod migrations;
 mod roles;
 mod rollups;
+mod spans;
 mod symbols;
 mod ticks;
 mod trades;

@@ -7,7 +7,7 @@ use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::Server;
 use storage_core::postgres::error::Explained;
 use storage_core::postgres::pool::Pool;
-use storage_core::postgres::queries::{dead_letters, identity, policies, rollups, storage, verified};
+use storage_core::postgres::queries::{dead_letters, identity, policies, rollups, spans, storage, verified};
 use storage_core::postgres::{drift, known_versions, migrations};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
@@ -45,9 +45,11 @@ pub(super) async fn history(pool: &Pool) -> anyhow::Result<History> {
         bail!("the schema is {behind} migrations behind; run `aggregator-admin migrate`");
     }
     let chunks = storage::chunks(connection).await.explained("measuring the tables")?;
-    let spans = storage::spans(connection).await.explained("counting rows")?;
-    let minutes = spans.iter().find(|span| span.table_name == Timeframe::M1.table());
-    let newest_us = minutes.and_then(|span| span.newest).map(|time| time.timestamp_micros());
+    let spans = spans::spans(connection, server.edition, &chunks)
+        .await
+        .explained("counting rows")?;
+    let minutes = spans.iter().find(|span| span.table == Timeframe::M1.table());
+    let newest_us = minutes.and_then(|span| span.newest_us);
     let mut larger = Vec::new();
     for timeframe in LARGER {
         let watermark_us = rollups::watermark(connection, server.edition, timeframe)
@@ -82,7 +84,7 @@ pub(super) async fn history(pool: &Pool) -> anyhow::Result<History> {
         postgres_version: server.postgres_version,
         timescaledb_version: server.timescale_version,
         schema_pending: schema.pending,
-        tables: spans.into_iter().map(|span| Table::new(span, &chunks)).collect(),
+        tables: spans.iter().map(|span| Table::new(span, &chunks)).collect(),
         rollups: larger,
         jobs: jobs.into_iter().map(Into::into).collect(),
         verification: verified::all(connection)

@@ -7,6 +7,7 @@ use storage_core::domain::time::{ms_to_us, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::{Edition, Server};
 use storage_core::postgres::queries::policies;
+use storage_core::postgres::queries::spans::Span;
 use storage_core::postgres::queries::storage;
 use storage_core::postgres::queries::verified::VerifiedDay;
 use storage_core::redis::codec::backups::BackupAnnouncement;
@@ -47,8 +48,10 @@ pub(super) struct History {
 
 #[derive(Debug, Serialize)]
 pub(super) struct Table {
-    pub(super) table: String,
+    pub(super) table: &'static str,
     pub(super) rows: i64,
+    /// `true` if `rows` is an estimate, because counting a large table takes long.
+    pub(super) rows_estimated: bool,
     pub(super) oldest: Option<String>,
     pub(super) newest: Option<String>,
     pub(super) size_bytes: Option<i64>,
@@ -58,16 +61,17 @@ pub(super) struct Table {
 
 impl Table {
     /// Combines the rows of a table with its chunks, if it has any.
-    pub(super) fn new(span: storage::Span, chunks: &[storage::Chunks]) -> Self {
-        let chunks = chunks.iter().find(|chunks| chunks.table_name == span.table_name);
+    pub(super) fn new(span: &Span, chunks: &[storage::Chunks]) -> Self {
+        let chunks = chunks.iter().find(|chunks| chunks.table_name == span.table);
         Self {
+            table: span.table,
             rows: span.rows,
-            oldest: span.oldest.map(|time| rfc3339(time.timestamp_micros())),
-            newest: span.newest.map(|time| rfc3339(time.timestamp_micros())),
+            rows_estimated: span.is_estimate,
+            oldest: span.oldest_us.map(rfc3339),
+            newest: span.newest_us.map(rfc3339),
             size_bytes: chunks.map(|chunks| chunks.size_bytes),
             chunks: chunks.map(|chunks| chunks.chunks),
             compressed_chunks: chunks.map(|chunks| chunks.compressed),
-            table: span.table_name,
         }
     }
 }

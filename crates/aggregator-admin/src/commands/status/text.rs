@@ -71,9 +71,10 @@ fn tables(history: &History) -> String {
     let mut tables = table(&["table", ">rows", "oldest", "newest", ">chunks", ">compressed", ">size"]);
     let number = |number: Option<i64>| number.map(thousands).unwrap_or_default();
     for row in &history.tables {
+        let about = if row.rows_estimated { "~" } else { "" };
         tables.add_row([
-            row.table.clone(),
-            thousands(row.rows),
+            row.table.to_owned(),
+            format!("{about}{}", thousands(row.rows)),
             seconds(row.oldest.as_deref()),
             seconds(row.newest.as_deref()),
             number(row.chunks),

@@ -14,6 +14,7 @@ pub mod policies;
 pub mod positions;
 pub mod rollups;
 pub mod signals;
+pub mod spans;
 pub mod storage;
 pub mod symbols;
 pub mod tick_versions;

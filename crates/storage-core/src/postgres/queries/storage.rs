@@ -1,4 +1,4 @@
-//! Content and size of the history: rows, volumes, chunks and compression.
+//! Totals of the tables, and the size of their chunks with and without compression.
 
 use chrono::{DateTime, Utc};
 use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz};
@@ -6,7 +6,6 @@ use diesel::{QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
-use crate::postgres::columns::TimeValue;
 use crate::postgres::edition::Edition;
 
 /// Totals of a table, for the comparison of two copies.
@@ -70,7 +69,7 @@ pub async fn chunks(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Chunk
         "SELECT coalesce(rollups.view_name, chunks.hypertable_name)::text AS table_name,
                 count(*) AS chunks, count(*) FILTER (WHERE is_compressed) AS compressed,
                 min(range_start) AS oldest, max(range_end) AS newest,
-                coalesce(hypertable_size(
+                coalesce(hypertable_approximate_size(
                     format('%I.%I', hypertable_schema, hypertable_name)::regclass), 0) AS size_bytes
          FROM timescaledb_information.chunks
          LEFT JOIN (SELECT view_name, materialization_hypertable_schema AS hypertable_schema,
@@ -129,45 +128,4 @@ pub async fn compression(
     .get_results(connection)
     .await?;
     Ok(Some(found))
-}
-
-/// Rows of a table and their time span.
-#[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
-pub struct Span {
-    /// Name of the table.
-    #[diesel(sql_type = Text)]
-    pub table_name: String,
-    /// Number of rows.
-    #[diesel(sql_type = BigInt)]
-    pub rows: i64,
-    /// Time of the oldest row.
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    pub oldest: Option<DateTime<Utc>>,
-    /// Time of the newest row.
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    pub newest: Option<DateTime<Utc>>,
-}
-
-/// Reads rows and time span of every table with event times.
-pub async fn spans(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Span>> {
-    sql_query(
-        "SELECT 'ticks' AS table_name, count(*) AS rows, min(time) AS oldest, max(time) AS newest FROM ticks
-         UNION ALL SELECT 'candles_1m', count(*), min(time), max(time) FROM candles_1m
-         UNION ALL SELECT 'candles_5m', count(*), min(time), max(time) FROM candles_5m
-         UNION ALL SELECT 'candles_15m', count(*), min(time), max(time) FROM candles_15m
-         UNION ALL SELECT 'candles_1h', count(*), min(time), max(time) FROM candles_1h
-         UNION ALL SELECT 'candles_4h', count(*), min(time), max(time) FROM candles_4h
-         UNION ALL SELECT 'candles_1d', count(*), min(time), max(time) FROM candles_1d
-         UNION ALL SELECT 'signals', count(*), min(time), max(time) FROM signals",
-    )
-    .get_results(connection)
-    .await
-}
-
-/// Reads the start of the newest minute in the history, in µs since 1970.
-pub async fn newest_minute(connection: &mut AsyncPgConnection) -> QueryResult<Option<i64>> {
-    let newest: TimeValue = sql_query("SELECT max(time) AS value FROM candles_1m")
-        .get_result(connection)
-        .await?;
-    Ok(newest.us())
 }

@@ -14,7 +14,7 @@ use crate::domain::tick::{AcceptedTick, Side, Tick};
 use crate::domain::time::{TimeRange, to_datetime};
 use crate::domain::timeframe::Timeframe;
 use crate::domain::trade_id;
-use crate::postgres::columns::{Micros, TextValue};
+use crate::postgres::columns::{Micros, TextValue, TimeValue};
 
 /// A row of `ticks`.
 #[derive(Clone, Debug, PartialEq, QueryableByName)]
@@ -190,10 +190,21 @@ pub async fn between(
 
 /// Reads the tick of `symbol` that is the latest by event time and then by stream ID.
 pub async fn latest(connection: &mut AsyncPgConnection, symbol: &Symbol) -> QueryResult<Option<TickRow>> {
+    // The key holds the time but not the stream ID, so one statement would sort all ticks of the newest chunk.
+    let newest: Option<TimeValue> =
+        sql_query("SELECT time AS value FROM ticks WHERE symbol = $1 ORDER BY time DESC LIMIT 1")
+            .bind::<Text, _>(symbol.as_str())
+            .get_result(connection)
+            .await
+            .optional()?;
+    let Some(newest_us) = newest.and_then(TimeValue::us) else {
+        return Ok(None);
+    };
     sql_query(format!(
-        "SELECT {COLUMNS} FROM ticks WHERE symbol = $1 ORDER BY time DESC, revision DESC LIMIT 1"
+        "SELECT {COLUMNS} FROM ticks WHERE symbol = $1 AND time = $2 ORDER BY revision DESC LIMIT 1"
     ))
     .bind::<Text, _>(symbol.as_str())
+    .bind::<Timestamptz, _>(to_datetime(newest_us))
     .get_result(connection)
     .await
     .optional()
