@@ -1,5 +1,6 @@
 //! Parsers of values on the command line.
 
+use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::time::parse_rfc3339;
 
 /// Parses RFC 3339, or a day in UTC, to µs since 1970.
@@ -8,6 +9,12 @@ pub(crate) fn time(text: &str) -> Result<i64, String> {
     parse_rfc3339(text)
         .or_else(|_| day())
         .map_err(|_| "write 2019-10-11T00:00:00Z or 2019-10-11".to_owned())
+}
+
+/// Returns the last revision that an entry accepted up to the millisecond of `us` can have.
+pub(crate) fn revision_at(us: i64) -> anyhow::Result<Revision> {
+    let next_ms = u64::try_from(us / 1_000 + 1)?;
+    Ok(StreamId::at_ms(next_ms).try_into().map(Revision::before)?)
 }
 
 /// Returns the key of a stream; the prefix `stream:` may be left out.

@@ -3,16 +3,16 @@
 use anyhow::Context;
 use serde::Serialize;
 use storage_core::domain::symbol::Symbol;
-use storage_core::domain::time::{TimeRange, rfc3339};
+use storage_core::domain::time::{TimeRange, duration_us, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::error::Explained;
-use storage_core::postgres::queries::candles;
 use storage_core::postgres::queries::rollups::ALWAYS;
+use storage_core::postgres::queries::{as_of, candles};
 use storage_core::terminal::{has_colour, say, table, thousands, write};
 
 use crate::candles::series::{Point, State, merge};
 use crate::candles::{chart, hot};
-use crate::cli::time;
+use crate::cli::{revision_at, time};
 use crate::config::Config;
 use crate::stores::{Stores, history};
 
@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// End of the time: candles start before it
     #[arg(long, value_name = "TIME", value_parser = time)]
     to: Option<i64>,
+    /// Shows the candles as they were known at this time: without later trades, corrections and busts
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    as_of: Option<i64>,
     /// Maximum number of candles; the newest are shown
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
@@ -55,23 +58,14 @@ enum Format {
 }
 
 pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
-    let mut stores = Stores::new(config);
     let range = TimeRange {
         from_us: args.from.unwrap_or(ALWAYS.from_us),
         to_us: args.to.unwrap_or(ALWAYS.to_us),
     };
-    let rows = {
-        let (mut connection, _) = history(&stores.pool).await?;
-        let limit = i64::from(args.limit);
-        candles::range(&mut connection, args.timeframe, &args.symbol, range, limit)
-            .await
-            .explained("reading candles")?
+    let series = match args.as_of {
+        Some(as_of_us) => known_at(config, args, range, as_of_us).await?,
+        None => present(config, args, range).await?,
     };
-    let mut hot = hot::series(&mut stores.redis, args.timeframe, &args.symbol)
-        .await
-        .context("reading the hot candles from Redis")?;
-    hot.retain(|state| (range.from_us..range.to_us).contains(&state.candle.start_us));
-    let series = merge(rows, hot, usize::try_from(args.limit)?);
     if args.chart {
         return show_chart(args, &series);
     }
@@ -83,6 +77,51 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
             &series.iter().map(CandleOutput::from).collect::<Vec<_>>(),
         )?),
     }
+}
+
+/// Returns the candles of the history and the hot view.
+async fn present(config: &Config, args: &Args, range: TimeRange) -> anyhow::Result<Vec<Point>> {
+    let mut stores = Stores::new(config);
+    let rows = {
+        let (mut connection, _) = history(&stores.pool).await?;
+        let limit = i64::from(args.limit);
+        candles::range(&mut connection, args.timeframe, &args.symbol, range, limit)
+            .await
+            .explained("reading candles")?
+    };
+    let mut hot = hot::series(&mut stores.redis, args.timeframe, &args.symbol)
+        .await
+        .context("reading the hot candles from Redis")?;
+    hot.retain(|state| (range.from_us..range.to_us).contains(&state.candle.start_us));
+    Ok(merge(rows, hot, usize::try_from(args.limit)?))
+}
+
+/// Returns the candles that were known at `as_of_us`.
+async fn known_at(config: &Config, args: &Args, range: TimeRange, as_of_us: i64) -> anyhow::Result<Vec<Point>> {
+    let stores = Stores::new(config);
+    let (mut connection, _) = history(&stores.pool).await?;
+    let complete_us = as_of::complete_from(&mut connection, args.timeframe)
+        .await
+        .explained("reading from when on ticks are complete")?;
+    if let (Some(from_us), Some(complete_us)) = (args.from, complete_us) {
+        anyhow::ensure!(
+            from_us >= complete_us,
+            "retention has dropped ticks before {complete}, so earlier candles cannot be computed as they were known; \
+             use `--from {complete}`",
+            complete = rfc3339(complete_us)
+        );
+    }
+    // No accepted trade is further in the future than the setting allows.
+    let last_us = as_of_us.saturating_add(duration_us(config.stream.max_future));
+    let range = TimeRange {
+        from_us: range.from_us.max(complete_us.unwrap_or(range.from_us)),
+        to_us: range.to_us.min(last_us.saturating_add(1)),
+    };
+    let (until, limit) = (revision_at(as_of_us)?, i64::from(args.limit));
+    let rows = as_of::candles(&mut connection, args.timeframe, &args.symbol, range, until, limit)
+        .await
+        .explained("computing candles from ticks")?;
+    Ok(merge(rows, Vec::new(), usize::try_from(args.limit)?))
 }
 
 #[derive(Serialize)]

@@ -25,7 +25,7 @@ use storage_core::redis::stream::{self, Stream};
 use storage_core::terminal::{say, table, write};
 use tokio::time::{Instant, sleep};
 
-use crate::cli::time;
+use crate::cli::{revision_at, time};
 use crate::config::Config;
 use crate::stores::{PAUSE, Stores, history, refuse_other_database};
 
@@ -131,15 +131,13 @@ async fn list(config: &Config, args: &List) -> anyhow::Result<()> {
         to_us: args.to.unwrap_or(ALWAYS.to_us),
     };
     let until = match args.as_of {
-        Some(us) => StreamId::at_ms(u64::try_from(us / 1_000 + 1)?)
-            .try_into()
-            .map(Revision::before),
-        None => i64::MAX.try_into(),
+        Some(us) => revision_at(us)?,
+        None => i64::MAX.try_into()?,
     };
     let id = args.id.as_deref().map(trade_id::canonical);
     let stores = Stores::new(config);
     let (mut connection, _) = history(&stores.pool).await?;
-    let versions = tick_versions::list(&mut connection, symbol, range, id, until?, args.limit.into())
+    let versions = tick_versions::list(&mut connection, symbol, range, id, until, args.limit.into())
         .await
         .explained("reading trades")?;
     let versions: Vec<Output> = versions.iter().map(Output::from).collect();

@@ -8,6 +8,7 @@
 )]
 
 mod adapt;
+mod as_of;
 mod commands;
 mod drift;
 mod gaps;

@@ -377,7 +377,7 @@ impl From<ComputedCandle> for Candle {
 }
 
 /// Time in which [`range`] looks for candles first, in units of the time that they cover without gaps.
-const RECENT: i64 = 4;
+pub(super) const RECENT: i64 = 4;
 
 /// Reads the newest `limit` candles of a symbol that start in `range`, oldest first.
 pub async fn range(

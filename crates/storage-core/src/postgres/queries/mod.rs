@@ -1,5 +1,6 @@
 //! All SQL except the migrations, with one module per family of tables.
 
+pub mod as_of;
 pub mod backup;
 pub mod bases;
 pub mod candles;
