@@ -70,6 +70,21 @@ pub(crate) struct AdminConfig {
     /// Age after which a chunk of `candles_1m` is dropped, while the larger timeframes stay; unset: never.
     #[serde(with = "humantime_serde")]
     pub(crate) retain_candles_1m: Option<Duration>,
+    /// Age after which a chunk of `candles_5m` is dropped, while the larger timeframes stay; unset: never.
+    #[serde(with = "humantime_serde")]
+    pub(crate) retain_candles_5m: Option<Duration>,
+    /// Age after which a chunk of `candles_15m` is dropped, while the larger timeframes stay; unset: never.
+    #[serde(with = "humantime_serde")]
+    pub(crate) retain_candles_15m: Option<Duration>,
+    /// Age after which a chunk of `candles_1h` is dropped, while the larger timeframes stay; unset: never.
+    #[serde(with = "humantime_serde")]
+    pub(crate) retain_candles_1h: Option<Duration>,
+    /// Age after which a chunk of `candles_4h` is dropped, while those of a day stay; unset: never.
+    #[serde(with = "humantime_serde")]
+    pub(crate) retain_candles_4h: Option<Duration>,
+    /// Age after which a chunk of `candles_1d` is dropped; unset: never.
+    #[serde(with = "humantime_serde")]
+    pub(crate) retain_candles_1d: Option<Duration>,
     /// Age after which a chunk of `signals` is dropped; unset: never.
     #[serde(with = "humantime_serde")]
     pub(crate) retain_signals: Option<Duration>,
@@ -89,6 +104,11 @@ impl Default for AdminConfig {
             adapt_decimals: true,
             retain_ticks: None,
             retain_candles_1m: None,
+            retain_candles_5m: None,
+            retain_candles_15m: None,
+            retain_candles_1h: None,
+            retain_candles_4h: None,
+            retain_candles_1d: None,
             retain_signals: None,
         }
     }

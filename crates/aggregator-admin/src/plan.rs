@@ -1,14 +1,25 @@
 //! Compares TimescaleDB's policies with the configuration. Pure.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use storage_core::config::Misconfigured;
+use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::queries::policies::{Job, JobKind};
 
 use crate::config::{AdminConfig, DAY};
 
-/// Hypertables with a retention setting.
-pub(crate) const RETAINABLE: [&str; 3] = ["ticks", "candles_1m", "signals"];
+/// Tables with a retention setting.
+pub(crate) const RETAINABLE: [&str; 8] = [
+    "ticks",
+    "candles_1m",
+    "candles_5m",
+    "candles_15m",
+    "candles_1h",
+    "candles_4h",
+    "candles_1d",
+    "signals",
+];
 
 /// Policy that differs from the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +37,11 @@ pub(crate) fn retention(config: &AdminConfig, table: &str) -> Option<Duration> {
     match table {
         "ticks" => config.retain_ticks,
         "candles_1m" => config.retain_candles_1m,
+        "candles_5m" => config.retain_candles_5m,
+        "candles_15m" => config.retain_candles_15m,
+        "candles_1h" => config.retain_candles_1h,
+        "candles_4h" => config.retain_candles_4h,
+        "candles_1d" => config.retain_candles_1d,
         "signals" => config.retain_signals,
         _ => None,
     }
@@ -43,11 +59,18 @@ pub(crate) fn check(config: &AdminConfig) -> Result<(), Misconfigured> {
 fn objections(config: &AdminConfig) -> Vec<String> {
     let window = config.refresh_window;
     let mut found = Vec::new();
-    // A refresh would treat dropped days as days without trades.
-    if config.retain_candles_1m.is_some_and(|kept| kept < window + 2 * DAY) {
+    for timeframe in Timeframe::ALL {
+        let table = timeframe.table();
+        if !retention(config, table).is_some_and(|kept| kept < window + 2 * DAY) {
+            continue;
+        }
+        // A refresh would treat dropped days as days without trades, and create dropped candles again.
+        let reason = match timeframe {
+            Timeframe::D1 => "a refresh would compute dropped candles again",
+            _ => "a refresh of dropped candles deletes the larger ones computed from them",
+        };
         found.push(format!(
-            "admin.retain_candles_1m must be at least {} (admin.refresh_window plus 2 days): a refresh of dropped \
-             minutes deletes the larger candles computed from them",
+            "admin.retain_{table} must be at least {} (admin.refresh_window plus 2 days): {reason}",
             days(window + 2 * DAY)
         ));
     }
@@ -73,6 +96,23 @@ fn objections(config: &AdminConfig) -> Vec<String> {
         );
     }
     found
+}
+
+/// Refuses a refresh window that does not reach the age from which a warm-syncer announces changes. `announced` holds
+/// that age by replica.
+pub(crate) fn check_windows(config: &AdminConfig, announced: &BTreeMap<String, Duration>) -> Result<(), Misconfigured> {
+    let largest = announced.iter().max_by_key(|(_, age)| **age);
+    match largest.filter(|(_, age)| config.refresh_window < **age + DAY) {
+        None => Ok(()),
+        Some((replica, age)) => Err(Misconfigured::new(format!(
+            "admin.refresh_window is {} but must be at least {} (a day more than warm.refresh_window, which is {} at \
+             {replica}): no refresh would see minutes that change between these ages; set one of both, and start its \
+             worker again",
+            days(config.refresh_window),
+            days(*age + DAY),
+            days(*age)
+        ))),
+    }
 }
 
 /// Returns the changes that make `jobs` agree with `config`, in the order in which to apply them.
@@ -170,5 +210,39 @@ mod tests {
             "{found:?}"
         );
         assert!(found[1].contains("retain_ticks must be at least 4days"), "{found:?}");
+    }
+
+    #[test]
+    fn every_timeframe_is_kept_longer_than_refreshes_look_back() {
+        let config = AdminConfig {
+            retain_candles_1m: Some(6 * DAY),
+            retain_candles_5m: Some(5 * DAY),
+            retain_candles_4h: Some(6 * DAY - Duration::from_secs(1)),
+            retain_candles_1d: Some(DAY),
+            ..AdminConfig::default()
+        };
+        let found = objections(&config);
+        assert_eq!(found.len(), 3, "{found:?}");
+        for (objection, table) in found.iter().zip(["candles_5m", "candles_4h", "candles_1d"]) {
+            assert!(
+                objection.starts_with(&format!("admin.retain_{table} must be at least 6days")),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_refresh_window_reaches_a_day_beyond_that_of_every_warm_syncer() {
+        let config = AdminConfig::default();
+        let announced = |ages: &[Duration]| (0..).zip(ages).map(|(at, age)| (format!("warm-{at}"), *age)).collect();
+        let check = |ages: &[Duration]| check_windows(&config, &announced(ages));
+        assert!(check(&[]).is_ok() && check(&[2 * DAY, 3 * DAY]).is_ok());
+        let refused = check(&[2 * DAY, 3 * DAY + Duration::from_secs(1)])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("is 4days but must be at least 4days 1s") && refused.contains("warm-1"),
+            "{refused}"
+        );
     }
 }

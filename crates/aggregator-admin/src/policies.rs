@@ -12,12 +12,14 @@ use storage_core::postgres::queries::completeness;
 use storage_core::postgres::queries::policies::{self, JobKind};
 use storage_core::postgres::queries::rollups;
 use storage_core::redis::clock::now_ms;
+use storage_core::redis::connection::Connection;
 use storage_core::redis::lease::Membership;
+use storage_core::redis::refresh_windows;
 use storage_core::redis::stream::AGGREGATOR_ADMIN;
 use tokio::time::{Instant, sleep};
 
 use crate::metrics::{LEADER, POLICY_FAILURES, POLICY_RUNS};
-use crate::plan::{RETAINABLE, retention};
+use crate::plan::{self, RETAINABLE, retention};
 use crate::rollups::ranges::LARGER;
 use crate::rollups::refresh;
 use crate::worker::Worker;
@@ -26,6 +28,8 @@ use crate::worker::Worker;
 const LEASE_TTL: Duration = Duration::from_secs(30);
 /// Time between two renewals of the lease.
 const RENEWAL: Duration = Duration::from_secs(5);
+/// Condition of `/readyz`: the refresh window agrees with the warm-syncers.
+const REFRESH_WINDOW: &str = "refresh window";
 /// Number of the worker's only lease.
 const LEASE: u16 = 0;
 
@@ -47,6 +51,7 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
                 catch_up(&worker, now_us).await?;
                 caught_up = true;
             }
+            check_refresh_window(&worker, &mut redis).await?;
             record_dropped_chunks(&worker).await?;
             match worker.server.edition {
                 Edition::Community if worker.server.has_scheduler => {}
@@ -69,6 +74,21 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
         .release(&mut redis, LEASE)
         .await
         .context("releasing the lease")
+}
+
+/// Reports a warm-syncer whose changes no refresh would see.
+async fn check_refresh_window(worker: &Worker, redis: &mut Connection) -> anyhow::Result<()> {
+    let announced = refresh_windows::announced(redis)
+        .await
+        .context("reading the refresh windows of warm-syncers")?;
+    match plan::check_windows(&worker.config.admin, &announced) {
+        Ok(()) => worker.readiness.ok(REFRESH_WINDOW),
+        Err(error) => {
+            tracing::error!("{error}");
+            worker.readiness.fail(REFRESH_WINDOW, error);
+        }
+    }
+    Ok(())
 }
 
 /// Records chunks that a job or an operator has dropped. It must run before late rows create such a chunk again.
@@ -131,7 +151,7 @@ async fn drop_old_chunks(worker: &Worker) -> anyhow::Result<()> {
             continue;
         }
         POLICY_RUNS.increment("retain", 1);
-        let noted = completeness::advance_to_retention(&mut connection, table, kept).await;
+        let noted = completeness::advance_to_retention(&mut connection, worker.server.edition, table, kept).await;
         noted.explained(&format!("recording the end of dropped chunks of {table}"))?;
         let dropped = policies::drop_chunks(&mut connection, table, kept).await;
         let dropped = dropped.explained(&format!("dropping old chunks of {table}"))?;

@@ -1,8 +1,15 @@
 //! Starts the worker, and runs a pipeline for each stream of the partitions that this replica serves.
 
+use std::time::Duration;
+
+use storage_core::config::Misconfigured;
 use storage_core::domain::database_identity::DatabaseIdentity;
 use storage_core::domain::tick_rules::TickRules;
+use storage_core::domain::timeframe::Timeframe;
+use storage_core::postgres::edition::Edition;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::pool::Pool;
+use storage_core::postgres::queries::policies::{self, JobKind};
 use storage_core::program;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::lost::Losses;
@@ -15,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::backlog::RefreshWindow;
 use crate::config::Config;
 use crate::kinds::Kind;
 use crate::kinds::candles::Candles;
@@ -33,7 +41,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let startup = Startup::begin(&program!(), &config.service, &config.telemetry, metrics, conditions).await?;
     startup.check_redis(&config.redis, config.stream.partitions).await?;
     let pool = Pool::new(&config.postgres, WARM_SYNCER);
-    let (_, database) = startup.check_postgres(&pool, &config.redis).await?;
+    let (server, database) = startup.check_postgres(&pool, &config.redis).await?;
+    check_window(&pool, server.edition, config.warm.refresh_window).await?;
 
     let Startup { mut service, readiness } = startup;
     let stop = service.token();
@@ -42,12 +51,42 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let streams = streams
         .filter(|stream| stream.groups().contains(&WARM_SYNCER))
         .collect();
+    let window = RefreshWindow {
+        replica: config.service.instance(&config.telemetry),
+        age: config.warm.refresh_window,
+    };
     service.spawn_background(
         "backlog",
-        backlog::watch(redis, pool.clone(), streams, readiness.clone()),
+        backlog::watch(redis, pool.clone(), streams, window, readiness.clone()),
     );
     service.spawn("partitions", own(config, pool, database, readiness, stop));
     service.run().await
+}
+
+/// Refuses a refresh window that the refresh policies do not reach: no refresh would see minutes that change between
+/// both ages. A bucket is refreshed only if all of it is in the window of its policy.
+async fn check_window(pool: &Pool, edition: Edition, window: Duration) -> anyhow::Result<()> {
+    let mut connection = pool.get().await?;
+    let jobs = policies::jobs(&mut connection, edition)
+        .await
+        .explained("reading the policies")?;
+    let refreshed = jobs.iter().filter(|job| job.kind == JobKind::Refresh);
+    let Some(reached) = refreshed.filter_map(|job| job.age).min() else {
+        return Ok(());
+    };
+    let largest = Duration::from_secs(Timeframe::D1.seconds().unsigned_abs());
+    if window + largest <= reached {
+        return Ok(());
+    }
+    let days = humantime_serde::re::humantime::format_duration;
+    Err(Misconfigured::new(format!(
+        "warm.refresh_window is {} but must be at most {}, a day less than the policies of the database refresh; set \
+         it, or run `aggregator-admin apply --set admin.refresh_window={}`",
+        days(window),
+        days(reached.saturating_sub(largest)),
+        days(window + largest).to_string().replace(' ', "")
+    ))
+    .into())
 }
 
 /// Serves this replica's share of the partitions until `stop` is cancelled, then releases them.

@@ -7,16 +7,21 @@ use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::completeness;
 use storage_core::postgres::queries::policies::{self, Job, JobKind};
+use storage_core::redis::refresh_windows;
 use storage_core::terminal::{say, table};
 
 use crate::config::Config;
-use crate::plan::{Change, RETAINABLE, changes, check, days, retention};
+use crate::plan::{Change, RETAINABLE, changes, check, check_windows, days, retention};
 use crate::stores::{Stores, history};
 
 /// Shows the changes, and makes them with `apply`.
 pub(crate) async fn run(config: &Config, apply: bool) -> anyhow::Result<()> {
     check(&config.admin)?;
-    let stores = Stores::new(config);
+    let mut stores = Stores::new(config);
+    let announced = refresh_windows::announced(&mut stores.redis)
+        .await
+        .context("reading the refresh windows of warm-syncers from Redis")?;
+    check_windows(&config.admin, &announced)?;
     let (mut connection, server) = history(&stores.pool).await?;
     let drift = drift::find(&mut connection).await.explained("comparing the schema")?;
     drift

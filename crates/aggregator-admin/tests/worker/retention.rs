@@ -1,9 +1,13 @@
 //! Trades that arrive after retention has dropped their day.
 
+use std::time::Duration;
+
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::postgres::edition::Edition;
 use storage_core::redis::codec::repairs::{Repair, entry_fields};
-use storage_core::redis::stream::Stream;
+use storage_core::redis::lease::Membership;
+use storage_core::redis::refresh_windows;
+use storage_core::redis::stream::{Stream, WARM_SYNCER};
 use storage_core::testing::polling::until_true;
 use storage_core::testing::postgres::TestDatabase;
 
@@ -30,13 +34,13 @@ const LATE_DAY: &str = "
     SELECT (open, high, low, close, volume, trades) FROM candles_1d
     WHERE time = date_trunc('day', now(), 'UTC') - INTERVAL '20 days'";
 
-async fn check(stores: &Stores) {
+async fn check(stores: &Stores, kept: &[&str]) {
     assert_eq!(
         stores.database.text(DAYS).await,
         "30 days, volume 181, 4 trades at most"
     );
     assert_eq!(stores.database.text(LATE_DAY).await, "(99,99,11,13,7,4)");
-    for table in ["candles_5m", "candles_15m", "candles_1h", "candles_4h"] {
+    for table in kept {
         assert_eq!(
             stores
                 .database
@@ -50,20 +54,42 @@ async fn check(stores: &Stores) {
 
 #[tokio::test]
 async fn a_trade_later_than_retention_is_counted_and_no_command_removes_older_days() {
+    let settings = ["admin.retain_candles_1m=8days", "admin.retain_ticks=8days"];
+    a_late_trade_is_counted(&settings, &["candles_5m", "candles_15m", "candles_1h", "candles_4h"]).await;
+}
+
+#[tokio::test]
+async fn larger_candles_stay_when_retention_drops_the_smaller_ones() {
+    let settings = [
+        "admin.retain_candles_1m=8days",
+        "admin.retain_ticks=8days",
+        "admin.retain_candles_5m=9days",
+        "admin.retain_candles_15m=9days",
+    ];
+    a_late_trade_is_counted(&settings, &["candles_1h", "candles_4h"]).await;
+}
+
+/// Tests that a trade 20 days late is counted once in `kept` and the candles of a day, after chunks were dropped.
+async fn a_late_trade_is_counted(settings: &[&str], kept: &[&str]) {
     for database in TestDatabase::start_each().await {
         let stores = Stores::ready(database).await;
         stores.database.execute(HISTORY).await;
         assert_eq!(stores.admin(&["refresh", "--all"]).code, Some(0));
-        let [candles, ticks] = ["admin.retain_candles_1m=8days", "admin.retain_ticks=8days"];
         if stores.database.edition() == Edition::Community {
-            let applied = stores.admin(&["apply", "--set", candles, "--set", ticks]);
+            let set = settings.iter().flat_map(|setting| ["--set", setting]);
+            let applied = stores.admin(&["apply"].into_iter().chain(set).collect::<Vec<_>>());
             assert_eq!(applied.code, Some(0), "{}", applied.stderr);
         }
-        let worker = stores.worker_with(&[candles, ticks, "admin.policy_interval=1s"]);
-        until_true("old chunks are dropped", async || {
-            stores.database.number("SELECT count(*) FROM ticks").await < 30
-        })
-        .await;
+        let worker = stores.worker_with(&[settings, &["admin.policy_interval=1s"]].concat());
+        let smaller = ["candles_5m", "candles_15m"]
+            .into_iter()
+            .filter(|table| !kept.contains(table));
+        for table in ["ticks", "candles_1m"].into_iter().chain(smaller) {
+            until_true("old chunks are dropped", async || {
+                stores.database.number(&format!("SELECT count(*) FROM {table}")).await < 90
+            })
+            .await;
+        }
 
         stores.database.execute(LATE).await;
         let start_us = stores
@@ -78,7 +104,7 @@ async fn a_trade_later_than_retention_is_counted_and_no_command_removes_older_da
         stores.redis.add(Stream::Repairs, &entry_fields(&late)).await;
         stores.drained(Stream::Repairs).await;
         stores.drained(Stream::Rollups).await;
-        check(&stores).await;
+        check(&stores, kept).await;
 
         let verified = stores.admin(&["verify"]);
         assert_eq!(verified.code, Some(0), "{}{}", verified.stdout, verified.stderr);
@@ -87,8 +113,32 @@ async fn a_trade_later_than_retention_is_counted_and_no_command_removes_older_da
             vec!["refresh", "--from", "2019-01-01", "--to", "2100-01-01"],
         ] {
             assert_eq!(stores.admin(&command).code, Some(0));
-            check(&stores).await;
+            check(&stores, kept).await;
         }
         worker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_warm_syncer_that_announces_later_changes_only_is_named() {
+    let Some(database) = TestDatabase::start_each().await.pop() else {
+        return;
+    };
+    let stores = Stores::ready(database).await;
+    let redis = &mut stores.redis.connect();
+    let day = Duration::from_secs(86_400);
+    refresh_windows::announce(redis, "warm-1", 4 * day).await.unwrap();
+    assert_eq!(stores.admin(&["plan"]).code, Some(0), "no such replica is alive");
+    let warm_syncer = Membership::new(WARM_SYNCER, "warm-1".to_owned(), day);
+    warm_syncer.share(redis, 1).await.unwrap();
+    for command in ["plan", "apply"] {
+        let refused = stores.admin(&[command]);
+        assert_eq!(refused.code, Some(64));
+        let reason = "admin.refresh_window is 4days but must be at least 5days";
+        assert!(refused.stderr.contains(reason), "{}", refused.stderr);
+        assert_eq!(
+            stores.admin(&[command, "--set", "admin.refresh_window=5days"]).code,
+            Some(0)
+        );
     }
 }

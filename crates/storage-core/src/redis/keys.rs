@@ -57,6 +57,11 @@ pub fn write_loads() -> Key {
     Key("lease:hot-writer:loads".to_owned())
 }
 
+/// Returns `lease:warm-syncer:windows`, the age from which each replica of warm-syncer announces changed minutes.
+pub fn refresh_windows() -> Key {
+    Key("lease:warm-syncer:windows".to_owned())
+}
+
 /// Returns `stream:partitions`, the number of partitions.
 pub fn partitions() -> Key {
     Key("stream:partitions".to_owned())

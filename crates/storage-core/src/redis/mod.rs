@@ -25,6 +25,7 @@ pub mod ownership;
 pub mod partitions;
 pub mod position;
 pub mod preflight;
+pub mod refresh_windows;
 mod reply;
 pub mod startup;
 pub mod stream;

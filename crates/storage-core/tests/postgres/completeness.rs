@@ -211,7 +211,7 @@ async fn a_retention_moves_the_border_before_it_drops_rows_and_the_border_never_
         let now_us = chrono::Utc::now().timestamp_micros();
         let kept = |from_us: i64| std::time::Duration::from_micros(u64::try_from(now_us - from_us).unwrap());
         let since = async |conn: &mut AsyncPgConnection| completeness::since(conn, "candles_1m").await.unwrap();
-        completeness::advance_to_retention(conn, "candles_1m", kept(day(3).from_us + MINUTE_US))
+        completeness::advance_to_retention(conn, database.edition(), "candles_1m", kept(day(3).from_us + MINUTE_US))
             .await
             .unwrap();
         assert_eq!(
@@ -219,7 +219,7 @@ async fn a_retention_moves_the_border_before_it_drops_rows_and_the_border_never_
             Some(day(3).from_us),
             "the chunk that stays is complete"
         );
-        completeness::advance_to_retention(conn, "candles_1m", kept(day(1).from_us))
+        completeness::advance_to_retention(conn, database.edition(), "candles_1m", kept(day(1).from_us))
             .await
             .unwrap();
         completeness::advance(conn, "candles_1m", day(2).from_us).await.unwrap();

@@ -1,12 +1,13 @@
 //! Checks of both stores before the worker starts.
 
 use std::net::TcpListener;
+use std::time::Duration;
 
 use storage_core::config::postgres::PostgresConfig;
 use storage_core::config::redis::RedisConfig;
 use storage_core::domain::database_identity::DatabaseIdentity;
 use storage_core::postgres::edition::Edition;
-use storage_core::redis::{database as noted, functions, partitions};
+use storage_core::redis::{database as noted, functions, partitions, refresh_windows};
 use storage_core::testing::polling::until_true;
 use storage_core::testing::postgres::TestDatabase;
 use storage_core::testing::redis::TestRedis;
@@ -166,4 +167,30 @@ async fn every_metric_shows_from_the_start() {
     ] {
         assert_eq!(worker.metric(name).await, 0.0, "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_refresh_window_that_no_policy_reaches_is_wrong_configuration() {
+    let Some(database) = TestDatabase::start(Edition::Community).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    let with_window = |window: &str| {
+        stores
+            .program()
+            .setting(&format!("warm.refresh_window={window}"))
+            .start("one")
+    };
+    let refused = with_window("4days");
+    assert_eq!(refused.ended().await.code(), Some(64), "{}", refused.log());
+    let reason = "warm.refresh_window is 4days but must be at most 3days";
+    assert!(refused.log().contains(reason), "{}", refused.log());
+
+    let accepted = with_window("3days");
+    until_true("the window is announced", async || {
+        let announced = refresh_windows::announced(&mut stores.redis.connect()).await.unwrap();
+        announced.values().eq([&Duration::from_secs(3 * 86_400)])
+    })
+    .await;
+    accepted.stop().await;
 }

@@ -40,7 +40,7 @@ pub async fn first_bucket(connection: &mut AsyncPgConnection, table: &str, timef
 pub async fn update_borders(connection: &mut AsyncPgConnection, edition: Edition) -> QueryResult<()> {
     for job in policies::jobs(connection, edition).await? {
         if let (JobKind::Retain, Some(kept)) = (job.kind, job.age) {
-            advance_to_retention(connection, &job.table, kept).await?;
+            advance_to_retention(connection, edition, &job.table, kept).await?;
         }
     }
     advance_to_chunks(connection, edition, Timeframe::M1.table()).await
@@ -63,20 +63,31 @@ pub async fn advance(connection: &mut AsyncPgConnection, table: &str, since_us: 
     Ok(())
 }
 
-/// Chunks of a table. One is late if a chunk of a later time was created before it, as late rows cause.
+/// Chunks of the hypertable `$1`. One is late if a chunk of a later time was created before it, as late rows cause.
 const CHUNKS: &str = "
 WITH chunks AS MATERIALIZED (
     SELECT range_start, range_end, coalesce(chunk_creation_time > min(chunk_creation_time) OVER (
                ORDER BY range_start ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING), false) AS is_late
-    FROM timescaledb_information.chunks WHERE hypertable_schema = current_schema() AND hypertable_name = $1)";
+    FROM timescaledb_information.chunks
+    WHERE to_regclass(format('%I.%I', hypertable_schema, hypertable_name)) = $1::regclass)";
 
 /// Moves the border past the rows of `table` that a retention of `kept` drops now or at the next run of its policy.
-pub async fn advance_to_retention(connection: &mut AsyncPgConnection, table: &str, kept: Duration) -> QueryResult<()> {
+pub async fn advance_to_retention(
+    connection: &mut AsyncPgConnection,
+    edition: Edition,
+    table: &str,
+    kept: Duration,
+) -> QueryResult<()> {
+    let timeframe = Timeframe::ALL.into_iter().find(|timeframe| timeframe.table() == table);
+    let hypertable = match timeframe {
+        Some(timeframe) => hypertable_of(connection, edition, timeframe).await?,
+        None => table.to_owned(),
+    };
     let border: TimeValue = sql_query(format!(
         "{CHUNKS} SELECT coalesce(min(range_start), now() - make_interval(secs => $2)) AS value
          FROM chunks WHERE range_end > now() - make_interval(secs => $2)"
     ))
-    .bind::<Text, _>(table)
+    .bind::<Text, _>(hypertable)
     .bind::<BigInt, _>(i64::try_from(kept.as_secs()).unwrap_or(i64::MAX))
     .get_result(connection)
     .await?;
@@ -115,19 +126,20 @@ pub async fn advance_to_chunks(connection: &mut AsyncPgConnection, edition: Edit
     }
 }
 
-/// Returns `true` if ticks that a retention of `kept` drops arrived within the last hour and are in no larger candle
-/// yet.
+/// Returns `true` if ticks that a retention of `kept` drops arrived within the last hour and are not yet in the candle
+/// of their day.
 pub async fn has_uncounted_ticks(
     connection: &mut AsyncPgConnection,
     edition: Edition,
     kept: Duration,
 ) -> QueryResult<bool> {
-    let candles = hypertable_of(connection, edition, Timeframe::M5).await?;
+    // The largest timeframe is refreshed last. Smaller ones may have been dropped, so that it is joined from the ticks.
+    let candles = hypertable_of(connection, edition, Timeframe::D1).await?;
     let recent_ms = (Utc::now() - Duration::from_secs(3_600)).timestamp_millis();
     let waiting: BoolValue = sql_query(format!(
         "SELECT EXISTS (
              SELECT FROM ticks LEFT JOIN {candles} candle
-                 ON candle.symbol = ticks.symbol AND candle.time = time_bucket(INTERVAL '5 minutes', ticks.time)
+                 ON candle.symbol = ticks.symbol AND candle.time = time_bucket(INTERVAL '1 day', ticks.time)
              WHERE ticks.time < now() - make_interval(secs => $1)
                AND ticks.revision > $2 AND ticks.revision > coalesce(candle.revision, -1)
          ) AS value"

@@ -17,7 +17,7 @@ use storage_core::redis::stream::{self, AGGREGATOR_ADMIN, HOT_WRITER, Stream, WA
 use storage_core::redis::stream_reader::StreamReader;
 use storage_core::redis::symbols::{self, SymbolProperties};
 use storage_core::redis::unread::unread;
-use storage_core::redis::{clock, groups, hot, inspect, keys, partitions, trim};
+use storage_core::redis::{clock, groups, hot, inspect, keys, partitions, refresh_windows, trim};
 
 use super::{FIRST_SECOND, Server, some_fields, symbol};
 
@@ -139,6 +139,7 @@ async fn warm_syncer_moves_its_positions_and_requests_repairs() {
     partitions::stored(conn).await.unwrap();
     let membership = Membership::new(WARM_SYNCER, "test".to_owned(), FIRST_SECOND);
     membership.share(conn, 2).await.unwrap();
+    refresh_windows::announce(conn, "test", FIRST_SECOND).await.unwrap();
     assert!(membership.acquire(conn, 0).await.unwrap());
     membership.release(conn, 0).await.unwrap();
     membership.leave(conn).await.unwrap();
@@ -209,6 +210,7 @@ async fn aggregator_admin_manages_the_streams_and_reads_the_hot_view() {
     SymbolProperties::load(conn).await.unwrap();
     lease::holders(conn, HOT_WRITER, 2).await.unwrap();
     lease::members(conn, HOT_WRITER).await.unwrap();
+    refresh_windows::announced(conn).await.unwrap();
     let leader = Membership::new(AGGREGATOR_ADMIN, "test".to_owned(), FIRST_SECOND);
     leader.share(conn, 1).await.unwrap();
     assert!(leader.acquire(conn, 0).await.unwrap());
