@@ -12,6 +12,7 @@ use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::postgres::connection::connect;
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::Explained;
+use storage_core::postgres::queries::rollups::ALWAYS;
 use storage_core::postgres::queries::symbols::KnownSymbol;
 use storage_core::postgres::queries::{self, completeness, identity};
 use storage_core::postgres::{drift, known_versions, migrations};
@@ -24,6 +25,7 @@ use storage_core::startup::differing_clocks;
 use storage_core::terminal::say;
 
 use crate::config::Config;
+use crate::rollups::refresh;
 use crate::setup;
 use crate::stores::{PAUSE, Stores, await_redis, history, retry_within};
 
@@ -64,7 +66,8 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     let redis = &mut stores.redis;
     // Comes before the first change, because the configured database may be the wrong one.
     compare_databases(config, args, redis).await?;
-    let mut changes = schema(config, args.wait).await?;
+    let migrated = schema(config, args.wait).await?;
+    let mut changes = migrated.len();
     changes += load_functions(redis).await?;
     let (partitions, changed) = store_partitions(redis, config.stream.partitions, args.partitions).await?;
     changes += changed;
@@ -84,6 +87,13 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     // A table that is missing could not be read.
     if drift.is_empty() {
         record_dropped_chunks(&mut connection, server.edition).await?;
+    }
+    // A database of the Apache edition was moved: its larger candles are invisible until they are refreshed.
+    if !known.is_empty() && migrated.iter().any(|name| name == migrations::AGGREGATES) {
+        let refreshed = |timeframe, _| say(format_args!("{timeframe} candles: moved to a continuous aggregate"));
+        refresh::buckets(&mut connection, server.edition, &[ALWAYS], refreshed)
+            .await
+            .context("the schema was moved; run `aggregator-admin refresh --all`")?;
     }
     // If the history is empty, Redis is new and has lost nothing; otherwise it may have been emptied.
     if known.is_empty() {
@@ -150,14 +160,15 @@ async fn down(config: &Config, args: &Args) -> anyhow::Result<()> {
     gone.iter().try_for_each(|name| say(format_args!("reverted {name}")))
 }
 
-async fn schema(config: &Config, wait: Duration) -> anyhow::Result<usize> {
+/// Runs the pending migrations and returns their names.
+async fn schema(config: &Config, wait: Duration) -> anyhow::Result<Vec<String>> {
     let done = retry_within(wait, "PostgreSQL", async || {
         Ok(migrations::run(connect(&config.postgres, APPLICATION).await?).await?)
     })
     .await?;
     done.iter()
         .try_for_each(|name| say(format_args!("schema: ran {name}")))?;
-    Ok(done.len())
+    Ok(done)
 }
 
 /// Reads the identity of the configured database; `None` before its first migration.

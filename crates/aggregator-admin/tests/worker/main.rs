@@ -11,6 +11,7 @@ mod adapt;
 mod as_of;
 mod commands;
 mod drift;
+mod edition;
 mod gaps;
 mod harness;
 mod migrate;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use diesel::connection::SimpleConnection;
 use diesel::migration::{Migration, MigrationSource, MigrationVersion, Result as MigrationResult};
 use diesel::pg::Pg;
 use diesel::{Connection, QueryResult, sql_query};
@@ -15,11 +16,15 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use super::columns::{BoolValue, TextValue};
 use super::drift;
 use super::edition::{Edition, Server};
+use super::edition_move;
 use super::error::{describe, sqlstate};
 
 const COMMON: EmbeddedMigrations = embed_migrations!("../../migrations/common");
 const COMMUNITY: EmbeddedMigrations = embed_migrations!("../../migrations/community");
 const APACHE: EmbeddedMigrations = embed_migrations!("../../migrations/apache");
+
+/// Migration of the Community edition that creates the continuous aggregates.
+pub const AGGREGATES: &str = "2026-11-23-000700_rollups";
 
 /// Advisory lock of the transaction that changes the schema, an arbitrary number that no other lock uses.
 const MIGRATION_LOCK: i64 = 0x6d69_6772;
@@ -153,36 +158,56 @@ pub async fn ensure_current(connection: &mut AsyncPgConnection) -> Result<Server
     }
 }
 
+/// Returns `true` if the `unknown` migrations are those of the Apache edition, and the server has the other edition.
+fn moves_to_community(unknown: &[String], edition: Edition) -> Result<bool, MigrationError> {
+    let of_apache = known(Edition::Apache)?;
+    let is_move = edition == Edition::Community && unknown.iter().all(|version| of_apache.contains(version));
+    Ok(is_move && !unknown.is_empty())
+}
+
 fn refuse_unknown(unknown: Option<&String>, edition: Edition) -> Result<(), MigrationError> {
     let Some(version) = unknown else { return Ok(()) };
-    let other = match edition {
-        Edition::Community => Edition::Apache,
-        Edition::Apache => Edition::Community,
-    };
-    let hint = match known(other)?.contains(version) {
-        true => format!(
-            ": it belongs to TimescaleDB's {other:?} edition, and this server has the {edition:?} edition; move the \
-             data with `backup-runner` into a new database"
-        ),
-        false => "; use a newer version of the program".to_owned(),
+    let hint = match edition {
+        Edition::Community if known(Edition::Apache)?.contains(version) => {
+            ": it belongs to TimescaleDB's Apache edition, and this server has the Community edition; run \
+             `aggregator-admin migrate`, which moves the database"
+        }
+        Edition::Apache if known(Edition::Community)?.contains(version) => {
+            ": it belongs to TimescaleDB's Community edition, and this server has the Apache edition; set \
+             `timescaledb.license = timescale` in postgresql.conf, and restart the server"
+        }
+        _ => "; use a newer version of the program",
     };
     Err(MigrationError::Unknown {
         version: version.clone(),
-        hint,
+        hint: hint.to_owned(),
     })
 }
 
-/// Runs the pending migrations, all or none, and returns their names. The connection is consumed because its session
-/// may have loaded the extension in an older state.
+/// Runs the pending migrations, all or none, and returns their names. On a server of the Community edition, a database
+/// of the Apache edition becomes one of the Community edition; [`AGGREGATES`] have to be refreshed then. The connection
+/// is consumed because its session may have loaded the extension in an older state.
 pub async fn run(mut connection: AsyncPgConnection) -> Result<Vec<String>, MigrationError> {
     let server = prepare(&mut connection).await?;
     in_one_transaction(connection, server.edition, move |harness, mut all, applied| {
-        let unknown = applied.iter().find(|version| !all.contains_key(*version));
-        refuse_unknown(unknown, server.edition)?;
+        let unknown: Vec<String> = applied
+            .iter()
+            .filter(|version| !all.contains_key(*version))
+            .cloned()
+            .collect();
+        let moves = moves_to_community(&unknown, server.edition)?;
+        if moves {
+            SimpleConnection::batch_execute(harness, &edition_move::before_migrations(&unknown))?;
+        } else {
+            refuse_unknown(unknown.as_slice().first(), server.edition)?;
+        }
         all.retain(|version, _| !applied.contains(version));
         let done = for_each(all.into_values(), |migration| harness.run_migration(migration))?;
+        if moves {
+            SimpleConnection::batch_execute(harness, &edition_move::after_migrations())?;
+        }
         if !done.is_empty() {
-            diesel::connection::SimpleConnection::batch_execute(harness, &drift::record_statements())?;
+            SimpleConnection::batch_execute(harness, &drift::record_statements())?;
         }
         Ok(done)
     })
@@ -262,7 +287,7 @@ async fn in_one_transaction<R: Send + 'static>(
     let running = tokio::task::spawn_blocking(move || {
         let mut harness = Harness::from(connection);
         harness.transaction(|harness| {
-            diesel::connection::SimpleConnection::batch_execute(
+            SimpleConnection::batch_execute(
                 harness,
                 &format!("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"),
             )?;

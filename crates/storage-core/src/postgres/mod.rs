@@ -7,6 +7,7 @@ mod columns;
 pub mod connection;
 pub mod drift;
 pub mod edition;
+mod edition_move;
 pub mod error;
 pub mod known_versions;
 pub mod migrations;
