@@ -11,8 +11,8 @@ use storage_core::testing::postgres::TestDatabase;
 
 use crate::rollups::compress_all;
 
-/// Seventy days, more than are counted, with an hour of trades of two symbols each; a third one has none. The last chunk
-/// of `ticks` is empty.
+/// Seventy days, more than are counted, with an hour of trades of two symbols each; a third one has none. The last
+/// chunk of `ticks` is empty.
 const HISTORY: &str = "
 INSERT INTO symbols (symbol) VALUES ('A'), ('B'), ('C');
 INSERT INTO candles_1m

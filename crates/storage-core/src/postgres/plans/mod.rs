@@ -33,8 +33,8 @@ impl Recorder {
         });
     }
 
-    /// Returns the statements sent since the last call, their parameters replaced by literals; of statements that differ
-    /// in their parameters only, the first.
+    /// Returns the statements sent since the last call, with literals for parameters. Of statements that differ in
+    /// their parameters only, it returns the first.
     pub fn take(&self) -> Vec<String> {
         let sent = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         let mut known = HashSet::new();

@@ -1,4 +1,4 @@
-//! What a plan read: chunks, indexes, decompressed rows, and the time of each node. Pure.
+//! Facts about a plan that was run: chunks, indexes, decompressed rows, and the time of each node. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -69,7 +69,7 @@ pub struct TableUse {
     pub sequentially: bool,
 }
 
-/// What the node above a node reads.
+/// Table that the node above a node reads.
 #[derive(Clone, Copy, Default)]
 struct Parent<'a> {
     table: Option<&'a str>,
@@ -205,8 +205,8 @@ impl Plan {
         }
         if self.planning_ms > LONG_PLANNING_MS && self.planning_ms > self.execution_ms {
             found.push(format!(
-                "planning takes {:.0} ms, longer than the execution; name a shorter range of time, so that fewer chunks \
-                 are planned",
+                "planning takes {:.0} ms, longer than the execution; name a shorter range of time, so that fewer \
+                 chunks are planned",
                 self.planning_ms
             ));
         }
