@@ -13,6 +13,7 @@ mod gaps;
 mod measure;
 mod metrics;
 mod minute;
+mod pieces;
 mod plan;
 mod policies;
 mod progress;
