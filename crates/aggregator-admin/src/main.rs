@@ -10,6 +10,7 @@ mod commands;
 mod config;
 mod dead_letter;
 mod gaps;
+mod jobs;
 mod measure;
 mod metrics;
 mod minute;
