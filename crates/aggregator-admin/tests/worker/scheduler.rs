@@ -70,7 +70,9 @@ async fn refreshes_beside_jobs_and_late_trades_fail_no_job() {
         }
     })
     .await;
-    let errors = "SELECT job_id || ': ' || err_message AS text FROM timescaledb_information.job_errors";
+    // The jobs of other databases may occupy all background workers of the server.
+    let errors = "SELECT job_id || ': ' || err_message AS text FROM timescaledb_information.job_errors
+        WHERE err_message NOT LIKE 'failed to start job%'";
     assert_eq!(stores.database.texts(errors).await, Vec::<String>::new());
     let postponed = "SELECT count(*) FROM timescaledb_information.job_stats
         WHERE job_id >= 1000 AND next_start > now() + INTERVAL '1 minute'";
