@@ -6,7 +6,6 @@
 
 pub(crate) mod background;
 mod hot;
-pub(crate) mod pace;
 mod repair;
 mod settle;
 mod verdict;
@@ -25,9 +24,7 @@ use storage_core::postgres::error::Explained;
 use storage_core::postgres::pool::PooledConnection;
 use storage_core::postgres::queries::candles::{self, CandleRow};
 use storage_core::postgres::queries::positions::{self, LostEntries};
-use storage_core::postgres::queries::verify::{
-    Borders, Difference, differences, differing_hours, extent, lacking_rows,
-};
+use storage_core::postgres::queries::verify::{Borders, Difference, differences, differing_hours, lacking_rows};
 use storage_core::postgres::queries::{completeness, dead_letters, tick_versions, ticks};
 use storage_core::redis::clock::now_ms;
 use storage_core::redis::connection::Connection;
@@ -37,12 +34,12 @@ use storage_core::redis::stream::AGGREGATOR_ADMIN;
 pub(crate) use self::repair::{correct_revision, repair};
 pub(crate) use self::verdict::Class;
 
-use self::pace::Pace;
 use self::settle::settle;
 use self::verdict::{Evidence, Refreshes};
 use crate::candles::hot as hot_candles;
 use crate::config::Config;
 use crate::minute::ComputedMinute;
+use crate::pieces::{self, Pace};
 use crate::rollups::ranges::LARGER;
 
 /// Maximum number of differences of a timeframe that are examined one by one in a piece of the history.
@@ -108,14 +105,7 @@ impl<'p> Verifier<'p> {
 
     /// Returns the whole days within `range` that ticks and candles of `timeframes` cover, merged.
     pub(crate) async fn days(&mut self, range: TimeRange, timeframes: &[Timeframe]) -> anyhow::Result<Vec<TimeRange>> {
-        let extent = extent(&mut self.connection, self.server.edition, timeframes)
-            .await
-            .explained("reading the chunks")?;
-        let parts = range.parts_in(&extent).into_iter();
-        Ok(TimeRange::merge(
-            parts.map(|part| part.widened_to(Timeframe::D1)).collect(),
-            0,
-        ))
+        pieces::days(&mut self.connection, self.server.edition, range, timeframes).await
     }
 
     /// Compares the candles of `range`, which consists of whole days, optionally of one symbol.

@@ -16,6 +16,7 @@ mod migrate;
 mod minutes;
 mod retention;
 mod run;
+mod scheduler;
 mod verify;
 
 use storage_core::domain::partition::partition_of;
