@@ -207,15 +207,17 @@ impl Adaptation<'_> {
                     );
                     return Ok(true);
                 }
-                Err(SetDecimalsError::Inexact { least: found, .. }) if found > i64::from(least) => {
-                    least = u8::try_from(found)?;
-                }
                 Err(SetDecimalsError::Database(error)) => {
                     return Err(error).explained("changing the lots of a symbol");
                 }
                 Err(refused) => {
-                    tracing::warn!(symbol = %self.symbol, "the lots of a symbol can't be adapted: {refused}");
-                    return Ok(false);
+                    tracing::warn!(symbol = %self.symbol, to, "the lots of a symbol can't be adapted: {refused}");
+                    match refused {
+                        SetDecimalsError::Inexact { least: found, .. } if found > i64::from(least) => {
+                            least = u8::try_from(found)?;
+                        }
+                        _ => return Ok(false),
+                    }
                 }
             }
         }

@@ -34,11 +34,14 @@ storage_core::define_metrics! {
     Counter ROLLUPS = "rollups_total";
     /// Duration of refreshing the announced buckets of a timeframe in seconds.
     Histogram(LONG_SECONDS) REFRESH = "refresh_seconds", timeframe = TIMEFRAMES;
-    /// Total number of policy runs by this worker because the server has no scheduler, by kind.
+    /// Total number of policy runs by this worker, or by TimescaleDB's scheduler while this replica watches it, by
+    /// kind.
     Counter POLICY_RUNS = "policy_runs_total", kind = KINDS;
     /// Total number of failed policy runs, by kind.
     Counter POLICY_FAILURES = "policy_failures_total", kind = KINDS;
-    /// 1 if this replica runs the policies, else 0.
+    /// 1 if the last run of a policy by TimescaleDB's scheduler failed, else 0.
+    Gauge POLICY_FAILING = "policy_failing", kind = KINDS, table = &[];
+    /// 1 if this replica runs or watches the policies, else 0.
     Gauge LEADER = "leader";
 
     /// 1 if TimescaleDB's edition has compression, else 0.

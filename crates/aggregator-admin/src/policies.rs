@@ -1,5 +1,6 @@
-//! The policies, run by the replica that holds the lease. On a server without a scheduler these are TimescaleDB's jobs.
-//! On the Apache edition, which has no jobs, they are the refresh of the recent past and the removal of old chunks.
+//! The policies, run by the replica that holds the lease. On a server without a scheduler these are TimescaleDB's jobs;
+//! the jobs of a scheduler are watched. On the Apache edition, which has no jobs, they are the refresh of the recent
+//! past and the removal of old chunks.
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use storage_core::redis::refresh_windows;
 use storage_core::redis::stream::AGGREGATOR_ADMIN;
 use tokio::time::{Instant, sleep};
 
+use crate::jobs::WatchedJobs;
 use crate::metrics::{LEADER, POLICY_FAILURES, POLICY_RUNS};
 use crate::plan::{self, RETAINABLE, retention};
 use crate::rollups::ranges::LARGER;
@@ -39,6 +41,8 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     let mut redis = worker.redis();
     let mut due = Instant::now();
     let mut caught_up = false;
+    let mut has_scheduler = worker.server.has_scheduler;
+    let mut jobs = WatchedJobs::default();
     while !worker.token.is_cancelled() {
         let leads = membership
             .acquire(&mut redis, LEASE)
@@ -53,8 +57,16 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
             }
             check_refresh_window(&worker, &mut redis).await?;
             record_dropped_chunks(&worker).await?;
+            let was_there = std::mem::replace(&mut has_scheduler, finds_scheduler(&worker).await?);
+            match (was_there, has_scheduler) {
+                (true, false) => tracing::warn!("TimescaleDB's scheduler has stopped; this worker runs the policies"),
+                (false, true) => tracing::info!("TimescaleDB's scheduler has started and runs the policies"),
+                _ => {}
+            }
             match worker.server.edition {
-                Edition::Community if worker.server.has_scheduler => {}
+                Edition::Community if has_scheduler => {
+                    jobs.look(&mut *worker.pool.get().await?, Edition::Community).await?;
+                }
                 Edition::Community => run_jobs(&worker).await?,
                 Edition::Apache => {
                     refresh_recent(&worker, now_us).await?;
@@ -62,6 +74,9 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
                 }
             }
             due = Instant::now() + worker.config.admin.policy_interval;
+        }
+        if !leads || !has_scheduler {
+            jobs.forget();
         }
         worker.readiness.ok("policies");
         let _ = worker
@@ -89,6 +104,11 @@ async fn check_refresh_window(worker: &Worker, redis: &mut Connection) -> anyhow
         }
     }
     Ok(())
+}
+
+async fn finds_scheduler(worker: &Worker) -> anyhow::Result<bool> {
+    let mut connection = worker.pool.get().await?;
+    Ok(worker.detect_server(&mut connection).await?.has_scheduler)
 }
 
 /// Records chunks that a job or an operator has dropped. It must run before late rows create such a chunk again.

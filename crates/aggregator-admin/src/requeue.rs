@@ -185,10 +185,7 @@ async fn tick(connection: &mut AsyncPgConnection, event: TickEvent) -> QueryResu
     }
     let decimals = decimals(connection, event.symbol()).await?;
     let fitted = match &event {
-        TickEvent::Trade(accepted) => fitting(connection, accepted, decimals).await?.map(|row| Write::Trade {
-            row,
-            origin: accepted.origin,
-        }),
+        TickEvent::Trade(accepted) => fitting(connection, accepted, decimals).await?.map(Write::Trade),
         TickEvent::Amendment(amendment) => amendment.clone().rounded(decimals).map(Write::Amendment),
     };
     Ok(match fitted {

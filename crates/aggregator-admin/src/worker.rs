@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use diesel_async::AsyncPgConnection;
 use storage_core::postgres::edition::Server;
+use storage_core::postgres::error::Explained;
 use storage_core::postgres::pool::Pool;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
@@ -31,6 +33,14 @@ impl Worker {
     /// Returns the name of this replica.
     pub(crate) fn instance(&self) -> String {
         self.config.service.instance(&self.config.telemetry)
+    }
+
+    /// Detects the server again, because its scheduler may have started or stopped meanwhile.
+    pub(crate) async fn detect_server(&self, connection: &mut AsyncPgConnection) -> anyhow::Result<Server> {
+        let found = Server::detect(connection)
+            .await
+            .explained("looking for the scheduler of TimescaleDB")?;
+        Ok(found.unwrap_or_else(|| self.server.clone()))
     }
 
     /// Creates a connection for commands that do not block.

@@ -78,6 +78,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<ErrorClass> {
     } else if let Some(error) = cause.downcast_ref() {
         Some(match error {
             MigrationError::Database(error) => of_statement(error),
+            MigrationError::Failed { is_transient: true, .. } => ErrorClass::Transient,
             MigrationError::Failed { .. } => ErrorClass::Permanent,
             MigrationError::NoTimescale { .. } | MigrationError::Behind { .. } | MigrationError::Unknown { .. } => {
                 ErrorClass::Misconfigured
@@ -170,6 +171,13 @@ mod tests {
             class(MigrationError::from(statement("starting up (SQLSTATE 57P03)"))),
             ErrorClass::Transient
         );
+        let failed = |is_transient| MigrationError::Failed {
+            migration: "000700_rollups".to_owned(),
+            reason: "deadlock detected".to_owned(),
+            is_transient,
+        };
+        assert_eq!(class(failed(true)), ErrorClass::Transient);
+        assert_eq!(class(failed(false)), ErrorClass::Permanent);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is wrong with the bad entries of a load.
+//! Flaws of the bad entries of a load.
 
 use crate::oracle::micros;
 use crate::producer::Fields;

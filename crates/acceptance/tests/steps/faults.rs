@@ -2,8 +2,9 @@
 
 use std::fs;
 
+use acceptance::redis_server::RedisServer;
 use cucumber::{given, then, when};
-use storage_core::testing::polling::until;
+use storage_core::testing::polling::{until, until_true};
 use storage_core::testing::process::project;
 
 use super::check::check;
@@ -12,7 +13,26 @@ use super::world::World;
 #[given("Redis is down")]
 #[when("Redis is killed")]
 async fn redis_down(world: &mut World) {
+    acknowledged_is_written(world.pipeline.redis()).await;
     world.pipeline.redis_mut().stop();
+}
+
+/// Waits until everything that Redis has acknowledged is with the operating system, so that killing Redis loses none of
+/// it. With `appendfsync everysec` Redis keeps up to two seconds to itself while the disk is slow.
+async fn acknowledged_is_written(redis: &RedisServer) {
+    let mut masters = redis.connect();
+    let mut pause = redis::cmd("CLIENT");
+    pause.arg(&["PAUSE", "5000", "WRITE"]);
+    masters.of_every_master::<redis::Value>(&pause).await.unwrap();
+    let mut persistence = redis::cmd("INFO");
+    persistence.arg("persistence");
+    until_true("the append-only file holds every write", async || {
+        let infos: Vec<String> = masters.clone().of_every_master(&persistence).await.unwrap();
+        infos
+            .iter()
+            .all(|info| info.contains("aof_enabled:0") || info.contains("aof_buffer_length:0"))
+    })
+    .await;
 }
 
 #[when("Redis is started again")]
@@ -29,9 +49,8 @@ async fn redis_restarted(world: &mut World) {
 
 #[when("Redis is killed and started again")]
 async fn redis_killed(world: &mut World) {
-    let redis = world.pipeline.redis_mut();
-    redis.stop();
-    redis.resume().await.unwrap();
+    redis_down(world).await;
+    redis_up(world).await;
 }
 
 /// Sends the command to every master of a cluster, because each has its own settings and users.

@@ -14,7 +14,7 @@ use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::rollups::ALWAYS;
 use storage_core::postgres::queries::symbols::KnownSymbol;
-use storage_core::postgres::queries::{self, completeness, identity};
+use storage_core::postgres::queries::{self, completeness, identity, policies};
 use storage_core::postgres::{drift, known_versions, migrations};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::hot;
@@ -76,6 +76,13 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     if args.accept_schema {
         drift::accept(&mut connection).await.explained("recording the schema")?;
         say("schema: recorded as it is")?;
+        changes += 1;
+    }
+    let compression = policies::make_compression_wait(&mut connection, server.edition)
+        .await
+        .explained("changing the compression jobs")?;
+    if compression > 0 {
+        say("compression jobs: they wait for writers of the same chunk")?;
         changes += 1;
     }
     let drift = drift::find(&mut connection).await.explained("comparing the schema")?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use humantime_serde::re::humantime::parse_duration;
 use storage_core::config::Misconfigured;
 use storage_core::domain::symbol::Symbol;
@@ -13,13 +13,13 @@ use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::completeness;
 use storage_core::postgres::queries::rollups::ALWAYS;
 use storage_core::postgres::queries::verify::source_table;
-use storage_core::terminal::{say, show_progress, table, thousands, visible};
-use tokio::time::Instant;
+use storage_core::terminal::{say, table, thousands, visible};
 
 use crate::cli::time;
 use crate::config::Config;
+use crate::pieces::{self, Pace};
 use crate::stores::{Stores, history, refuse_other_database};
-use crate::verify::{Checked, Class, Finding, Verifier, pace::Pace, repair};
+use crate::verify::{Checked, Class, Finding, Verifier, repair};
 
 /// Maximum number of differences that are shown per timeframe.
 const MAX_SHOWN: usize = 10;
@@ -84,29 +84,13 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     let mut verifier = Verifier::new(config, connection, server, args.wait).await?;
     let mut totals = Totals::default();
     let days = verifier.days(range, &Timeframe::ALL).await?;
-    let total_us: i64 = days.iter().map(|part| part.to_us - part.from_us).sum();
-    let (mut pace, mut done_us) = (Pace::new(Timeframe::D1, 1), 0);
-    for part in days {
-        let mut from_us = part.from_us;
-        while from_us < part.to_us {
-            let piece = TimeRange {
-                from_us,
-                to_us: pace.end(from_us).min(part.to_us),
-            };
-            let began = Instant::now();
-            let checked = tokio::select! {
-                checked = check(&mut verifier, args, piece, &mut totals) => checked,
-                _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
-            };
-            checked.with_context(|| stopped(args, from_us))?;
-            pace.took(began.elapsed());
-            from_us = piece.to_us;
-            done_us += piece.to_us - piece.from_us;
-            let share = done_us.saturating_mul(100) / total_us;
-            show_progress(format_args!("compared until {}, {share} %", rfc3339(from_us)));
-        }
-    }
-    show_progress("");
+    pieces::for_each(
+        &days,
+        Pace::new(Timeframe::D1, 1),
+        async |piece| check(&mut verifier, args, piece, &mut totals).await,
+        |from_us| resume(args, from_us),
+    )
+    .await?;
     // The hot view holds the present.
     if args.to.is_none() {
         check_hot(&mut verifier, args, &mut totals).await?;
@@ -268,7 +252,7 @@ fn command(args: &Args, options: &str, range: Option<TimeRange>) -> String {
 }
 
 /// Returns the command that continues with the piece that starts at `from_us`.
-fn stopped(args: &Args, from_us: i64) -> String {
+fn resume(args: &Args, from_us: i64) -> String {
     let options = match (args.repair, args.force) {
         (true, true) => "verify --repair --force",
         (true, false) => "verify --repair",
@@ -278,7 +262,7 @@ fn stopped(args: &Args, from_us: i64) -> String {
     if let Some(to_us) = args.to {
         resume.push_str(&format!(" --to {}", rfc3339(to_us)));
     }
-    format!("stopped at {}; continue with `{resume}`", rfc3339(from_us))
+    resume
 }
 
 fn describe(

@@ -65,8 +65,9 @@ async fn leads(worker: &Worker) -> anyhow::Result<bool> {
 }
 
 async fn verifier(worker: &Worker) -> anyhow::Result<Verifier<'_>> {
-    let connection = worker.pool.get().await?;
-    Verifier::new(&worker.config, connection, worker.server.clone(), PATIENCE).await
+    let mut connection = worker.pool.get().await?;
+    let server = worker.detect_server(&mut connection).await?;
+    Verifier::new(&worker.config, connection, server, PATIENCE).await
 }
 
 /// Compares the day that is due, if any.

@@ -3,13 +3,15 @@
 //! A hash names the last entry that it counts, so its candle can be computed from the ticks up to that entry once
 //! warm-syncer has written them.
 
+use std::collections::HashMap;
+
 use anyhow::Context;
 use storage_core::domain::candle::Candle;
 use storage_core::domain::decimal::Decimal;
 use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::domain::stream_id::Revision;
 use storage_core::domain::symbol::Symbol;
-use storage_core::domain::tick::AcceptedTick;
+use storage_core::domain::tick::{AcceptedTick, Side, Tick};
 use storage_core::domain::time::ms_to_us;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::error::Explained;
@@ -128,7 +130,16 @@ impl Verifier<'_> {
         // The latest tick of a trade that was corrected or busted is not specified.
         if !hash.is_empty() && !is_amended {
             compared += 1;
-            findings.extend(different_tick(latest_key, &hash, latest.as_ref()));
+            let revision = hash.get("revision").and_then(|revision| revision.parse().ok());
+            let is_right = match (&latest, revision) {
+                (Some(latest), Some(revision)) => {
+                    is_same_tick(&hash, &latest.tick) && self.is_right(symbol, revision, latest.revision).await?
+                }
+                _ => false,
+            };
+            if !is_right {
+                findings.push(different_tick(latest_key, &hash, latest.as_ref()));
+            }
         }
         let complete_us = completeness::first_bucket(&mut self.connection, "ticks", Timeframe::M1)
             .await
@@ -146,9 +157,9 @@ impl Verifier<'_> {
                 let expected = self
                     .expected(symbol, timeframe, start_us, state.candle.revision, decimals)
                     .await?;
-                if expected
-                    .as_ref()
-                    .is_some_and(|expected| is_same(expected, &state.candle))
+                if let Some(expected) = &expected
+                    && is_same(expected, &state.candle)
+                    && self.is_right(symbol, state.candle.revision, expected.revision).await?
                 {
                     continue;
                 }
@@ -177,6 +188,12 @@ impl Verifier<'_> {
             }
         }
         Ok((compared, findings))
+    }
+
+    /// Returns `true` if `found` is the revision of a hash with the right values. A trade that hot-writer rejected and
+    /// counted when it was requeued has its first entry in the history.
+    async fn is_right(&mut self, symbol: &Symbol, found: Revision, expected: Revision) -> anyhow::Result<bool> {
+        Ok(found == expected || found > expected && self.is_requeue(symbol, found).await?)
     }
 
     async fn expected(
@@ -287,27 +304,20 @@ impl Content {
     }
 }
 
-fn different_tick(
-    key: Key,
-    hash: &std::collections::HashMap<String, String>,
-    latest: Option<&AcceptedTick>,
-) -> Option<HotFinding> {
+/// Compares all fields but the revision.
+fn is_same_tick(hash: &HashMap<String, String>, tick: &Tick) -> bool {
     let field = |name: &str| hash.get(name).map_or("", String::as_str);
-    let is_right = latest.is_some_and(|latest| {
-        let tick = &latest.tick;
-        field("price").parse() == Ok(tick.price)
-            && field("qty").parse::<Decimal>().is_ok_and(|qty| qty == tick.qty)
-            && field("ts_us").parse() == Ok(tick.ts_us)
-            && field("trade_id") == tick.trade_id.as_deref().unwrap_or_default()
-            && field("side")
-                == tick
-                    .side
-                    .map(storage_core::domain::tick::Side::as_str)
-                    .unwrap_or_default()
-            && field("revision").parse() == Ok(latest.revision)
-    });
+    field("price").parse() == Ok(tick.price)
+        && field("qty").parse::<Decimal>().is_ok_and(|qty| qty == tick.qty)
+        && field("ts_us").parse() == Ok(tick.ts_us)
+        && field("trade_id") == tick.trade_id.as_deref().unwrap_or_default()
+        && field("side") == tick.side.map(Side::as_str).unwrap_or_default()
+}
+
+fn different_tick(key: Key, hash: &HashMap<String, String>, latest: Option<&AcceptedTick>) -> HotFinding {
+    let field = |name: &str| hash.get(name).map_or("", String::as_str);
     let shown = |values: [&str; 4]| format!("({})", values.join(","));
-    (!is_right).then(|| HotFinding {
+    HotFinding {
         key,
         found: shown(["price", "qty", "ts_us", "revision"].map(field)),
         expected: latest.map_or("no tick".to_owned(), |AcceptedTick { tick, revision, .. }| {
@@ -322,14 +332,14 @@ fn different_tick(
             stored: field("revision").parse().ok(),
             content: Content::Tick(latest.clone()),
         }),
-    })
+    }
 }
 
-/// Compares what the history knows of a candle. `since` and the times of the first and last tick are bookkeeping of
-/// hot-writer.
+/// Compares the values that the history knows of a candle. `since` and the times of the first and last tick are
+/// bookkeeping of hot-writer.
 fn is_same(a: &Candle, b: &Candle) -> bool {
     let values = |candle: &Candle| (candle.open, candle.high, candle.low, candle.close, candle.trades);
-    values(a) == values(b) && a.volume == b.volume && a.revision == b.revision
+    values(a) == values(b) && a.volume == b.volume
 }
 
 fn shown(candle: &Candle) -> String {

@@ -6,7 +6,6 @@
 
 pub(crate) mod background;
 mod hot;
-pub(crate) mod pace;
 mod repair;
 mod settle;
 mod verdict;
@@ -16,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
+use storage_core::domain::stream_id::Revision;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
@@ -24,10 +24,8 @@ use storage_core::postgres::error::Explained;
 use storage_core::postgres::pool::PooledConnection;
 use storage_core::postgres::queries::candles::{self, CandleRow};
 use storage_core::postgres::queries::positions::{self, LostEntries};
-use storage_core::postgres::queries::verify::{
-    Borders, Difference, differences, differing_hours, extent, lacking_rows,
-};
-use storage_core::postgres::queries::{completeness, tick_versions, ticks};
+use storage_core::postgres::queries::verify::{Borders, Difference, differences, differing_hours, lacking_rows};
+use storage_core::postgres::queries::{completeness, dead_letters, tick_versions, ticks};
 use storage_core::redis::clock::now_ms;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::lease;
@@ -36,12 +34,12 @@ use storage_core::redis::stream::AGGREGATOR_ADMIN;
 pub(crate) use self::repair::{correct_revision, repair};
 pub(crate) use self::verdict::Class;
 
-use self::pace::Pace;
 use self::settle::settle;
 use self::verdict::{Evidence, Refreshes};
 use crate::candles::hot as hot_candles;
 use crate::config::Config;
 use crate::minute::ComputedMinute;
+use crate::pieces::{self, Pace};
 use crate::rollups::ranges::LARGER;
 
 /// Maximum number of differences of a timeframe that are examined one by one in a piece of the history.
@@ -107,14 +105,7 @@ impl<'p> Verifier<'p> {
 
     /// Returns the whole days within `range` that ticks and candles of `timeframes` cover, merged.
     pub(crate) async fn days(&mut self, range: TimeRange, timeframes: &[Timeframe]) -> anyhow::Result<Vec<TimeRange>> {
-        let extent = extent(&mut self.connection, self.server.edition, timeframes)
-            .await
-            .explained("reading the chunks")?;
-        let parts = range.parts_in(&extent).into_iter();
-        Ok(TimeRange::merge(
-            parts.map(|part| part.widened_to(Timeframe::D1)).collect(),
-            0,
-        ))
+        pieces::days(&mut self.connection, self.server.edition, range, timeframes).await
     }
 
     /// Compares the candles of `range`, which consists of whole days, optionally of one symbol.
@@ -141,7 +132,10 @@ impl<'p> Verifier<'p> {
             .map(|(timeframe, difference)| (*timeframe, format!("{difference:?}")))
             .collect();
         for (timeframe, difference) in first {
-            if timeframe == Timeframe::M1 && verdict::is_of_lost_entry(&difference, partitions, &self.losses) {
+            if timeframe == Timeframe::M1
+                && (verdict::is_of_lost_entry(&difference, partitions, &self.losses)
+                    || self.is_of_requeue(&difference).await?)
+            {
                 continue;
             }
             let is_same = again.contains(&(timeframe, format!("{difference:?}")));
@@ -279,6 +273,22 @@ impl<'p> Verifier<'p> {
                     }
                 })
         }))
+    }
+
+    /// Returns `true` if only the revision of a minute is too high, because hot-writer rejected a trade that overflowed
+    /// the minute and counted the entry that requeued it. The history has the trade from its first entry.
+    async fn is_of_requeue(&mut self, difference: &Difference) -> anyhow::Result<bool> {
+        let revision = difference.found_revision.and_then(|found| found.try_into().ok());
+        match (difference.symbol.parse(), revision) {
+            (Ok(symbol), Some(revision)) if difference.is_of_revision() => self.is_requeue(&symbol, revision).await,
+            _ => Ok(false),
+        }
+    }
+
+    async fn is_requeue(&mut self, symbol: &Symbol, revision: Revision) -> anyhow::Result<bool> {
+        dead_letters::is_requeue(&mut self.connection, symbol, revision.stream_id())
+            .await
+            .explained("reading the requeued dead letters")
     }
 
     /// Returns the minutes of `found` that Redis holds open.

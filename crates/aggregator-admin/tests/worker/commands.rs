@@ -228,6 +228,66 @@ async fn policies_are_set_to_the_configuration_unless_that_loses_data() {
     }
 }
 
+/// Two runs of the compression of `ticks`, as TimescaleDB's scheduler records them; the second one failed.
+const FAILED_RUN: &str = "
+    INSERT INTO _timescaledb_internal.bgw_job_stat
+    SELECT (jsonb_populate_record(NULL::_timescaledb_internal.bgw_job_stat, jsonb_build_object(
+        'job_id', job_id, 'last_start', now(), 'last_finish', now(), 'next_start', now(), 'last_run_success', false,
+        'last_successful_finish', now(), 'total_runs', 2, 'total_duration', '0 s', 'total_duration_failures', '0 s',
+        'total_successes', 1, 'total_failures', 1, 'total_crashes', 0, 'consecutive_failures', 1,
+        'consecutive_crashes', 0, 'flags', 0))).*
+    FROM timescaledb_information.jobs WHERE proc_name = 'policy_compression' AND hypertable_name = 'ticks';
+    INSERT INTO _timescaledb_internal.bgw_job_stat_history
+        (job_id, pid, execution_start, execution_finish, succeeded, data)
+    SELECT job_id, 1, now(), now(), false, jsonb_build_object('error_data', jsonb_build_object('message', 'no space'))
+    FROM _timescaledb_internal.bgw_job_stat";
+
+#[tokio::test]
+async fn failed_runs_of_policies_are_listed() {
+    let Some(database) = TestDatabase::start(Edition::Community).await else {
+        return;
+    };
+    let stores = Stores::ready(database).await;
+    stores.database.execute(FAILED_RUN).await;
+    let status = stores.admin(&["status"]).stdout;
+    assert!(
+        status.contains("compress ticks every 60 min, 1 of 2 runs failed, last at"),
+        "{status}"
+    );
+    assert!(
+        status.contains("warning: the compress policy of ticks failed at") && status.contains(": no space"),
+        "{status}"
+    );
+    let status: serde_json::Value = serde_json::from_str(&stores.admin(&["status", "--json"]).stdout).unwrap();
+    let jobs = status["history"]["jobs"].as_array().unwrap();
+    let failed = jobs.iter().find(|job| job["failures"] == 1).unwrap();
+    assert_eq!(
+        (&failed["table"], &failed["last_error"]),
+        (&"ticks".into(), &"no space".into())
+    );
+}
+
+#[tokio::test]
+async fn compression_jobs_wait_for_writers_without_a_second_change() {
+    let Some(database) = TestDatabase::start(Edition::Community).await else {
+        return;
+    };
+    let stores = Stores::with(database).await;
+    let first = stores.admin(&["migrate"]).stdout;
+    assert!(first.contains("compression jobs: they wait for writers"), "{first}");
+    assert_eq!(
+        stores
+            .database
+            .number(
+                "SELECT count(*) FROM timescaledb_information.jobs
+                     WHERE proc_name = 'policy_compression' AND config->>'reindex' = 'false'"
+            )
+            .await,
+        8
+    );
+    assert!(stores.admin(&["migrate"]).stdout.starts_with("nothing to do"));
+}
+
 #[tokio::test]
 async fn a_refresh_leaves_larger_candles_whose_minutes_were_dropped() {
     for database in TestDatabase::start_each().await {

@@ -19,6 +19,7 @@ mod minutes;
 mod queries;
 mod retention;
 mod run;
+mod scheduler;
 mod verify;
 
 use storage_core::domain::partition::partition_of;

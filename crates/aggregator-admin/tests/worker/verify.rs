@@ -358,3 +358,23 @@ async fn the_background_comparison_counts_differences() {
         worker.stop().await;
     }
 }
+
+#[tokio::test]
+async fn duplicate_rows_of_overlapping_refreshes_are_mended() {
+    let Some(database) = TestDatabase::start(Edition::Community).await else {
+        return;
+    };
+    let stores = Stores::ready(database).await;
+    stores.database.execute(HISTORY).await;
+    passes(&stores.admin(&["refresh", "--all"]));
+    for timeframe in &Timeframe::ALL[1..] {
+        let table = stored(&stores.database, *timeframe).await;
+        let duplicate = format!("INSERT INTO {table} SELECT * FROM {table} WHERE symbol = 'B' AND time < '2019-10-12'");
+        stores.database.execute(&duplicate).await;
+    }
+    let found = stores.admin(&["verify"]);
+    assert_eq!(found.code, Some(1), "{}", found.stdout);
+    assert!(found.stdout.contains("B 1d 2019-10-11T00:00:00Z: found (") && found.stdout.contains(") in 2 rows"));
+    passes(&stores.admin(&["verify", "--repair"]));
+    passes(&stores.admin(&["verify"]));
+}

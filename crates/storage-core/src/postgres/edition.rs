@@ -53,14 +53,15 @@ struct Row {
     single_session: bool,
 }
 
-// A role without pg_read_all_stats does not see the process of the scheduler. It is assumed to run, as only the
-// embedded server has none.
+// A role without pg_read_all_stats does not see the process of the scheduler. It is assumed to run if the server may
+// start one.
 const DETECT: &str = "
 SELECT current_setting('server_version') AS postgres_version,
        (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb') AS timescale_version,
        current_setting('timescaledb.license', true) AS license,
        current_setting('embedded.single_session', true) IS NOT DISTINCT FROM 'on' AS single_session,
-       current_setting('embedded.single_session', true) IS DISTINCT FROM 'on' AND (
+       current_setting('embedded.single_session', true) IS DISTINCT FROM 'on'
+       AND current_setting('timescaledb.max_background_workers', true) IS DISTINCT FROM '0' AND (
            NOT pg_has_role('pg_read_all_stats', 'USAGE') OR EXISTS (
                SELECT FROM pg_stat_activity
                WHERE datname = current_database() AND backend_type = 'TimescaleDB Background Worker Scheduler')

@@ -64,6 +64,11 @@ pub fn is_too_large(error: &Error) -> bool {
     matches!(sqlstate(error), Some("57014" | "53200"))
 }
 
+/// Returns `true` if another transaction or refresh got in the way, and the same statement succeeds without it.
+pub fn is_conflict(error: &Error) -> bool {
+    matches!(sqlstate(error), Some("40001" | "40P01" | "55P03"))
+}
+
 /// Returns `true` if the code means that the schema, the login, the database or the rights do not fit this version.
 pub(crate) fn is_set_up(code: &str) -> bool {
     matches!(

@@ -17,7 +17,8 @@ use super::columns::{BoolValue, TextValue};
 use super::drift;
 use super::edition::{Edition, Server};
 use super::edition_move;
-use super::error::{describe, sqlstate};
+use super::error::{Fault, describe, sqlstate};
+use super::sqlstate::of_message;
 
 const COMMON: EmbeddedMigrations = embed_migrations!("../../migrations/common");
 const COMMUNITY: EmbeddedMigrations = embed_migrations!("../../migrations/community");
@@ -59,6 +60,8 @@ pub enum MigrationError {
         migration: String,
         /// Error of the database.
         reason: String,
+        /// `true` if the migration may succeed when it is repeated, such as after a deadlock with a job.
+        is_transient: bool,
     },
     /// Error of the database.
     #[error("{}", describe(.0))]
@@ -92,9 +95,12 @@ fn failed(migration: impl Into<String>, error: Box<dyn std::error::Error + Send 
         Some(error) => describe(error),
         None => error.to_string(),
     };
+    // diesel_migrations wraps the error of the database in one of its own.
+    let fault = of_message(&error.to_string()).map(Fault::of_sqlstate);
     MigrationError::Failed {
         migration: migration.into(),
         reason,
+        is_transient: fault == Some(Fault::Transient),
     }
 }
 
@@ -317,5 +323,18 @@ mod tests {
                 "{edition}"
             );
         }
+    }
+    #[test]
+    fn a_migration_that_conflicts_with_a_job_may_be_repeated() {
+        let is_transient = |message: &str| match failed("migration a", message.into()) {
+            MigrationError::Failed { is_transient, .. } => is_transient,
+            _ => false,
+        };
+        assert!(is_transient("Failed to run a with: deadlock detected (SQLSTATE 40P01)"));
+        assert!(is_transient(
+            "Failed to run a with: tuple concurrently deleted (SQLSTATE XX000)"
+        ));
+        assert!(!is_transient("Failed to run a with: syntax error (SQLSTATE 42601)"));
+        assert!(!is_transient("the file is missing"));
     }
 }

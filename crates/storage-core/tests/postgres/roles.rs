@@ -75,9 +75,7 @@ async fn write_as_warm_syncer(conn: &mut AsyncPgConnection) {
         replaces: None,
         revision: revision(10),
     });
-    let row = tick(0, 1.0, Some("9"), 3);
-    let origin = row.revision.stream_id();
-    let trade = Write::Trade { row, origin };
+    let trade = Write::Trade(tick(0, 1.0, Some("9"), 3));
     let written = trades::write(conn, 0, &[trade, bust], |_| 8).await.unwrap();
     assert_eq!(written, [trades::Written::New, trades::Written::Amended(OLD_US)]);
     for new in [1, 0] {

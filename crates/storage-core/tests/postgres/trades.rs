@@ -25,9 +25,7 @@ async fn write(connection: &mut AsyncPgConnection, entries: &[Write]) -> Vec<Wri
 }
 
 fn trade(offset_us: i64, price: f64, id: &str, seq: u64) -> Write {
-    let row = tick(offset_us, price, Some(id), seq);
-    let origin = row.revision.stream_id();
-    Write::Trade { row, origin }
+    Write::Trade(tick(offset_us, price, Some(id), seq))
 }
 
 /// Creates a correction to `price`, or a bust.
@@ -151,7 +149,7 @@ async fn corrections_and_busts_change_the_trade_and_all_versions_are_kept() {
                 seq,
             };
             match entry {
-                Write::Trade { row, origin } => (row.revision, *origin) = (id.try_into().unwrap(), id),
+                Write::Trade(row) => row.revision = id.try_into().unwrap(),
                 Write::Amendment(amendment) => amendment.revision = id.try_into().unwrap(),
             }
         }
@@ -202,31 +200,6 @@ async fn corrections_and_busts_change_the_trade_and_all_versions_are_kept() {
         .unwrap();
         assert_eq!(amendments, Amendments { busted: 1, revision });
         assert_eq!(ticks::of_minute(conn, &symbol("A"), OLD_US).await.unwrap().len(), 2);
-    }
-}
-
-/// hot-writer rejects what overflows a minute, so it counts the trade from the entry that requeues it.
-#[tokio::test]
-async fn a_requeued_trade_has_the_revision_of_the_later_entry() {
-    for database in TestDatabase::start_each().await {
-        let conn = &mut database.connect().await;
-        let row = |seq| tick(5, 1.0, Some("1"), seq);
-        let origin = row(1).revision.stream_id();
-        let first = trade(5, 1.0, "1", 1);
-        let requeued = Write::Trade { row: row(9), origin };
-        let repeated = trade(5, 1.0, "1", 12);
-        for _ in 0..2 {
-            for (entry, written) in [
-                (&first, Written::New),
-                (&requeued, Written::New),
-                (&requeued, Written::Unchanged),
-                (&repeated, Written::Unchanged),
-            ] {
-                assert_eq!(write(conn, std::slice::from_ref(entry)).await, [written]);
-            }
-            let stored = ticks::of_minute(conn, &symbol("A"), OLD_US).await.unwrap();
-            assert_eq!(stored, [row(9)]);
-        }
     }
 }
 

@@ -111,9 +111,7 @@ fn to_write(event: &TickEvent, decimals: u8) -> Result<Write, Rejection> {
     match event {
         TickEvent::Trade(accepted) => {
             let lots = accepted.tick.lots(decimals)?;
-            let row = TickRow::new(accepted, lots.count)?;
-            let origin = accepted.origin;
-            Ok(Write::Trade { row, origin })
+            Ok(Write::Trade(TickRow::new(accepted, lots.count)?))
         }
         TickEvent::Amendment(amendment) => Ok(Write::Amendment(amendment.clone().rounded(decimals)?)),
     }

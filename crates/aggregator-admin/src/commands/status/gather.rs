@@ -16,8 +16,9 @@ use storage_core::redis::stream::{HOT_WRITER, WARM_SYNCER};
 use storage_core::redis::{backups, clock, database, lease, lost, partitions, position, stream, unread, write_load};
 
 use super::report::{
-    Backup, Compression, Group, History, Hot, Leases, Replica, Rollup, Stream, Table, UnreadStream, scheduler,
+    Backup, Compression, Group, History, Hot, Job, Leases, Replica, Rollup, Stream, Table, UnreadStream, scheduler,
 };
+use crate::jobs::failure;
 use crate::rollups::ranges::LARGER;
 
 /// Returns what was changed in the schema by hand; nothing before the first migration.
@@ -60,6 +61,9 @@ pub(super) async fn history(pool: &Pool) -> anyhow::Result<History> {
     let jobs = policies::jobs(connection, server.edition)
         .await
         .explained("reading the policies")?;
+    let runs = policies::runs(connection, server.edition)
+        .await
+        .explained("reading the runs of the policies")?;
     let waiting = dead_letters::waiting(connection)
         .await
         .explained("counting dead letters")?;
@@ -75,9 +79,15 @@ pub(super) async fn history(pool: &Pool) -> anyhow::Result<History> {
     let privileges = drift::missing_privileges(connection)
         .await
         .explained("reading the privileges")?;
+    let runs_of = |job: &policies::Job| runs.iter().find(|runs| runs.job_id == job.id);
+    let failing = jobs
+        .iter()
+        .filter_map(|job| Some((job, runs_of(job).filter(|runs| runs.is_failing)?)))
+        .map(|(job, runs)| failure(job, runs))
+        .collect();
     Ok(History {
         database: database.to_string(),
-        warnings: [known_versions::faults(&server), risks, privileges].concat(),
+        warnings: [known_versions::faults(&server), failing, risks, privileges].concat(),
         compression: Compression::new(compression),
         edition: server.edition.to_string(),
         scheduler: scheduler(&server),
@@ -86,7 +96,11 @@ pub(super) async fn history(pool: &Pool) -> anyhow::Result<History> {
         schema_pending: schema.pending,
         tables: spans.iter().map(|span| Table::new(span, &chunks)).collect(),
         rollups: larger,
-        jobs: jobs.into_iter().map(Into::into).collect(),
+        jobs: jobs
+            .into_iter()
+            .map(|job| (runs_of(&job), job))
+            .map(|(runs, job)| Job::new(job, runs))
+            .collect(),
         verification: verified::all(connection)
             .await
             .explained("reading the compared days")?

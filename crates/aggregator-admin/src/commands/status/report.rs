@@ -152,16 +152,29 @@ pub(super) struct Job {
     pub(super) table: String,
     pub(super) every_seconds: u64,
     pub(super) config: serde_json::Value,
+    /// Number of runs by TimescaleDB's scheduler.
+    pub(super) runs: i64,
+    /// Number of these that failed.
+    pub(super) failures: i64,
+    /// Time of the last failure.
+    pub(super) last_failure: Option<String>,
+    /// Error of the last failure.
+    pub(super) last_error: Option<String>,
 }
 
-impl From<policies::Job> for Job {
-    fn from(job: policies::Job) -> Self {
+impl Job {
+    pub(super) fn new(job: policies::Job, runs: Option<&policies::Runs>) -> Self {
+        let failed = runs.and_then(|runs| runs.failed);
         Self {
             id: job.id,
             kind: job.kind.label(),
             table: job.table,
             every_seconds: job.every.as_secs(),
             config: job.config,
+            runs: runs.map_or(0, |runs| runs.runs),
+            failures: runs.map_or(0, |runs| runs.failures),
+            last_failure: failed.map(|failed| rfc3339(failed.timestamp_micros())),
+            last_error: runs.and_then(|runs| runs.error.clone()),
         }
     }
 }

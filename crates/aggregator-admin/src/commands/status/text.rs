@@ -1,10 +1,10 @@
 //! The status report as text of 80 columns and more. Pure.
 
 use storage_core::postgres::queries::storage;
-use storage_core::terminal::{size, span, table, thousands};
+use storage_core::terminal::{size, span, table, thousands, visible};
 
 use super::report::{
-    Backup, Compression, History, Hot, Leases, LostEntries, OpenCandles, Replica, Report, Rollup, UnreadStream,
+    Backup, Compression, History, Hot, Job, Leases, LostEntries, OpenCandles, Replica, Report, Rollup, UnreadStream,
     Verification,
 };
 
@@ -28,11 +28,9 @@ fn history(history: &History) -> String {
         ),
         format!("identity {}", history.database),
     ];
-    let jobs = history.jobs.iter().map(|job| {
-        let every = span(i64::try_from(job.every_seconds).unwrap_or(i64::MAX));
-        format!("{} {} every {every}", job.kind, job.table)
-    });
-    let policies = [format!("run by {}", history.scheduler)].into_iter().chain(jobs);
+    let policies = [format!("run by {}", history.scheduler)]
+        .into_iter()
+        .chain(history.jobs.iter().map(job));
     let facts = [
         compression(&history.compression),
         section("materialized", history.rollups.iter().map(rollup)),
@@ -45,6 +43,22 @@ fn history(history: &History) -> String {
         .chain(warnings(&history.warnings));
     let head: Vec<String> = head.collect();
     [head.join("\n"), tables(history), facts.join("\n")].join("\n\n")
+}
+
+fn job(job: &Job) -> String {
+    let every = span(i64::try_from(job.every_seconds).unwrap_or(i64::MAX));
+    let mut line = format!("{} {} every {every}", job.kind, job.table);
+    if job.failures > 0 {
+        line.push_str(&format!(
+            ", {} of {} runs failed",
+            thousands(job.failures),
+            thousands(job.runs)
+        ));
+    }
+    if let (Some(at), Some(error)) = (&job.last_failure, &job.last_error) {
+        line.push_str(&format!(", last at {}: {}", seconds(Some(at)), visible(error)));
+    }
+    line
 }
 
 fn verification(verification: &Verification) -> Vec<String> {
@@ -312,6 +326,29 @@ mod tests {
             ["a: 1m up to 1,234 ms old, 4.2 % of Redis, 2,500 waiting"]
         );
         assert_eq!(open_candles(&[]), ["idle: none was written in the last seconds"]);
+    }
+
+    #[test]
+    fn a_policy_is_listed_with_its_failures() {
+        let mut policy = Job {
+            id: 1000,
+            kind: "compress",
+            table: "ticks".to_owned(),
+            every_seconds: 3_600,
+            config: serde_json::Value::Null,
+            runs: 1_234,
+            failures: 0,
+            last_failure: None,
+            last_error: None,
+        };
+        assert_eq!(job(&policy), "compress ticks every 60 min");
+        policy.failures = 2;
+        policy.last_failure = Some("2026-11-28T14:51:23.776486Z".to_owned());
+        policy.last_error = Some("deadlock detected".to_owned());
+        assert_eq!(
+            job(&policy),
+            "compress ticks every 60 min, 2 of 1,234 runs failed, last at 2026-11-28T14:51:23Z: deadlock detected"
+        );
     }
 
     #[test]

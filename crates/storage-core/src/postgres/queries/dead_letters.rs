@@ -2,10 +2,14 @@
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
+use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::Value;
 
+use crate::domain::stream_id::StreamId;
+use crate::domain::symbol::Symbol;
+use crate::postgres::columns::BoolValue;
 use crate::postgres::schema::dead_letters;
 
 /// A dead letter to write.
@@ -192,6 +196,18 @@ pub async fn mark_requeued(
     .execute(connection)
     .await
     .map(|changed| changed == 1)
+}
+
+/// Returns `true` if the entry `id` requeued a dead letter of `symbol`.
+pub async fn is_requeue(connection: &mut AsyncPgConnection, symbol: &Symbol, id: StreamId) -> QueryResult<bool> {
+    let found: BoolValue = sql_query(
+        "SELECT EXISTS (SELECT FROM dead_letters WHERE requeued_as = $1 AND fields ->> 'symbol' = $2) AS value",
+    )
+    .bind::<Text, _>(id.to_string())
+    .bind::<Text, _>(symbol.as_str())
+    .get_result(connection)
+    .await?;
+    Ok(found.value)
 }
 
 /// Number of a stream's dead letters that were not requeued.

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use diesel::sql_types::{BigInt, Integer, Jsonb, Nullable, Text};
+use chrono::{DateTime, Utc};
+use diesel::sql_types::{BigInt, Bool, Integer, Jsonb, Nullable, Text, Timestamptz};
 use diesel::{QueryResult, QueryableByName, sql_query};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use serde_json::Value;
 
 use super::maintenance;
 use super::rollups::exclusive;
+use crate::postgres::columns::TextValue;
 use crate::postgres::edition::Edition;
+use crate::postgres::error::sqlstate;
 
 /// Kind of a job, in the order in which jobs should run: retention must not drop rows that a refresh still reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,8 +138,62 @@ pub async fn run_job(connection: &mut AsyncPgConnection, job: &Job) -> QueryResu
     }
 }
 
+/// Runs of a job by TimescaleDB's scheduler.
+#[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
+pub struct Runs {
+    /// Number of the job in TimescaleDB.
+    #[diesel(sql_type = Integer)]
+    pub job_id: i32,
+    /// Number of runs since the job was created.
+    #[diesel(sql_type = BigInt)]
+    pub runs: i64,
+    /// Number of failed runs since the job was created.
+    #[diesel(sql_type = BigInt)]
+    pub failures: i64,
+    /// `true` if the last run failed.
+    #[diesel(sql_type = Bool)]
+    pub is_failing: bool,
+    /// Time of the last failure, if TimescaleDB still has its record.
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    pub failed: Option<DateTime<Utc>>,
+    /// Error of the last failure.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub error: Option<String>,
+}
+
+/// Reads the runs of all jobs by TimescaleDB's scheduler. [`run_job`] is not among them.
+pub async fn runs(connection: &mut AsyncPgConnection, edition: Edition) -> QueryResult<Vec<Runs>> {
+    if edition == Edition::Apache {
+        return Ok(Vec::new());
+    }
+    sql_query(
+        "SELECT job_id, coalesce(total_runs, 0) AS runs, coalesce(total_failures, 0) AS failures,
+                last_run_status IS NOT DISTINCT FROM 'Failed' AS is_failing, failed, error
+         FROM timescaledb_information.job_stats
+         LEFT JOIN (SELECT DISTINCT ON (job_id) job_id, coalesce(finish_time, start_time) AS failed,
+                           err_message AS error
+                    FROM timescaledb_information.job_errors ORDER BY job_id, start_time DESC) last USING (job_id)
+         ORDER BY job_id",
+    )
+    .get_results(connection)
+    .await
+}
+
 /// Changes the [`age`](Job::age) of a job.
 pub async fn set_age(connection: &mut AsyncPgConnection, job: &Job, age: Duration) -> QueryResult<()> {
+    let altered = connection
+        .transaction(async |connection| alter_age(connection, job, age).await)
+        .await;
+    match altered {
+        // TimescaleDB 2.22.1 to 2.23.0 takes the job for a second policy of a continuous aggregate on another one.
+        Err(error) if job.kind == JobKind::Refresh && sqlstate(&error) == Some("0A000") => {
+            replace_refresh(connection, job, age).await
+        }
+        altered => altered,
+    }
+}
+
+async fn alter_age(connection: &mut AsyncPgConnection, job: &Job, age: Duration) -> QueryResult<()> {
     sql_query(
         "SELECT alter_job(job_id, config => config || jsonb_build_object($2, $3))
          FROM timescaledb_information.jobs WHERE job_id = $1",
@@ -147,6 +204,65 @@ pub async fn set_age(connection: &mut AsyncPgConnection, job: &Job, age: Duratio
     .execute(connection)
     .await?;
     Ok(())
+}
+
+async fn replace_refresh(connection: &mut AsyncPgConnection, job: &Job, age: Duration) -> QueryResult<()> {
+    sql_query("SELECT remove_continuous_aggregate_policy($1::regclass)")
+        .bind::<Text, _>(&job.table)
+        .execute(connection)
+        .await?;
+    sql_query(
+        "SELECT add_continuous_aggregate_policy($1::regclass, start_offset => make_interval(secs => $2),
+                                                end_offset => $3::interval,
+                                                schedule_interval => make_interval(secs => $4))",
+    )
+    .bind::<Text, _>(&job.table)
+    .bind::<BigInt, _>(i64::try_from(age.as_secs()).unwrap_or(i64::MAX))
+    .bind::<Nullable<Text>, _>(job.config.get("end_offset").and_then(Value::as_str))
+    .bind::<BigInt, _>(i64::try_from(job.every.as_secs()).unwrap_or(i64::MAX))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Settings of the sessions in which compression jobs run, where the version has them. A job that compresses new rows
+/// of a chunk waits for the writers of the chunk once, before it begins. By default it takes stronger locks later, and
+/// fails or makes a writer fail with a deadlock.
+const JOB_SETTINGS: &str = "VALUES ('timescaledb.enable_exclusive_locking_recompression', 'on'),
+                                   ('timescaledb.enable_in_memory_recompression', 'off'),
+                                   ('timescaledb.compress_truncate_behaviour', 'truncate_or_delete')";
+
+/// Makes compression jobs wait for writers of the same chunk. Settings that an operator has made stay. Returns the
+/// number of changes.
+pub async fn make_compression_wait(connection: &mut AsyncPgConnection, edition: Edition) -> QueryResult<usize> {
+    if edition == Edition::Apache {
+        return Ok(0);
+    }
+    // A REINDEX of a chunk after its compression blocks writers with a weaker lock than the one it takes next.
+    let altered = sql_query(
+        "SELECT alter_job(job_id, config => config || '{\"reindex\": false}') FROM timescaledb_information.jobs
+         WHERE proc_name = 'policy_compression' AND NOT config ? 'reindex'",
+    )
+    .execute(connection)
+    .await?;
+    let settings: Vec<TextValue> = sql_query(format!(
+        "SELECT format('ALTER ROLE %s IN DATABASE %I SET %s = %L', owner, current_database(), name, value) AS value
+         FROM (SELECT DISTINCT owner FROM timescaledb_information.jobs WHERE proc_name = 'policy_compression') owners
+         CROSS JOIN ({JOB_SETTINGS}) wanted (name, value)
+         WHERE EXISTS (SELECT FROM pg_settings WHERE pg_settings.name = wanted.name)
+           AND (owner = quote_ident(current_user)::regrole
+                OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user))
+           AND NOT EXISTS (
+               SELECT FROM pg_db_role_setting, unnest(setconfig) setting
+               WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+                 AND setrole = owner AND starts_with(setting, wanted.name || '='))"
+    ))
+    .get_results(connection)
+    .await?;
+    for setting in &settings {
+        sql_query(&setting.value).execute(connection).await?;
+    }
+    Ok(altered + settings.len())
 }
 
 /// Adds a policy that drops chunks of `table` entirely older than `age`.

@@ -252,10 +252,10 @@ pub(super) async fn in_ranges(
     Ok(found)
 }
 
-/// Replaces the price, the quantity, the side and the revision of a tick.
+/// Replaces the price, the quantity and the side of a tick.
 pub(super) async fn correct(connection: &mut AsyncPgConnection, row: &TickRow) -> QueryResult<usize> {
     sql_query(
-        "UPDATE ticks SET price = $5, lots = $6, side = $7, revision = $8
+        "UPDATE ticks SET price = $5, lots = $6, side = $7
          WHERE symbol = $1 AND time = $2 AND trade_no = $3 AND trade_key = $4",
     )
     .bind::<Text, _>(row.symbol.as_str())
@@ -265,7 +265,6 @@ pub(super) async fn correct(connection: &mut AsyncPgConnection, row: &TickRow) -
     .bind::<Double, _>(row.price)
     .bind::<BigInt, _>(row.lots)
     .bind::<Nullable<Text>, _>(row.side.map(Side::as_str))
-    .bind::<BigInt, _>(row.revision.as_i64())
     .execute(connection)
     .await
 }

@@ -19,7 +19,6 @@ use crate::domain::amendment::{Amendment, Values, Versions};
 use crate::domain::decimal::Decimal;
 use crate::domain::lots::Lots;
 use crate::domain::rejection::Rejection;
-use crate::domain::stream_id::StreamId;
 use crate::domain::symbol::Symbol;
 use crate::domain::time::{TimeRange, rfc3339};
 use crate::domain::timeframe::Timeframe;
@@ -32,12 +31,7 @@ mod tests;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
     /// A trade.
-    Trade {
-        /// Its row.
-        row: TickRow,
-        /// Its first entry, if it was requeued.
-        origin: StreamId,
-    },
+    Trade(TickRow),
     /// A correction or a bust, with its quantity rounded to whole lots.
     Amendment(Amendment),
 }
@@ -45,8 +39,7 @@ pub enum Write {
 /// Result of writing an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// It is a new trade, the first entry of a trade of which a later one was written before, or requeues the entry
-    /// that was written.
+    /// It is a new trade, or the first entry of a trade of which a later one was written before.
     New,
     /// It repeats an earlier entry.
     Unchanged,
@@ -81,7 +74,7 @@ struct Trade {
 impl Write {
     fn place(&self) -> (Place<'_>, i64) {
         let (symbol, key, ts_us) = match self {
-            Self::Trade { row, .. } => (&row.symbol, row.key.clone(), row.ts_us),
+            Self::Trade(row) => (&row.symbol, row.key.clone(), row.ts_us),
             Self::Amendment(amendment) => (&amendment.symbol, Key::of_id(&amendment.trade_id), amendment.ts_us),
         };
         ((symbol, key, TradeTime::of_us(ts_us).second()), ts_us)
@@ -158,7 +151,7 @@ fn apply<'a>(
     let trades = trades.entry(place).or_default();
     let at = position(trades, ts_us);
     match entry {
-        Write::Trade { row, origin } => write_trade(trades, at, row, *origin, decimals(&row.symbol)),
+        Write::Trade(row) => write_trade(trades, at, row, decimals(&row.symbol)),
         Write::Amendment(amendment) => amend(at.map(|at| &mut trades[at]), amendment),
     }
 }
@@ -237,9 +230,8 @@ fn values(row: &TickRow, decimals: u8) -> Values {
     }
 }
 
-/// Adds a trade to those with the same place, unless it repeats the one at `at`. The entry that requeues a trade
-/// replaces the first one: hot-writer counts only the later one if it rejected the first.
-fn write_trade(trades: &mut Vec<Trade>, at: Option<usize>, row: &TickRow, origin: StreamId, decimals: u8) -> Written {
+/// Adds a trade to those with the same place, unless it repeats the one at `at`.
+fn write_trade(trades: &mut Vec<Trade>, at: Option<usize>, row: &TickRow, decimals: u8) -> Written {
     let values = values(row, decimals);
     let Some(at) = at else {
         trades.push(Trade {
@@ -253,10 +245,7 @@ fn write_trade(trades: &mut Vec<Trade>, at: Option<usize>, row: &TickRow, origin
     };
     let trade = &mut trades[at];
     let is_amended = trade.versions.iter().nth(1).is_some();
-    let first = trade.versions.original();
-    let requeues =
-        first.revision.stream_id() == origin && first.revision != row.revision && first.values == Some(values);
-    if (row.revision < first.revision || requeues) && !is_amended {
+    if row.revision < trade.versions.original().revision && !is_amended {
         trade.versions = Versions::new(row.revision, values);
         trade.is_changed = true;
         return Written::New;
@@ -311,7 +300,7 @@ impl Changes {
                         revision: first.revision,
                         key: key.clone(),
                     };
-                    match trade.is_in_ticks {
+                    match is_amended && trade.is_in_ticks {
                         true => changes.corrected.push(row),
                         false => changes.new.push(row),
                     }

@@ -69,8 +69,7 @@ impl Entry {
                     side: None,
                 };
                 let origin = revision.stream_id();
-                let row = TickRow::new(&AcceptedTick { tick, revision, origin }, 1).unwrap();
-                return Write::Trade { row, origin };
+                return Write::Trade(TickRow::new(&AcceptedTick { tick, revision, origin }, 1).unwrap());
             }
             1 => Change::Correction { price, qty, side: None },
             _ => Change::Bust,
