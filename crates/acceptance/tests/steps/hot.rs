@@ -112,7 +112,7 @@ async fn documented_keys(world: &mut World) {
             ["stream", "ticks" | "candles" | "open" | "since", partition] => partition.parse::<u16>().is_ok(),
             [
                 "stream",
-                "signals" | "repairs" | "rollups" | "backups" | "dead" | "partitions" | "symbols",
+                "signals" | "feeds" | "repairs" | "rollups" | "backups" | "dead" | "partitions" | "symbols",
             ] => true,
             ["stream", "backups", "last"] => true,
             ["lease", "hot-writer", "loads"] => true,

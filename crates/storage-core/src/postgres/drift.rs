@@ -315,6 +315,6 @@ mod tests {
     fn the_privileges_are_those_of_the_script() {
         let granted = granted();
         assert!(granted.contains(&("ticks", "UPDATE")) && granted.contains(&("dead_letters", "INSERT")));
-        assert!(!granted.contains(&("ticks", "DELETE")));
+        assert!(granted.contains(&("ticks", "DELETE")) && !granted.contains(&("candles_1m", "DELETE")));
     }
 }
