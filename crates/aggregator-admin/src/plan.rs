@@ -61,7 +61,7 @@ fn objections(config: &AdminConfig) -> Vec<String> {
     let mut found = Vec::new();
     for timeframe in Timeframe::ALL {
         let table = timeframe.table();
-        if !retention(config, table).is_some_and(|kept| kept < window + 2 * DAY) {
+        if retention(config, table).is_none_or(|kept| kept >= window + 2 * DAY) {
             continue;
         }
         // A refresh would treat dropped days as days without trades, and create dropped candles again.
