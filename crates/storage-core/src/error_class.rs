@@ -80,9 +80,11 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<ErrorClass> {
             MigrationError::Database(error) => of_statement(error),
             MigrationError::Failed { is_transient: true, .. } => ErrorClass::Transient,
             MigrationError::Failed { .. } => ErrorClass::Permanent,
-            MigrationError::NoTimescale { .. } | MigrationError::Behind { .. } | MigrationError::Unknown { .. } => {
-                ErrorClass::Misconfigured
-            }
+            MigrationError::NoTimescale { .. }
+            | MigrationError::Behind { .. }
+            | MigrationError::Unknown { .. }
+            | MigrationError::NotFound { .. }
+            | MigrationError::Unconfirmed { .. } => ErrorClass::Misconfigured,
         })
     } else if let Some(StatementError(error)) = cause.downcast_ref() {
         Some(of_statement(error))

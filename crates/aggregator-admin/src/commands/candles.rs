@@ -6,13 +6,12 @@ use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::{TimeRange, duration_us, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::error::Explained;
-use storage_core::postgres::queries::rollups::ALWAYS;
 use storage_core::postgres::queries::{as_of, candles};
 use storage_core::terminal::{has_colour, say, table, thousands, write};
 
 use crate::candles::series::{Point, State, merge};
 use crate::candles::{chart, hot};
-use crate::cli::{revision_at, time};
+use crate::cli::{range, revision_at, time};
 use crate::config::Config;
 use crate::stores::{Stores, history};
 
@@ -58,10 +57,7 @@ enum Format {
 }
 
 pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
-    let range = TimeRange {
-        from_us: args.from.unwrap_or(ALWAYS.from_us),
-        to_us: args.to.unwrap_or(ALWAYS.to_us),
-    };
+    let range = range(args.from, args.to)?;
     let series = match args.as_of {
         Some(as_of_us) => known_at(config, args, range, as_of_us).await?,
         None => present(config, args, range).await?,

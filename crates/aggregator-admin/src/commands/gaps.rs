@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
-use storage_core::config::Misconfigured;
 use storage_core::domain::symbol::Symbol;
-use storage_core::domain::time::{TimeRange, ms_to_us, rfc3339};
+use storage_core::domain::time::{ms_to_us, rfc3339};
 use storage_core::redis::clock::now_ms;
 use storage_core::terminal::{say, table, thousands};
 
-use crate::cli::time;
+use crate::cli::{range, time};
 use crate::config::Config;
 use crate::gaps::classify::{Span, State};
 use crate::gaps::{behind_of, spans};
@@ -34,15 +33,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
-    if args.from >= args.to {
-        return Err(Misconfigured::new("--from must be before --to").into());
-    }
+    let range = range(Some(args.from), Some(args.to))?;
     let mut stores = Stores::new(config);
     let (mut connection, _) = history(&stores.pool).await?;
-    let range = TimeRange {
-        from_us: args.from,
-        to_us: args.to,
-    };
     let now_us = ms_to_us(now_ms(&mut stores.redis).await.context("reading the clock of Redis")?);
     let behind = behind_of(&mut connection, &mut stores.redis, &args.symbol).await?;
     let spans = spans(&mut connection, &args.symbol, range, behind, now_us).await?;

@@ -12,10 +12,11 @@ use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::postgres::connection::connect;
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::Explained;
+use storage_core::postgres::migrations::{self, Goal, Migrated};
 use storage_core::postgres::queries::rollups::ALWAYS;
 use storage_core::postgres::queries::symbols::KnownSymbol;
 use storage_core::postgres::queries::{self, completeness, identity, policies};
-use storage_core::postgres::{drift, known_versions, migrations};
+use storage_core::postgres::{drift, known_versions};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::hot;
 use storage_core::redis::stream::{HOT_WRITER, WARM_SYNCER};
@@ -31,6 +32,9 @@ use crate::stores::{PAUSE, Stores, await_redis, history, retry_within};
 
 /// `application_name` of the migration's connection.
 const APPLICATION: &str = "aggregator-admin migrate";
+
+/// Arguments that have no meaning for the schema alone.
+const SCHEMA_CONFLICTS: [&str; 4] = ["partitions", "adopt_database", "accept_schema", "down"];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -51,8 +55,16 @@ pub(crate) struct Args {
     /// Removes the schema and the whole history; Redis is kept and belongs to no database afterwards
     #[arg(long, conflicts_with = "partitions")]
     down: bool,
-    /// Confirms --down
-    #[arg(long, requires = "down")]
+    /// Migrates the schema up or down to this migration, and does nothing else; to go down needs stopped workers and
+    /// drops what the later migrations added
+    #[arg(long, value_name = "MIGRATION", conflicts_with_all = SCHEMA_CONFLICTS)]
+    to: Option<String>,
+    /// Runs the migrations of the schema and undoes them: shows their names and the tables that they lock. It takes
+    /// the locks, gives up where it would wait for one for more than 2 s, and changes nothing
+    #[arg(long, conflicts_with_all = SCHEMA_CONFLICTS)]
+    dry_run: bool,
+    /// Confirms --down, and a --to that goes down
+    #[arg(long)]
     yes: bool,
 }
 
@@ -66,8 +78,11 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     let redis = &mut stores.redis;
     // Comes before the first change, because the configured database may be the wrong one.
     compare_databases(config, args, redis).await?;
-    let migrated = schema(config, args.wait).await?;
-    let mut changes = migrated.len();
+    let migrated = schema(config, args).await?;
+    if args.dry_run || args.to.is_some() {
+        return Ok(());
+    }
+    let mut changes = migrated.run.len();
     changes += load_functions(redis).await?;
     let (partitions, changed) = store_partitions(redis, config.stream.partitions, args.partitions).await?;
     changes += changed;
@@ -96,7 +111,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         record_dropped_chunks(&mut connection, server.edition).await?;
     }
     // A database of the Apache edition was moved: its larger candles are invisible until they are refreshed.
-    if !known.is_empty() && migrated.iter().any(|name| name == migrations::AGGREGATES) {
+    if !known.is_empty() && migrated.run.iter().any(|name| name == migrations::AGGREGATES) {
         let refreshed = |timeframe, _| say(format_args!("{timeframe} candles: moved to a continuous aggregate"));
         refresh::buckets(&mut connection, server.edition, &[ALWAYS], refreshed)
             .await
@@ -167,14 +182,36 @@ async fn down(config: &Config, args: &Args) -> anyhow::Result<()> {
     gone.iter().try_for_each(|name| say(format_args!("reverted {name}")))
 }
 
-/// Runs the pending migrations and returns their names.
-async fn schema(config: &Config, wait: Duration) -> anyhow::Result<Vec<String>> {
-    let done = retry_within(wait, "PostgreSQL", async || {
-        Ok(migrations::run(connect(&config.postgres, APPLICATION).await?).await?)
+/// Migrates the schema as `args` say, and prints what was done.
+async fn schema(config: &Config, args: &Args) -> anyhow::Result<Migrated> {
+    let goal = Goal {
+        to: args.to.clone(),
+        may_revert: args.yes || args.dry_run,
+        dry_run: args.dry_run,
+    };
+    let done = retry_within(args.wait, "PostgreSQL", async || {
+        Ok(migrations::reach(connect(&config.postgres, APPLICATION).await?, goal.clone()).await?)
     })
     .await?;
-    done.iter()
-        .try_for_each(|name| say(format_args!("schema: ran {name}")))?;
+    let [reverted, ran] = match args.dry_run {
+        true => ["would revert", "would run"],
+        false => ["reverted", "ran"],
+    };
+    for (what, names) in [(reverted, &done.reverted), (ran, &done.run)] {
+        names
+            .iter()
+            .try_for_each(|name| say(format_args!("schema: {what} {name}")))?;
+    }
+    if args.dry_run {
+        for (what, tables) in [("reads and writes", &done.locked), ("writes", &done.locked_for_writes)] {
+            if !tables.is_empty() {
+                say(format_args!("locks against {what}: {}", tables.join(", ")))?;
+            }
+        }
+    }
+    if (args.dry_run || args.to.is_some()) && done == Migrated::default() {
+        say("nothing to do")?;
+    }
     Ok(done)
 }
 

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use storage_core::config::Misconfigured;
-use storage_core::domain::time::{TimeRange, rfc3339};
+use storage_core::domain::time::rfc3339;
 use storage_core::domain::timeframe::Timeframe;
-use storage_core::postgres::queries::rollups::{ALWAYS, Scope};
+use storage_core::postgres::queries::rollups::Scope;
 use storage_core::terminal::say;
 
-use crate::cli::time;
+use crate::cli::{range, time};
 use crate::config::Config;
 use crate::pieces::{self, Pace};
 use crate::rollups::refresh;
@@ -33,11 +32,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
-    let range = match (args.from, args.to) {
-        (Some(from_us), Some(to_us)) if from_us < to_us => TimeRange { from_us, to_us },
-        (None, None) => ALWAYS,
-        _ => return Err(Misconfigured::new("--from must be before --to").into()),
-    };
+    let range = range(args.from, args.to)?;
     let stores = Stores::new(config);
     let (mut connection, server) = history(&stores.pool).await?;
     let days = pieces::days(&mut connection, server.edition, range, &Timeframe::ALL).await?;

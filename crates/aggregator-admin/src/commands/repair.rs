@@ -1,14 +1,13 @@
 //! `repair`: recomputes minutes from their ticks.
 
 use anyhow::{Context, bail};
-use storage_core::config::Misconfigured;
 use storage_core::domain::symbol::Symbol;
-use storage_core::domain::time::{TimeRange, rfc3339};
+use storage_core::domain::time::rfc3339;
 use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::verify::minutes_with_ticks;
 use storage_core::terminal::{say, thousands};
 
-use crate::cli::time;
+use crate::cli::{range, time};
 use crate::config::Config;
 use crate::minute::minute;
 use crate::recompute::{Outcome, more_trades, publish, recompute};
@@ -33,17 +32,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
-    if args.from >= args.to {
-        return Err(Misconfigured::new("--from must be before --to").into());
-    }
+    let range = range(Some(args.from), Some(args.to))?;
     let mut stores = Stores::new(config);
     let partitions = stores.partitions().await?;
     let (mut connection, server) = history(&stores.pool).await?;
     refuse_other_database(&mut stores.redis, &mut connection).await?;
-    let range = TimeRange {
-        from_us: args.from,
-        to_us: args.to,
-    };
     let minutes = minutes_with_ticks(&mut connection, &args.symbol, range)
         .await
         .explained("reading the minutes")?;

@@ -13,10 +13,9 @@ use storage_core::domain::partition::partition_of;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::tick::Side;
-use storage_core::domain::time::{TimeRange, rfc3339};
+use storage_core::domain::time::rfc3339;
 use storage_core::domain::trade_id;
 use storage_core::postgres::error::Explained;
-use storage_core::postgres::queries::rollups::ALWAYS;
 use storage_core::postgres::queries::tick_versions::{self, ListedVersion};
 use storage_core::postgres::queries::trades::{self, FoundTrade};
 use storage_core::postgres::queries::{dead_letters, symbols};
@@ -25,7 +24,7 @@ use storage_core::redis::stream::{self, Stream};
 use storage_core::terminal::{say, table, write};
 use tokio::time::{Instant, sleep};
 
-use crate::cli::{revision_at, time};
+use crate::cli::{range, revision_at, time};
 use crate::config::Config;
 use crate::stores::{PAUSE, Stores, history, refuse_other_database};
 
@@ -126,10 +125,7 @@ pub(crate) async fn run(config: &Config, args: Args) -> anyhow::Result<()> {
 
 async fn list(config: &Config, args: &List) -> anyhow::Result<()> {
     let symbol = args.symbol.as_ref().context("the symbol is missing")?;
-    let range = TimeRange {
-        from_us: args.from.unwrap_or(ALWAYS.from_us),
-        to_us: args.to.unwrap_or(ALWAYS.to_us),
-    };
+    let range = range(args.from, args.to)?;
     let until = match args.as_of {
         Some(us) => revision_at(us)?,
         None => i64::MAX.try_into()?,

@@ -5,17 +5,15 @@ use std::time::Duration;
 
 use anyhow::bail;
 use humantime_serde::re::humantime::parse_duration;
-use storage_core::config::Misconfigured;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::{TimeRange, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::completeness;
-use storage_core::postgres::queries::rollups::ALWAYS;
 use storage_core::postgres::queries::verify::source_table;
 use storage_core::terminal::{say, table, thousands, visible};
 
-use crate::cli::time;
+use crate::cli::{range, time};
 use crate::config::Config;
 use crate::pieces::{self, Pace};
 use crate::stores::{Stores, history, refuse_other_database};
@@ -66,13 +64,7 @@ struct Extent {
 }
 
 pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
-    let range = TimeRange {
-        from_us: args.from.unwrap_or(ALWAYS.from_us),
-        to_us: args.to.unwrap_or(ALWAYS.to_us),
-    };
-    if range.from_us >= range.to_us {
-        return Err(Misconfigured::new("--from must be before --to").into());
-    }
+    let range = range(args.from, args.to)?;
     let mut stores = Stores::new(config);
     let (mut connection, server) = history(&stores.pool).await?;
     completeness::update_borders(&mut connection, server.edition)

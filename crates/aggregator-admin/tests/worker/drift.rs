@@ -97,7 +97,7 @@ async fn a_privilege_that_warm_syncer_lacks_is_a_warning() {
     for command in ["status", "migrate", "plan"] {
         let found = stores.admin(&[command]);
         assert_eq!(found.code, Some(0), "{command}: {}", found.stderr);
-        let lacking = "warm-syncer lacks the privilege INSERT on ticks; run deploy/postgres/grants.sql";
+        let lacking = "warm-syncer lacks privileges (INSERT on ticks); run deploy/postgres/grants.sql";
         assert!(found.stdout.contains(lacking), "{command}: {}", found.stdout);
     }
 }

@@ -1,5 +1,6 @@
 //! `migrate`: both stores are prepared, also repeatedly, and reverted.
 
+use diesel_async::SimpleAsyncConnection;
 use storage_core::domain::partition::partition_of;
 use storage_core::domain::symbol::Symbol;
 use storage_core::postgres::edition::Edition;
@@ -261,4 +262,72 @@ async fn migrate_waits_for_a_server_until_its_timeout() {
         "{}",
         away.stderr
     );
+}
+
+#[tokio::test]
+async fn a_dry_run_names_migrations_and_locks_and_a_target_is_reached_down_and_up() {
+    const TARGET: &str = "2026-11-28-001100_database_identity";
+    for database in TestDatabase::start_each().await {
+        let edition = database.edition();
+        let stores = Stores::ready(database).await;
+        let migrate = |arguments: &[&str]| stores.admin(&[&["migrate"], arguments].concat());
+        let nothing = migrate(&["--dry-run"]);
+        assert_eq!(
+            (nothing.code, nothing.stdout.as_str()),
+            (Some(0), "nothing to do\n"),
+            "{}",
+            nothing.stderr
+        );
+
+        let unsure = migrate(&["--to", TARGET]);
+        assert_eq!(unsure.code, Some(64));
+        assert!(
+            unsure.stderr.contains("add --yes to confirm") && unsure.stderr.contains("2026-11-28-002120_coverage"),
+            "{}",
+            unsure.stderr
+        );
+        let missing = migrate(&["--to", "2026-11-29"]);
+        assert_eq!(missing.code, Some(64));
+        assert!(
+            missing.stderr.contains("the last one is 2026-11-28-"),
+            "{}",
+            missing.stderr
+        );
+
+        let would_revert = migrate(&["--to", TARGET, "--dry-run"]);
+        for expected in [
+            "schema: would revert 2026-11-28-002120_coverage",
+            "locks against reads and writes: ",
+        ] {
+            assert!(would_revert.stdout.contains(expected), "{}", would_revert.stdout);
+        }
+        assert_eq!(migrate(&["--dry-run"]).stdout, "nothing to do\n", "it was undone");
+
+        let reverted = migrate(&["--to", TARGET, "--yes"]);
+        assert_eq!(reverted.code, Some(0), "{}", reverted.stderr);
+        assert!(reverted.stdout.contains("schema: reverted 2026-11-28-002120_coverage"));
+        let would_run = migrate(&["--dry-run"]);
+        assert!(
+            would_run
+                .stdout
+                .contains("schema: would run 2026-11-28-002120_coverage")
+                && would_run.stdout.contains("locks against reads and writes: "),
+            "{}",
+            would_run.stdout
+        );
+        let status = stores.admin(&["status"]);
+        assert!(status.stderr.contains("migrations behind"), "{}", status.stderr);
+
+        if edition == Edition::Apache {
+            let mut other = stores.database.connect().await;
+            let lock = "BEGIN; LOCK TABLE symbols IN ACCESS SHARE MODE";
+            other.batch_execute(lock).await.unwrap();
+            let given_up = migrate(&["--dry-run", "--wait", "1s"]);
+            assert_eq!(given_up.code, Some(1));
+            assert!(given_up.stderr.contains("lock timeout"), "{}", given_up.stderr);
+        }
+        let done = migrate(&[]);
+        assert_eq!(done.code, Some(0), "{}", done.stderr);
+        assert!(done.stdout.contains("schema: ran 2026-11-28-002120_coverage"));
+    }
 }

@@ -67,18 +67,22 @@ SELECT 'policy', 'compression of ' || name, format(
            name, config->>'compress_after', schedule_interval)
 FROM policies WHERE proc_name = 'policy_compression'";
 
-/// Returns the statements that record the schema as its fingerprint.
-pub(super) fn record_statements() -> String {
+/// Returns the statement that records the schema as its fingerprint. Earlier versions have no fingerprint.
+pub(super) fn record_statement() -> String {
     format!(
-        "DELETE FROM schema_fingerprint;
-         INSERT INTO schema_fingerprint SELECT DISTINCT ON (kind, object) * FROM ({DESCRIPTION}) description"
+        "DO $record$ BEGIN
+             IF to_regclass('schema_fingerprint') IS NOT NULL THEN
+                 DELETE FROM schema_fingerprint;
+                 INSERT INTO schema_fingerprint SELECT DISTINCT ON (kind, object) * FROM ({DESCRIPTION}) description;
+             END IF;
+         END $record$"
     )
 }
 
 /// Records the present schema as the fingerprint.
 pub async fn accept(connection: &mut AsyncPgConnection) -> QueryResult<()> {
     connection
-        .transaction(async |connection| connection.batch_execute(&record_statements()).await)
+        .transaction(async |connection| connection.batch_execute(&record_statement()).await)
         .await
 }
 
@@ -205,14 +209,15 @@ fn granted() -> Vec<(&'static str, &'static str)> {
     pairs.collect()
 }
 
-/// Returns the privileges that warm-syncer lacks. They are granted after a migration, by a script, so this is no drift.
-pub async fn missing_privileges(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
+/// Returns a warning of the privileges that warm-syncer lacks. They are granted after a migration, by a script, so this
+/// is no drift.
+pub async fn missing_privileges(connection: &mut AsyncPgConnection) -> QueryResult<Option<String>> {
     let role: BoolValue = sql_query("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1) AS value")
         .bind::<Text, _>(WARM_SYNCER)
         .get_result(connection)
         .await?;
     if !role.value {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let (tables, privileges): (Vec<&str>, Vec<&str>) = granted().into_iter().unzip();
     let lacking: Vec<TextValue> = sql_query(
@@ -225,13 +230,14 @@ pub async fn missing_privileges(connection: &mut AsyncPgConnection) -> QueryResu
     .bind::<Array<Text>, _>(privileges)
     .get_results(connection)
     .await?;
-    let message = |row: TextValue| {
-        format!(
-            "{WARM_SYNCER} lacks the privilege {}; run deploy/postgres/grants.sql as the owner",
-            row.value
-        )
-    };
-    Ok(lacking.into_iter().map(message).collect())
+    if lacking.is_empty() {
+        return Ok(None);
+    }
+    let names: Vec<String> = lacking.into_iter().map(|row| row.value).collect();
+    Ok(Some(format!(
+        "{WARM_SYNCER} lacks privileges ({}); run deploy/postgres/grants.sql as the owner",
+        names.join(", ")
+    )))
 }
 
 #[cfg(test)]

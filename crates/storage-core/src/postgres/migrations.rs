@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use diesel::connection::SimpleConnection;
 use diesel::migration::{Migration, MigrationSource, MigrationVersion, Result as MigrationResult};
 use diesel::pg::Pg;
-use diesel::{Connection, QueryResult, sql_query};
+use diesel::sql_types::{Bool, Text};
+use diesel::{Connection, QueryResult, QueryableByName, sql_query};
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
@@ -62,6 +63,22 @@ pub enum MigrationError {
         reason: String,
         /// `true` if the migration may succeed when it is repeated, such as after a deadlock with a job.
         is_transient: bool,
+    },
+    /// The asked migration does not exist.
+    #[error("there is no migration {name} for the {edition:?} edition; the last one is {last}")]
+    NotFound {
+        /// What was asked for.
+        name: String,
+        /// Edition of the server.
+        edition: Edition,
+        /// Name of the last migration.
+        last: String,
+    },
+    /// Migrations would have to be reverted, which was not confirmed.
+    #[error("this reverts {} and drops what they added; add --yes to confirm", names.join(", "))]
+    Unconfirmed {
+        /// Names of the migrations, the last one first.
+        names: Vec<String>,
     },
     /// Error of the database.
     #[error("{}", describe(.0))]
@@ -190,34 +207,139 @@ fn refuse_unknown(unknown: Option<&String>, edition: Edition) -> Result<(), Migr
     })
 }
 
+/// What migrations have to reach.
+#[derive(Clone, Debug, Default)]
+pub struct Goal {
+    /// Version or name of the last migration that the schema shall have; `None` for all.
+    pub to: Option<String>,
+    /// Allows to revert migrations after [`Goal::to`], which drops what they added.
+    pub may_revert: bool,
+    /// Undoes everything at the end. Locks are held until then.
+    pub dry_run: bool,
+}
+
+/// What migrations have done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Migrated {
+    /// Names of the migrations that were reverted, the last one first.
+    pub reverted: Vec<String>,
+    /// Names of the migrations that were run, the first one first.
+    pub run: Vec<String>,
+    /// Tables and views, of those that existed before, that others could neither read nor write meanwhile.
+    pub locked: Vec<String>,
+    /// Those that others could not write meanwhile.
+    pub locked_for_writes: Vec<String>,
+}
+
 /// Runs the pending migrations, all or none, and returns their names. On a server of the Community edition, a database
 /// of the Apache edition becomes one of the Community edition; [`AGGREGATES`] have to be refreshed then. The connection
 /// is consumed because its session may have loaded the extension in an older state.
-pub async fn run(mut connection: AsyncPgConnection) -> Result<Vec<String>, MigrationError> {
-    let server = prepare(&mut connection).await?;
-    in_one_transaction(connection, server.edition, move |harness, mut all, applied| {
+pub async fn run(connection: AsyncPgConnection) -> Result<Vec<String>, MigrationError> {
+    Ok(reach(connection, Goal::default()).await?.run)
+}
+
+/// Runs or reverts the migrations that lie between the schema and `goal`, all or none; see [`run`].
+pub async fn reach(mut connection: AsyncPgConnection, goal: Goal) -> Result<Migrated, MigrationError> {
+    let server = match goal.dry_run {
+        true => Server::detect(&mut connection)
+            .await?
+            .ok_or_else(|| MigrationError::NoTimescale {
+                reason: "the database has no TimescaleDB, which `aggregator-admin migrate` adds".to_owned(),
+            })?,
+        false => prepare(&mut connection).await?,
+    };
+    let keeps = !goal.dry_run;
+    in_one_transaction(connection, server.edition, keeps, move |harness, all, applied| {
+        let last = goal.to.map(|to| find(&all, to, server.edition)).transpose()?;
+        let is_wanted = |version: &String| last.as_ref().is_none_or(|last| version <= last);
         let unknown: Vec<String> = applied
             .iter()
             .filter(|version| !all.contains_key(*version))
             .cloned()
             .collect();
-        let moves = moves_to_community(&unknown, server.edition)?;
+        let moves = last.is_none() && moves_to_community(&unknown, server.edition)?;
+        let present: Vec<TextValue> = diesel::RunQueryDsl::load(sql_query(PRESENT), harness)?;
         if moves {
             SimpleConnection::batch_execute(harness, &edition_move::before_migrations(&unknown))?;
         } else {
             refuse_unknown(unknown.as_slice().first(), server.edition)?;
         }
-        all.retain(|version, _| !applied.contains(version));
-        let done = for_each(all.into_values(), |migration| harness.run_migration(migration))?;
+        let (applied, pending): (Migrations, Migrations) =
+            all.into_iter().partition(|(version, _)| applied.contains(version));
+        let surplus: Vec<_> = applied
+            .into_iter()
+            .rev()
+            .filter(|(version, _)| !is_wanted(version))
+            .collect();
+        if !surplus.is_empty() && !goal.may_revert {
+            let names = surplus
+                .iter()
+                .map(|(_, migration)| migration.name().to_string())
+                .collect();
+            return Err(MigrationError::Unconfirmed { names });
+        }
+        let surplus = surplus.into_iter().map(|(_, migration)| migration);
+        let reverted = for_each(surplus, |migration| harness.revert_migration(migration))?;
+        let wanted = pending
+            .into_iter()
+            .filter(|(version, _)| is_wanted(version))
+            .map(|(_, migration)| migration);
+        let run = for_each(wanted, |migration| harness.run_migration(migration))?;
         if moves {
             SimpleConnection::batch_execute(harness, &edition_move::after_migrations())?;
         }
-        if !done.is_empty() {
-            SimpleConnection::batch_execute(harness, &drift::record_statements())?;
+        if !(run.is_empty() && reverted.is_empty()) {
+            SimpleConnection::batch_execute(harness, &drift::record_statement())?;
         }
-        Ok(done)
+        let locks: Vec<TableLock> = diesel::RunQueryDsl::load(sql_query(LOCKS), harness)?;
+        let locks = locks
+            .into_iter()
+            .filter(|lock| present.iter().any(|table| table.value == lock.name));
+        let (locked, locked_for_writes): (Vec<_>, Vec<_>) = locks.partition(|lock| lock.blocks_reads);
+        let names = |locks: Vec<TableLock>| locks.into_iter().map(|lock| lock.name).collect();
+        Ok(Migrated {
+            reverted,
+            run,
+            locked: names(locked),
+            locked_for_writes: names(locked_for_writes),
+        })
     })
     .await
+}
+
+/// Tables and views of the schema.
+const PRESENT: &str = "SELECT relname::text AS value FROM pg_class
+                       WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v')";
+
+/// Tables and views of the schema that this transaction keeps others from writing or reading.
+const LOCKS: &str = "
+    SELECT relname::text AS name, bool_or(mode = 'AccessExclusiveLock') AS blocks_reads
+    FROM pg_locks JOIN pg_class ON pg_class.oid = relation
+    WHERE pid = pg_backend_pid() AND granted AND relnamespace = current_schema()::regnamespace
+      AND relkind IN ('r', 'p', 'v')
+      AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+    GROUP BY relname ORDER BY relname";
+
+#[derive(Debug, QueryableByName)]
+struct TableLock {
+    #[diesel(sql_type = Text)]
+    name: String,
+    /// `false` if others may read the table.
+    #[diesel(sql_type = Bool)]
+    blocks_reads: bool,
+}
+
+/// Returns the version of the migration that `to` names.
+fn find(all: &Migrations, to: String, edition: Edition) -> Result<String, MigrationError> {
+    let version = to.split('_').next().unwrap_or_default().replace('-', "");
+    match (all.contains_key(&version), all.values().next_back()) {
+        (false, Some(last)) => Err(MigrationError::NotFound {
+            name: to,
+            edition,
+            last: last.name().to_string(),
+        }),
+        _ => Ok(version),
+    }
 }
 
 /// Reverts all migrations, which drops all data, and returns their names.
@@ -225,7 +347,7 @@ pub async fn revert_all(mut connection: AsyncPgConnection) -> Result<Vec<String>
     let Some(server) = Server::detect(&mut connection).await? else {
         return Ok(Vec::new());
     };
-    in_one_transaction(connection, server.edition, |harness, mut all, applied| {
+    in_one_transaction(connection, server.edition, true, |harness, mut all, applied| {
         all.retain(|version, _| applied.contains(version));
         for_each(all.into_values().rev(), |migration| harness.revert_migration(migration))
     })
@@ -284,25 +406,37 @@ fn no_timescale(error: diesel::result::Error) -> MigrationError {
 type Harness = AsyncConnectionWrapper<AsyncPgConnection>;
 
 /// Runs `work` with the migrations of `edition` and the applied versions, in a transaction that excludes other
-/// migrations. diesel's migrations block, so they run in a thread of their own.
+/// migrations, and undoes it unless `keeps`. diesel's migrations block, so they run in a thread of their own.
 async fn in_one_transaction<R: Send + 'static>(
     connection: AsyncPgConnection,
     edition: Edition,
+    keeps: bool,
     work: impl FnOnce(&mut Harness, Migrations, Vec<String>) -> Result<R, MigrationError> + Send + 'static,
 ) -> Result<R, MigrationError> {
     let running = tokio::task::spawn_blocking(move || {
         let mut harness = Harness::from(connection);
-        harness.transaction(|harness| {
+        let mut undone = None;
+        let kept = harness.transaction(|harness| {
+            // Who waits for a lock keeps those behind it waiting, too, which a dry run is not worth.
+            let lock_timeout = if keeps { "" } else { "SET LOCAL lock_timeout = '2s';" };
             SimpleConnection::batch_execute(
                 harness,
-                &format!("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"),
+                &format!(
+                    "SET LOCAL statement_timeout = 0; {lock_timeout} SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
+                ),
             )?;
             let all = of_edition(edition).map_err(|error| failed("reading the migrations", error))?;
             let applied = harness
                 .applied_migrations()
                 .map_err(|error| failed("reading the applied migrations", error))?;
-            work(harness, all, applied.iter().map(ToString::to_string).collect())
-        })
+            let done = work(harness, all, applied.iter().map(ToString::to_string).collect())?;
+            if keeps {
+                return Ok(done);
+            }
+            undone = Some(done);
+            Err(diesel::result::Error::RollbackTransaction.into())
+        });
+        undone.map_or(kept, Ok)
     });
     running
         .await

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use diesel::{QueryableByName, sql_query, sql_types::BigInt};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use storage_core::postgres::edition::Edition;
-use storage_core::postgres::migrations::{self, MigrationError};
+use storage_core::postgres::migrations::{self, Goal, MigrationError};
 use storage_core::postgres::queries::candles;
 use storage_core::postgres::queries::rollups::ALWAYS;
 use storage_core::postgres::queries::storage::{self, Total};
@@ -161,5 +161,46 @@ async fn a_failed_migration_changes_nothing() {
         let left: Count = sql_query(REMAINING_OBJECTS).get_result(&mut connection).await.unwrap();
         assert_eq!(left.n, 0, "{edition}");
         migrations::run(database.connect().await).await.unwrap();
+    }
+}
+
+/// Last migration of each release.
+const RELEASED: [&str; 2] = ["2026-11-23-000900_views", "2026-11-28-001100_database_identity"];
+
+/// Every released version with a candle reaches the schema of a new database and keeps the candle.
+#[tokio::test]
+async fn every_released_version_reaches_the_same_schema() {
+    for new in TestDatabase::start_each().await {
+        let fingerprint = "SELECT string_agg(fingerprint::text, E'\\n' ORDER BY kind, object)
+                           FROM schema_fingerprint fingerprint";
+        let expected = new.text(fingerprint).await;
+        for release in RELEASED {
+            let Some(database) = TestDatabase::start_empty(new.edition()).await else {
+                continue;
+            };
+            let goal = Goal {
+                to: Some(release.to_owned()),
+                ..Goal::default()
+            };
+            let released = migrations::reach(database.connect().await, goal.clone()).await.unwrap();
+            assert_eq!(released.run.last().unwrap(), release);
+            let again = migrations::reach(database.connect().await, goal).await.unwrap();
+            assert_eq!(again.run, Vec::<String>::new());
+            database
+                .execute(
+                    "INSERT INTO symbols (symbol) VALUES ('A');
+                     INSERT INTO candles_1m VALUES ('2019-10-11 00:00Z', 'A', 1, 2, 0.5, 1.5, 7, 3, 4)",
+                )
+                .await;
+            migrations::run(database.connect().await).await.unwrap();
+            assert_eq!(
+                database.text(fingerprint).await,
+                expected,
+                "{} {release}",
+                new.edition()
+            );
+            let candle = "SELECT candle::text FROM candles_1m candle";
+            assert!(database.text(candle).await.ends_with(",A,1,2,0.5,1.5,7,3,4)"));
+        }
     }
 }
