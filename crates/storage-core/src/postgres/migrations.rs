@@ -67,7 +67,7 @@ pub enum MigrationError {
     /// The asked migration does not exist.
     #[error("there is no migration {name} for the {edition:?} edition; the last one is {last}")]
     NotFound {
-        /// What was asked for.
+        /// Name that was given.
         name: String,
         /// Edition of the server.
         edition: Edition,
@@ -207,7 +207,7 @@ fn refuse_unknown(unknown: Option<&String>, edition: Edition) -> Result<(), Migr
     })
 }
 
-/// What migrations have to reach.
+/// Goal of migrations.
 #[derive(Clone, Debug, Default)]
 pub struct Goal {
     /// Version or name of the last migration that the schema shall have; `None` for all.
@@ -218,7 +218,7 @@ pub struct Goal {
     pub dry_run: bool,
 }
 
-/// What migrations have done.
+/// Result of migrations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Migrated {
     /// Names of the migrations that were reverted, the last one first.
