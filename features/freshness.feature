@@ -4,7 +4,7 @@ Feature: The open candle is fresh
   grants allows. No symbol waits while another one is renewed again and again.
 
   Scenario: A busy feed of many symbols renews every candle in turn
-    Given the setting STORAGE_HOT__WRITE_SHARE is "0.001"
+    Given the setting STORAGE_HOT__WRITE_SHARE is "0.0004"
     And the setting STORAGE_HOT__CLOSE_GRACE is "10m"
     And a running hot-writer
     And a subscriber to every channel

@@ -57,6 +57,7 @@ impl SymbolState {
         let idle_until_us = idle_us.filter(|now_us| self.becomes_idle(*now_us, rules));
         let closed_until_us = self.watermark_us.max(idle_until_us.unwrap_or(i64::MIN));
         let mut changes = Changes {
+            expired: std::mem::take(&mut self.outdated),
             all_closed: true,
             ..Changes::default()
         };

@@ -80,6 +80,9 @@ pub struct SymbolState {
     pub(crate) latest: Option<AcceptedTick>,
     /// `true` if a tick was folded since the changes were taken.
     pub(crate) is_changed: bool,
+    /// Candles with an amended trade that are not here, by timeframe and start. Redis may still hold them, because an
+    /// earlier owner ended before it removed them.
+    pub(crate) outdated: Vec<(Timeframe, i64)>,
 }
 
 impl SymbolState {
@@ -96,6 +99,7 @@ impl SymbolState {
             position: None,
             latest: None,
             is_changed: false,
+            outdated: Vec::new(),
         }
     }
 
@@ -150,18 +154,18 @@ impl SymbolState {
         self.position = Some(position);
     }
 
-    /// Requires bases for the candles that contain the event time of an amended trade. Returns `true` if there are any;
-    /// a minute that is no longer here is computed from the history anyway.
-    pub(crate) fn amend(&mut self, amendment: &Amendment) -> bool {
+    /// Requires bases for the candles that contain the event time of an amended trade. Candles that are no longer here
+    /// are computed from the history anyway; their hashes are removed.
+    pub(crate) fn amend(&mut self, amendment: &Amendment) {
         self.last_entry_ms = self.last_entry_ms.max(amendment.revision.stream_id().ms);
-        let mut is_found = false;
         for timeframe in Timeframe::ALL {
-            if let Some(tracked) = self.series[timeframe as usize].at_mut(timeframe, amendment.ts_us) {
-                tracked.amend(amendment.revision);
-                is_found = true;
+            match self.series[timeframe as usize].at_mut(timeframe, amendment.ts_us) {
+                Some(tracked) => tracked.amend(amendment.revision),
+                None => self
+                    .outdated
+                    .push((timeframe, timeframe.bucket_start_us(amendment.ts_us))),
             }
         }
-        is_found
     }
 
     /// Returns `true` while a candle requires a base.

@@ -266,9 +266,8 @@ impl FoldTask {
         let Some(state) = self.symbols.get_mut(&amendment.symbol) else {
             return;
         };
-        if state.amend(&amendment) {
-            mark_changed(state, &mut self.changed);
-        }
+        state.amend(&amendment);
+        mark_changed(state, &mut self.changed);
         if amendment.ts_us == state.watermark_us
             && let Some(tick) = amendment.corrected_tick()
         {
@@ -437,9 +436,8 @@ impl FoldTask {
             return;
         };
         for amendment in amendments {
-            if state.amend(&amendment) {
-                mark_changed(state, &mut self.changed);
-            }
+            state.amend(&amendment);
+            mark_changed(state, &mut self.changed);
         }
     }
 

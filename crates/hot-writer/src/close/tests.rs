@@ -362,7 +362,7 @@ fn an_amended_candle_stays_as_it_was_until_the_history_answers_and_keeps_later_t
     state.take_changes(&rules(), None);
 
     let amendment = bust(4, DAY_US + 3);
-    assert!(state.amend(&amendment));
+    state.amend(&amendment);
     state.fold(&ticks[3], &rules()).unwrap();
     let changes = state.take_changes(&rules(), None);
     let requested = Timeframe::ALL.map(|timeframe| (timeframe, DAY_US, amendment.revision));
@@ -411,8 +411,18 @@ fn a_candle_without_trades_begins_again_with_the_next_tick() {
 }
 
 #[test]
-fn an_amendment_of_a_bucket_that_is_not_here_changes_nothing() {
+fn an_amendment_of_a_bucket_that_is_not_here_removes_what_an_earlier_owner_has_left() {
     let mut state = state();
-    fold(&mut state, 1, DAY_US, 10);
-    assert!(!state.amend(&bust(2, DAY_US - 1)));
+    fold(&mut state, 1, DAY_US + 60 * MINUTE_US, 10);
+    state.take_changes(&rules(), None);
+    let busted_us = DAY_US + MINUTE_US;
+    state.amend(&bust(2, busted_us));
+    let changes = state.take_changes(&rules(), None);
+    let smaller = [Timeframe::M1, Timeframe::M5, Timeframe::M15, Timeframe::H1];
+    assert_eq!(
+        changes.expired,
+        smaller.map(|timeframe| (timeframe, timeframe.bucket_start_us(busted_us)))
+    );
+    assert_eq!(changes.bases.len(), 2, "the candles of 4 hours and of the day");
+    assert_eq!(state.take_changes(&rules(), None).expired, Vec::new());
 }
