@@ -81,12 +81,16 @@ export class Engine {
   }
 
   /** Waits for the session and puts the settings of `client` in force. */
-  async acquire(client, { patient = false } = {}) {
+  async acquire(client) {
     if (this.#holder === client) return;
-    if (this.#holder === null) this.#holder = client;
-    else await this.#wait(client, patient);
+    await this.#hold(client);
     if (performance.now() > this.#nextLook) await this.#checkpointIfDue();
     if (this.#current !== client) await this.#switchTo(client);
+  }
+
+  async #hold(client, patient) {
+    if (this.#holder === null) this.#holder = client;
+    else if (this.#holder !== client) await this.#wait(client, patient);
   }
 
   release(client) {
@@ -131,8 +135,8 @@ export class Engine {
     const wanted = JSON.stringify([...client.settings]);
     if (wanted !== this.#active) {
       this.#active = null;
-      await this.run(query("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"));
-      for (const [name, value] of client.settings) await this.rows("SELECT set_config($1, $2, false)", [name, value]);
+      const set = [...client.settings].map(([name, value]) => `set_config(${literal(name)}, ${literal(value)}, false)`);
+      await this.#command(`RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SELECT ${set.join(", ")}`);
       this.#active = wanted;
     }
     this.#current = client;
@@ -151,13 +155,12 @@ export class Engine {
     const client = this.#current;
     if (!client?.settingsTouched) return;
     client.settingsTouched = false;
-    const rows = await this.rows("SELECT name, setting FROM pg_settings WHERE source = 'session'");
-    // Placeholders are not listed there, nor is the role.
-    for (const name of ["embedded.single_session", ...client.placeholders, "role"]) {
-      const [[value]] = await this.rows("SELECT current_setting($1, true)", [name]);
-      if (value !== null && !(name === "role" && value === "none")) rows.push([name, value]);
-    }
-    client.settings = new Map(rows);
+    // Placeholders are not listed there, nor is the role, which comes last: it may not set what came before it.
+    const rows = await this.rows(
+      `SELECT name, setting FROM pg_settings WHERE source = 'session'
+       UNION ALL SELECT name, current_setting(name, true) FROM unnest($1::text[]) AS name`,
+      [["embedded.single_session", ...client.placeholders, "role"]]);
+    client.settings = new Map(rows.filter(([name, value]) => value !== null && !(name === "role" && value === "none")));
     this.#active = JSON.stringify([...client.settings]);
   }
 
@@ -172,16 +175,18 @@ export class Engine {
 
   /** Leaves nothing of a client behind; waits for its turn if need be. */
   async forget(client, inTransaction) {
-    await this.acquire(client, { patient: true });
+    await this.#hold(client, true);
     try {
+      // Not under its own settings: they may name a role that another client has dropped.
+      if (this.#current !== client) await this.#saveSettings();
       await this.run(sync);
       if (inTransaction) await this.run(query("ROLLBACK"));
       await this.dropStatements(client);
       if (client.usedTemporary) await this.run(query("DISCARD TEMP"));
       if (client.usedAdvisoryLocks) await this.run(query("SELECT pg_advisory_unlock_all()"));
     } finally {
+      if (this.#current === client && client.settingsTouched) this.#active = null;
       this.#current = null;
-      if (client.settingsTouched) this.#active = null;
       this.release(client);
     }
   }
@@ -208,6 +213,12 @@ export class Engine {
     }
   }
 
+  /** Runs statements of the front's own in one message; rejects with their error. */
+  async #command(sql) {
+    const error = (await this.run(query(sql))).messages.find(({ name }) => name === "error");
+    if (error) throw error;
+  }
+
   /** Rows as arrays, for the front's own questions. */
   async rows(sql, parameters = []) {
     try {
@@ -226,6 +237,11 @@ export class Engine {
   async close() {
     await this.#db.close();
   }
+}
+
+/** `text` as an SQL literal, whatever standard_conforming_strings is. */
+function literal(text) {
+  return `E'${text.replaceAll("\\", "\\\\").replaceAll("'", "''")}'`;
 }
 
 /** A data directory as it is after initdb, as a tar file: initdb takes longer than everything else at start. */

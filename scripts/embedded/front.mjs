@@ -16,7 +16,9 @@ const HIDDEN_COPY_FROM_STDIN = /\bcopy\s+(?!\()[^;']*?\sfrom\s+stdin\b/i;
 const SQL_STATEMENT_NAME =
   /^(\s*(?:prepare|execute|deallocate(?:\s+prepare)?)\s+)(?!all\b|transaction\b|prepare\b)("?)/i;
 const ALL = /^\s*(discard|deallocate|reset)\s+all\s*;?\s*$/i;
+/** A simple query with this changes settings once; whatever keeps the text may do so again and again. */
 const TOUCHES_SETTINGS = /\bset_config\b|timescaledb_(?:pre|post)_restore/i;
+const KEPT = /\b(?:create|prepare)\b/i;
 const PLACEHOLDER = /\b(?:set\s+(?:session\s+)?|set_config\s*\(\s*')([a-z_]\w*(?:\.[a-z_]\w*)+)/gi;
 const TEMPORARY = /\btemp(?:orary)?\b/i;
 const ADVISORY_LOCK = /\bpg_(?:try_)?advisory_lock/i;
@@ -139,7 +141,7 @@ export class Connection {
   }
 
   async #simpleQuery(body) {
-    const sql = this.#inspect(wire.cstring(body).text);
+    const sql = this.#inspect(wire.cstring(body).text, "simple");
     const all = ALL.exec(sql);
     if (all) return this.#all(all[1].toUpperCase());
     const copy = copyFromBlob(sql);
@@ -203,9 +205,12 @@ export class Connection {
   }
 
   /** Notes what a statement may leave behind in the session, and gives the names in it the prefix. */
-  #inspect(sql) {
+  #inspect(sql, kind) {
     const head = sql.slice(0, HEAD_BYTES);
-    if (TOUCHES_SETTINGS.test(head)) this.#alwaysTouchesSettings = true;
+    if (TOUCHES_SETTINGS.test(head)) {
+      if (kind !== "simple" || KEPT.test(head)) this.#alwaysTouchesSettings = true;
+      this.settingsTouched = true;
+    }
     for (const [, name] of head.matchAll(PLACEHOLDER)) this.placeholders.add(name.toLowerCase());
     if (TEMPORARY.test(head)) this.usedTemporary = true;
     if (ADVISORY_LOCK.test(head)) this.usedAdvisoryLocks = true;

@@ -3,7 +3,6 @@
 
 mod faults;
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use redis::{Cmd, FromRedisValue, RedisResult};
 use storage_core::config::redis::RedisConfig;
 use storage_core::redis::connection::Connection;
 use storage_core::testing::polling::PATIENCE;
-use storage_core::testing::process::{ServerProcess, project};
+use storage_core::testing::process::{ServerProcess, free_port, project};
 use tempfile::TempDir;
 
 use crate::flavour::Flavour;
@@ -355,9 +354,4 @@ pub fn config(url: &str) -> anyhow::Result<RedisConfig> {
         password_file,
         ..RedisConfig::at(url)?
     })
-}
-
-/// Returns a free port.
-pub fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

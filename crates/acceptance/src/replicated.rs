@@ -7,11 +7,11 @@ use anyhow::Context;
 use redis::Cmd;
 use storage_core::redis::connection::Connection;
 use storage_core::testing::polling::PATIENCE;
-use storage_core::testing::process::ServerProcess;
+use storage_core::testing::process::{ServerProcess, free_port};
 use tempfile::TempDir;
 
 use crate::flavour::Flavour;
-use crate::redis_server::{OPERATOR, RedisServer, config, free_port};
+use crate::redis_server::{OPERATOR, RedisServer, config};
 use storage_core::testing::polling::until;
 
 /// Name of the master.

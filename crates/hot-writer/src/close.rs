@@ -56,8 +56,15 @@ impl SymbolState {
     pub(crate) fn take_changes(&mut self, rules: &Rules, idle_us: Option<i64>) -> Changes {
         let idle_until_us = idle_us.filter(|now_us| self.becomes_idle(*now_us, rules));
         let closed_until_us = self.watermark_us.max(idle_until_us.unwrap_or(i64::MIN));
+        // A candle that may still be amended was restored if Redis held it, and a late tick may create it again.
+        let watermark_us = self.watermark_us;
+        let is_over = |timeframe: Timeframe, start_us: i64| {
+            rules.amendable_until_us(start_us + timeframe.micros()) <= watermark_us
+        };
+        let mut outdated = std::mem::take(&mut self.outdated);
+        outdated.retain(|(timeframe, start_us)| is_over(*timeframe, *start_us));
         let mut changes = Changes {
-            expired: std::mem::take(&mut self.outdated),
+            expired: outdated,
             all_closed: true,
             ..Changes::default()
         };
@@ -97,10 +104,9 @@ impl SymbolState {
                     });
                 }
             }
-            let watermark_us = self.watermark_us;
             series.retain(|tracked| {
                 let start_us = tracked.candle.start_us;
-                let keep = start_us == current_us || rules.amendable_until_us(end_us(tracked)) > watermark_us;
+                let keep = start_us == current_us || !is_over(timeframe, start_us);
                 if !keep {
                     changes.expired.push((timeframe, start_us));
                 }

@@ -149,6 +149,25 @@ test("settings of a client that sets them as pg_dump does stay its own", async (
   await other.end();
 });
 
+test("a client keeps any value, its role, and what a function of its own sets", async () => {
+  const [a, b] = [await client(), await client()];
+  const odd = "it's a \\ \"$1\" \u00e9";
+  await b.query("CREATE ROLE reader; SET ROLE reader");
+  await b.query(`SET my.own = '${odd.replaceAll("'", "''")}'; SET standard_conforming_strings = off`);
+  await a.query("CREATE FUNCTION zone() RETURNS text LANGUAGE sql AS $$SELECT set_config('timezone', 'Asia/Tokyo', false)$$");
+  await a.query("SELECT 1");
+  await b.query("SELECT 1");
+  await a.query("SELECT zone()");
+  assert.equal(await value(b, "SHOW my.own"), odd);
+  assert.equal(await value(b, "SELECT current_user"), "reader");
+  assert.equal(await value(b, "SHOW timezone"), "UTC");
+  assert.equal(await value(a, "SHOW timezone"), "Asia/Tokyo");
+  assert.equal(await value(a, "SELECT current_user"), "postgres");
+  await a.query("DROP ROLE reader");
+  await a.end();
+  await b.end();
+});
+
 test("settings of a transaction that was rolled back are gone", async () => {
   const [a, b] = [await client(), await client()];
   await a.query("BEGIN; SET search_path = nowhere");

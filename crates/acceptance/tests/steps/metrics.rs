@@ -1,12 +1,11 @@
 //! Metrics, health and Prometheus.
 
-use acceptance::redis_server::free_port;
 use acceptance::tools::tool;
 use cucumber::gherkin::Step;
 use cucumber::{then, when};
 use storage_core::testing::http::{self, samples};
 use storage_core::testing::polling::until;
-use storage_core::testing::process::{ServerProcess, project};
+use storage_core::testing::process::{ServerProcess, free_port, project};
 use storage_core::testing::program::Program;
 use tempfile::TempDir;
 

@@ -1,7 +1,6 @@
 //! Point-in-time recovery on a server of its own.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use storage_core::config::postgres::PostgresConfig;
 use storage_core::postgres::connection::connect;
 use storage_core::postgres::migrations;
 use storage_core::testing::polling::PATIENCE;
-use storage_core::testing::process::ServerProcess;
+use storage_core::testing::process::{ServerProcess, free_port};
 use storage_core::testing::skip::skip;
 use tempfile::TempDir;
 
@@ -27,12 +26,7 @@ struct Server {
 impl Server {
     /// Serves the data directory `data`.
     async fn start(programs: &Path, data: &Path, database: &str) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port()
-            .to_string();
+        let port = free_port().unwrap().to_string();
         let program = programs.join("postgres");
         let mut command = vec![program.to_str().unwrap(), "-D", data.to_str().unwrap(), "-p", &port];
         for setting in [

@@ -1,6 +1,5 @@
 //! Backup of a Redis Cluster, and its restore into a cluster of another size and into one server.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
@@ -9,6 +8,7 @@ use storage_core::config::redis::RedisConfig;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::testing::polling::until_true;
+use storage_core::testing::process::free_port;
 use storage_core::testing::redis::TestRedis;
 
 use crate::support::{Runner, flip_a_byte};
@@ -37,12 +37,7 @@ impl Cluster {
         let mut masters: Vec<(TestRedis, String)> = Vec::new();
         let share = SLOTS.div_ceil(size);
         for at in 0..size {
-            let bus = TcpListener::bind("127.0.0.1:0")
-                .unwrap()
-                .local_addr()
-                .unwrap()
-                .port()
-                .to_string();
+            let bus = free_port().unwrap().to_string();
             let enabled = ["--cluster-enabled", "yes", "--cluster-port", &bus];
             let master = TestRedis::start_with(&[&enabled[..], &["--repl-diskless-sync-delay", "0"]].concat()).await;
             let mut conn = master.connect();

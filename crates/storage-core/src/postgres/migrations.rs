@@ -458,6 +458,7 @@ mod tests {
             );
         }
     }
+
     #[test]
     fn a_migration_that_conflicts_with_a_job_may_be_repeated() {
         let is_transient = |message: &str| match failed("migration a", message.into()) {

@@ -1,7 +1,6 @@
 //! A native PostgreSQL server with TimescaleDB's Apache edition and a data folder of its own.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::polling::PATIENCE;
-use super::process::{ServerProcess, text, tool};
+use super::process::{ServerProcess, free_port, text, tool};
 use super::skip::skip;
 use crate::config::postgres::PostgresConfig;
 use crate::postgres::connection::connect;
@@ -86,7 +85,7 @@ impl NativeServer {
             String::from_utf8_lossy(&initialised.stderr)
         );
 
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
+        let port = free_port()?.to_string();
         let small_disk = small_disk_megabytes.map(|_| folder.path().join("small-disk"));
         let mut command = Vec::new();
         if let (Some(disk), Some(megabytes)) = (&small_disk, small_disk_megabytes) {

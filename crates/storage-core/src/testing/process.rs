@@ -1,7 +1,10 @@
 //! Servers that tests start. A server ends with the test's process, even if that is killed.
 
 use std::fs::OpenOptions;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::Write as _;
+use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -24,6 +27,9 @@ kill -"$STOP_SIGNAL" $server 2>/dev/null
 wait $server
 [ "$word" = keep ] || rm -rf "$DATA""#;
 
+/// Ports of servers, below those of connections (`net.ipv4.ip_local_port_range`).
+const PORTS: Range<u16> = 10_000..32_000;
+
 /// Returns the top folder of the project.
 pub fn project() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
@@ -39,6 +45,21 @@ pub fn tool(variable: &str, usual: &str) -> Option<PathBuf> {
 pub fn text(path: &Path) -> io::Result<&str> {
     path.to_str()
         .ok_or_else(|| io::Error::other(format!("{} is not UTF-8", path.display())))
+}
+
+/// Returns a free port. Not one that the system gives to connections: while a server restarts, such a port may be taken
+/// by another test's connection, or by a client's own one that tries to reach the server.
+pub fn free_port() -> io::Result<u16> {
+    let mut tried = Ok(0);
+    for _ in 0..100 {
+        let random = RandomState::new().build_hasher().finish() % u64::from(PORTS.end - PORTS.start);
+        let port = PORTS.start + u16::try_from(random).expect("less than the number of ports");
+        tried = TcpListener::bind(("127.0.0.1", port)).map(|_| port);
+        if tried.is_ok() {
+            break;
+        }
+    }
+    tried
 }
 
 /// A running server with a folder of its own. Dropping it ends the server and removes the folder.

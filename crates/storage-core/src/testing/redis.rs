@@ -3,7 +3,6 @@
 //! The server that `REDIS_URL` names is emptied and used instead; such tests must run one after the other.
 
 use std::env;
-use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,7 +10,7 @@ use redis::{RedisResult, cmd};
 use tempfile::TempDir;
 
 use super::polling::until;
-use super::process::ServerProcess;
+use super::process::{ServerProcess, free_port};
 use crate::config::redis::RedisConfig;
 use crate::domain::entry::Fields;
 use crate::domain::stream_id::StreamId;
@@ -73,7 +72,7 @@ impl TestRedis {
     }
 
     async fn spawn(further: &[&str]) -> anyhow::Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
+        let port = free_port()?.to_string();
         let folder = TempDir::new()?;
         let data = folder
             .path()

@@ -11,6 +11,7 @@ use storage_core::postgres::error::{Fault, describe, sqlstate};
 use storage_core::postgres::pool::Pool;
 use storage_core::postgres::queries::identity::identity;
 use storage_core::testing::postgres::TestDatabase;
+use storage_core::testing::process::free_port;
 
 #[tokio::test]
 async fn errors_keep_their_sqlstate() {
@@ -42,11 +43,7 @@ async fn errors_keep_their_sqlstate() {
 
 #[tokio::test]
 async fn a_server_that_is_down_is_a_transient_error_that_names_it() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = free_port().unwrap();
     let config = PostgresConfig::at(&format!("postgres://u:hunter2@127.0.0.1:{port}/market")).unwrap();
     let error = Pool::new(&config, "test").get().await.err().unwrap();
     let text = error.to_string();

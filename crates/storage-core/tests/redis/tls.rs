@@ -1,4 +1,3 @@
-use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,12 +9,13 @@ use storage_core::redis::connection::Connection;
 use storage_core::redis::stream::Stream;
 use storage_core::redis::stream_reader::StreamReader;
 use storage_core::testing::certificates::Certificates;
+use storage_core::testing::process::free_port;
 use storage_core::testing::redis::TestRedis;
 
 /// Starts a server with TLS, optionally with client certificates, and returns its TLS port.
 async fn start(certificates: &Certificates, auth_clients: &str) -> (TestRedis, u16) {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port().unwrap();
     let file = |name| certificates.file(name).display().to_string();
     let options = [
         "--tls-port",

@@ -1,6 +1,5 @@
 //! Checks of both stores before the worker starts.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use storage_core::config::postgres::PostgresConfig;
@@ -10,6 +9,7 @@ use storage_core::postgres::edition::Edition;
 use storage_core::redis::{database as noted, functions, partitions, refresh_windows};
 use storage_core::testing::polling::until_true;
 use storage_core::testing::postgres::TestDatabase;
+use storage_core::testing::process::free_port;
 use storage_core::testing::redis::TestRedis;
 
 use crate::harness::{PARTITIONS, Stores, program};
@@ -123,7 +123,7 @@ async fn a_database_that_does_not_exist_is_logged_and_ends_it() {
 
 #[tokio::test]
 async fn stores_that_are_down_are_waited_for() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port().unwrap();
     let no_redis = RedisConfig::at(&format!("redis://127.0.0.1:{port}")).unwrap();
     let worker = program(&no_redis, &no_database()).start("one");
     until_true("/readyz names Redis", async || {

@@ -1,6 +1,5 @@
 //! Baseline: candles from RedisTimeSeries and its compaction rules.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -8,8 +7,7 @@ use acceptance::producer::PARTITIONS;
 use anyhow::Context;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::testing::polling::PATIENCE;
-use storage_core::testing::process::project;
-use storage_core::testing::process::{ServerProcess, text};
+use storage_core::testing::process::{ServerProcess, free_port, project, text};
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
@@ -55,7 +53,7 @@ pub(crate) async fn timeseries(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
 
 /// Starts a Redis with the module and the project's configuration, and returns its port.
 async fn start(stack: &Path) -> anyhow::Result<(ServerProcess, u16)> {
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let port = free_port()?;
     let folder = TempDir::new()?;
     let (program, libraries) = (stack.join("bin/redis-server"), stack.join("lib"));
     let (module, conf) = (libraries.join("redistimeseries.so"), project().join("redis/redis.conf"));
