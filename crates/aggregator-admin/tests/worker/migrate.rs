@@ -299,7 +299,11 @@ async fn a_dry_run_names_migrations_and_locks_and_a_target_is_reached_down_and_u
             "schema: would revert 2026-11-28-002120_coverage",
             "locks against reads and writes: ",
         ] {
-            assert!(would_revert.stdout.contains(expected), "{}", would_revert.stdout);
+            assert!(
+                would_revert.stdout.contains(expected),
+                "{edition}: {}",
+                would_revert.stdout
+            );
         }
         assert_eq!(migrate(&["--dry-run"]).stdout, "nothing to do\n", "it was undone");
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use diesel::connection::SimpleConnection;
 use diesel::migration::{Migration, MigrationSource, MigrationVersion, Result as MigrationResult};
 use diesel::pg::Pg;
-use diesel::sql_types::{Bool, Text};
+use diesel::sql_types::{Bool, Oid, Text};
 use diesel::{Connection, QueryResult, QueryableByName, sql_query};
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
@@ -258,7 +258,7 @@ pub async fn reach(mut connection: AsyncPgConnection, goal: Goal) -> Result<Migr
             .cloned()
             .collect();
         let moves = last.is_none() && moves_to_community(&unknown, server.edition)?;
-        let present: Vec<TextValue> = diesel::RunQueryDsl::load(sql_query(PRESENT), harness)?;
+        let present: Vec<Relation> = diesel::RunQueryDsl::load(sql_query(PRESENT), harness)?;
         if moves {
             SimpleConnection::batch_execute(harness, &edition_move::before_migrations(&unknown))?;
         } else {
@@ -291,39 +291,54 @@ pub async fn reach(mut connection: AsyncPgConnection, goal: Goal) -> Result<Migr
         if !(run.is_empty() && reverted.is_empty()) {
             SimpleConnection::batch_execute(harness, &drift::record_statement())?;
         }
-        let locks: Vec<TableLock> = diesel::RunQueryDsl::load(sql_query(LOCKS), harness)?;
-        let locks = locks
-            .into_iter()
-            .filter(|lock| present.iter().any(|table| table.value == lock.name));
-        let (locked, locked_for_writes): (Vec<_>, Vec<_>) = locks.partition(|lock| lock.blocks_reads);
-        let names = |locks: Vec<TableLock>| locks.into_iter().map(|lock| lock.name).collect();
+        let locks: Vec<Lock> = diesel::RunQueryDsl::load(sql_query(LOCKS), harness)?;
+        let locked = |blocks_reads| {
+            let mut names: Vec<String> = present
+                .iter()
+                .filter(|table| {
+                    locks
+                        .iter()
+                        .any(|lock| lock.oid == table.oid && lock.blocks_reads == blocks_reads)
+                })
+                .map(|table| table.name.clone())
+                .collect();
+            names.sort();
+            names
+        };
         Ok(Migrated {
             reverted,
             run,
-            locked: names(locked),
-            locked_for_writes: names(locked_for_writes),
+            locked: locked(true),
+            locked_for_writes: locked(false),
         })
     })
     .await
 }
 
 /// Tables and views of the schema.
-const PRESENT: &str = "SELECT relname::text AS value FROM pg_class
+const PRESENT: &str = "SELECT oid, relname::text AS name FROM pg_class
                        WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v')";
 
-/// Tables and views of the schema that this transaction keeps others from writing or reading.
-const LOCKS: &str = "
-    SELECT relname::text AS name, bool_or(mode = 'AccessExclusiveLock') AS blocks_reads
-    FROM pg_locks JOIN pg_class ON pg_class.oid = relation
-    WHERE pid = pg_backend_pid() AND granted AND relnamespace = current_schema()::regnamespace
-      AND relkind IN ('r', 'p', 'v')
-      AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-    GROUP BY relname ORDER BY relname";
-
 #[derive(Debug, QueryableByName)]
-struct TableLock {
+struct Relation {
+    #[diesel(sql_type = Oid)]
+    oid: u32,
     #[diesel(sql_type = Text)]
     name: String,
+}
+
+/// What this transaction keeps others from writing or reading; a table that it has dropped is among that. The embedded
+/// server's process has no number.
+const LOCKS: &str = "
+    SELECT relation AS oid, bool_or(mode = 'AccessExclusiveLock') AS blocks_reads FROM pg_locks
+    WHERE pid IS NOT DISTINCT FROM nullif(pg_backend_pid(), 0) AND granted AND locktype = 'relation'
+      AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+    GROUP BY relation";
+
+#[derive(Debug, QueryableByName)]
+struct Lock {
+    #[diesel(sql_type = Oid)]
+    oid: u32,
     /// `false` if others may read the table.
     #[diesel(sql_type = Bool)]
     blocks_reads: bool,

@@ -186,12 +186,9 @@ async fn every_released_version_reaches_the_same_schema() {
             assert_eq!(released.run.last().unwrap(), release);
             let again = migrations::reach(database.connect().await, goal).await.unwrap();
             assert_eq!(again.run, Vec::<String>::new());
-            database
-                .execute(
-                    "INSERT INTO symbols (symbol) VALUES ('A');
-                     INSERT INTO candles_1m VALUES ('2019-10-11 00:00Z', 'A', 1, 2, 0.5, 1.5, 7, 3, 4)",
-                )
-                .await;
+            let insert = "INSERT INTO symbols (symbol) VALUES ('A');
+                          INSERT INTO candles_1m VALUES ('2019-10-11 00:00Z', 'A', 1, 2, 0.5, 1.5, 7, 3, 4)";
+            database.connect().await.batch_execute(insert).await.unwrap();
             migrations::run(database.connect().await).await.unwrap();
             assert_eq!(
                 database.text(fingerprint).await,

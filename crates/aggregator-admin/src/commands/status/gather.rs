@@ -87,7 +87,13 @@ pub(super) async fn history(pool: &Pool) -> anyhow::Result<History> {
         .collect();
     Ok(History {
         database: database.to_string(),
-        warnings: [known_versions::faults(&server), failing, risks, Vec::from_iter(privileges)].concat(),
+        warnings: [
+            known_versions::faults(&server),
+            failing,
+            risks,
+            Vec::from_iter(privileges),
+        ]
+        .concat(),
         compression: Compression::new(compression),
         edition: server.edition.to_string(),
         scheduler: scheduler(&server),
