@@ -154,7 +154,8 @@ test("a client keeps any value, its role, and what a function of its own sets", 
   const odd = "it's a \\ \"$1\" \u00e9";
   await b.query("CREATE ROLE reader; SET ROLE reader");
   await b.query(`SET my.own = '${odd.replaceAll("'", "''")}'; SET standard_conforming_strings = off`);
-  await a.query("CREATE FUNCTION zone() RETURNS text LANGUAGE sql AS $$SELECT set_config('timezone', 'Asia/Tokyo', false)$$");
+  const tokyo = "SELECT set_config('timezone', 'Asia/Tokyo', false)";
+  await a.query(`CREATE FUNCTION zone() RETURNS text LANGUAGE sql AS $$${tokyo}$$`);
   await a.query("SELECT 1");
   await b.query("SELECT 1");
   await a.query("SELECT zone()");

@@ -327,7 +327,7 @@ struct Relation {
     name: String,
 }
 
-/// What this transaction keeps others from writing or reading; a table that it has dropped is among that. The embedded
+/// Tables that this transaction keeps others from writing or reading, also those that it has dropped. The embedded
 /// server's process has no number.
 const LOCKS: &str = "
     SELECT relation AS oid, bool_or(mode = 'AccessExclusiveLock') AS blocks_reads FROM pg_locks
