@@ -98,6 +98,9 @@ Feature: One identity of a trade
     When I run `aggregator-admin ticks bust BTCUSDT --id 2 --time 2024-03-01T12:00:21.200Z`
     Then it exits 0
     And the query "SELECT close || ' ' || volume || ' ' || trades FROM candles_1d" returns "102 100000000 1"
+    And the hash tick:latest:BTCUSDT contains:
+      | price | trade_id |
+      | 102   | 1        |
     When I run `aggregator-admin ticks correct BTCUSDT --id 2 --time 2024-03-01T12:00:21.200Z --price 103 --qty 1`
     Then it exits 0
     And candles_1m holds every trade exactly once

@@ -49,6 +49,31 @@ Feature: Bad input
     And the query "SELECT symbol FROM ticks WHERE side = 'buy' AND symbol IN ('^GSPC', 'M&M.NS')" returns "^GSPC"
     And every larger timeframe is the aggregate of candles_1m
 
+  Scenario: An entry with an ID beyond the year 2039 costs a command, and no trade
+    When I send `XADD stream:ticks:0 9999999999999-1 symbol FUTURE` to Redis
+    And these trades arrive:
+      | symbol | time                 | price | qty | id |
+      | A      | 2024-03-01T12:00:20Z | 102   | 1   | 1  |
+      | B      | 2024-03-01T12:00:20Z | 102   | 1   | 1  |
+      | C      | 2024-03-01T12:00:20Z | 102   | 1   | 1  |
+      | D      | 2024-03-01T12:00:20Z | 102   | 1   | 1  |
+      | E      | 2024-03-01T12:00:20Z | 102   | 1   | 1  |
+      | F      | 2024-03-01T12:00:20Z | 102   | 1   | 1  |
+    Then a dead letter reports "run `aggregator-admin groups reset-ids`"
+    And every stream is drained
+    When I run `aggregator-admin groups reset-ids ticks:0`
+    Then it exits 1
+    And it says "hot-writers are running"
+    When the hot-writer receives SIGTERM
+    And the warm-syncer receives SIGTERM
+    And I run `aggregator-admin groups reset-ids ticks:0`
+    Then it exits 0
+    When the hot-writer is started again
+    And the warm-syncer is started again
+    And I run `aggregator-admin dead-letters requeue --all`
+    Then candles_1m holds every trade exactly once
+    And every larger timeframe is the aggregate of candles_1m
+
   Scenario Outline: A trade with <field> <value> becomes a dead letter with a reason, and the next trade is counted
     When a trade of BTCUSDT arrives with <field> "<value>"
     And a valid trade of BTCUSDT arrives

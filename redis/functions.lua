@@ -2,7 +2,7 @@
 -- Atomic steps. Each function uses one key, or several of one slot, so that all of them run on Redis Cluster.
 -- `aggregator-admin migrate` loads the library. Raise VERSION with every change of behaviour; a worker refuses an older
 -- library.
-local VERSION = 6
+local VERSION = 7
 
 -- Returns true if revision `a` is newer than `b`. Lua's doubles can't hold revisions exactly, so they are compared as
 -- decimal text.
@@ -278,6 +278,37 @@ local function give_back(keys, args)
   end
 end
 
+-- Number of entries that `reset_ids` removes with one command.
+local REMOVED_TOGETHER = 1000
+
+-- reset_ids KEY first next
+-- Lets Redis generate IDs from `next` on again, after a client has added an entry with an ID of the far future: removes
+-- the entries from the ID `first` on. Fails if a group has not finished every entry. Returns the number removed.
+local function reset_ids(keys, args)
+  local key, first, last, removed = keys[1], args[1], args[2], 0
+  local groups = redis.call('XINFO', 'GROUPS', key)
+  for _, info in ipairs(groups) do
+    local fields = named(info)
+    local at = fields['last-delivered-id']
+    if fields['pending'] > 0 or #redis.call('XRANGE', key, '(' .. at, '+', 'COUNT', 1) > 0 then
+      return redis.error_reply('UNFINISHED ' .. fields['name'] .. ' has not finished every entry of ' .. key)
+    end
+  end
+  local added = named(redis.call('XINFO', 'STREAM', key))['entries-added']
+  repeat
+    local ids = {}
+    for i, entry in ipairs(redis.call('XRANGE', key, first, '+', 'COUNT', REMOVED_TOGETHER)) do ids[i] = entry[1] end
+    if #ids > 0 then removed = removed + redis.call('XDEL', key, unpack(ids)) end
+  until #ids == 0
+  local newest = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+  if newest and before(last, newest[1]) then last = newest[1] end
+  redis.call('XSETID', key, last, 'ENTRIESADDED', added, 'MAXDELETEDID', last)
+  for _, info in ipairs(groups) do
+    redis.call('XGROUP', 'SETID', key, named(info)['name'], last, 'ENTRIESREAD', added)
+  end
+  return removed
+end
+
 -- retire KEY group idle_ms
 -- Removes the consumers of a group that have been idle for longer than `idle_ms` and have no pending entries. Returns
 -- their names.
@@ -307,6 +338,7 @@ register('storage_complete_since', complete_since)
 register('storage_opened', opened)
 register('storage_closed', closed)
 register('storage_give_back', give_back)
+register('storage_reset_ids', reset_ids)
 register('storage_retire', retire)
 register('storage_lease', lease)
 register('storage_release', release)

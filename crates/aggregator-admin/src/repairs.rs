@@ -25,6 +25,7 @@ use storage_core::redis::stream::Stream;
 
 use crate::bases::Bases;
 use crate::dead_letter;
+use crate::latest;
 use crate::metrics::{REPAIRS, REPAIRS_WAITING};
 use crate::minute::minute;
 use crate::progress::HistoryProgress;
@@ -140,6 +141,14 @@ async fn repair(
         .collect();
     let mut connection = worker.pool.get().await?;
     let repaired = recompute_all(&mut connection, redis, partitions, &minutes, false).await;
+    let revisions = batch.iter().map(|(_, request)| request.revision);
+    let until = minutes.iter().zip(revisions);
+    let until: Vec<_> = until
+        .map(|((symbol, start_us), revision)| (*symbol, *start_us, revision))
+        .collect();
+    if repaired.is_ok() {
+        latest::correct(&mut connection, redis, &until).await?;
+    }
     drop(connection);
     let repaired = match repaired {
         // One row must not stop the others.

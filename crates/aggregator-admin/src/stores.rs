@@ -12,7 +12,8 @@ use storage_core::postgres::migrations;
 use storage_core::postgres::pool::{Pool, PooledConnection};
 use storage_core::postgres::queries::identity::identity;
 use storage_core::redis::connection::{Connection, explained};
-use storage_core::redis::{clock, database, partitions};
+use storage_core::redis::stream::{HOT_WRITER, WARM_SYNCER};
+use storage_core::redis::{clock, database, lease, partitions};
 use storage_core::retry::Retry;
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +54,20 @@ pub(crate) async fn partitions(redis: &mut Connection) -> anyhow::Result<u16> {
         .await
         .context("reading the number of partitions from Redis")?;
     Ok(partitions::required(stored)?)
+}
+
+/// Returns the workers with a replica that holds a partition, and therefore reads the streams by position.
+pub(crate) async fn running(redis: &mut Connection, partitions: u16) -> anyhow::Result<Vec<&'static str>> {
+    let mut running = Vec::new();
+    for worker in [HOT_WRITER, WARM_SYNCER] {
+        let holders = lease::holders(redis, worker, partitions)
+            .await
+            .with_context(|| format!("reading the leases of {worker}"))?;
+        if holders.iter().any(Option::is_some) {
+            running.push(worker);
+        }
+    }
+    Ok(running)
 }
 
 /// Connects to the database, checks that its schema is of this version, and detects the server.

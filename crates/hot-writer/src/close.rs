@@ -58,9 +58,7 @@ impl SymbolState {
         let closed_until_us = self.watermark_us.max(idle_until_us.unwrap_or(i64::MIN));
         // A candle that may still be amended was restored if Redis held it, and a late tick may create it again.
         let watermark_us = self.watermark_us;
-        let is_over = |timeframe: Timeframe, start_us: i64| {
-            rules.amendable_until_us(start_us + timeframe.micros()) <= watermark_us
-        };
+        let is_over = |timeframe, start_us| rules.is_over(timeframe, start_us, watermark_us);
         let mut outdated = std::mem::take(&mut self.outdated);
         outdated.retain(|(timeframe, start_us)| is_over(*timeframe, *start_us));
         let mut changes = Changes {

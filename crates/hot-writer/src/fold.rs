@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use storage_core::domain::amendment::Amendment;
 use storage_core::domain::candle::{Candle, CandleState};
 use storage_core::domain::lots::{Lots, LotsError};
 use storage_core::domain::stream_id::Revision;
@@ -43,6 +42,11 @@ impl Rules {
     pub(crate) fn amendable_until_us(&self, end_us: i64) -> i64 {
         end_us + self.close_grace_us + self.amend_window_us
     }
+
+    /// Returns `true` if a bucket can no longer be amended once a tick of the event time `watermark_us` was folded.
+    pub(crate) fn is_over(&self, timeframe: Timeframe, start_us: i64, watermark_us: i64) -> bool {
+        self.amendable_until_us(start_us + timeframe.micros()) <= watermark_us
+    }
 }
 
 /// Outcome of folding a tick.
@@ -55,6 +59,17 @@ pub enum Folded {
         /// Start of the minute.
         start_us: i64,
     },
+}
+
+/// Decision about a tick. That of its minute applies to all timeframes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// The candle counts the tick.
+    Counts,
+    /// The candle can no longer be changed. Before that an earlier owner may have counted the tick.
+    Unknown,
+    /// The candle can no longer be changed and does not count the tick.
+    TooLate,
 }
 
 /// A symbol's candles of all timeframes that are open or may still be amended.
@@ -154,18 +169,21 @@ impl SymbolState {
         self.position = Some(position);
     }
 
-    /// Requires bases for the candles that contain the event time of an amended trade. Candles that are no longer here
-    /// are computed from the history anyway; their hashes are removed.
-    pub(crate) fn amend(&mut self, amendment: &Amendment) {
-        self.last_entry_ms = self.last_entry_ms.max(amendment.revision.stream_id().ms);
+    /// Requires bases for the candles that contain `ts_us`, the event time of a trade that only the history can change
+    /// or count. Candles that are no longer here are computed from the history anyway; their hashes are removed.
+    pub(crate) fn amend(&mut self, ts_us: i64, revision: Revision) {
+        self.last_entry_ms = self.last_entry_ms.max(revision.stream_id().ms);
         for timeframe in Timeframe::ALL {
-            match self.series[timeframe as usize].at_mut(timeframe, amendment.ts_us) {
-                Some(tracked) => tracked.amend(amendment.revision),
-                None => self
-                    .outdated
-                    .push((timeframe, timeframe.bucket_start_us(amendment.ts_us))),
+            if !self.amend_candle(timeframe, ts_us, revision) {
+                self.outdated.push((timeframe, timeframe.bucket_start_us(ts_us)));
             }
         }
+    }
+
+    /// Requires a base for the candle that contains `ts_us`. Returns `false` if the candle is not here.
+    fn amend_candle(&mut self, timeframe: Timeframe, ts_us: i64, revision: Revision) -> bool {
+        let tracked = self.series[timeframe as usize].at_mut(timeframe, ts_us);
+        tracked.map(|tracked| tracked.amend(revision)).is_some()
     }
 
     /// Returns `true` while a candle requires a base.
@@ -196,10 +214,6 @@ impl SymbolState {
         }
         self.watermark_us = self.watermark_us.max(tracked.candle.last_us);
         tracked.changed = ChangedFields::ALL;
-        tracked.base = Some(RequiredBase {
-            until,
-            status: BaseStatus::Joined,
-        });
         tracked.is_dirty = true;
         true
     }
@@ -218,7 +232,8 @@ impl SymbolState {
         self.fold(tick, rules)
     }
 
-    /// Folds a tick into the candles of every timeframe.
+    /// Folds a tick into the candles of every timeframe. If its minute can no longer be changed here, the larger
+    /// candles get the tick from the history, too, which knows whether it repeats a trade that is forgotten here.
     ///
     /// # Errors
     /// [`LotsError::TooLarge`] if the volume of the minute would exceed bigint; the state is unchanged then.
@@ -242,37 +257,41 @@ impl SymbolState {
             self.lost_until_us
                 .fill(if is_replayed { known_until_us } else { max_lost_us });
         }
-        let mut folded = Folded::Counted;
+        let minute = self.fold_into(Timeframe::M1, decoded, rules);
         for timeframe in Timeframe::ALL {
-            let counted = self.fold_into(timeframe, decoded, rules);
-            if timeframe == Timeframe::M1 && !counted {
-                folded = Folded::TooLate {
-                    start_us: timeframe.bucket_start_us(ts_us),
-                };
+            if minute == Verdict::Counts && timeframe != Timeframe::M1 {
+                self.fold_into(timeframe, decoded, rules);
+            } else if minute != Verdict::Counts {
+                self.amend_candle(timeframe, ts_us, accepted.revision);
             }
         }
         self.watermark_us = self.watermark_us.max(ts_us);
-        Ok(folded)
+        Ok(match minute {
+            Verdict::Counts | Verdict::Unknown => Folded::Counted,
+            Verdict::TooLate => Folded::TooLate {
+                start_us: Timeframe::M1.bucket_start_us(ts_us),
+            },
+        })
     }
 
-    /// Folds a tick into one timeframe. Returns `false` if its bucket can no longer be changed.
-    fn fold_into(&mut self, timeframe: Timeframe, decoded: &DecodedTick, rules: &Rules) -> bool {
+    /// Folds a tick into one timeframe.
+    fn fold_into(&mut self, timeframe: Timeframe, decoded: &DecodedTick, rules: &Rules) -> Verdict {
         let DecodedTick { accepted, qty, .. } = decoded;
         let tick = &accepted.tick;
         let series = &mut self.series[timeframe as usize];
         if let Some(tracked) = series.at_mut(timeframe, tick.ts_us) {
             if tracked.candle.revision >= accepted.revision {
-                return true;
+                return Verdict::Counts;
             }
             // Beyond the dedup window the same trade could be counted twice; the history knows every trade ID.
             let since_ms = tracked.candle.since.stream_id().ms;
             if timeframe == Timeframe::M1
                 && accepted.revision.stream_id().ms > since_ms.saturating_add(rules.dedup_window_ms)
             {
-                return false;
+                return Verdict::TooLate;
             }
             let Some(volume) = tracked.candle.volume.checked_add(*qty) else {
-                return false;
+                return Verdict::TooLate;
             };
             let before = tracked.candle.clone();
             tracked.candle.fold(tick.ts_us, tick.price, volume, accepted.revision);
@@ -281,7 +300,7 @@ impl SymbolState {
                 amended.later = Some(match later {
                     Some(mut later) => {
                         let Some(volume) = later.volume.checked_add(*qty) else {
-                            return false;
+                            return Verdict::TooLate;
                         };
                         later.fold(tick.ts_us, tick.price, volume, accepted.revision);
                         later
@@ -292,12 +311,15 @@ impl SymbolState {
             tracked.is_dirty = true;
             tracked.changed = tracked.changed.or(ChangedFields::between(&before, &tracked.candle));
             tracked.must_send = tracked.is_final;
-            return true;
+            return Verdict::Counts;
         }
         let candle = Candle::of_tick(timeframe, tick.ts_us, tick.price, *qty, accepted.revision);
-        if rules.amendable_until_us(candle.start_us + timeframe.micros()) <= self.watermark_us {
+        if rules.is_over(timeframe, candle.start_us, self.watermark_us) {
             // An earlier owner may have folded this entry into a candle that has expired since.
-            return accepted.revision <= self.announced_until;
+            return match accepted.revision <= self.announced_until {
+                true => Verdict::Unknown,
+                false => Verdict::TooLate,
+            };
         }
         let base = (candle.start_us <= self.lost_until_us[timeframe as usize]).then(|| RequiredBase {
             // An earlier owner has folded nothing after the position. If Redis was restored from a backup, the history
@@ -315,6 +337,6 @@ impl SymbolState {
             // It moves from `candle:current:*` to `candle:recent:*`.
             displaced.is_dirty = true;
         }
-        true
+        Verdict::Counts
     }
 }

@@ -30,7 +30,7 @@ use crate::dedup::{Dedup, TradeId, Trades};
 use crate::fold::{Folded, Rules, SymbolState};
 use crate::metrics::{self, Counts};
 use crate::read::{BLOCK, Read};
-use crate::restore::{self, DedupWindow, LostState, Tail};
+use crate::restore::{self, AmendedMinutes, DedupWindow, LostState, Tail};
 use idle::IdleCheck;
 
 mod idle;
@@ -57,8 +57,8 @@ pub(crate) struct FoldTask {
     unrestored: HashSet<Symbol>,
     /// Last ticks of the unrestored symbols.
     tails: HashMap<Symbol, Tail>,
-    /// Amendments before the position, by symbol. The candles in Redis may not contain them yet.
-    amendments: HashMap<Symbol, Vec<Amendment>>,
+    /// Minutes that the history changed before the position. The candles in Redis may not contain it yet.
+    amended: HashMap<Symbol, AmendedMinutes>,
     lost: LostState,
     /// Incomplete candles whose base was requested.
     awaited: VecDeque<(Symbol, Timeframe, i64)>,
@@ -105,7 +105,7 @@ impl FoldTask {
             symbols: HashMap::default(),
             unrestored: restored.open,
             tails: restored.window.tails,
-            amendments: restored.window.amendments,
+            amended: restored.window.amended,
             lost: restored.lost,
             awaited: VecDeque::new(),
             next_base_lookup: now,
@@ -266,7 +266,7 @@ impl FoldTask {
         let Some(state) = self.symbols.get_mut(&amendment.symbol) else {
             return;
         };
-        state.amend(&amendment);
+        state.amend(amendment.ts_us, amendment.revision);
         mark_changed(state, &mut self.changed);
         if amendment.ts_us == state.watermark_us
             && let Some(tick) = amendment.corrected_tick()
@@ -428,15 +428,11 @@ impl FoldTask {
         Ok(())
     }
 
-    /// Requests the candles of a restored symbol that an amendment before the position changes. An earlier owner may
-    /// have ended before the history answered its request.
+    /// Requests the candles of a restored symbol that the history changed before the position.
     fn amend_again(&mut self, symbol: &Symbol) {
-        let amendments = self.amendments.remove(symbol).unwrap_or_default();
-        let Some(state) = self.symbols.get_mut(symbol) else {
-            return;
-        };
-        for amendment in amendments {
-            state.amend(&amendment);
+        let amended = self.amended.remove(symbol);
+        if let (Some(amended), Some(state)) = (amended, self.symbols.get_mut(symbol)) {
+            amended.amend(state);
             mark_changed(state, &mut self.changed);
         }
     }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use foldhash::{HashMap, HashSet};
 use redis::RedisResult;
-use storage_core::domain::amendment::Amendment;
 use storage_core::domain::candle::CandleState;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
+use storage_core::domain::tick::AcceptedTick;
 use storage_core::domain::time::{duration_ms, duration_us, ms_to_us};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::domain::trade_identity::TradeTime;
@@ -192,8 +192,40 @@ pub(crate) struct DedupWindow {
     pub(crate) trades: Dedup,
     /// The last ticks of the symbols with open candles.
     pub(crate) tails: HashMap<Symbol, Tail>,
-    /// Amendments by symbol, in stream order.
-    pub(crate) amendments: HashMap<Symbol, Vec<Amendment>>,
+    /// Changes by the history, by symbol.
+    pub(crate) amended: HashMap<Symbol, AmendedMinutes>,
+}
+
+/// Minutes of a symbol with an amendment, or with a tick that came too late, and the last such entry of each.
+#[derive(Default)]
+pub(crate) struct AmendedMinutes {
+    revisions: HashMap<i64, Revision>,
+    /// Greatest event time of the ticks.
+    newest_us: Option<i64>,
+}
+
+impl AmendedMinutes {
+    /// Adds an entry that amends the minute of `ts_us`.
+    fn add(&mut self, ts_us: i64, revision: Revision) {
+        self.revisions.insert(Timeframe::M1.bucket_start_us(ts_us), revision);
+    }
+
+    /// Adds the next tick.
+    pub(crate) fn add_tick(&mut self, tick: &AcceptedTick, rules: &Rules) {
+        let ts_us = tick.tick.ts_us;
+        let newest_us = self.newest_us.unwrap_or(ts_us);
+        if rules.is_over(Timeframe::M1, Timeframe::M1.bucket_start_us(ts_us), newest_us) {
+            self.add(ts_us, tick.revision);
+        }
+        self.newest_us = Some(ts_us.max(newest_us));
+    }
+
+    /// Amends `state`, which an earlier owner has written. It may have ended before the history answered its request.
+    pub(crate) fn amend(&self, state: &mut SymbolState) {
+        for (start_us, revision) in &self.revisions {
+            state.amend(*start_us, *revision);
+        }
+    }
 }
 
 /// Reads the dedup window before `position`. `open` are the symbols with open candles.
@@ -207,7 +239,7 @@ pub(crate) async fn dedup_window(
 ) -> RedisResult<DedupWindow> {
     let mut trades = Dedup::new(window);
     let mut tails: HashMap<Symbol, Tail> = HashMap::default();
-    let mut amendments: HashMap<Symbol, Vec<Amendment>> = HashMap::default();
+    let mut amended: HashMap<Symbol, AmendedMinutes> = HashMap::default();
     let window_ms = duration_ms(window);
     let from = StreamId::at_ms(position.ms.saturating_sub(window_ms));
     let stream = Stream::Ticks(decoder.rules.partition);
@@ -224,7 +256,8 @@ pub(crate) async fn dedup_window(
             let tick = match decoder.decode(entry) {
                 Ok(Decoded::Tick(tick)) => tick,
                 Ok(Decoded::Amendment(amendment)) => {
-                    amendments.entry(amendment.symbol.clone()).or_default().push(amendment);
+                    let amended = amended.entry(amendment.symbol).or_default();
+                    amended.add(amendment.ts_us, amendment.revision);
                     continue;
                 }
                 Err(_) => continue,
@@ -238,17 +271,15 @@ pub(crate) async fn dedup_window(
                 }
                 trades.insert(id, time, entry.id.ms);
             }
+            let amended = amended.entry(symbol.clone()).or_default();
+            amended.add_tick(&tick.accepted, rules);
             if open.contains(symbol) {
                 let tail = tails.entry(symbol.clone()).or_default();
                 tail.add(tick, None, rules);
             }
         }
     }
-    Ok(DedupWindow {
-        trades,
-        tails,
-        amendments,
-    })
+    Ok(DedupWindow { trades, tails, amended })
 }
 
 /// The shortest run of a symbol's last ticks that has a tick of every open minute.

@@ -33,6 +33,8 @@ pub(crate) struct Amended {
     pub(crate) later: Option<Candle>,
     /// `true` if the candle was incomplete before.
     is_incomplete: bool,
+    /// The last amendment since the base was requested, which another base has to contain.
+    again: Option<Revision>,
 }
 
 impl TrackedCandle {
@@ -59,8 +61,14 @@ impl TrackedCandle {
         self.awaits_base() && self.amended.as_ref().is_none_or(|amended| amended.is_incomplete)
     }
 
-    /// Requires a base that contains the amendment of the entry `revision`.
+    /// Requires a base that contains the amendment of the entry `revision`. A requested base is awaited first:
+    /// otherwise amendments that come faster than the answers would keep the candle from ever having one.
     pub(crate) fn amend(&mut self, revision: Revision) {
+        let is_requested = self.base.is_some_and(|base| base.status == BaseStatus::Requested);
+        if let Some(amended) = self.amended.as_mut().filter(|_| is_requested) {
+            amended.again = amended.again.max(Some(revision));
+            return;
+        }
         let is_incomplete = self.is_incomplete();
         self.base = Some(RequiredBase {
             until: self.candle.revision.max(revision),
@@ -69,28 +77,36 @@ impl TrackedCandle {
         self.amended = Some(Box::new(Amended {
             later: None,
             is_incomplete,
+            again: None,
         }));
     }
 
     /// Joins the required base, the candle of the bucket's ticks up to `until`. Without any tick left, the candle has
     /// no trades and no volume. `None` if the volume overflows.
     pub(crate) fn join_base(&mut self, base: Option<Candle>, until: Revision) -> Option<()> {
-        let Some(amended) = self.amended.take() else {
-            if let Some(base) = base {
-                self.candle = base.join(&self.candle)?;
-            }
-            return Some(());
-        };
-        self.candle = match (base, amended.later) {
-            (Some(base), Some(later)) => base.join(&later)?,
-            (Some(only), None) | (None, Some(only)) => only,
-            (None, None) => Candle {
-                volume: Decimal::ZERO,
-                trades: 0,
-                revision: until,
-                ..self.candle.clone()
+        let amended = self.amended.take();
+        let again = amended.as_ref().and_then(|amended| amended.again);
+        self.candle = match (base, amended) {
+            (Some(base), None) => base.join(&self.candle)?,
+            (None, None) => self.candle.clone(),
+            (base, Some(amended)) => match (base, amended.later) {
+                (Some(base), Some(later)) => base.join(&later)?,
+                (Some(only), None) | (None, Some(only)) => only,
+                (None, None) => Candle {
+                    volume: Decimal::ZERO,
+                    trades: 0,
+                    revision: until,
+                    ..self.candle.clone()
+                },
             },
         };
+        self.base = Some(RequiredBase {
+            until,
+            status: BaseStatus::Joined,
+        });
+        if let Some(again) = again {
+            self.amend(again);
+        }
         Some(())
     }
 }

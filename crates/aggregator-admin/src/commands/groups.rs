@@ -1,18 +1,24 @@
-//! `groups`: lists the consumer groups of all streams, and removes an unused one. Entries that a group has not finished
-//! are never trimmed.
+//! `groups`: lists the consumer groups of all streams, removes an unused one, and resets the IDs of a stream. Entries
+//! that a group has not finished are never trimmed.
 
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use storage_core::config::Misconfigured;
+use storage_core::domain::stream_id::{Revision, StreamId};
+use storage_core::postgres::connection::connect;
+use storage_core::postgres::error::Explained;
+use storage_core::postgres::queries::positions;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::groups::{Group, destroy, groups};
-use storage_core::redis::partitions;
+use storage_core::redis::position::last_added;
 use storage_core::redis::stream::Stream;
+use storage_core::redis::{clock, functions, partitions};
 use storage_core::terminal::{say, span, table, thousands};
 
 use crate::cli::stream_key;
 use crate::config::Config;
+use crate::stores::{self, APPLICATION};
 
 /// A group that was active within this time is in use.
 const IN_USE: Duration = Duration::from_secs(60);
@@ -38,6 +44,13 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Lets Redis generate the IDs of a stream by its clock again, after a client has added an entry with an ID beyond
+    /// the year 2039, which makes every later entry a dead letter; needs stopped hot-writers and warm-syncers
+    ResetIds {
+        /// Stream, such as ticks:0
+        #[arg(value_parser = stream)]
+        stream: Stream,
+    },
 }
 
 fn stream(text: &str) -> Result<Stream, String> {
@@ -49,6 +62,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     match &args.command {
         None | Some(Command::List) => list(&mut redis).await,
         Some(Command::Remove { stream, group, force }) => remove(&mut redis, *stream, group, *force).await,
+        Some(Command::ResetIds { stream }) => reset_ids(config, &mut redis, *stream).await,
     }
 }
 
@@ -114,5 +128,36 @@ async fn remove(redis: &mut Connection, stream: Stream, name: &str, force: bool)
         stream.key(),
         group.position.lag.map_or("?".to_owned(), thousands),
         thousands(group.position.pending)
+    ))
+}
+
+async fn reset_ids(config: &Config, redis: &mut Connection, stream: Stream) -> anyhow::Result<()> {
+    let last = last_added(redis, stream).await.context("reading the last ID")?;
+    if last < Revision::LIMIT {
+        return say(format_args!("{}: the last ID is {last}, which is usable", stream.key()));
+    }
+    let partitions = stores::partitions(redis).await?;
+    if let Some(worker) = stores::running(redis, partitions).await?.first() {
+        bail!(
+            "{worker}s are running and would not read the next entries; wait until `aggregator-admin groups list` \
+             shows no lag of {}, stop hot-writers and warm-syncers, then repeat the command",
+            stream.key()
+        );
+    }
+    let mut connection = connect(&config.postgres, APPLICATION).await?;
+    let written = positions::of(&mut connection, stream)
+        .await
+        .explained("reading the last written entry")?;
+    let now = StreamId::at_ms(clock::now_ms(redis).await.context("reading the clock")?);
+    // An earlier ID could be the revision of a tick that is counted already.
+    let next = written.map_or(now, |written| now.max(written.stream_id()));
+    let removed = functions::reset_ids(redis, stream, Revision::LIMIT, next)
+        .await
+        .context("setting the last ID")?;
+    say(format_args!(
+        "{}: removed {} finished entries, the last ID is {next}; start the workers, then \
+         `aggregator-admin dead-letters list` shows what to requeue",
+        stream.key(),
+        thousands(removed)
     ))
 }

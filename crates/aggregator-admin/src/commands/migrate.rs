@@ -19,7 +19,7 @@ use storage_core::postgres::queries::{self, completeness, identity, policies};
 use storage_core::postgres::{drift, known_versions};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::hot;
-use storage_core::redis::stream::{HOT_WRITER, WARM_SYNCER};
+use storage_core::redis::stream::WARM_SYNCER;
 use storage_core::redis::symbols::{self, SymbolProperties};
 use storage_core::redis::{database, lease, partitions, preflight};
 use storage_core::startup::differing_clocks;
@@ -28,7 +28,7 @@ use storage_core::terminal::say;
 use crate::config::Config;
 use crate::rollups::refresh;
 use crate::setup;
-use crate::stores::{PAUSE, Stores, await_redis, history, retry_within};
+use crate::stores::{self, PAUSE, Stores, await_redis, history, retry_within};
 
 /// `application_name` of the migration's connection.
 const APPLICATION: &str = "aggregator-admin migrate";
@@ -331,14 +331,8 @@ async fn store_partitions(redis: &mut Connection, configured: u16, asked: Option
     let mut obstacles = partitions::unfinished(redis, stored)
         .await
         .context("looking for unread entries")?;
-    for worker in [HOT_WRITER, WARM_SYNCER] {
-        let holders = lease::holders(redis, worker, stored)
-            .await
-            .with_context(|| format!("reading the leases of {worker}"))?;
-        if holders.iter().any(Option::is_some) {
-            obstacles.push(format!("{worker}s are running"));
-        }
-    }
+    let running = stores::running(redis, stored).await?;
+    obstacles.extend(running.iter().map(|worker| format!("{worker}s are running")));
     if !obstacles.is_empty() {
         let obstacles = obstacles.join(", ");
         anyhow::bail!(

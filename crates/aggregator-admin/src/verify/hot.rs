@@ -7,11 +7,10 @@ use std::collections::HashMap;
 
 use anyhow::Context;
 use storage_core::domain::candle::Candle;
-use storage_core::domain::decimal::Decimal;
 use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::domain::stream_id::Revision;
 use storage_core::domain::symbol::Symbol;
-use storage_core::domain::tick::{AcceptedTick, Side, Tick};
+use storage_core::domain::tick::AcceptedTick;
 use storage_core::domain::time::ms_to_us;
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::error::Explained;
@@ -26,6 +25,7 @@ use storage_core::redis::keys::{self, Key};
 use super::Verifier;
 use super::settle::settle;
 use crate::candles::hot::series;
+use crate::latest;
 
 /// Time after its last tick in which a candle is certain to be in Redis: less than its shortest TTL.
 const HELD_US: i64 = 30 * Timeframe::M1.micros();
@@ -127,13 +127,14 @@ impl Verifier<'_> {
                 .explained("reading the amended trades")?,
             None => false,
         };
-        // The latest tick of a trade that was corrected or busted is not specified.
-        if !hash.is_empty() && !is_amended {
+        if !hash.is_empty() {
             compared += 1;
             let revision = hash.get("revision").and_then(|revision| revision.parse().ok());
             let is_right = match (&latest, revision) {
+                // After a correction or bust the hash has its revision, which may be of another trade.
                 (Some(latest), Some(revision)) => {
-                    is_same_tick(&hash, &latest.tick) && self.is_right(symbol, revision, latest.revision).await?
+                    latest::is_same(&hash, &latest.tick)
+                        && (is_amended || self.is_right(symbol, revision, latest.revision).await?)
                 }
                 _ => false,
             };
@@ -290,28 +291,9 @@ impl Content {
                 message: codec::candles::message(symbol, candle, *is_final),
                 fields: codec::candles::hash_fields(candle, *is_final),
             },
-            Self::Tick(accepted) => Put {
-                key,
-                revision: accepted.revision,
-                base,
-                ttl_ms: TTL_MS,
-                renews_ttl: false,
-                channel: keys::tick_channel(&accepted.tick.symbol),
-                message: codec::ticks::message(accepted),
-                fields: codec::ticks::hash_fields(accepted),
-            },
+            Self::Tick(accepted) => latest::put(accepted, base),
         }
     }
-}
-
-/// Compares all fields but the revision.
-fn is_same_tick(hash: &HashMap<String, String>, tick: &Tick) -> bool {
-    let field = |name: &str| hash.get(name).map_or("", String::as_str);
-    field("price").parse() == Ok(tick.price)
-        && field("qty").parse::<Decimal>().is_ok_and(|qty| qty == tick.qty)
-        && field("ts_us").parse() == Ok(tick.ts_us)
-        && field("trade_id") == tick.trade_id.as_deref().unwrap_or_default()
-        && field("side") == tick.side.map(Side::as_str).unwrap_or_default()
 }
 
 fn different_tick(key: Key, hash: &HashMap<String, String>, latest: Option<&AcceptedTick>) -> HotFinding {

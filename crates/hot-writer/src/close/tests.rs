@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use storage_core::domain::amendment::{Amendment, Change};
 use storage_core::domain::decimal::Decimal;
 use storage_core::domain::lots::LotsError;
 use storage_core::domain::stream_id::StreamId;
@@ -160,7 +159,13 @@ fn a_tick_beyond_the_amend_window_is_too_late_for_its_minute_only() {
             .map(|tracked| tracked.candle.high)
             .fold(0.0, f64::max)
     };
-    assert_eq!((high(Timeframe::M1), high(Timeframe::D1)), (12.0, 30.0));
+    assert_eq!((high(Timeframe::M1), high(Timeframe::D1)), (12.0, 12.0));
+    let [_, larger @ ..] = Timeframe::ALL;
+    assert_eq!(
+        state.take_changes(&rules(), None).bases,
+        larger.map(|timeframe| (timeframe, DAY_US, revision(3))),
+        "the history knows whether it is a repetition"
+    );
 }
 
 #[test]
@@ -219,6 +224,10 @@ proptest! {
         let counted: i64 = stores.history.values().map(|candle| candle.trades).sum();
         prop_assert_eq!(counted, i64::try_from(ticks.len()).unwrap());
         prop_assert!(stores.wrongly_written.is_empty(), "{:?}", stores.wrongly_written);
+        for ((timeframe, start_us), hot) in &stores.hot {
+            let defined = stores.group(*timeframe, *start_us, revision(u64::MAX >> 42));
+            prop_assert_eq!(Some(&hot.candle.trades), defined.as_ref().map(|candle| &candle.trades));
+        }
     }
 }
 
@@ -276,7 +285,7 @@ fn a_displaced_candle_requires_a_base_only_if_it_may_have_expired() {
     // The current candle began in the first second of stream time; the other candle ended two minutes of market time
     // before it.
     assert_eq!(requested(1_000_000 - 120_001_000), []);
-    let until = Revision::try_from(StreamId { ms: 1_000, seq: 1 }).unwrap();
+    let until = revision(1);
     let minute_us = DAY_US + 2 * MINUTE_US;
     assert_eq!(
         requested(1_000_000 - 120_000_000),
@@ -316,16 +325,9 @@ fn entries_read_again_are_not_too_late_for_expired_minutes() {
     assert_eq!(stores.repairs, 1);
 }
 
-/// Returns the amendment of the trade at `ts_us` by the entry number `seq`. What it changes is for the history to know.
-fn bust(seq: u64, ts_us: i64) -> Amendment {
-    Amendment {
-        symbol: "A".parse().unwrap(),
-        ts_us,
-        trade_id: "1".into(),
-        change: Change::Bust,
-        replaces: None,
-        revision: tick(seq, ts_us, 1).accepted.revision,
-    }
+/// Returns the revision of the entry number `seq`.
+fn revision(seq: u64) -> Revision {
+    tick(seq, DAY_US, 1).accepted.revision
 }
 
 /// Returns the candle of a bucket's ticks up to the entry number `until`.
@@ -336,7 +338,7 @@ fn base(timeframe: Timeframe, ticks: &[DecodedTick], until: u64) -> Option<Candl
     }
     let candle = state.series[timeframe as usize].iter().next()?.candle.clone();
     Some(Candle {
-        revision: bust(until, 0).revision,
+        revision: revision(until),
         ..candle
     })
 }
@@ -361,17 +363,17 @@ fn an_amended_candle_stays_as_it_was_until_the_history_answers_and_keeps_later_t
         .for_each(|tick| assert!(state.fold(tick, &rules()).is_ok()));
     state.take_changes(&rules(), None);
 
-    let amendment = bust(4, DAY_US + 3);
-    state.amend(&amendment);
+    let amendment = revision(4);
+    state.amend(DAY_US + 3, amendment);
     state.fold(&ticks[3], &rules()).unwrap();
     let changes = state.take_changes(&rules(), None);
-    let requested = Timeframe::ALL.map(|timeframe| (timeframe, DAY_US, amendment.revision));
+    let requested = Timeframe::ALL.map(|timeframe| (timeframe, DAY_US, amendment));
     assert_eq!(changes.bases, requested);
     assert_eq!(changes.candles[0].candle.trades, 4);
 
     for timeframe in Timeframe::ALL {
         let base = base(timeframe, &ticks[..2], 4);
-        assert!(state.join_base(timeframe, DAY_US, amendment.revision, base));
+        assert!(state.join_base(timeframe, DAY_US, amendment, base));
         let expected = [&ticks[..2], &ticks[3..]].concat();
         assert_eq!(
             Some(candle(&state, timeframe)),
@@ -386,17 +388,37 @@ fn an_amended_candle_stays_as_it_was_until_the_history_answers_and_keeps_later_t
 }
 
 #[test]
+fn amendments_that_come_faster_than_the_answers_do_not_keep_a_candle_from_them() {
+    let mut state = state();
+    let ticks = [1, 4].map(|seq| tick(seq, DAY_US + 1, 10));
+    state.fold(&ticks[0], &rules()).unwrap();
+    let requested = |state: &mut SymbolState| state.take_changes(&rules(), None).bases.first().copied();
+    state.amend(DAY_US, revision(2));
+    assert_eq!(requested(&mut state), Some((Timeframe::M1, DAY_US, revision(2))));
+    state.amend(DAY_US, revision(3));
+    state.fold(&ticks[1], &rules()).unwrap();
+    state.amend(DAY_US, revision(5));
+    assert_eq!(requested(&mut state), None, "one request at a time");
+    assert!(state.join_base(Timeframe::M1, DAY_US, revision(2), base(Timeframe::M1, &ticks[..1], 2)));
+    assert_eq!(candle(&state, Timeframe::M1).trades, 2);
+    assert_eq!(requested(&mut state), Some((Timeframe::M1, DAY_US, revision(5))));
+    assert!(state.join_base(Timeframe::M1, DAY_US, revision(5), base(Timeframe::M1, &ticks[1..], 5)));
+    assert_eq!(candle(&state, Timeframe::M1).trades, 1);
+    assert_eq!(requested(&mut state), None);
+}
+
+#[test]
 fn a_candle_without_trades_begins_again_with_the_next_tick() {
     let mut state = state();
     fold(&mut state, 1, DAY_US + 5, 10);
-    let amendment = bust(2, DAY_US + 5);
-    state.amend(&amendment);
+    let amendment = revision(2);
+    state.amend(DAY_US + 5, amendment);
     state.take_changes(&rules(), None);
-    assert!(state.join_base(Timeframe::M1, DAY_US, amendment.revision, None));
+    assert!(state.join_base(Timeframe::M1, DAY_US, amendment, None));
     let empty = candle(&state, Timeframe::M1);
     assert_eq!(
         (empty.trades, empty.volume, empty.revision),
-        (0, Decimal::ZERO, amendment.revision)
+        (0, Decimal::ZERO, amendment)
     );
     let next = tick(3, DAY_US + 30, 7);
     state.fold(&next, &rules()).unwrap();
@@ -416,7 +438,7 @@ fn an_amendment_of_a_bucket_that_is_not_here_removes_what_an_earlier_owner_has_l
     fold(&mut state, 1, DAY_US + 180 * MINUTE_US, 10);
     state.take_changes(&rules(), None);
     let busted_us = DAY_US + MINUTE_US;
-    state.amend(&bust(2, busted_us));
+    state.amend(busted_us, revision(2));
     let changes = state.take_changes(&rules(), None);
     let smaller = [Timeframe::M1, Timeframe::M5, Timeframe::M15, Timeframe::H1];
     assert_eq!(
@@ -426,6 +448,6 @@ fn an_amendment_of_a_bucket_that_is_not_here_removes_what_an_earlier_owner_has_l
     assert_eq!(changes.bases.len(), 2, "the candles of 4 hours and of the day");
     assert_eq!(state.take_changes(&rules(), None).expired, Vec::new());
     // A late tick may create the candle of a minute that may still be amended.
-    state.amend(&bust(3, DAY_US + 179 * MINUTE_US));
+    state.amend(DAY_US + 179 * MINUTE_US, revision(3));
     assert_eq!(state.take_changes(&rules(), None).expired, Vec::new());
 }

@@ -52,7 +52,10 @@ pub enum Rejection {
         remedy: String,
     },
     /// The entry's ID can't be a revision.
-    #[error("the entry's ID can't be a revision; let Redis generate the IDs (`XADD … *`)")]
+    #[error(
+        "the entry's ID can't be a revision; let Redis generate the IDs (`XADD … *`), and if it continues from an ID \
+         beyond the year 2039, run `aggregator-admin groups reset-ids`"
+    )]
     UnusableId,
     /// The entry is in the stream of a partition that its symbol does not belong to.
     #[error(

@@ -93,6 +93,12 @@ impl Revision {
         }
     }
 
+    /// First ID that is too great for a revision.
+    pub const LIMIT: StreamId = StreamId {
+        ms: 1 << (63 - SEQ_BITS),
+        seq: 0,
+    };
+
     /// Returns the greatest revision below this one.
     #[must_use]
     pub fn before(self) -> Self {
@@ -105,7 +111,7 @@ impl TryFrom<StreamId> for Revision {
 
     /// Fails for IDs that Redis does not generate: more than 2^22 entries in a millisecond, or a time after 2039.
     fn try_from(id: StreamId) -> Result<Self, Rejection> {
-        if id.seq >> SEQ_BITS != 0 || id.ms >> (63 - SEQ_BITS) != 0 {
+        if id.seq >> SEQ_BITS != 0 || id >= Self::LIMIT {
             return Err(Rejection::UnusableId);
         }
         i64::try_from(id.ms << SEQ_BITS | id.seq)

@@ -185,6 +185,24 @@ pub async fn announce_all(conn: &mut impl ConnectionLike, stream: Stream, entrie
     announcements.exec_async(conn).await
 }
 
+/// Lets Redis generate the IDs of `stream` from `next` on again, after a client has added an entry with an ID of the
+/// far future. Removes the entries from the ID `first` on and returns their number. No worker that reads by position
+/// may run.
+///
+/// # Errors
+/// `UNFINISHED` if a group has not finished every entry.
+pub async fn reset_ids(
+    conn: &mut impl ConnectionLike,
+    stream: Stream,
+    first: StreamId,
+    next: StreamId,
+) -> RedisResult<u64> {
+    let arguments = (first.to_string(), next.to_string());
+    call("storage_reset_ids", &stream.key(), arguments)
+        .query_async(conn)
+        .await
+}
+
 /// Returns the command that counts the entries lost to a group whose entries Redis delivers. `checked` is its position
 /// at the last call.
 pub(super) fn lost_of_delivering_group(stream: Stream, group: &str, checked: StreamId) -> Cmd {

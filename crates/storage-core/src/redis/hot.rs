@@ -133,6 +133,15 @@ pub fn complete_from_start(partition: u16) -> Cmd {
     command
 }
 
+/// Reads the event times of the latest ticks at `keys`, in µs since 1970; `None` for a key without one.
+pub async fn tick_times(conn: &mut impl ConnectionLike, keys: &[Key]) -> RedisResult<Vec<Option<i64>>> {
+    let mut pipeline = pipe();
+    for key in keys {
+        pipeline.cmd("HGET").arg(key).arg("ts_us");
+    }
+    pipeline.query_async(conn).await
+}
+
 /// Reads a hash as text; empty if it does not exist.
 pub async fn hash(conn: &mut impl ConnectionLike, key: &Key) -> RedisResult<HashMap<String, String>> {
     cmd("HGETALL").arg(key).query_async(conn).await

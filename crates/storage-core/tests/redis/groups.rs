@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use redis::cmd;
 use storage_core::domain::entry::Entry;
-use storage_core::domain::stream_id::StreamId;
+use storage_core::domain::stream_id::{Revision, StreamId};
+use storage_core::redis::clock::now_ms;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
 use storage_core::redis::groups::{self, groups};
 use storage_core::redis::lost::Losses;
-use storage_core::redis::position::position_of;
+use storage_core::redis::position::{last_added, position_of};
 use storage_core::redis::stream::{self, Stream, WARM_SYNCER};
 use storage_core::telemetry::readiness::Readiness;
 use storage_core::testing::redis::TestRedis;
@@ -171,4 +172,38 @@ async fn a_group_at_the_end_of_its_stream_has_no_lag_even_if_redis_reports_one()
         .await
         .unwrap();
     assert!(lag(&mut conn).await > 0);
+}
+
+#[tokio::test]
+async fn ids_are_reset_once_every_group_has_finished_the_entry_of_the_far_future() {
+    let (redis, mut conn) = with_entries(2).await;
+    let far = StreamId::at_ms(1 << 41);
+    for id in [far.to_string(), "*".to_owned()] {
+        let mut command = cmd("XADD");
+        command.arg(STREAM.key()).arg(id).arg("a").arg("b");
+        command.exec_async(&mut conn).await.unwrap();
+    }
+    let now = StreamId::at_ms(now_ms(&mut conn).await.unwrap());
+    let refused = functions::reset_ids(&mut conn, STREAM, Revision::LIMIT, now)
+        .await
+        .unwrap_err();
+    assert!(
+        refused.to_string().contains("warm-syncer has not finished"),
+        "{refused}"
+    );
+
+    assert_eq!(drain(&mut reader(&redis, "one", Duration::from_secs(60))).await, 4);
+    for removed in [2, 0] {
+        let reset = functions::reset_ids(&mut conn, STREAM, Revision::LIMIT, now).await;
+        assert_eq!(reset.unwrap(), removed);
+    }
+    stream::add(STREAM, &[("a", "b".to_owned())])
+        .exec_async(&mut conn)
+        .await
+        .unwrap();
+    let last = last_added(&mut conn, STREAM).await.unwrap();
+    assert!(now < last && last < Revision::LIMIT, "{last}");
+    let position = position_of(&mut conn, STREAM, WARM_SYNCER).await.unwrap().unwrap();
+    assert_eq!((position.delivered, position.lag), (now, Some(1)));
+    assert_eq!(drain(&mut reader(&redis, "one", Duration::from_secs(60))).await, 1);
 }

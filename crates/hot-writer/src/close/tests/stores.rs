@@ -10,10 +10,9 @@ use storage_core::domain::stream_id::Revision;
 use storage_core::domain::timeframe::Timeframe;
 
 use super::{DAY_US, MINUTE_US, rules, state};
-use crate::close::Changes;
 use crate::decode::DecodedTick;
 use crate::fold::{Folded, SymbolState};
-use crate::restore::Tail;
+use crate::restore::{AmendedMinutes, Tail};
 
 /// The state of Redis and of the history after a stream of ticks.
 #[derive(Default)]
@@ -66,10 +65,12 @@ impl Stores {
         if let Some(last) = before.last() {
             next.set_position(last.accepted.revision);
         }
-        let mut tail = Tail::default();
+        let (mut tail, mut amended) = (Tail::default(), AmendedMinutes::default());
         for tick in before {
             tail.add(tick.clone(), None, &rules());
+            amended.add_tick(&tick.accepted, &rules());
         }
+        amended.amend(&mut next);
         for tick in tail.lost(&next, &rules()) {
             next.refold(&tick, &rules()).unwrap();
         }
@@ -83,7 +84,7 @@ impl Stores {
                     self.repair(start_us, tick.accepted.revision);
                 }
             }
-            self.write(state.take_changes(&rules(), None));
+            self.write(state, None);
             if (at + 1).is_multiple_of(self.answered_after) {
                 self.answer(state);
             }
@@ -105,19 +106,23 @@ impl Stores {
     }
 
     pub(super) fn close_all(&mut self, state: &mut SymbolState) {
-        self.write(state.take_changes(&rules(), Some(i64::MAX)));
-        self.answer(state);
-        self.write(state.take_changes(&rules(), Some(i64::MAX)));
+        self.write(state, Some(i64::MAX));
+        while !self.requested.is_empty() {
+            self.answer(state);
+            self.write(state, Some(i64::MAX));
+        }
     }
 
-    fn write(&mut self, changes: Changes) {
+    fn write(&mut self, state: &mut SymbolState, idle_us: Option<i64>) {
+        let changes = state.take_changes(&rules(), idle_us);
         for (start_us, revision) in changes.repairs {
             self.repair(start_us, revision);
         }
         self.requested.extend(changes.bases);
         for change in changes.candles {
             let candle = &change.candle;
-            if self.group(change.timeframe, candle.start_us, candle.revision).as_ref() != Some(candle) {
+            let is_late = state.awaits_base(change.timeframe, candle.start_us);
+            if !is_late && self.group(change.timeframe, candle.start_us, candle.revision).as_ref() != Some(candle) {
                 self.wrongly_written.push((change.timeframe, candle.clone()));
             }
             if change.must_send {
