@@ -3,6 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use storage_core::domain::time::rfc3339;
+use storage_core::terminal::thousands;
+
+use crate::load::feed::{self, Minutes};
 use crate::load::{Load, MARK};
 use crate::oracle::{Bars, Trade, compare, counted, group, lots, width_us};
 use crate::pipeline::Pipeline;
@@ -22,13 +26,23 @@ pub struct Expected {
     candles: Vec<(&'static str, Bars)>,
     ticks: Sums,
     dead_letters: BTreeMap<String, &'static str>,
+    minutes: BTreeMap<String, Minutes>,
+    /// Times in µs since 1970 between which `minutes` lie.
+    range: (i64, i64),
 }
 
 impl Expected {
     /// Computes the history that a load results in.
     pub fn of(load: &Load) -> Self {
         let trades = load.trades();
+        let mut traded: BTreeMap<&str, BTreeSet<i64>> = BTreeMap::new();
+        let candles = group(&trades, width_us("1m"));
+        for (symbol, start_us) in candles.keys() {
+            traded.entry(symbol).or_default().insert(*start_us);
+        }
         Self {
+            minutes: feed::minutes(&load.heartbeats, &traded),
+            range: feed::range(&load.heartbeats),
             candles: TIMEFRAMES
                 .map(|timeframe| (timeframe, group(&trades, width_us(timeframe))))
                 .to_vec(),
@@ -108,6 +122,27 @@ impl Pipeline {
             compare(bars, &found).map_err(|differences| format!("{timeframe}: {differences}"))?;
         }
         Ok(())
+    }
+
+    /// Checks that `aggregator-admin gaps` tells traded, quiet and missing minutes of every symbol apart.
+    pub async fn gaps_are(&self, expected: &Expected) -> Result<(), String> {
+        let [from, to] = [expected.range.0, expected.range.1].map(rfc3339);
+        let mut differences = Vec::new();
+        for (symbol, Minutes { traded, quiet, missing }) in &expected.minutes {
+            let found = self
+                .command("aggregator-admin", &["gaps", symbol, "--from", &from, "--to", &to])
+                .await;
+            let counts = format!(
+                "minutes of {symbol}: {} traded, {} quiet, {} missing, 0 not expected",
+                thousands(*traded as i128),
+                thousands(*quiet as i128),
+                thousands(*missing as i128)
+            );
+            if !found.stdout.contains(&counts) {
+                differences.push(format!("expected «{counts}», found {found:?}"));
+            }
+        }
+        report(differences)
     }
 
     /// Checks that every bad entry is a dead letter with its reason, and that there are no others. A bad entry that was

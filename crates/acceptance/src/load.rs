@@ -1,6 +1,7 @@
 //! A load that is generated from a seed: ticks in order, out of order and late, duplicates in several resolutions of
 //! time, corrections, busts, conflicts and bad entries, each with its expected disposition. The trade IDs of some
-//! symbols begin again. The same plan results in the same entries.
+//! symbols begin again. The feed sends heartbeats; it pauses because the market is halted, or because it is
+//! disconnected. The same plan results in the same entries.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -10,8 +11,10 @@ use rand::{RngExt, SeedableRng};
 
 use crate::oracle::{DECIMALS, Kind, Trade, micros};
 use crate::producer::{self, Fields};
+use feed::{Feed, Heartbeat};
 use flaw::Flaw;
 
+pub mod feed;
 mod flaw;
 
 /// Name of the field that identifies a bad entry among the dead letters.
@@ -28,6 +31,8 @@ const LATE_TO: Duration = Duration::from_secs(3 * 60 * 60);
 const RESTART: u64 = 200;
 /// Number of recent entries from which a duplicate or an amended trade is chosen.
 const MAX_DISTANCE: usize = 5_000;
+/// Event time of a pause.
+const PAUSE: Duration = Duration::from_secs(25 * 60);
 
 /// Parameters of a load.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +65,8 @@ pub struct Plan {
     pub conflicts: f64,
     /// Share of ticks with the same event time as their symbol's previous tick: the order of arrival decides the close.
     pub equal_times: f64,
+    /// Number of pauses of the feed. It is disconnected in every second one.
+    pub pauses: usize,
 }
 
 impl Plan {
@@ -80,6 +87,7 @@ impl Plan {
             busts: 0.001,
             conflicts: 0.001,
             equal_times: 0.03,
+            pauses: 0,
         }
     }
 }
@@ -133,14 +141,31 @@ impl Entry {
 pub struct Load {
     /// The entries.
     pub entries: Vec<Entry>,
+    /// The heartbeats of their feed.
+    pub heartbeats: Vec<Heartbeat>,
 }
 
 impl Load {
     /// Generates the load of `plan`.
     pub fn new(plan: &Plan) -> Self {
         let mut generator = Generator::new(plan);
+        let symbols: Vec<_> = generator.markets.iter().map(|market| market.symbol.clone()).collect();
+        let mut feed = Feed::new(&symbols, generator.start_us);
+        let between = plan.entries / (plan.pauses + 1);
+        let mut entries = Vec::with_capacity(plan.entries);
+        for number in 0..plan.entries {
+            feed.run(generator.now_us, number);
+            if number > 0 && plan.pauses > 0 && number.is_multiple_of(between) {
+                generator.now_us += us(PAUSE);
+                if (number / between).is_multiple_of(2) {
+                    feed.disconnect(generator.now_us, number);
+                }
+            }
+            entries.push(generator.next());
+        }
         Self {
-            entries: (0..plan.entries).map(|_| generator.next()).collect(),
+            entries,
+            heartbeats: feed.heartbeats,
         }
     }
 
@@ -426,6 +451,24 @@ mod tests {
         assert!((50..150).contains(&late), "{late}");
         let partitions: HashSet<_> = load.entries.iter().map(|entry| entry.partition).collect();
         assert_eq!(partitions.len(), 4);
+    }
+
+    #[test]
+    fn a_feed_pauses_connected_and_disconnected() {
+        let load = Load::new(&Plan {
+            pauses: 4,
+            late: 0.0,
+            out_of_order: 0.0,
+            ..Plan::new(1, 20_000)
+        });
+        let traded = load.entries.iter().filter(|entry| entry.trade.symbol == "LOAD0");
+        let traded = traded.map(|entry| entry.trade.ts_us - entry.trade.ts_us % 60_000_000);
+        let traded = BTreeMap::from([("LOAD0", traded.collect())]);
+        let minutes = feed::minutes(&load.heartbeats, &traded)["LOAD0"];
+        // Two pauses of 25 minutes each, of which the first and the last may be traded.
+        assert!((46..=52).contains(&minutes.quiet), "{minutes:?}");
+        assert!((46..=52).contains(&minutes.missing), "{minutes:?}");
+        assert!((350..=370).contains(&minutes.traded), "{minutes:?}");
     }
 
     #[test]

@@ -212,14 +212,20 @@ async fn publish(load: Arc<Load>, config: RedisConfig, pace: Pace, state: Arc<Mu
 /// Sends the part of each stream as a transaction: at the memory limit Redis may refuse one entry and accept the next,
 /// which would be out of order.
 async fn send(load: &Load, batch: std::ops::Range<usize>, connection: &mut Connection) -> RedisResult<()> {
-    let mut parts: BTreeMap<u16, Pipeline> = BTreeMap::new();
-    for entry in &load.entries[batch] {
-        let part = parts.entry(entry.partition).or_insert_with(|| pipe().atomic().clone());
-        let command = part
-            .cmd("XADD")
-            .arg(format!("stream:ticks:{}", entry.partition))
-            .arg("*");
-        for (name, value) in entry.fields() {
+    let mut parts: BTreeMap<String, Pipeline> = BTreeMap::new();
+    let entries = load.entries[batch.clone()].iter();
+    let ticks = entries.map(|entry| (format!("stream:ticks:{}", entry.partition), entry.fields()));
+    let from = load
+        .heartbeats
+        .partition_point(|heartbeat| heartbeat.before < batch.start);
+    let heartbeats = load.heartbeats[from..]
+        .iter()
+        .take_while(|heartbeat| heartbeat.before < batch.end);
+    let heartbeats = heartbeats.map(|heartbeat| ("stream:feeds".to_owned(), heartbeat.fields()));
+    for (stream, fields) in ticks.chain(heartbeats) {
+        let part = parts.entry(stream.clone()).or_insert_with(|| pipe().atomic().clone());
+        let command = part.cmd("XADD").arg(stream).arg("*");
+        for (name, value) in fields {
             command.arg(name).arg(value);
         }
         command.ignore();

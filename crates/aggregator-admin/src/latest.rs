@@ -22,8 +22,8 @@ use storage_core::redis::keys;
 /// TTL of a written latest tick, in ms.
 const TTL_MS: i64 = 3_600_000;
 
-/// Corrects the latest ticks that lie in `minutes`, each of a symbol with its start and a revision. The history contains
-/// every entry up to this revision; a latest tick of a later entry stays.
+/// Corrects the latest ticks that lie in `minutes`, each of a symbol with its start and a revision. The history has
+/// every entry up to this revision. A latest tick of a later entry stays.
 pub(crate) async fn correct(
     connection: &mut AsyncPgConnection,
     redis: &mut Connection,

@@ -69,6 +69,7 @@ async fn begin_in_this_minute(world: &mut World, entries: usize, symbols: usize,
     };
     let load = Load {
         entries: (0..entries).zip(start_us..).map(entry).collect(),
+        heartbeats: Vec::new(),
     };
     send(world, load, Pace::PerSecond(rate));
 }

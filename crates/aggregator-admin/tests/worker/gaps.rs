@@ -94,3 +94,20 @@ async fn heartbeats_tell_a_halt_from_a_feed_that_was_disconnected() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_busted_trade_is_not_missing() {
+    for database in TestDatabase::start_each().await {
+        let stores = Stores::ready(database).await;
+        stores.database.execute(HISTORY).await;
+        let bust = "WITH gone AS (DELETE FROM ticks WHERE trade_no = 5090 RETURNING *)
+                    INSERT INTO tick_versions (time, symbol, trade_no, trade_key, revision)
+                    SELECT time, symbol, trade_no, trade_key, 3000 FROM gone;
+                    DELETE FROM candles_1m WHERE time = '2019-10-11 03:00Z'";
+        stores.database.execute(bust).await;
+        let found = stores.admin(&GAPS);
+        assert_eq!(found.code, Some(0), "{}", found.stdout);
+        let minutes = "179 traded, 179 quiet, 0 missing, 2 not expected";
+        assert!(found.stdout.contains(minutes), "{}", found.stdout);
+    }
+}

@@ -70,6 +70,7 @@ impl Soak {
             usize::try_from(parameters.length.as_secs() * u64::from(parameters.rate)).expect("a number of ticks");
         let load = Arc::new(Load::new(&Plan {
             span: parameters.length * ACCELERATION,
+            pauses: 8,
             ..Plan::new(parameters.seed, entries)
         }));
         let mut pipeline = Pipeline::start().await.expect("a Redis");
@@ -131,6 +132,9 @@ impl Soak {
         let outcome = self.pipeline.command("aggregator-admin", &["verify"]).await;
         if outcome.code != Some(0) {
             self.failures.push(format!("aggregator-admin verify: {outcome:?}"));
+        }
+        if let Err(reason) = self.pipeline.gaps_are(&self.expected).await {
+            self.failures.push(format!("aggregator-admin gaps: {reason}"));
         }
         match self.failures.is_empty() {
             true => Ok(()),

@@ -165,10 +165,17 @@ pub struct IdSteps {
 }
 
 const STEPS: &str = "
-WITH steps AS (
+WITH trades AS (
+    SELECT time, trade_no FROM ticks WHERE symbol = $1 AND time >= $2 AND time < $3 AND trade_key = ''
+    UNION ALL
+    SELECT DISTINCT time, trade_no FROM tick_versions busted
+    WHERE symbol = $1 AND time >= $2 AND time < $3 AND trade_key = '' AND price IS NULL AND NOT EXISTS (
+        SELECT FROM ticks WHERE ticks.symbol = $1 AND ticks.time = busted.time
+            AND ticks.trade_no = busted.trade_no AND ticks.trade_key = '')),
+steps AS (
     SELECT time AS after, lead(time) OVER (ORDER BY time, trade_no) AS before,
            trade_no AS id, lead(trade_no) OVER (ORDER BY time, trade_no) AS next_id
-    FROM ticks WHERE symbol = $1 AND time >= $2 AND time < $3 AND trade_key = '')";
+    FROM trades)";
 
 /// Maximum number of steps that are read.
 const MAX_STEPS: usize = 100_000;
