@@ -95,3 +95,16 @@ Feature: Restarts under load lose no trade
     And candles_1m holds every trade exactly once
     And ticks holds every trade exactly once
     And every larger timeframe is the aggregate of candles_1m
+
+  @apache @own-network
+  Scenario Outline: The connection of the <worker> to <store> breaks at any message of its start
+    Given migrated stores
+    And a proxy between each worker and each of its stores
+    When the <worker> is started again and again, and its connection to <store> breaks at each "<message>" in turn
+    Then it broke at least <times> times, and the worker became ready each time
+
+    Examples:
+      | worker           | store      | message | times |
+      | hot-writer       | Redis      | *       | 3     |
+      | warm-syncer      | PostgreSQL | SELECT  | 5     |
+      | aggregator-admin | PostgreSQL | SELECT  | 5     |

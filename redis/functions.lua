@@ -302,7 +302,8 @@ local function reset_ids(keys, args)
   until #ids == 0
   local newest = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
   if newest and before(last, newest[1]) then last = newest[1] end
-  redis.call('XSETID', key, last, 'ENTRIESADDED', added, 'MAXDELETEDID', last)
+  -- With a removed entry after the position of a group its lag would be unknown.
+  redis.call('XSETID', key, last, 'ENTRIESADDED', added, 'MAXDELETEDID', '0-1')
   for _, info in ipairs(groups) do
     redis.call('XGROUP', 'SETID', key, named(info)['name'], last, 'ENTRIESREAD', added)
   end

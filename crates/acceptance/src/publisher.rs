@@ -197,11 +197,6 @@ async fn publish(load: Arc<Load>, config: RedisConfig, pace: Pace, state: Arc<Mu
             let sent = send(&load, batch.clone(), &mut connection).await;
             locked(&state).answered(epoch, &batch, sent.is_ok());
             flat_out = sent.is_ok() && batch.len() == BATCH;
-            // The driver ignores the redirections in an aborted transaction, so it does not learn that a cluster's
-            // slots have moved.
-            if sent.is_err() {
-                connection = Connection::ordinary(&config);
-            }
         }
         if !flat_out {
             tokio::time::sleep(PAUSE).await;

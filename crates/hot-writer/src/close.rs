@@ -104,7 +104,8 @@ impl SymbolState {
             }
             series.retain(|tracked| {
                 let start_us = tracked.candle.start_us;
-                let keep = start_us == current_us || !is_over(timeframe, start_us);
+                // The correction of an amended candle is published, although the answer comes when the candle is over.
+                let keep = start_us == current_us || !is_over(timeframe, start_us) || tracked.amended.is_some();
                 if !keep {
                     changes.expired.push((timeframe, start_us));
                 }

@@ -170,12 +170,15 @@ impl SymbolState {
     }
 
     /// Requires bases for the candles that contain `ts_us`, the event time of a trade that only the history can change
-    /// or count. Candles that are no longer here are computed from the history anyway; their hashes are removed.
+    /// or count. The hashes of candles that are no longer here are removed; one that is created again requires a base.
     pub(crate) fn amend(&mut self, ts_us: i64, revision: Revision) {
         self.last_entry_ms = self.last_entry_ms.max(revision.stream_id().ms);
         for timeframe in Timeframe::ALL {
             if !self.amend_candle(timeframe, ts_us, revision) {
-                self.outdated.push((timeframe, timeframe.bucket_start_us(ts_us)));
+                let start_us = timeframe.bucket_start_us(ts_us);
+                self.outdated.push((timeframe, start_us));
+                let lost_until_us = &mut self.lost_until_us[timeframe as usize];
+                *lost_until_us = start_us.max(*lost_until_us);
             }
         }
     }
@@ -259,10 +262,12 @@ impl SymbolState {
         }
         let minute = self.fold_into(Timeframe::M1, decoded, rules);
         for timeframe in Timeframe::ALL {
-            if minute == Verdict::Counts && timeframe != Timeframe::M1 {
-                self.fold_into(timeframe, decoded, rules);
-            } else if minute != Verdict::Counts {
-                self.amend_candle(timeframe, ts_us, accepted.revision);
+            match minute {
+                Verdict::Counts if timeframe == Timeframe::M1 => {}
+                Verdict::Counts => {
+                    self.fold_into(timeframe, decoded, rules);
+                }
+                Verdict::Unknown | Verdict::TooLate => self.await_tick(timeframe, decoded, rules),
             }
         }
         self.watermark_us = self.watermark_us.max(ts_us);
@@ -272,6 +277,17 @@ impl SymbolState {
                 start_us: Timeframe::M1.bucket_start_us(ts_us),
             },
         })
+    }
+
+    /// Requires a base that contains a tick, for a candle that may still be amended.
+    fn await_tick(&mut self, timeframe: Timeframe, decoded: &DecodedTick, rules: &Rules) {
+        let DecodedTick { accepted, qty, .. } = decoded;
+        let (ts_us, revision) = (accepted.tick.ts_us, accepted.revision);
+        let is_over = rules.is_over(timeframe, timeframe.bucket_start_us(ts_us), self.watermark_us);
+        if !self.amend_candle(timeframe, ts_us, revision) && !is_over {
+            let candle = Candle::of_tick(timeframe, ts_us, accepted.tick.price, *qty, revision);
+            self.series[timeframe as usize].insert(TrackedCandle::awaited(candle));
+        }
     }
 
     /// Folds a tick into one timeframe.

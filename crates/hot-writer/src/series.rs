@@ -51,6 +51,22 @@ impl TrackedCandle {
         }
     }
 
+    /// Creates the candle of a bucket with one tick, which the history has to count.
+    pub(crate) fn awaited(candle: Candle) -> Self {
+        Self {
+            base: Some(RequiredBase {
+                until: candle.revision,
+                status: BaseStatus::Needed,
+            }),
+            amended: Some(Box::new(Amended {
+                later: None,
+                is_incomplete: true,
+                again: None,
+            })),
+            ..Self::stored(candle, false)
+        }
+    }
+
     /// Returns `true` until the required base is joined.
     pub(crate) fn awaits_base(&self) -> bool {
         self.base.is_some_and(|base| base.status != BaseStatus::Joined)
@@ -70,8 +86,9 @@ impl TrackedCandle {
             return;
         }
         let is_incomplete = self.is_incomplete();
+        let until = self.candle.revision.max(revision);
         self.base = Some(RequiredBase {
-            until: self.candle.revision.max(revision),
+            until: self.base.map_or(until, |base| base.until.max(until)),
             status: BaseStatus::Needed,
         });
         self.amended = Some(Box::new(Amended {

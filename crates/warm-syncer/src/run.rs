@@ -15,6 +15,7 @@ use storage_core::redis::connection::Connection;
 use storage_core::redis::lost::Losses;
 use storage_core::redis::ownership::Ownership;
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
+use storage_core::retry::Retry;
 use storage_core::startup::{POSTGRES, REDIS, Startup};
 use storage_core::telemetry::readiness::Readiness;
 use tokio::sync::Mutex;
@@ -42,7 +43,10 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     startup.check_redis(&config.redis, config.stream.partitions).await?;
     let pool = Pool::new(&config.postgres, WARM_SYNCER);
     let (server, database) = startup.check_postgres(&pool, &config.redis).await?;
-    check_window(&pool, server.edition, config.warm.refresh_window).await?;
+    Retry::new("checking the refresh window", &startup.service.token())
+        .readiness(&startup.readiness, POSTGRES)
+        .run(|| check_window(&pool, server.edition, config.warm.refresh_window))
+        .await?;
 
     let Startup { mut service, readiness } = startup;
     let stop = service.token();

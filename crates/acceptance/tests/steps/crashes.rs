@@ -82,18 +82,58 @@ async fn pace_feed(publisher: &Publisher, trades: usize, kills: &AtomicUsize, al
     }
 }
 
+/// Starts the worker until it becomes ready before its connection breaks, each time one message later.
+#[when(expr = "the {word} is started again and again, and its connection to {word} breaks at each {string} in turn")]
+async fn connection_breaks_while_it_starts(world: &mut World, name: String, store: String, message: String) {
+    let program = world.pipeline.program(&name);
+    let proxy = world.pipeline.network().proxy(&name, of_name(&store));
+    let mut broken = 0;
+    loop {
+        let pending = proxy.set_breakpoint(Breakpoint {
+            pattern: message.clone().into_bytes(),
+            occurrence: broken + 1,
+            delivered: Delivered::Nothing,
+        });
+        let worker = program.start_in(world.pipeline.folder(), &name);
+        let suspended = tokio::select! {
+            biased;
+            suspended = pending.reached() => Some(suspended.expect("a proxy")),
+            () = worker.ready() => None,
+        };
+        let was_undisturbed = suspended.is_none();
+        drop(suspended);
+        worker.ready().await;
+        worker.kill().await;
+        if was_undisturbed {
+            break;
+        }
+        broken += 1;
+    }
+    println!("the connection of {name} to {store} broke at {broken} messages");
+    world.notes.kills = broken;
+}
+
+#[then(expr = "it broke at least {int} times, and the worker became ready each time")]
+async fn broken(world: &mut World, least: usize) {
+    let broken = world.notes.kills;
+    assert!(broken >= least, "expected at least {least} messages, found {broken}");
+}
+
 #[then(expr = "the workers were killed at least {int} times")]
 async fn kills(world: &mut World, least: usize) {
     let kills = world.notes.kills;
     assert!(kills >= least, "expected at least {least} kills, found {kills}");
 }
 
-fn point(row: &BTreeMap<String, String>) -> Point {
-    let store = match row["store"].as_str() {
+fn of_name(store: &str) -> Store {
+    match store {
         "Redis" => Store::Redis,
         "PostgreSQL" => Store::Database,
         other => panic!("{other} is not a store; use Redis or PostgreSQL"),
-    };
+    }
+}
+
+fn point(row: &BTreeMap<String, String>) -> Point {
     let delivered = match row["delivered"].as_str() {
         "nothing" => Delivered::Nothing,
         "a part" => Delivered::Part,
@@ -101,7 +141,7 @@ fn point(row: &BTreeMap<String, String>) -> Point {
         other => panic!("{other} is not a part of a message; use nothing, a part or all"),
     };
     Point {
-        store,
+        store: of_name(&row["store"]),
         message: row["message"].clone(),
         delivered,
     }

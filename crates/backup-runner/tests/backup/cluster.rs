@@ -3,84 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use redis::{FromRedisValue, cmd};
 use storage_core::config::redis::RedisConfig;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
+use storage_core::testing::cluster::{TestCluster, ask};
 use storage_core::testing::polling::until_true;
-use storage_core::testing::process::free_port;
 use storage_core::testing::redis::TestRedis;
 
 use crate::support::{Runner, flip_a_byte};
 
-const SLOTS: usize = 16_384;
 /// Keys on different masters.
 const POSITION: &str = "position";
 const EFFECT: &str = "an effect";
-
-async fn ask<T: FromRedisValue>(conn: &mut Connection, words: &[&str]) -> T {
-    let mut command = cmd(words[0]);
-    words[1..].iter().for_each(|word| {
-        command.arg(word);
-    });
-    command.query_async(conn).await.unwrap()
-}
-
-/// Masters that share the slots, and the URL of them all.
-struct Cluster {
-    masters: Vec<TestRedis>,
-    url: String,
-}
-
-impl Cluster {
-    async fn start(size: usize) -> Self {
-        let mut masters: Vec<(TestRedis, String)> = Vec::new();
-        let share = SLOTS.div_ceil(size);
-        for at in 0..size {
-            let bus = free_port().unwrap().to_string();
-            let enabled = ["--cluster-enabled", "yes", "--cluster-port", &bus];
-            let master = TestRedis::start_with(&[&enabled[..], &["--repl-diskless-sync-delay", "0"]].concat()).await;
-            let mut conn = master.connect();
-            let (first, last) = (at * share, ((at + 1) * share).min(SLOTS) - 1);
-            ask::<()>(&mut conn, &["CLUSTER", "SET-CONFIG-EPOCH", &(at + 1).to_string()]).await;
-            let slots = ["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()];
-            ask::<()>(&mut conn, &slots).await;
-            for (other, bus) in &masters {
-                ask::<()>(&mut conn, &["CLUSTER", "MEET", "127.0.0.1", port(other), bus]).await;
-            }
-            masters.push((master, bus));
-        }
-        let masters: Vec<TestRedis> = masters.into_iter().map(|(master, _)| master).collect();
-        let all = format!("cluster_size:{size}\r");
-        for master in &masters {
-            let mut conn = master.connect();
-            let info = async |conn: &mut Connection| ask::<String>(conn, &["CLUSTER", "INFO"]).await;
-            let mut known = info(&mut conn).await;
-            while !(known.contains("cluster_state:ok") && known.contains(&all)) {
-                tokio::task::yield_now().await;
-                known = info(&mut conn).await;
-            }
-        }
-        let addresses: Vec<String> = masters
-            .iter()
-            .map(|master| format!("127.0.0.1:{}", port(master)))
-            .collect();
-        let url = format!("redis+cluster://{}", addresses.join(","));
-        Self { masters, url }
-    }
-
-    fn connect(&self) -> Connection {
-        connect(&self.url)
-    }
-}
-
-fn port(server: &TestRedis) -> &str {
-    server.url().rsplit(':').next().unwrap()
-}
-
-fn connect(url: &str) -> Connection {
-    Connection::ordinary(&RedisConfig::at(url).unwrap())
-}
 
 async fn fill(conn: &mut Connection) {
     functions::load(conn).await.unwrap();
@@ -113,7 +47,7 @@ async fn contents(conn: &mut Connection) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_comes_back_as_a_cluster_of_another_size_and_as_one_server() {
-    let from = Cluster::start(3).await;
+    let from = TestCluster::start(3).await;
     let mut source = from.connect();
     fill(&mut source).await;
     let runner = Runner::new().redis(&from.url);
@@ -128,7 +62,7 @@ async fn a_cluster_comes_back_as_a_cluster_of_another_size_and_as_one_server() {
     assert_eq!(masters.iter().map(keys).sum::<u64>(), 304);
     assert_eq!(manifest["files"].as_array().unwrap().len(), 3);
 
-    let smaller = Cluster::start(2).await;
+    let smaller = TestCluster::start(2).await;
     let one = TestRedis::start_with(&[]).await;
     let expected = contents(&mut source).await;
     for (url, servers) in [
@@ -141,7 +75,10 @@ async fn a_cluster_comes_back_as_a_cluster_of_another_size_and_as_one_server() {
             printed.contains("restored 304 keys, 3 streams with 6 entries"),
             "{printed}"
         );
-        assert_eq!(contents(&mut connect(url)).await, expected);
+        assert_eq!(
+            contents(&mut Connection::ordinary(&RedisConfig::at(url).unwrap())).await,
+            expected
+        );
         for server in servers {
             functions::check(&mut server.connect()).await.unwrap();
         }
@@ -158,7 +95,7 @@ async fn a_cluster_comes_back_as_a_cluster_of_another_size_and_as_one_server() {
 /// alone would have lost the effects.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_of_a_cluster_is_of_one_moment_while_keys_are_written() {
-    let from = Cluster::start(3).await;
+    let from = TestCluster::start(3).await;
     let (at_work, written) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicI64::new(0)));
     let writer = {
         let (mut conn, at_work, written) = (from.connect(), at_work.clone(), written.clone());

@@ -152,6 +152,18 @@ fn says_demoted(code: &str) -> bool {
     matches!(code, "READONLY" | "MASTERDOWN")
 }
 
+/// Returns `true` if a server refused a transaction. The driver ignores the redirections in it, so it would not learn
+/// that a slot has another master.
+fn is_aborted(result: &RedisResult<Vec<Value>>) -> bool {
+    const ABORTED: &str = "EXECABORT";
+    match result {
+        Ok(answers) => answers
+            .iter()
+            .any(|answer| matches!(answer, Value::ServerError(error) if error.code() == ABORTED)),
+        Err(error) => error.code() == Some(ABORTED),
+    }
+}
+
 fn is_demoted(answer: &Value) -> bool {
     matches!(answer, Value::ServerError(error) if says_demoted(error.code()))
 }
@@ -187,6 +199,10 @@ impl ConnectionLike for Connection {
                 }
             }
             .await;
+            let is_cluster = matches!(self.current, Some(OpenConnection::Cluster(_)));
+            if is_cluster && pipeline.is_transaction() && is_aborted(&result) {
+                self.current = None;
+            }
             let result = self.settle(result, |answers| answers.iter().any(is_demoted))?;
             // The first error is enough, because the others have the same cause. A transaction has an error of its own.
             let refusal = |answer: &Value| match answer {

@@ -9,6 +9,7 @@
 )]
 
 pub mod certificates;
+pub mod cluster;
 pub mod http;
 pub mod native;
 pub mod polling;
