@@ -11,6 +11,7 @@ mod config;
 mod dead_letter;
 mod gaps;
 mod jobs;
+mod losses;
 mod measure;
 mod metrics;
 mod minute;

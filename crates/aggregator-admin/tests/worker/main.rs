@@ -14,6 +14,7 @@ mod drift;
 mod edition;
 mod gaps;
 mod harness;
+mod losses;
 mod migrate;
 mod minutes;
 mod queries;
