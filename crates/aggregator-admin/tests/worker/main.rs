@@ -18,6 +18,7 @@ mod losses;
 mod migrate;
 mod minutes;
 mod queries;
+mod reread;
 mod retention;
 mod run;
 mod scheduler;
