@@ -37,6 +37,30 @@ Feature: Backup and restore
       | ETHBTC | 2024-03-01T12:00:20Z | 102   | 1   | 1  |
     Then candles_1m holds every trade exactly once
 
+  @apache
+  Scenario: Only the database is restored, from a dump that is older than Redis
+    Given the setting STORAGE_HOT__CLOSE_GRACE is "1s"
+    And a running pipeline
+    When 20 trades of AAA arrive, one per second from 2024-01-15T10:00:50Z
+    Then candles_1m holds every trade exactly once
+    And every stream is drained
+    When I run `backup-runner backup postgres`
+    Then it exits 0
+    When 20 trades of AAA arrive, one per second from 2024-01-15T10:02:50Z
+    Then candles_1m holds every trade exactly once
+    And every stream is drained
+    When the database is lost
+    And I run `backup-runner restore postgres latest`
+    Then it exits 0
+    When I run `aggregator-admin migrate --adopt-database`
+    Then it exits 0
+    Given a running pipeline
+    Then the log of the warm-syncer contains "the database is older than Redis"
+    And candles_1m holds every trade exactly once
+    And ticks holds every trade exactly once
+    And every larger timeframe is the aggregate of candles_1m
+    And `aggregator-admin verify` soon exits 0
+
   Scenario Outline: A flipped byte in the <kind> backup is detected
     Given migrated stores
     When I run `backup-runner backup all`

@@ -39,3 +39,16 @@ Feature: Stream entries that others remove
     And the aggregator-admin is started without waiting for readiness
     Then the metric aggregator_admin_lost_entries_total of the aggregator-admin is 10
     And the aggregator-admin is not ready and reports "lost entries"
+
+  Scenario: A stream that is deleted while the workers run is reported, and they go on
+    Given the setting STORAGE_HOT__CLOSE_GRACE is "1s"
+    And a running pipeline
+    When 5 trades of BTCUSDT arrive, one per second from 2024-01-15T10:00:00Z
+    Then ticks holds every trade exactly once
+    And every stream is drained
+    When aggregator-admin has seen 5 entries in stream:ticks:1
+    And the key stream:ticks:1 is deleted
+    Then the log of the aggregator-admin contains "the stream was deleted or evicted whole"
+    When 5 trades of BTCUSDT arrive, one per second from 2024-01-15T10:00:20Z
+    Then ticks holds every trade exactly once
+    And candles_1m holds every trade exactly once

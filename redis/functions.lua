@@ -138,9 +138,11 @@ local COUNTED = 1000
 -- lost KEY group position after ahead
 -- Counts the entries that other clients removed before the group had read them, and adds them to the number of entries
 -- read, so that each is found once. In the first form Redis delivers the entries, and `checked` is the position of the
--- group at the last call. In the second form the group has one reader, which has read `ahead` entries after `position`,
--- the last of them `after`; nothing is counted if `position` is not the position of the group. Returns the position,
--- the number of lost entries, and, if they came directly after `after`, the first entry that is left.
+-- group at the last call. If Redis does not know how many entries that group has read, as after its position was set by
+-- an ID, entries are counted from this call on. In the second form the group has one reader, which has read `ahead`
+-- entries after `position`, the last of them `after`; nothing is counted if `position` is not the position of the
+-- group. Returns the position, the number of lost entries, and, if they came directly after `after`, the first entry
+-- that is left.
 local function lost(keys, args)
   local key, group = keys[1], args[1]
   local stream, fields = stream_and_group(key, group)
@@ -163,10 +165,14 @@ local function lost(keys, args)
     left = 0
   elseif before(after, first[1]) then
     left, first_left = stream['length'], first[1]
-  elseif not is_delivered then
+  elseif not is_delivered or not read then
     left = #redis.call('XRANGE', key, '(' .. after, '+', 'COUNT', COUNTED + 1)
     if left > COUNTED then return nothing end
   else
+    return nothing
+  end
+  if is_delivered and not read then
+    redis.call('XGROUP', 'SETID', key, group, at, 'ENTRIESREAD', added - left)
     return nothing
   end
   local missing = read and added - read - (args[4] or 0) - left

@@ -12,6 +12,7 @@ mod dead_letter;
 mod gaps;
 mod jobs;
 mod latest;
+mod losses;
 mod measure;
 mod metrics;
 mod minute;

@@ -30,6 +30,9 @@ storage_core::define_metrics! {
     Counter LETTERS_REQUEUED = "dead_letters_requeued_total";
     /// Total number of stream entries that were removed before this worker had read or finished them.
     Counter LOST_ENTRIES = "lost_entries_total";
+    /// Total number of stream entries that were removed before an external group had read them, or that a group had not
+    /// finished when their stream was deleted whole.
+    Counter GROUP_LOST = "group_lost_entries_total", stream = &[], group = &[];
     /// Total number of entries of stream:rollups whose buckets were refreshed.
     Counter ROLLUPS = "rollups_total";
     /// Duration of refreshing the announced buckets of a timeframe in seconds.

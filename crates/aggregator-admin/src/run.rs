@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use crate::config::Config;
 use crate::stores::APPLICATION;
 use crate::worker::Worker;
-use crate::{adapt, backups, measure, metrics, plan, policies, repairs, rollups, setup, verify};
+use crate::{adapt, backups, losses, measure, metrics, plan, policies, repairs, rollups, setup, verify};
 
 /// Runs the worker until SIGTERM.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
@@ -50,6 +50,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     spawn(&mut service, &worker, "backups", backups::work);
     spawn(&mut service, &worker, "policies", policies::work);
     spawn(&mut service, &worker, "measurements", measure::work);
+    spawn(&mut service, &worker, "losses", losses::work);
     spawn(&mut service, &worker, "verification", verify::background::work);
     service.run().await
 }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use diesel_async::AsyncPgConnection;
 use storage_core::postgres::edition::Server;
 use storage_core::postgres::error::Explained;
 use storage_core::postgres::pool::Pool;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
+use storage_core::redis::lease;
 use storage_core::redis::lost::Losses;
 use storage_core::redis::stream::{AGGREGATOR_ADMIN, Stream};
 use storage_core::telemetry::readiness::Readiness;
@@ -33,6 +35,15 @@ impl Worker {
     /// Returns the name of this replica.
     pub(crate) fn instance(&self) -> String {
         self.config.service.instance(&self.config.telemetry)
+    }
+
+    /// Returns `true` if this replica holds the lease of the policies.
+    pub(crate) async fn leads(&self) -> anyhow::Result<bool> {
+        let holders = lease::holders(&mut self.redis(), AGGREGATOR_ADMIN, 1)
+            .await
+            .context("reading the lease of the policies")?;
+        let instance = self.instance();
+        Ok(holders.into_iter().flatten().any(|holder| holder == instance))
     }
 
     /// Detects the server again, because its scheduler may have started or stopped meanwhile.

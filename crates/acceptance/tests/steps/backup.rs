@@ -7,10 +7,15 @@ use cucumber::when;
 
 use super::world::World;
 
-#[when("both stores are lost")]
-async fn stores_lost(world: &mut World) {
+#[when("the database is lost")]
+async fn database_lost(world: &mut World) {
     world.close().await;
     world.pipeline.start_empty_database().await;
+}
+
+#[when("both stores are lost")]
+async fn stores_lost(world: &mut World) {
+    database_lost(world).await;
     world.pipeline.redis().ask::<()>(&["FLUSHALL"]).await.unwrap();
     world.pipeline.redis().ask::<()>(&["FUNCTION", "FLUSH"]).await.unwrap();
 }

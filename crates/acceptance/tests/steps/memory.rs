@@ -2,7 +2,7 @@
 
 use acceptance::producer::{self, PARTITIONS};
 use cucumber::{given, then, when};
-use storage_core::redis::inspect;
+use storage_core::redis::{inspect, look};
 use storage_core::testing::polling::until;
 
 use super::check::{check, equal};
@@ -91,6 +91,22 @@ async fn removed_entries(world: &mut World, count: usize, stream: String) {
     }
     let trim = ["XTRIM", &stream, "MAXLEN", "0"];
     redis.ask::<u64>(&trim).await.unwrap();
+}
+
+#[when(expr = "aggregator-admin has seen {int} entries in {word}")]
+async fn looked(world: &mut World, count: u64, stream: String) {
+    let mut connection = world.pipeline.redis().connect();
+    let name = stream.strip_prefix("stream:").expect("the key of a stream");
+    until("a look", async || {
+        let looks = look::stored(&mut connection).await.map_err(|error| error.to_string())?;
+        equal(&looks.get(name).map(|look| look.added), &Some(count))
+    })
+    .await;
+}
+
+#[when(expr = "the key {word} is deleted")]
+async fn deleted(world: &mut World, key: String) {
+    assert_eq!(world.pipeline.redis().ask::<u64>(&["DEL", &key]).await.unwrap(), 1);
 }
 
 #[then(expr = "the log of the {word} names the position and the first remaining entry")]

@@ -258,6 +258,11 @@ async fn says(world: &mut World, text: String) {
     );
 }
 
+#[then(expr = "the log of the {word} contains {string}")]
+async fn log_contains(world: &mut World, name: String, text: String) {
+    world.pipeline.worker(&name).logged(&text).await;
+}
+
 #[then(expr = "it does not say {string}")]
 async fn does_not_say(world: &mut World, text: String) {
     let outcome = world.outcome();

@@ -10,7 +10,7 @@ use storage_core::terminal::{say, table, thousands};
 
 use crate::cli::{range, time};
 use crate::config::Config;
-use crate::gaps::classify::{Span, State};
+use crate::gaps::classify::{BEHIND, Span, State};
 use crate::gaps::{behind_of, spans};
 use crate::stores::{Stores, history};
 
@@ -73,8 +73,15 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         format!("{} {state}", thousands(minutes))
     });
     say(format_args!("minutes of {}: {}", args.symbol, counts.join(", ")))?;
+    let behind = spans.iter().filter(|span| span.evidence == BEHIND);
+    let behind: i64 = behind.map(Span::minutes).sum();
     match minutes.get(&State::Missing) {
         None => Ok(()),
+        Some(missing) if *missing == behind => bail!(
+            "{} minutes are missing; start warm-syncer, or restart it: it writes their entries again as far as the \
+             streams hold them",
+            thousands(*missing)
+        ),
         Some(missing) => bail!("{} minutes are missing; send their trades again", thousands(*missing)),
     }
 }

@@ -38,7 +38,8 @@ pub(crate) struct Args {
     /// Longest wait for workers that have not processed their streams, before a difference is reported
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = parse_duration)]
     wait: Duration,
-    /// Mends what is wrong: computes minutes from their ticks, larger candles from their minutes, and the hot view
+    /// Mends what is wrong: computes minutes from their ticks, larger candles from their minutes, and the hot view, and
+    /// lets warm-syncer write ticks again that `ticks` lacks and a stream still holds
     #[arg(long)]
     repair: bool,
     /// Also lowers and removes minutes that count trades which `ticks` lacks, unless retention has dropped these
@@ -101,10 +102,22 @@ async fn check(verifier: &mut Verifier<'_>, args: &Args, piece: TimeRange, total
             if mendable.is_empty() {
                 break;
             }
-            repair(verifier, &mendable, args.force).await?;
-            let again = verifier.check(symbol, piece).await?;
+            let moved = repair(verifier, &mendable, args.force).await?;
+            for (stream, to) in &moved {
+                say(format_args!(
+                    "moved warm-syncer back to {to} on {}; it writes the ticks from there again",
+                    stream.key()
+                ))?;
+            }
+            let mut again = verifier.check(symbol, piece).await?;
+            let mut waiting: usize = 0;
+            if !moved.is_empty() {
+                // What warm-syncer has written during the first comparison counts as mended in the second.
+                again = verifier.check(symbol, piece).await?;
+                waiting = again.waiting.values().sum();
+            }
             let is_stuck = mendable.iter().all(|finding| again.findings.contains(finding));
-            totals.mended += checked.findings.len().saturating_sub(again.findings.len());
+            totals.mended += checked.findings.len().saturating_sub(again.findings.len() + waiting);
             checked = again;
             if is_stuck {
                 break;
@@ -223,9 +236,15 @@ fn advice(class: Class, Extent { count, range }: &Extent, args: &Args) -> String
             rfc3339(range.from_us),
             rfc3339(range.to_us)
         ),
+        Class::TicksInStream => format!(
+            "{count} minutes count trades that `ticks` lacks and the streams still hold: run `{}`, which lets \
+             warm-syncer write them again",
+            repair("verify --repair")
+        ),
         Class::TicksMissing => format!(
-            "{count} minutes count trades that `ticks` lacks: restore the ticks, or, if the minutes are wrong, \
-             run `{}`",
+            "{count} minutes count trades that neither `ticks` nor a stream holds: only a file of trades \
+             (tick-replayer) or a backup (backup-runner) brings them back; if the minutes are wrong, run `{}`, which \
+             lowers them",
             repair("verify --repair --force")
         ),
     }

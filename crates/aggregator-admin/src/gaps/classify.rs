@@ -66,6 +66,9 @@ pub(crate) struct Evidence {
     pub(crate) kept_us: i64,
 }
 
+/// Evidence of a database that was restored to an earlier state: warm-syncer writes the entries again when it starts.
+pub(crate) const BEHIND: &str = "Redis counts entries as written that the database lacks";
+
 /// Smallest number of steps from which trade IDs are judged.
 const MIN_STEPS: i64 = 10;
 
@@ -147,8 +150,7 @@ fn state(
         );
     }
     if evidence.behind.as_ref().is_some_and(overlaps) {
-        let text = "Redis counts entries as written that the database lacks";
-        return (State::Missing, text.to_owned());
+        return (State::Missing, BEHIND.to_owned());
     }
     let covers = |range: &TimeRange| range.from_us <= minute.from_us && range.to_us >= minute.to_us;
     if let Some(feed) = feeds.iter().find(|feed| feed.covered.iter().any(covers)) {

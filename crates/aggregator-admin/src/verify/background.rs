@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use anyhow::Context;
 use storage_core::domain::partition::partition_of;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::{TimeRange, duration_us, rfc3339};
@@ -15,8 +14,6 @@ use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::rollups::ALWAYS;
 use storage_core::postgres::queries::symbols;
 use storage_core::postgres::queries::verified::{self, VerifiedDay};
-use storage_core::redis::lease;
-use storage_core::redis::stream::AGGREGATOR_ADMIN;
 use tokio::time::{Instant, sleep};
 
 use super::Verifier;
@@ -42,7 +39,7 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     let mut hot_due = Instant::now();
     while !worker.token.is_cancelled() {
         let mut pause = PAUSE;
-        if leads(&worker).await? {
+        if worker.leads().await? {
             let began = Instant::now();
             next_day(&worker).await?;
             if hot_due <= Instant::now() {
@@ -55,13 +52,6 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
         let _ = worker.token.run_until_cancelled(sleep(pause)).await;
     }
     Ok(())
-}
-
-async fn leads(worker: &Worker) -> anyhow::Result<bool> {
-    let holders = lease::holders(&mut worker.redis(), AGGREGATOR_ADMIN, 1)
-        .await
-        .context("reading the lease of the policies")?;
-    Ok(holders.into_iter().flatten().any(|holder| holder == worker.instance()))
 }
 
 async fn verifier(worker: &Worker) -> anyhow::Result<Verifier<'_>> {

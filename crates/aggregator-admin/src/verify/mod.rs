@@ -7,6 +7,7 @@
 pub(crate) mod background;
 mod hot;
 mod repair;
+mod reread;
 mod settle;
 mod verdict;
 
@@ -14,8 +15,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use anyhow::Context;
+use chrono::{DateTime, Utc};
+use storage_core::config::stream::StreamConfig;
 use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
-use storage_core::domain::stream_id::Revision;
+use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
@@ -51,6 +54,8 @@ pub(crate) struct Finding {
     pub(crate) timeframe: Timeframe,
     pub(crate) class: Class,
     pub(crate) difference: Difference,
+    /// Position before the first missing trade in its stream, for [`Class::TicksInStream`].
+    pub(crate) read_from: Option<StreamId>,
 }
 
 /// Result of comparing a piece of the history.
@@ -75,6 +80,9 @@ pub(crate) struct Verifier<'p> {
     borders: Borders,
     losses: Vec<LostEntries>,
     minutes: Pace,
+    stream: StreamConfig,
+    /// Minutes whose entries were read again, by symbol and start.
+    reread: HashSet<(String, DateTime<Utc>)>,
 }
 
 impl<'p> Verifier<'p> {
@@ -100,6 +108,8 @@ impl<'p> Verifier<'p> {
             borders,
             losses,
             minutes: Pace::new(Timeframe::H1, 6),
+            stream: config.stream.clone(),
+            reread: HashSet::new(),
         })
     }
 
@@ -147,9 +157,11 @@ impl<'p> Verifier<'p> {
                     timeframe,
                     class: Class::of(timeframe, &difference),
                     difference,
+                    read_from: None,
                 });
             }
         }
+        self.find_in_streams(partitions, &mut checked.findings).await?;
         Ok(checked)
     }
 

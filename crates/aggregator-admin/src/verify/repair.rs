@@ -3,6 +3,7 @@
 use anyhow::Context;
 use diesel_async::{AsyncConnection, AsyncPgConnection};
 use storage_core::domain::partition::partition_of;
+use storage_core::domain::stream_id::StreamId;
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
@@ -10,15 +11,22 @@ use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::candles::{delete_1m_without_ticks, lock_partition, lower_revision_1m};
 use storage_core::postgres::queries::completeness;
 use storage_core::postgres::queries::rollups::Scope;
+use storage_core::redis::stream::Stream;
 
 use super::{Class, Finding, Verifier};
 use crate::minute::minute;
 use crate::recompute::{Outcome, Repaired, publish, recompute};
 use crate::rollups::refresh;
 
-/// Mends `findings`. Only `force` reduces the trades of a minute or removes a minute without ticks.
-pub(crate) async fn repair(verifier: &mut Verifier<'_>, findings: &[Finding], force: bool) -> anyhow::Result<()> {
+/// Mends `findings`. Only `force` reduces the trades of a minute or removes a minute without ticks. Returns the
+/// positions to which warm-syncer was moved back.
+pub(crate) async fn repair(
+    verifier: &mut Verifier<'_>,
+    findings: &[Finding],
+    force: bool,
+) -> anyhow::Result<Vec<(Stream, StreamId)>> {
     let partitions = crate::stores::partitions(&mut verifier.redis).await?;
+    let moved = verifier.read_again(partitions, findings).await?;
     let mut ranges = Vec::new();
     for finding in findings {
         let start_us = finding.difference.time.timestamp_micros();
@@ -27,7 +35,7 @@ pub(crate) async fn repair(verifier: &mut Verifier<'_>, findings: &[Finding], fo
             to_us: start_us + finding.timeframe.micros(),
         });
         match finding.class {
-            Class::Larger => {}
+            Class::Larger | Class::TicksInStream => {}
             Class::TicksMissing if !force => {}
             Class::TicksMissing if finding.difference.expected.is_none() => {
                 remove(verifier, partitions, &finding.difference.symbol, start_us).await?;
@@ -40,7 +48,8 @@ pub(crate) async fn repair(verifier: &mut Verifier<'_>, findings: &[Finding], fo
     }
     let ranges = TimeRange::merge(ranges, 0);
     let edition = verifier.server.edition;
-    refresh::run(&mut verifier.connection, edition, &ranges, Scope::All, |_, _| Ok(())).await
+    refresh::run(&mut verifier.connection, edition, &ranges, Scope::All, |_, _| Ok(())).await?;
+    Ok(moved)
 }
 
 async fn compute(

@@ -18,6 +18,8 @@ use super::settle::Unfinished;
 pub(crate) enum Class {
     /// A minute lacks trades of its ticks or has wrong values: it is computed from its ticks.
     Minute,
+    /// A minute counts trades that `ticks` lacks and a stream still holds: warm-syncer reads their entries again.
+    TicksInStream,
     /// A minute counts trades that `ticks` does not hold. The ticks may be lost, so only `--force` lowers it.
     TicksMissing,
     /// A larger candle differs: it is computed from the smaller ones.

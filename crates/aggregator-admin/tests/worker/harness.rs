@@ -51,6 +51,13 @@ impl Stores {
         program.start("admin-1")
     }
 
+    pub(crate) fn warm_syncer(&self) -> Worker {
+        Program::new("warm-syncer")
+            .redis(&self.redis.config())
+            .database(&self.database.login("warm-syncer"))
+            .start("warm-syncer-1")
+    }
+
     /// Waits until aggregator-admin has read and acknowledged every entry of `stream`.
     pub(crate) async fn drained(&self, stream: Stream) {
         self.redis.drained(stream, AGGREGATOR_ADMIN).await;

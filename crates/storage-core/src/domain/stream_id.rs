@@ -3,11 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::rejection::Rejection;
 use super::time::ms_to_us;
 
 /// ID of a stream entry, `<ms>-<seq>`: the time of Redis in milliseconds and a sequence number within it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StreamId {
     /// Time of Redis in ms since 1970.
     pub ms: u64,

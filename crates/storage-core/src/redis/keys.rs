@@ -87,6 +87,11 @@ pub fn lost() -> Key {
     Key("stream:lost".to_owned())
 }
 
+/// Returns `stream:looks`, what aggregator-admin knows of the streams and their groups.
+pub fn looks() -> Key {
+    Key("stream:looks".to_owned())
+}
+
 /// Returns `stream:open:<P>`, the symbols of a partition with open candles.
 pub fn open_symbols(partition: u16) -> Key {
     Key(format!("stream:open:{partition}"))

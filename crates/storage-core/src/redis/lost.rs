@@ -5,6 +5,9 @@
 //! the group's position but are not in the stream are lost. `storage_lost` finds them and adds them to the number of
 //! entries read in one step, so that each is counted once, whichever replica finds it and however often replicas
 //! restart.
+//!
+//! The readers of the pipeline do so for their own groups, and aggregator-admin for external ones
+//! ([`of_external_group`]).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -92,6 +95,13 @@ impl Losses {
         self.raise(stream, *entries, at_ms);
     }
 
+    /// Makes the worker not ready for a minute, because `entries` of `stream`, which it does not read, were lost at
+    /// `at_ms`.
+    pub fn alarm(&self, stream: Stream, entries: u64, at_ms: u64) {
+        self.raise(stream, entries, at_ms);
+        self.release(stream);
+    }
+
     fn raise(&self, stream: Stream, entries: u64, at_ms: u64) {
         let mut alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
         let alarm = alarms.entry(stream).or_insert_with(|| Alarm {
@@ -136,12 +146,29 @@ fn condition(stream: Stream) -> String {
 
 /// Entries that a group lost.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct LostEntries {
-    pub(super) entries: u64,
+pub struct LostEntries {
+    /// Number of entries.
+    pub entries: u64,
     /// Last entry before them.
-    pub(super) position: StreamId,
+    pub position: StreamId,
     /// First entry after them that is left.
-    pub(super) first_left: Option<StreamId>,
+    pub first_left: Option<StreamId>,
+}
+
+/// Finds the entries that other clients removed before the external `group` had read them, each once. `checked` is the
+/// position of the group at the last call. A group that no longer exists has lost nothing.
+pub async fn of_external_group(
+    conn: &mut impl ConnectionLike,
+    stream: Stream,
+    group: &str,
+    checked: StreamId,
+) -> RedisResult<Option<LostEntries>> {
+    let command = functions::lost_of_delivering_group(stream, group, checked);
+    let (at, entries, first_left): (String, u64, String) = match command.query_async(conn).await {
+        Err(error) if error.code() == Some("NOGROUP") || error.to_string().contains("no such key") => return Ok(None),
+        answer => answer?,
+    };
+    Ok(lost(entries, reply::stream_id(Value::SimpleString(at))?, &first_left))
 }
 
 /// Periodically compares the entries added to a stream with those that a group has read and those that are left.
@@ -251,7 +278,7 @@ fn lost(entries: u64, position: StreamId, first_left: &str) -> Option<LostEntrie
 }
 
 /// Adds to the record in Redis and returns the time of Redis in ms since 1970.
-async fn record(conn: &mut Connection, stream: Stream, group: &str, entries: u64) -> RedisResult<u64> {
+pub async fn record(conn: &mut impl ConnectionLike, stream: Stream, group: &str, entries: u64) -> RedisResult<u64> {
     let at_ms = now_ms(conn).await?;
     let (key, field) = (keys::lost(), format!("{stream} {group}"));
     pipe()

@@ -19,6 +19,7 @@ pub mod hot;
 pub mod inspect;
 pub mod keys;
 pub mod lease;
+pub mod look;
 pub mod lost;
 pub mod nodes;
 pub mod ownership;

@@ -70,7 +70,7 @@ pub async fn last_added(conn: &mut impl ConnectionLike, stream: Stream) -> Redis
     }
 }
 
-async fn info(conn: &mut impl ConnectionLike, stream: Stream) -> RedisResult<HashMap<String, Value>> {
+pub(super) async fn info(conn: &mut impl ConnectionLike, stream: Stream) -> RedisResult<HashMap<String, Value>> {
     cmd("XINFO").arg("STREAM").arg(stream.key()).query_async(conn).await
 }
 

@@ -218,3 +218,22 @@ async fn an_amendment_of_an_unknown_trade_is_rejected() {
         assert_eq!(rows(conn).await, [("1 1".to_owned(), HALF)]);
     }
 }
+
+#[tokio::test]
+async fn the_row_of_an_amended_trade_that_was_deleted_by_hand_is_written_again() {
+    for database in TestDatabase::start_each().await {
+        let conn = &mut database.connect().await;
+        let feed = [
+            trade(5, 1.0, "1", 1),
+            trade(6, 2.0, "2", 2),
+            amendment(5, Some(1.25), "1", 3),
+            amendment(6, None, "2", 4),
+        ];
+        write(conn, &feed).await;
+        let expected = [("1 1.25".to_owned(), ONE)];
+        assert_eq!(rows(conn).await, expected);
+        sql_query("DELETE FROM ticks").execute(conn).await.unwrap();
+        assert_eq!(write(conn, &feed).await[..2], [Written::New, Written::Unchanged]);
+        assert_eq!(rows(conn).await, expected);
+    }
+}

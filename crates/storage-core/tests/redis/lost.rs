@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use redis::{cmd, pipe};
+use redis::{Value, cmd, pipe};
 use storage_core::domain::stream_id::StreamId;
 use storage_core::redis::connection::Connection;
 use storage_core::redis::functions;
 use storage_core::redis::group_reader::{GroupReader, GroupReaderOptions};
 use storage_core::redis::groups::{self, resume};
+use storage_core::redis::look::{self, Look, Looks};
 use storage_core::redis::lost::{self, Losses};
 use storage_core::redis::stream::{AGGREGATOR_ADMIN, HOT_WRITER, Stream, WARM_SYNCER};
 use storage_core::redis::stream_reader::StreamReader;
@@ -247,4 +248,73 @@ async fn entries_trimmed_before_their_delivery_are_counted_once() {
         assert_eq!((read, fixture.lost().await), (expected, 3));
     }
     assert!(readiness.problems().join("").contains("stream:repairs"));
+}
+
+#[tokio::test]
+async fn entries_that_an_external_group_has_not_read_are_counted_once() {
+    let mut fixture = Fixture::start().await;
+    let ids = fixture.add(10).await;
+    let third = ids[2].to_string();
+    for (group, position) in [("reader", "0"), ("by-id", third.as_str())] {
+        fixture
+            .run::<()>(&["XGROUP", "CREATE", "stream:ticks:0", group, position])
+            .await;
+    }
+    let read = "XREADGROUP GROUP reader test COUNT 4 STREAMS stream:ticks:0 >";
+    fixture.run::<Value>(&read.split(' ').collect::<Vec<_>>()).await;
+    let mut conn = fixture.redis.connect();
+    let mut lost = async |group: &str, checked: StreamId| {
+        let lost = lost::of_external_group(&mut conn, TICKS, group, checked).await.unwrap();
+        lost.map(|lost| (lost.entries, lost.position, lost.first_left))
+    };
+    assert_eq!(lost("reader", StreamId::START).await, None);
+    assert_eq!(lost("by-id", ids[2]).await, None, "counted from here on");
+    fixture.trim_to(2).await;
+    for group in ["reader", "by-id"] {
+        let (position, entries) = if group == "reader" { (ids[3], 4) } else { (ids[2], 5) };
+        assert_eq!(lost(group, position).await, Some((entries, position, Some(ids[8]))));
+        assert_eq!(lost(group, position).await, None);
+    }
+    fixture.add(3).await;
+    fixture.trim_to(0).await;
+    assert_eq!(lost("reader", ids[3]).await, Some((5, ids[3], None)));
+    assert_eq!(lost("reader", ids[3]).await, None);
+    fixture
+        .run::<u64>(&["XGROUP", "DESTROY", "stream:ticks:0", "reader"])
+        .await;
+    assert_eq!(lost("reader", ids[3]).await, None);
+    fixture.run::<u64>(&["DEL", "stream:ticks:0"]).await;
+    assert_eq!(lost("by-id", ids[2]).await, None);
+}
+
+#[tokio::test]
+async fn a_look_tells_a_deleted_stream_from_a_trimmed_one() {
+    let mut fixture = Fixture::start().await;
+    let ids = fixture.add(10).await;
+    fixture.read_all().await;
+    fixture.add(2).await;
+    let mut conn = fixture.redis.connect();
+    let before = Look::at(&mut conn, TICKS, 1).await.unwrap().unwrap();
+    let group = |name: &str| {
+        let group = &before.groups[name];
+        (group.position, group.unfinished)
+    };
+    assert_eq!(group(HOT_WRITER), (ids[9], Some(2)));
+    assert_eq!(group(WARM_SYNCER), (StreamId::START, Some(12)));
+    let looks = Looks::from([(TICKS.to_string(), before.clone())]);
+    look::store(&mut conn, &looks).await.unwrap();
+    assert_eq!(look::stored(&mut conn).await.unwrap(), looks);
+    for length in [5, 0] {
+        fixture.trim_to(length).await;
+        let now = Look::at(&mut conn, TICKS, 2).await.unwrap();
+        assert!(!before.was_deleted(now.as_ref()), "{now:?}");
+    }
+    fixture.run::<u64>(&["DEL", "stream:ticks:0"]).await;
+    assert_eq!(Look::at(&mut conn, TICKS, 3).await.unwrap(), None);
+    groups::create(&mut conn, TICKS, HOT_WRITER).await.unwrap();
+    for _ in 0..2 {
+        let now = Look::at(&mut conn, TICKS, 4).await.unwrap();
+        assert!(before.was_deleted(now.as_ref()), "{now:?}");
+        fixture.add(20).await;
+    }
 }

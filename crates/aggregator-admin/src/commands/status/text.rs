@@ -239,7 +239,9 @@ fn lost(lost: &LostEntries) -> String {
     let entries = thousands(lost.entries);
     format!(
         "{entries} of {} not read by {}, last at {}",
-        lost.stream, lost.group, lost.last
+        lost.stream,
+        visible(&lost.group),
+        lost.last
     )
 }
 

@@ -250,7 +250,13 @@ fn write_trade(trades: &mut Vec<Trade>, at: Option<usize>, row: &TickRow, decima
         trade.is_changed = true;
         return Written::New;
     }
+    // The row of an amended trade was deleted by hand.
+    let lacks_row = !trade.is_in_ticks && !trade.is_changed && trade.versions.current().values.is_some();
     match trade.versions.repeat(values.price, values.qty) {
+        Ok(()) if lacks_row => {
+            trade.is_changed = true;
+            Written::New
+        }
         Ok(()) => Written::Unchanged,
         Err(reason) => Written::Rejected(reason),
     }
