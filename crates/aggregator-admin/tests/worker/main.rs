@@ -20,6 +20,7 @@ mod queries;
 mod retention;
 mod run;
 mod scheduler;
+mod schedules;
 mod verify;
 
 use storage_core::domain::partition::partition_of;
