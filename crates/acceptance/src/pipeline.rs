@@ -102,12 +102,19 @@ impl Pipeline {
         redis::prepare(&mut self.redis.connect(), PARTITIONS).await;
     }
 
-    /// Prepares both stores with `aggregator-admin migrate`. The first call starts the database.
+    /// Prepares both stores with `aggregator-admin migrate`, and makes each policy due at every look of
+    /// aggregator-admin. The first call starts the database.
     pub async fn migrate(&mut self) {
         if self.database.is_none() {
             self.start_database().await;
         }
         self.succeed("aggregator-admin", &["migrate"]).await;
+        if self.edition == Edition::Community {
+            let due = "SELECT FROM timescaledb_information.jobs,
+                           LATERAL alter_job(job_id, schedule_interval => INTERVAL '1 second')
+                       WHERE hypertable_name IS NOT NULL";
+            self.rows(due).await.expect("schedules of the policies");
+        }
     }
 
     /// Creates a database with the schema of this version.

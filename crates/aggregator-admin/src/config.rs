@@ -45,8 +45,8 @@ pub(crate) struct AdminConfig {
     /// Time without acknowledgement after which the entries of another replica are claimed.
     #[serde(with = "humantime_serde")]
     pub(crate) claim_after: Duration,
-    /// Interval at which policies run if TimescaleDB has no scheduler, and at which the larger timeframes of the Apache
-    /// edition are refreshed.
+    /// Interval at which due policies are looked for: those that this worker runs, because TimescaleDB has no scheduler
+    /// or is of the Apache edition. Failures of TimescaleDB's jobs are looked for at the same interval.
     #[serde(with = "humantime_serde")]
     pub(crate) policy_interval: Duration,
     /// Interval at which sizes and lags are measured for `/metrics`.
@@ -56,12 +56,23 @@ pub(crate) struct AdminConfig {
     /// comparison off.
     pub(crate) verify_share: f64,
     /// Age up to which policies refresh the larger timeframes; older changes arrive on `stream:rollups`. At least a day
-    /// more than `warm.refresh_window`.
+    /// and the intervals of the refreshes more than `warm.refresh_window`.
     #[serde(with = "humantime_serde")]
     pub(crate) refresh_window: Duration,
     /// Age after which a chunk is compressed (Community edition).
     #[serde(with = "humantime_serde")]
     pub(crate) compress_after: Duration,
+    /// Interval at which each larger timeframe is refreshed; unset: the length of the timeframe, at most an hour
+    /// (Community edition), or `admin.policy_interval` (Apache edition).
+    #[serde(with = "humantime_serde")]
+    pub(crate) refresh_every: Option<Duration>,
+    /// Interval at which old chunks are compressed (Community edition); unset: an hour.
+    #[serde(with = "humantime_serde")]
+    pub(crate) compress_every: Option<Duration>,
+    /// Interval at which old chunks are dropped; unset: a day (Community edition), or `admin.policy_interval` (Apache
+    /// edition).
+    #[serde(with = "humantime_serde")]
+    pub(crate) retain_every: Option<Duration>,
     /// `true` to change the lots of a symbol when quantities do not fit, wherever that is exact.
     pub(crate) adapt_decimals: bool,
     /// Age after which a chunk of `ticks` is dropped; unset: never.
@@ -88,6 +99,30 @@ pub(crate) struct AdminConfig {
     /// Age after which a chunk of `signals` is dropped; unset: never.
     #[serde(with = "humantime_serde")]
     pub(crate) retain_signals: Option<Duration>,
+    /// Time that a new chunk of `ticks` spans; unset: a day.
+    #[serde(with = "humantime_serde")]
+    pub(crate) chunk_ticks: Option<Duration>,
+    /// Time that a new chunk of `candles_1m` spans; unset: a day.
+    #[serde(with = "humantime_serde")]
+    pub(crate) chunk_candles_1m: Option<Duration>,
+    /// Time that a new chunk of `candles_5m` spans; unset: 10 days (Community edition) or 7 (Apache edition).
+    #[serde(with = "humantime_serde")]
+    pub(crate) chunk_candles_5m: Option<Duration>,
+    /// Time that a new chunk of `candles_15m` spans; unset: 10 days (Community edition) or 14 (Apache edition).
+    #[serde(with = "humantime_serde")]
+    pub(crate) chunk_candles_15m: Option<Duration>,
+    /// Time that a new chunk of `candles_1h` spans; unset: 40 days (Community edition) or 60 (Apache edition).
+    #[serde(with = "humantime_serde")]
+    pub(crate) chunk_candles_1h: Option<Duration>,
+    /// Time that a new chunk of `candles_4h` spans; unset: 160 days (Community edition) or 180 (Apache edition).
+    #[serde(with = "humantime_serde")]
+    pub(crate) chunk_candles_4h: Option<Duration>,
+    /// Time that a new chunk of `candles_1d` spans; unset: 1,000 days.
+    #[serde(with = "humantime_serde")]
+    pub(crate) chunk_candles_1d: Option<Duration>,
+    /// Time that a new chunk of `signals` spans; unset: 7 days.
+    #[serde(with = "humantime_serde")]
+    pub(crate) chunk_signals: Option<Duration>,
 }
 
 impl Default for AdminConfig {
@@ -101,6 +136,9 @@ impl Default for AdminConfig {
             verify_share: 0.05,
             refresh_window: 4 * DAY,
             compress_after: DAY,
+            refresh_every: None,
+            compress_every: None,
+            retain_every: None,
             adapt_decimals: true,
             retain_ticks: None,
             retain_candles_1m: None,
@@ -110,6 +148,14 @@ impl Default for AdminConfig {
             retain_candles_4h: None,
             retain_candles_1d: None,
             retain_signals: None,
+            chunk_ticks: None,
+            chunk_candles_1m: None,
+            chunk_candles_5m: None,
+            chunk_candles_15m: None,
+            chunk_candles_1h: None,
+            chunk_candles_4h: None,
+            chunk_candles_1d: None,
+            chunk_signals: None,
         }
     }
 }

@@ -25,6 +25,7 @@ mod repairs;
 mod requeue;
 mod rollups;
 mod run;
+mod schedule;
 mod setup;
 mod stores;
 mod verify;

@@ -1,12 +1,13 @@
 //! The policies, run by the replica that holds the lease. On a server without a scheduler these are TimescaleDB's jobs;
 //! the jobs of a scheduler are watched. On the Apache edition, which has no jobs, they are the refresh of the recent
-//! past and the removal of old chunks.
+//! past and the removal of old chunks. Each policy runs at the first look after its interval has passed.
 
 use std::time::Duration;
 
 use anyhow::Context;
 use diesel_async::AsyncPgConnection;
 use storage_core::domain::time::{TimeRange, duration_us, ms_to_us};
+use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::{Explained, describe};
 use storage_core::postgres::queries::completeness;
@@ -24,6 +25,7 @@ use crate::metrics::{LEADER, POLICY_FAILURES, POLICY_RUNS};
 use crate::plan::{self, RETAINABLE, retention};
 use crate::rollups::ranges::LARGER;
 use crate::rollups::refresh;
+use crate::schedule::Schedule;
 use crate::worker::Worker;
 
 /// Time after which another replica replaces one that died.
@@ -43,6 +45,7 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
     let mut caught_up = false;
     let mut has_scheduler = worker.server.has_scheduler;
     let mut jobs = WatchedJobs::default();
+    let mut schedule = Schedule::default();
     while !worker.token.is_cancelled() {
         let leads = membership
             .acquire(&mut redis, LEASE)
@@ -66,11 +69,12 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
             match worker.server.edition {
                 Edition::Community if has_scheduler => {
                     jobs.look(&mut *worker.pool.get().await?, Edition::Community).await?;
+                    schedule = Schedule::default();
                 }
-                Edition::Community => run_jobs(&worker).await?,
+                Edition::Community => run_jobs(&worker, &mut schedule).await?,
                 Edition::Apache => {
-                    refresh_recent(&worker, now_us).await?;
-                    drop_old_chunks(&worker).await?;
+                    refresh_recent(&worker, &mut schedule, now_us).await?;
+                    drop_old_chunks(&worker, &mut schedule).await?;
                 }
             }
             due = Instant::now() + worker.config.admin.policy_interval;
@@ -91,12 +95,12 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
         .context("releasing the lease")
 }
 
-/// Reports a warm-syncer whose changes no refresh would see.
+/// Reports changes of a warm-syncer that no refresh would see.
 async fn check_refresh_window(worker: &Worker, redis: &mut Connection) -> anyhow::Result<()> {
     let announced = refresh_windows::announced(redis)
         .await
         .context("reading the refresh windows of warm-syncers")?;
-    match plan::check_windows(&worker.config.admin, &announced) {
+    match plan::check::windows(&worker.config.admin, worker.server.edition, &announced) {
         Ok(()) => worker.readiness.ok(REFRESH_WINDOW),
         Err(error) => {
             tracing::error!("{error}");
@@ -147,7 +151,17 @@ async fn materialized_until(worker: &Worker, connection: &mut AsyncPgConnection)
     Ok(materialized_us)
 }
 
-async fn refresh_recent(worker: &Worker, now_us: i64) -> anyhow::Result<()> {
+/// Returns `true` if the policy of the Apache edition is due at `now`.
+fn is_due(worker: &Worker, schedule: &Schedule, kind: JobKind, table: &str, now: Instant) -> bool {
+    let every = plan::interval(&worker.config.admin, worker.server.edition, kind, table);
+    schedule.is_due(kind, table, every, now)
+}
+
+async fn refresh_recent(worker: &Worker, schedule: &mut Schedule, now_us: i64) -> anyhow::Result<()> {
+    let (now, largest) = (Instant::now(), Timeframe::D1.table());
+    if !is_due(worker, schedule, JobKind::Refresh, largest, now) {
+        return Ok(());
+    }
     let mut connection = worker.pool.get().await?;
     let recent = TimeRange {
         from_us: now_us - duration_us(worker.config.admin.refresh_window),
@@ -155,18 +169,23 @@ async fn refresh_recent(worker: &Worker, now_us: i64) -> anyhow::Result<()> {
     };
     let refreshed = refresh::buckets(&mut connection, worker.server.edition, &[recent], |_, _| Ok(())).await;
     POLICY_RUNS.increment("refresh", 1);
-    if refreshed.is_err() {
-        POLICY_FAILURES.increment("refresh", 1);
+    match &refreshed {
+        Ok(()) => schedule.record(JobKind::Refresh, largest, now),
+        Err(_) => POLICY_FAILURES.increment("refresh", 1),
     }
     refreshed
 }
 
-async fn drop_old_chunks(worker: &Worker) -> anyhow::Result<()> {
+async fn drop_old_chunks(worker: &Worker, schedule: &mut Schedule) -> anyhow::Result<()> {
+    let now = Instant::now();
     let mut connection = worker.pool.get().await?;
     for table in RETAINABLE {
         let Some(kept) = retention(&worker.config.admin, table) else {
             continue;
         };
+        if !is_due(worker, schedule, JobKind::Retain, table, now) {
+            continue;
+        }
         if has_uncounted_ticks(worker, &mut connection, table, kept).await? {
             continue;
         }
@@ -175,6 +194,7 @@ async fn drop_old_chunks(worker: &Worker) -> anyhow::Result<()> {
         noted.explained(&format!("recording the end of dropped chunks of {table}"))?;
         let dropped = policies::drop_chunks(&mut connection, table, kept).await;
         let dropped = dropped.explained(&format!("dropping old chunks of {table}"))?;
+        schedule.record(JobKind::Retain, table, now);
         if dropped > 0 {
             tracing::info!(table, dropped, "dropped old chunks");
         }
@@ -204,8 +224,9 @@ async fn has_uncounted_ticks(
     Ok(waiting)
 }
 
-/// Runs every job. A failed job is logged and runs again after the next interval.
-async fn run_jobs(worker: &Worker) -> anyhow::Result<()> {
+/// Runs every job that is due. A failed job is logged and runs again at the next look.
+async fn run_jobs(worker: &Worker, schedule: &mut Schedule) -> anyhow::Result<()> {
+    let now = Instant::now();
     let mut connection = worker.pool.get().await?;
     for job in policies::jobs(&mut connection, worker.server.edition)
         .await
@@ -214,6 +235,9 @@ async fn run_jobs(worker: &Worker) -> anyhow::Result<()> {
         if worker.token.is_cancelled() {
             break;
         }
+        if !schedule.is_due(job.kind, &job.table, job.every, now) {
+            continue;
+        }
         let kind = job.kind.label();
         if let (JobKind::Retain, Some(kept)) = (job.kind, job.age)
             && has_uncounted_ticks(worker, &mut connection, &job.table, kept).await?
@@ -221,13 +245,16 @@ async fn run_jobs(worker: &Worker) -> anyhow::Result<()> {
             continue;
         }
         POLICY_RUNS.increment(kind, 1);
-        if let Err(error) = policies::run_job(&mut connection, &job).await {
-            POLICY_FAILURES.increment(kind, 1);
-            tracing::warn!(
-                table = job.table,
-                "the {kind} policy failed and is repeated after the interval: {}",
-                describe(&error)
-            );
+        match policies::run_job(&mut connection, &job).await {
+            Ok(()) => schedule.record(job.kind, &job.table, now),
+            Err(error) => {
+                POLICY_FAILURES.increment(kind, 1);
+                tracing::warn!(
+                    table = job.table,
+                    "the {kind} policy failed and is repeated at the next look: {}",
+                    describe(&error)
+                );
+            }
         }
     }
     Ok(())

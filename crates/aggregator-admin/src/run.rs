@@ -1,5 +1,7 @@
 //! `run`: the start of the worker and its tasks.
 
+use std::collections::BTreeMap;
+
 use storage_core::postgres::pool::Pool;
 use storage_core::program;
 use storage_core::redis::database;
@@ -16,13 +18,14 @@ use crate::{adapt, backups, losses, measure, metrics, plan, policies, repairs, r
 
 /// Runs the worker until SIGTERM.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
-    plan::check(&config.admin)?;
+    plan::check::settings(&config.admin)?;
     let metrics = metrics::DEFINITIONS;
     let conditions = [REDIS, POSTGRES];
     let startup = Startup::begin(&program!(), &config.service, &config.telemetry, metrics, conditions).await?;
     startup.check_redis(&config.redis, config.stream.partitions).await?;
     let pool = Pool::new(&config.postgres, APPLICATION);
     let (server, database) = startup.check_postgres(&pool, &config.redis).await?;
+    plan::check::windows(&config.admin, server.edition, &BTreeMap::new())?;
     tracing::info!(
         postgres = server.postgres_version,
         timescaledb = server.timescale_version,

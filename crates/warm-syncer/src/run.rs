@@ -68,27 +68,31 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 /// Refuses a refresh window that the refresh policies do not reach: no refresh would see minutes that change between
-/// both ages. A bucket is refreshed only if all of it is in the window of its policy.
+/// both ages. A bucket is refreshed only if all of it is in the window of its policy, and each policy sees a change
+/// only when that of the next smaller timeframe has run.
 async fn check_window(pool: &Pool, edition: Edition, window: Duration) -> anyhow::Result<()> {
     let mut connection = pool.get().await?;
     let jobs = policies::jobs(&mut connection, edition)
         .await
         .explained("reading the policies")?;
-    let refreshed = jobs.iter().filter(|job| job.kind == JobKind::Refresh);
-    let Some(reached) = refreshed.filter_map(|job| job.age).min() else {
+    let refreshes = jobs.iter().filter(|job| job.kind == JobKind::Refresh);
+    let Some(reached) = refreshes.clone().filter_map(|job| job.age).min() else {
         return Ok(());
     };
     let largest = Duration::from_secs(Timeframe::D1.seconds().unsigned_abs());
-    if window + largest <= reached {
+    let delay: Duration = refreshes.map(|job| job.every).sum();
+    if window + largest + delay <= reached {
         return Ok(());
     }
     let days = humantime_serde::re::humantime::format_duration;
     Err(Misconfigured::new(format!(
-        "warm.refresh_window is {} but must be at most {}, a day less than the policies of the database refresh; set \
-         it, or run `aggregator-admin apply --set admin.refresh_window={}`",
+        "warm.refresh_window is {} but must be at most {}, which is a day and {}, in which every timeframe is \
+         refreshed, less than the policies of the database reach; set it, or run `aggregator-admin apply --set \
+         admin.refresh_window={}`",
         days(window),
-        days(reached.saturating_sub(largest)),
-        days(window + largest).to_string().replace(' ', "")
+        days(reached.saturating_sub(largest + delay)),
+        days(delay),
+        days(window + largest + delay).to_string().replace(' ', "")
     ))
     .into())
 }

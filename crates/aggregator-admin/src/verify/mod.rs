@@ -22,10 +22,11 @@ use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
-use storage_core::postgres::edition::Server;
+use storage_core::postgres::edition::{Edition, Server};
 use storage_core::postgres::error::Explained;
 use storage_core::postgres::pool::PooledConnection;
 use storage_core::postgres::queries::candles::{self, CandleRow};
+use storage_core::postgres::queries::policies::{self, Job, JobKind};
 use storage_core::postgres::queries::positions::{self, LostEntries};
 use storage_core::postgres::queries::verify::{Borders, Difference, differences, differing_hours, lacking_rows};
 use storage_core::postgres::queries::{completeness, dead_letters, tick_versions, ticks};
@@ -40,9 +41,10 @@ pub(crate) use self::verdict::Class;
 use self::settle::settle;
 use self::verdict::{Evidence, Refreshes};
 use crate::candles::hot as hot_candles;
-use crate::config::Config;
+use crate::config::{AdminConfig, Config};
 use crate::minute::ComputedMinute;
 use crate::pieces::{self, Pace};
+use crate::plan;
 use crate::rollups::ranges::LARGER;
 
 /// Maximum number of differences of a timeframe that are examined one by one in a piece of the history.
@@ -73,8 +75,7 @@ pub(crate) struct Verifier<'p> {
     pub(super) connection: PooledConnection<'p>,
     pub(super) redis: Connection,
     server: Server,
-    policy_interval: Duration,
-    refresh_window: Duration,
+    settings: AdminConfig,
     /// Longest wait for the workers.
     patience: Duration,
     borders: Borders,
@@ -102,8 +103,7 @@ impl<'p> Verifier<'p> {
             connection,
             redis: Connection::ordinary(&config.redis),
             server,
-            policy_interval: config.admin.policy_interval,
-            refresh_window: config.admin.refresh_window,
+            settings: config.admin.clone(),
             patience,
             borders,
             losses,
@@ -327,10 +327,29 @@ impl<'p> Verifier<'p> {
             .await
             .context("reading the lease of aggregator-admin")?;
         let is_running = self.server.has_scheduler || holders.iter().any(Option::is_some);
-        Ok(is_running.then_some(Refreshes {
-            by_scheduler: self.server.has_scheduler,
-            interval: self.policy_interval,
-            window: self.refresh_window,
+        if !is_running {
+            return Ok(None);
+        }
+        let jobs = policies::jobs(&mut self.connection, self.server.edition)
+            .await
+            .explained("reading the policies")?;
+        let is_refresh = |job: &Job, table: &str| job.kind == JobKind::Refresh && job.table == table;
+        let interval = |table: &str| match self.server.edition {
+            Edition::Apache => Some(plan::interval(&self.settings, Edition::Apache, JobKind::Refresh, table)),
+            Edition::Community => {
+                let job = jobs.iter().find(|job| is_refresh(job, table))?;
+                Some(match self.server.has_scheduler {
+                    true => job.every,
+                    false => job.every.max(self.settings.policy_interval),
+                })
+            }
+        };
+        let intervals = LARGER
+            .into_iter()
+            .filter_map(|timeframe| Some((timeframe, interval(timeframe.table())?)));
+        Ok(Some(Refreshes {
+            intervals: intervals.collect(),
+            window: self.settings.refresh_window,
         }))
     }
 }

@@ -1,5 +1,6 @@
 //! Decides what a difference means. Pure.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use storage_core::domain::partition::partition_of;
@@ -42,12 +43,10 @@ impl Class {
 }
 
 /// Refreshes of the recent past that run without a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Refreshes {
-    /// `true` if TimescaleDB's scheduler runs them, in intervals that depend on the timeframe.
-    pub(crate) by_scheduler: bool,
-    /// Interval if aggregator-admin runs them.
-    pub(crate) interval: Duration,
+    /// Intervals at which they run, by timeframe.
+    pub(crate) intervals: BTreeMap<Timeframe, Duration>,
     /// Age of the candles up to which they refresh.
     pub(crate) window: Duration,
 }
@@ -91,13 +90,16 @@ impl Evidence {
 
     /// Returns the time within which the bucket is refreshed after its source changed; `None` if nothing will.
     fn refresh_us(&self, timeframe: Timeframe, difference: &Difference) -> Option<i64> {
-        let refreshes = self.refreshes?;
+        let refreshes = self.refreshes.as_ref()?;
         let is_recent = self.now_us - difference.time.timestamp_micros() < duration_us(refreshes.window);
-        let interval_us = match refreshes.by_scheduler {
-            true => timeframe.micros().min(Timeframe::H1.micros()),
-            false => duration_us(refreshes.interval),
-        };
-        is_recent.then_some(2 * interval_us + REFRESH_US)
+        let interval = *refreshes.intervals.get(&timeframe)?;
+        // Each timeframe is refreshed when the next smaller one has been.
+        let delay: Duration = refreshes
+            .intervals
+            .range(..=timeframe)
+            .map(|(_, interval)| *interval)
+            .sum();
+        is_recent.then(|| duration_us(delay + interval) + REFRESH_US)
     }
 }
 
@@ -159,11 +161,13 @@ mod tests {
         }
     }
 
-    const BY_ADMIN: Refreshes = Refreshes {
-        by_scheduler: false,
-        interval: Duration::from_secs(60),
-        window: Duration::from_secs(345_600),
-    };
+    fn refreshes(intervals: &[(Timeframe, u64)], window_s: u64) -> Option<Refreshes> {
+        let interval = |(timeframe, seconds): &(_, _)| (*timeframe, Duration::from_secs(*seconds));
+        Some(Refreshes {
+            intervals: intervals.iter().map(interval).collect(),
+            window: Duration::from_secs(window_s),
+        })
+    }
 
     #[test]
     fn a_larger_candle_waits_for_the_next_refresh_only_if_its_source_has_just_changed() {
@@ -171,28 +175,31 @@ mod tests {
         let old = difference(revision(500), revision(400));
         let by_hand = difference(revision(100), revision(100));
         let removed = difference(revision(100), None);
-        assert!(evidence(Some(BY_ADMIN)).is_waiting(Timeframe::H1, &fresh));
+        let each_minute = refreshes(&[(Timeframe::H1, 60)], 345_600);
+        assert!(evidence(each_minute.clone()).is_waiting(Timeframe::H1, &fresh));
         for wrong in [&old, &by_hand, &removed] {
-            assert!(!evidence(Some(BY_ADMIN)).is_waiting(Timeframe::H1, wrong), "{wrong:?}");
+            assert!(
+                !evidence(each_minute.clone()).is_waiting(Timeframe::H1, wrong),
+                "{wrong:?}"
+            );
         }
         assert!(
             !evidence(None).is_waiting(Timeframe::H1, &fresh),
             "nothing refreshes it"
         );
-        let by_scheduler = Refreshes {
-            by_scheduler: true,
-            ..BY_ADMIN
-        };
+        let each_hour = refreshes(&[(Timeframe::H1, 3_600)], 345_600);
         assert!(
-            evidence(Some(by_scheduler)).is_waiting(Timeframe::H1, &old),
+            evidence(each_hour).is_waiting(Timeframe::H1, &old),
             "it runs every hour"
         );
-        let outside = Refreshes {
-            window: Duration::from_secs(60),
-            ..BY_ADMIN
-        };
+        let after_smaller = refreshes(&[(Timeframe::M15, 300), (Timeframe::H1, 60)], 345_600);
         assert!(
-            !evidence(Some(outside)).is_waiting(Timeframe::H1, &fresh),
+            evidence(after_smaller).is_waiting(Timeframe::H1, &old),
+            "15-minute candles are refreshed first"
+        );
+        let outside = refreshes(&[(Timeframe::H1, 60)], 60);
+        assert!(
+            !evidence(outside).is_waiting(Timeframe::H1, &fresh),
             "announced instead"
         );
     }

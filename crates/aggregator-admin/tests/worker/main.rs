@@ -22,6 +22,7 @@ mod reread;
 mod retention;
 mod run;
 mod scheduler;
+mod schedules;
 mod verify;
 
 use storage_core::domain::partition::partition_of;

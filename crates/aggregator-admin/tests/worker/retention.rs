@@ -136,9 +136,12 @@ async fn a_warm_syncer_that_announces_later_changes_only_is_named() {
         assert_eq!(refused.code, Some(64));
         let reason = "admin.refresh_window is 4days but must be at least 5days";
         assert!(refused.stderr.contains(reason), "{}", refused.stderr);
-        assert_eq!(
-            stores.admin(&[command, "--set", "admin.refresh_window=5days"]).code,
-            Some(0)
-        );
+        let window = ["--set", "admin.refresh_window=6days"];
+        assert_eq!(stores.admin(&[&[command], &window[..]].concat()).code, Some(0));
+        let rare = ["--set", "admin.refresh_every=25h"];
+        let refused = stores.admin(&[&[command], &window[..], &rare[..]].concat());
+        assert_eq!(refused.code, Some(64));
+        let reason = "warm.refresh_window, which is 4days at warm-1, and a day and";
+        assert!(refused.stderr.contains(reason), "{}", refused.stderr);
     }
 }

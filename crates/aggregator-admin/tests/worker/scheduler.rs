@@ -141,6 +141,36 @@ async fn a_scheduler_that_stops_is_replaced_until_it_starts_again() {
 }
 
 #[tokio::test]
+async fn jobs_run_at_the_applied_intervals() {
+    let Some(stores) = stores().await else { return };
+    let settings = [
+        "apply",
+        "--set",
+        "admin.policy_interval=1s",
+        "--set",
+        "admin.refresh_every=2s",
+        "--set",
+        "admin.compress_every=2s",
+    ];
+    let applied = stores.admin(&settings);
+    assert_eq!(applied.code, Some(0), "{}", applied.stderr);
+    let runs = "SELECT coalesce(min(total_runs), 0) FROM timescaledb_information.jobs
+        LEFT JOIN timescaledb_information.job_stats USING (job_id)
+        WHERE proc_name IN ('policy_refresh_continuous_aggregate', 'policy_compression')";
+    until_true("three runs of each job", async || {
+        stores.database.number(runs).await >= 3
+    })
+    .await;
+    assert_eq!(stores.admin(&["apply"]).code, Some(0));
+    let soon = "SELECT count(*) FROM timescaledb_information.job_stats
+        WHERE job_id >= 1000 AND next_start < now() + INTERVAL '1 minute'";
+    until_true("no job that starts within a minute", async || {
+        stores.database.number(soon).await == 0
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_schema_is_reverted_while_its_jobs_run() {
     let Some(stores) = stores().await else { return };
     for _ in 0..3 {

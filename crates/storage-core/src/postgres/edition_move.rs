@@ -30,20 +30,30 @@ pub(super) fn before_migrations(versions: &[String]) -> String {
     statements
 }
 
-/// Returns the statements that copy every candle into the continuous aggregates, and then drop the tables. A refresh
-/// has to follow: it makes the candles visible, and computes again those whose source is complete.
+/// Returns the statements that copy the candles into the continuous aggregates, and then drop the tables. A refresh
+/// has to follow: it computes again the candles whose source is complete.
 pub(super) fn after_migrations() -> String {
     let mut statements = String::new();
-    for table in larger() {
+    for timeframe in &Timeframe::ALL[1..] {
+        let (table, seconds) = (timeframe.table(), timeframe.seconds());
+        // An aggregate shows the candles before its watermark, and computes the others from their source. A refresh
+        // moves the watermark past what it computes, which is nothing if the source was dropped, but dropping chunks,
+        // even none, moves it past the newest candle. So buckets that a refresh would not compute yet are not copied.
         let _ = write!(
             statements,
             "DO $$ BEGIN EXECUTE (
                  SELECT format(
                      'INSERT INTO %I.%I (time, symbol, open, high, low, close, volume, trades, revision)
-                      SELECT time, symbol, open, high, low, close, volume, trades, revision FROM {MOVED}{table}',
+                      SELECT time, symbol, open, high, low, close, volume, trades, revision FROM {MOVED}{table} candle
+                      WHERE time < time_bucket(INTERVAL ''{seconds} s'', now() - INTERVAL ''{seconds} s'')
+                         OR NOT EXISTS (
+                             SELECT FROM candles_1m part WHERE part.symbol = candle.symbol
+                               AND part.time >= candle.time
+                               AND part.time < candle.time + INTERVAL ''{seconds} s'')',
                      materialization_hypertable_schema, materialization_hypertable_name)
                  FROM timescaledb_information.continuous_aggregates
-                 WHERE view_schema = current_schema() AND view_name = '{table}'); END $$;"
+                 WHERE view_schema = current_schema() AND view_name = '{table}'); END $$;
+             SELECT drop_chunks('{table}', older_than => timestamptz '1900-01-01 00:00Z');"
         );
     }
     statements.push_str(

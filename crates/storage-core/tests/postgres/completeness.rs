@@ -225,9 +225,8 @@ async fn a_retention_moves_the_border_before_it_drops_rows_and_the_border_never_
         completeness::advance(conn, "candles_1m", day(2).from_us).await.unwrap();
         assert_eq!(since(conn).await, Some(day(3).from_us));
         if database.edition() == Edition::Community {
-            policies::add_retention(conn, "candles_1m", kept(day(5).from_us + MINUTE_US))
-                .await
-                .unwrap();
+            let age = kept(day(5).from_us + MINUTE_US);
+            policies::add_retention(conn, "candles_1m", age, age).await.unwrap();
             completeness::update_borders(conn, Edition::Community).await.unwrap();
             assert_eq!(since(conn).await, Some(day(5).from_us), "before the job has run");
         }

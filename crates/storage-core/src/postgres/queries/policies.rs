@@ -179,34 +179,41 @@ pub async fn runs(connection: &mut AsyncPgConnection, edition: Edition) -> Query
     .await
 }
 
-/// Changes the [`age`](Job::age) of a job.
-pub async fn set_age(connection: &mut AsyncPgConnection, job: &Job, age: Duration) -> QueryResult<()> {
+/// Changes the [`age`](Job::age) and the [interval](Job::every) of a job.
+pub async fn alter(connection: &mut AsyncPgConnection, job: &Job, age: Duration, every: Duration) -> QueryResult<()> {
     let altered = connection
-        .transaction(async |connection| alter_age(connection, job, age).await)
+        .transaction(async |connection| alter_job(connection, job, age, every).await)
         .await;
     match altered {
         // TimescaleDB 2.22.1 to 2.23.0 takes the job for a second policy of a continuous aggregate on another one.
         Err(error) if job.kind == JobKind::Refresh && sqlstate(&error) == Some("0A000") => {
-            replace_refresh(connection, job, age).await
+            replace_refresh(connection, job, age, every).await
         }
         altered => altered,
     }
 }
 
-async fn alter_age(connection: &mut AsyncPgConnection, job: &Job, age: Duration) -> QueryResult<()> {
+async fn alter_job(connection: &mut AsyncPgConnection, job: &Job, age: Duration, every: Duration) -> QueryResult<()> {
     sql_query(
-        "SELECT alter_job(job_id, config => config || jsonb_build_object($2, $3))
+        "SELECT alter_job(job_id, schedule_interval => make_interval(secs => $4),
+                          config => config || jsonb_build_object($2, $3))
          FROM timescaledb_information.jobs WHERE job_id = $1",
     )
     .bind::<Integer, _>(job.id)
     .bind::<Text, _>(job.kind.setting())
     .bind::<Text, _>(format!("{} seconds", age.as_secs()))
+    .bind::<BigInt, _>(seconds(every))
     .execute(connection)
     .await?;
     Ok(())
 }
 
-async fn replace_refresh(connection: &mut AsyncPgConnection, job: &Job, age: Duration) -> QueryResult<()> {
+async fn replace_refresh(
+    connection: &mut AsyncPgConnection,
+    job: &Job,
+    age: Duration,
+    every: Duration,
+) -> QueryResult<()> {
     sql_query("SELECT remove_continuous_aggregate_policy($1::regclass)")
         .bind::<Text, _>(&job.table)
         .execute(connection)
@@ -217,12 +224,16 @@ async fn replace_refresh(connection: &mut AsyncPgConnection, job: &Job, age: Dur
                                                 schedule_interval => make_interval(secs => $4))",
     )
     .bind::<Text, _>(&job.table)
-    .bind::<BigInt, _>(i64::try_from(age.as_secs()).unwrap_or(i64::MAX))
+    .bind::<BigInt, _>(seconds(age))
     .bind::<Nullable<Text>, _>(job.config.get("end_offset").and_then(Value::as_str))
-    .bind::<BigInt, _>(i64::try_from(job.every.as_secs()).unwrap_or(i64::MAX))
+    .bind::<BigInt, _>(seconds(every))
     .execute(connection)
     .await?;
     Ok(())
+}
+
+fn seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Settings of the sessions in which compression jobs run, where the version has them. A job that compresses new rows
@@ -265,13 +276,22 @@ pub async fn make_compression_wait(connection: &mut AsyncPgConnection, edition: 
     Ok(altered + settings.len())
 }
 
-/// Adds a policy that drops chunks of `table` entirely older than `age`.
-pub async fn add_retention(connection: &mut AsyncPgConnection, table: &str, age: Duration) -> QueryResult<()> {
-    sql_query("SELECT add_retention_policy($1::regclass, drop_after => make_interval(secs => $2))")
-        .bind::<Text, _>(table)
-        .bind::<BigInt, _>(i64::try_from(age.as_secs()).unwrap_or(i64::MAX))
-        .execute(connection)
-        .await?;
+/// Adds a policy that drops chunks of `table` entirely older than `age`, and runs at intervals of `every`.
+pub async fn add_retention(
+    connection: &mut AsyncPgConnection,
+    table: &str,
+    age: Duration,
+    every: Duration,
+) -> QueryResult<()> {
+    sql_query(
+        "SELECT add_retention_policy($1::regclass, drop_after => make_interval(secs => $2),
+                                     schedule_interval => make_interval(secs => $3))",
+    )
+    .bind::<Text, _>(table)
+    .bind::<BigInt, _>(seconds(age))
+    .bind::<BigInt, _>(seconds(every))
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
@@ -289,7 +309,7 @@ pub async fn remove_retention(connection: &mut AsyncPgConnection, table: &str) -
 pub async fn drop_chunks(connection: &mut AsyncPgConnection, table: &str, age: Duration) -> QueryResult<usize> {
     sql_query("SELECT drop_chunks($1::regclass, older_than => make_interval(secs => $2))")
         .bind::<Text, _>(table)
-        .bind::<BigInt, _>(i64::try_from(age.as_secs()).unwrap_or(i64::MAX))
+        .bind::<BigInt, _>(seconds(age))
         .execute(connection)
         .await
 }
