@@ -55,7 +55,7 @@ Feature: Bad input
       | symbol | time                 | price | qty | id |
       | A      | 2024-03-01T12:00:20Z | 102   | 1   | 1  |
       | D      | 2024-03-01T12:00:20Z | 102   | 1   | 1  |
-    Then the query "SELECT count(*) FROM dead_letters WHERE reason LIKE '%`aggregator-admin groups reset-ids`'" returns "1"
+    Then the query "SELECT count(*) FROM dead_letters WHERE reason LIKE '%groups reset-ids`'" returns "1"
     And every stream is drained
     When I run `aggregator-admin groups reset-ids ticks:0`
     Then it exits 1

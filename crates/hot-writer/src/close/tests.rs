@@ -225,8 +225,8 @@ proptest! {
         prop_assert_eq!(counted, i64::try_from(ticks.len()).unwrap());
         prop_assert!(stores.wrongly_written.is_empty(), "{:?}", stores.wrongly_written);
         for ((timeframe, start_us), hot) in &stores.hot {
-            let defined = stores.group(*timeframe, *start_us, revision(u64::MAX >> 42));
-            prop_assert_eq!(Some(&hot.candle.trades), defined.as_ref().map(|candle| &candle.trades), "{} {}", timeframe, start_us - DAY_US);
+            let defined = stores.group(*timeframe, *start_us, revision(u64::MAX >> 42)).map(|candle| candle.trades);
+            prop_assert_eq!(Some(hot.candle.trades), defined, "{} {}", timeframe, start_us - DAY_US);
         }
     }
 }
