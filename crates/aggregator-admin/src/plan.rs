@@ -130,7 +130,10 @@ pub(crate) fn interval(config: &AdminConfig, edition: Edition, kind: JobKind, ta
 fn refresh_delay(config: &AdminConfig, edition: Edition) -> Duration {
     let intervals = LARGER.map(|timeframe| interval(config, edition, JobKind::Refresh, timeframe.table()));
     match edition {
-        Edition::Community => intervals.into_iter().sum::<Duration>().max(config.policy_interval),
+        Edition::Community => intervals
+            .into_iter()
+            .fold(Duration::ZERO, Duration::saturating_add)
+            .max(config.policy_interval),
         Edition::Apache => intervals.into_iter().max().unwrap_or_default(),
     }
 }

@@ -108,7 +108,7 @@ fn objections_to_schedules(config: &AdminConfig) -> Vec<String> {
         .filter(|(_, kept)| *kept > config.compress_after)
         .min_by_key(|(_, kept)| *kept);
     if let (Some(every), Some((table, kept))) = (config.compress_every, compressed)
-        && config.compress_after + every > kept
+        && config.compress_after.saturating_add(every) > kept
     {
         found.push(format!(
             "admin.compress_every must be at most {} (admin.retain_{table} less admin.compress_after): chunks would be \
@@ -141,7 +141,7 @@ fn objection_to_chunks(config: &AdminConfig, table: &str) -> Option<String> {
         "admin.chunk_{table} must be at most {} (admin.retain_{table}): a chunk is dropped once all of it is older, so \
          rows would be kept for up to {}",
         days(kept),
-        days(kept + chunk)
+        days(kept.saturating_add(chunk))
     ))
 }
 
@@ -155,7 +155,8 @@ pub(crate) fn windows(
 ) -> Result<(), Misconfigured> {
     let largest = announced.iter().max_by_key(|(_, age)| **age);
     let delay = refresh_delay(config, edition);
-    let least = largest.map_or(Duration::ZERO, |(_, age)| *age) + DAY + delay;
+    let age = largest.map_or(Duration::ZERO, |(_, age)| *age);
+    let least = age.saturating_add(DAY).saturating_add(delay);
     if config.refresh_window >= least {
         return Ok(());
     }
@@ -285,6 +286,22 @@ mod tests {
             ..AdminConfig::default()
         };
         refused(&config, &[]);
+    }
+
+    #[test]
+    fn the_longest_settings_are_refused() {
+        let longest = Some(Duration::from_secs(u64::MAX));
+        let config = AdminConfig {
+            refresh_every: longest,
+            compress_every: longest,
+            retain_every: longest,
+            chunk_ticks: longest,
+            retain_ticks: Some(7 * DAY),
+            ..AdminConfig::default()
+        };
+        let expected = ["admin.retain_every", "admin.compress_every", "admin.chunk_ticks"];
+        refused(&config, &expected);
+        assert!(windows(&config, Edition::Community, &BTreeMap::new()).is_err());
     }
 
     fn announced(ages: &[Duration]) -> BTreeMap<String, Duration> {
