@@ -20,6 +20,8 @@ pub(crate) struct Changes {
     pub(crate) expired: Vec<(Timeframe, i64)>,
     /// Bases to request, by timeframe, start and the last entry that belongs to the base.
     pub(crate) bases: Vec<(Timeframe, i64, Revision)>,
+    /// Number of these bases for candles whose first ticks Redis may have lost.
+    pub(crate) incomplete: u64,
     /// Repairs to request, by start of the minute and the last entry that the repair must contain: minutes that closed
     /// or changed although Redis may have lost some of their ticks, or some were amended.
     pub(crate) repairs: Vec<(i64, Revision)>,
@@ -81,6 +83,7 @@ impl SymbolState {
                     && base.status == BaseStatus::Needed
                 {
                     base.status = BaseStatus::Requested;
+                    changes.incomplete += u64::from(tracked.amended.is_none());
                     changes.bases.push((timeframe, tracked.candle.start_us, base.until));
                 }
                 let is_uncertain = tracked.base.is_some() || tracked.candle.trades == 0;

@@ -41,9 +41,6 @@ const MAX_BASES: usize = 1_000;
 /// Number of symbols that are restored in one step, between two reads. Redis takes about 1 ms for their candles.
 const RESTORED_TOGETHER: usize = 50;
 
-/// Maximum number of symbols in a log message.
-const MAX_LOGGED_SYMBOLS: usize = 5;
-
 /// State of the task that folds.
 pub(crate) struct FoldTask {
     config: Config,
@@ -330,24 +327,6 @@ impl FoldTask {
         );
     }
 
-    /// Adds candles to those that wait for their base, and logs them.
-    fn add_awaited(&mut self, bases: Vec<(Symbol, Timeframe, i64)>) {
-        if bases.is_empty() {
-            return;
-        }
-        let mut symbols: Vec<&str> = bases.iter().map(|(symbol, ..)| symbol.as_str()).collect();
-        symbols.dedup();
-        tracing::warn!(
-            partition = self.decoder.rules.partition,
-            candles = bases.len(),
-            symbols = symbols[..symbols.len().min(MAX_LOGGED_SYMBOLS)].join(" "),
-            "Redis may have lost the first ticks of candles; they are published once aggregator-admin has restored them"
-        );
-        metrics::CANDLES_INCOMPLETE.increment(u64::try_from(bases.len()).unwrap_or(u64::MAX));
-        self.awaited.extend(bases);
-        self.report_awaited();
-    }
-
     /// Returns `true` if the effects may be handed over.
     fn is_due(&self, now: Instant) -> bool {
         let first_read = self.batch.first_read.unwrap_or(now);
@@ -384,11 +363,19 @@ impl FoldTask {
         } else if idle_us.is_some() && changes.is_empty() {
             return;
         }
-        let requested = changes.bases.iter();
-        let bases = requested.map(|(timeframe, start_us, _)| (symbol.clone(), *timeframe, *start_us));
-        let bases = bases.collect();
+        if changes.incomplete > 0 {
+            tracing::warn!(partition = self.decoder.rules.partition, %symbol, candles = changes.incomplete,
+                "Redis may have lost the first ticks of candles; they are published once aggregator-admin has restored \
+                 them");
+            metrics::CANDLES_INCOMPLETE.increment(changes.incomplete);
+        }
+        if !changes.bases.is_empty() {
+            let requested = changes.bases.iter();
+            let awaited = requested.map(|(timeframe, start_us, _)| (symbol.clone(), *timeframe, *start_us));
+            self.awaited.extend(awaited);
+            self.report_awaited();
+        }
         self.batch.add_changes(symbol, changes);
-        self.add_awaited(bases);
     }
 
     /// Takes the latest ticks that have not been handed over.
