@@ -8,7 +8,7 @@ Feature: The open candle is fresh
     And the setting STORAGE_HOT__CLOSE_GRACE is "10m"
     And a running hot-writer
     And a subscriber to every channel
-    When a feed starts sending 30000 trades of 30 symbols in this minute at 1500 per second
+    When a feed starts sending 40000 trades of 30 symbols in this minute at 1000 per second
     And 3000 more trades have arrived
     Then open candles wait to be written
     When the hash candle:current:1m:FRESH0 is deleted

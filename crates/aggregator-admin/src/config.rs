@@ -27,11 +27,7 @@ pub(crate) struct Config {
 
 impl Configuration for Config {
     const FOREIGN_SECTIONS: &'static [&'static str] = &["hot", "warm", "backup"];
-    // One connection for each task.
-    const DEFAULTS: &'static [(&'static str, &'static str)] = &[
-        ("telemetry.metrics_listen", "127.0.0.1:9103"),
-        ("postgres.pool_size", "8"),
-    ];
+    const DEFAULTS: &'static [(&'static str, &'static str)] = &[("telemetry.metrics_listen", "127.0.0.1:9103")];
     const ZERO_ALLOWED: &'static [&'static str] = &["admin.rollup_collect", "admin.verify_share"];
     const FIELDS_COMMAND: Option<[&'static str; 2]> = Some(["dead-letters", "requeue"]);
 }
