@@ -141,13 +141,12 @@ async fn repair(
         .collect();
     let mut connection = worker.pool.get().await?;
     let repaired = recompute_all(&mut connection, redis, partitions, &minutes, false).await;
-    let revisions = batch.iter().map(|(_, request)| request.revision);
-    let until = minutes.iter().zip(revisions);
-    let until: Vec<_> = until
-        .map(|((symbol, start_us), revision)| (*symbol, *start_us, revision))
-        .collect();
     if repaired.is_ok() {
-        latest::correct(&mut connection, redis, &until).await?;
+        let minutes = batch.iter();
+        let minutes: Vec<_> = minutes
+            .map(|((symbol, start_us), request)| (symbol, *start_us, request.revision))
+            .collect();
+        latest::correct(&mut connection, redis, &minutes).await?;
     }
     drop(connection);
     let repaired = match repaired {

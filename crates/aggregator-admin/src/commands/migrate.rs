@@ -53,18 +53,18 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "down")]
     accept_schema: bool,
     /// Removes the schema and the whole history; Redis is kept and belongs to no database afterwards
-    #[arg(long, conflicts_with = "partitions")]
+    #[arg(long, conflicts_with = "partitions", group = "reverts")]
     down: bool,
     /// Migrates the schema up or down to this migration, and does nothing else; to go down needs stopped workers and
     /// drops what the later migrations added
-    #[arg(long, value_name = "MIGRATION", conflicts_with_all = SCHEMA_CONFLICTS)]
+    #[arg(long, value_name = "MIGRATION", conflicts_with_all = SCHEMA_CONFLICTS, group = "reverts")]
     to: Option<String>,
     /// Runs the migrations of the schema and undoes them: shows their names and the tables that they lock. It takes
     /// the locks, gives up where it would wait for one for more than 2 s, and changes nothing
     #[arg(long, conflicts_with_all = SCHEMA_CONFLICTS)]
     dry_run: bool,
     /// Confirms --down, and a --to that goes down
-    #[arg(long)]
+    #[arg(long, requires = "reverts")]
     yes: bool,
 }
 

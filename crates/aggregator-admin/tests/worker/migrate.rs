@@ -286,6 +286,7 @@ async fn a_dry_run_names_migrations_and_locks_and_a_target_is_reached_down_and_u
             "{}",
             unsure.stderr
         );
+        assert_eq!(migrate(&["--yes"]).code, Some(64), "there is nothing to confirm");
         let missing = migrate(&["--to", "2026-11-29"]);
         assert_eq!(missing.code, Some(64));
         assert!(
