@@ -9,7 +9,6 @@ use redis::pipe;
 use storage_core::domain::lots::DEFAULT_VOLUME_DECIMALS;
 use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
-use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::{bases, symbols};
 use storage_core::redis::codec::repairs::Base;
@@ -22,22 +21,14 @@ use crate::worker::Worker;
 /// Number of bases that are computed in one transaction.
 const BATCH: usize = 200;
 
-/// Requested bases, each once, with the highest revision that was requested.
+/// Requested bases, each with the entries that requested it.
 #[derive(Default)]
-pub(crate) struct Bases(BTreeMap<(Symbol, Timeframe, i64), Request>);
-
-#[derive(Default)]
-struct Request {
-    revision: Revision,
-    ids: BTreeSet<StreamId>,
-}
+pub(crate) struct Bases(BTreeMap<Base, BTreeSet<StreamId>>);
 
 impl Bases {
     /// Adds the request of the entry `id`.
     pub(crate) fn add(&mut self, id: StreamId, base: Base) {
-        let request = self.0.entry((base.symbol, base.timeframe, base.start_us)).or_default();
-        request.revision = request.revision.max(base.revision);
-        request.ids.insert(id);
+        self.0.entry(base).or_default().insert(id);
     }
 
     /// Returns `true` without a pending request.
@@ -53,24 +44,13 @@ impl Bases {
         redis: &mut Connection,
         is_finished: impl Fn(&Symbol, Revision) -> bool,
     ) -> anyhow::Result<Vec<StreamId>> {
-        let ready = |(symbol, ..): &(Symbol, _, _), request: &mut Request| is_finished(symbol, request.revision);
-        let ready: Vec<_> = self.0.extract_if(.., ready).take(BATCH).collect();
-        if ready.is_empty() {
-            return Ok(Vec::new());
+        let is_ready = |base: &Base, _: &mut _| is_finished(&base.symbol, base.revision);
+        let ready = self.0.extract_if(.., is_ready).take(BATCH);
+        let (wanted, ids): (Vec<Base>, Vec<BTreeSet<StreamId>>) = ready.unzip();
+        if !wanted.is_empty() {
+            compute(worker, redis, &wanted).await?;
         }
-        let mut ids = Vec::new();
-        let mut wanted = Vec::new();
-        for ((symbol, timeframe, start_us), request) in ready {
-            ids.extend(request.ids);
-            wanted.push(Base {
-                symbol,
-                timeframe,
-                start_us,
-                revision: request.revision,
-            });
-        }
-        compute(worker, redis, &wanted).await?;
-        Ok(ids)
+        Ok(ids.into_iter().flatten().collect())
     }
 }
 

@@ -189,10 +189,14 @@ impl SymbolState {
         tracked.map(|tracked| tracked.amend(revision)).is_some()
     }
 
-    /// Returns `true` while a candle requires a base.
-    pub(crate) fn awaits_base(&self, timeframe: Timeframe, start_us: i64) -> bool {
+    /// Returns `true` while a candle awaits the base up to `until`.
+    pub(crate) fn awaits_base(&self, timeframe: Timeframe, start_us: i64, until: Revision) -> bool {
+        let requested = Some(RequiredBase {
+            until,
+            status: BaseStatus::Requested,
+        });
         let mut series = self.series[timeframe as usize].iter();
-        series.any(|tracked| tracked.candle.start_us == start_us && tracked.awaits_base())
+        series.any(|tracked| tracked.candle.start_us == start_us && tracked.base == requested)
     }
 
     /// Joins a candle with `base`, the candle of the bucket's ticks up to `until`. Returns `false` if the

@@ -16,9 +16,10 @@ use storage_core::domain::tick::AcceptedTick;
 
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::domain::trade_identity::TradeTime;
+use storage_core::redis::codec::repairs::Base;
 use storage_core::redis::connection::Connection;
+use storage_core::redis::hot::{self, RestoredBase};
 use storage_core::redis::stream::Stream;
-use storage_core::redis::{hot, keys};
 use tokio::sync::{mpsc, watch};
 
 use crate::age::Ages;
@@ -57,8 +58,8 @@ pub(crate) struct FoldTask {
     /// Minutes that the history changed before the position. The candles in Redis may not contain it yet.
     amended: HashMap<Symbol, AmendedMinutes>,
     lost: LostState,
-    /// Incomplete candles whose base was requested.
-    awaited: VecDeque<(Symbol, Timeframe, i64)>,
+    /// Requested bases.
+    awaited: VecDeque<Base>,
     next_base_lookup: Instant,
     /// Symbols that have changed since their changes were taken.
     changed: Vec<Symbol>,
@@ -292,22 +293,18 @@ impl FoldTask {
             return Ok(());
         }
         let requested: Vec<_> = self.awaited.drain(..self.awaited.len().min(MAX_BASES)).collect();
-        let keys: Vec<_> = requested
-            .iter()
-            .map(|(symbol, timeframe, start_us)| keys::candle_restored(*timeframe, symbol, *start_us))
-            .collect();
-        let bases = hot::bases(&mut self.conn, &keys).await?;
+        let answers = hot::bases(&mut self.conn, &requested).await?;
         let mut joined = 0;
-        for ((symbol, timeframe, start_us), base) in requested.into_iter().zip(bases) {
-            let Some(state) = self.symbols.get_mut(&symbol) else {
+        for (request, answer) in requested.into_iter().zip(answers) {
+            let Some(state) = self.symbols.get_mut(&request.symbol) else {
                 continue;
             };
-            let has_joined = base.is_some_and(|base| state.join_base(timeframe, start_us, base.revision, base.candle));
-            if has_joined {
+            let (timeframe, start_us, until) = (request.timeframe, request.start_us, request.revision);
+            if answer.is_some_and(|RestoredBase(base)| state.join_base(timeframe, start_us, until, base)) {
                 joined += 1;
                 mark_changed(state, &mut self.changed);
-            } else if state.awaits_base(timeframe, start_us) {
-                self.awaited.push_back((symbol, timeframe, start_us));
+            } else if state.awaits_base(timeframe, start_us, until) {
+                self.awaited.push_back(request);
             }
         }
         self.next_base_lookup = Instant::now() + BLOCK;
@@ -369,13 +366,12 @@ impl FoldTask {
                  them");
             metrics::CANDLES_INCOMPLETE.increment(changes.incomplete);
         }
-        if !changes.bases.is_empty() {
-            let requested = changes.bases.iter();
-            let awaited = requested.map(|(timeframe, start_us, _)| (symbol.clone(), *timeframe, *start_us));
-            self.awaited.extend(awaited);
+        let requested = self.batch.bases.len();
+        self.batch.add_changes(symbol, changes);
+        if self.batch.bases.len() > requested {
+            self.awaited.extend(self.batch.bases[requested..].iter().cloned());
             self.report_awaited();
         }
-        self.batch.add_changes(symbol, changes);
     }
 
     /// Takes the latest ticks that have not been handed over.

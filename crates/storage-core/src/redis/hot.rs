@@ -11,7 +11,6 @@ use super::connection::Connection;
 use super::functions::{self, Expiry, Put, PutResult};
 use super::keys::{self, Key};
 use crate::domain::candle::{Candle, CandleState};
-use crate::domain::stream_id::Revision;
 use crate::domain::symbol::Symbol;
 use crate::domain::timeframe::Timeframe;
 
@@ -66,21 +65,21 @@ fn candle(key: &Key, hash: HashMap<Vec<u8>, Vec<u8>>) -> Option<CandleState> {
     })
 }
 
-/// The beginning of a candle that aggregator-admin has computed from the history for hot-writer.
+/// A base that aggregator-admin has computed from the history; without a candle if there were no ticks.
 #[derive(Clone, Debug, PartialEq)]
-pub struct RestoredBase {
-    /// Last tick entry of the range that was searched.
-    pub revision: Revision,
-    /// Candle of the ticks in that range; `None` if there were none.
-    pub candle: Option<Candle>,
-}
+pub struct RestoredBase(pub Option<Candle>);
 
 /// Time after which a restored base expires, in ms. A hot-writer that did not run for longer requests it again.
-const BASE_TTL_MS: i64 = 60 * 60 * 1_000;
+const BASE_TTL_MS: i64 = 10 * 60 * 1_000;
+
+/// Returns the key of the answer to a request. Each has its own: a new owner of the partition may request a base up to
+/// an earlier entry than the last owner, because Redis lacks the last changes of that owner.
+fn base_key(base: &Base) -> Key {
+    keys::candle_restored(base.timeframe, &base.symbol, base.start_us, base.revision)
+}
 
 /// Returns the command that answers hot-writer's request for `base`.
 pub fn put_base(base: &Base, candle: Option<&Candle>) -> Cmd {
-    let key = keys::candle_restored(base.timeframe, &base.symbol, base.start_us);
     let fields = match candle {
         Some(candle) => hash_fields(
             &Candle {
@@ -91,24 +90,24 @@ pub fn put_base(base: &Base, candle: Option<&Candle>) -> Cmd {
         ),
         None => vec![("trades", "0".to_owned()), ("final", "0".to_owned())],
     };
-    functions::put(&key, base.revision, Expiry::AfterMs(BASE_TTL_MS), None, &fields)
+    functions::put(
+        &base_key(base),
+        base.revision,
+        Expiry::AfterMs(BASE_TTL_MS),
+        None,
+        &fields,
+    )
 }
 
-/// Reads the restored bases at `keys`, in their order; `None` for a request that is not answered yet.
-pub async fn bases(conn: &mut impl ConnectionLike, keys: &[Key]) -> RedisResult<Vec<Option<RestoredBase>>> {
-    let hashes = hashes(conn, keys).await?;
+/// Reads the answers to `requests`, in their order; `None` for one that is not answered yet.
+pub async fn bases(conn: &mut impl ConnectionLike, requests: &[Base]) -> RedisResult<Vec<Option<RestoredBase>>> {
+    let keys: Vec<Key> = requests.iter().map(base_key).collect();
+    let hashes = hashes(conn, &keys).await?;
     let decode = |(key, hash): (&Key, HashMap<Vec<u8>, Vec<u8>>)| {
         if hash.get(b"trades".as_slice())? == b"0" {
-            let revision = std::str::from_utf8(hash.get(b"revision".as_slice())?).ok()?;
-            return Some(RestoredBase {
-                revision: revision.parse().ok()?,
-                candle: None,
-            });
+            return Some(RestoredBase(None));
         }
-        candle(key, hash).map(|state| RestoredBase {
-            revision: state.candle.revision,
-            candle: Some(state.candle),
-        })
+        candle(key, hash).map(|state| RestoredBase(Some(state.candle)))
     };
     Ok(keys.iter().zip(hashes).map(decode).collect())
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use redis::{RedisWrite, ToRedisArgs, ToSingleRedisArg};
 
+use crate::domain::stream_id::Revision;
 use crate::domain::symbol::Symbol;
 use crate::domain::timeframe::Timeframe;
 
@@ -31,10 +32,11 @@ pub fn candle_recent(timeframe: Timeframe, symbol: &Symbol, start_us: i64) -> Ke
     Key(format!("candle:recent:{timeframe}:{symbol}:{}", start_us / 1_000_000))
 }
 
-/// Returns `candle:restored:<TF>:<SYMBOL>:<START>`, the beginning of a candle, which aggregator-admin has computed for
-/// hot-writer.
-pub fn candle_restored(timeframe: Timeframe, symbol: &Symbol, start_us: i64) -> Key {
-    Key(format!("candle:restored:{timeframe}:{symbol}:{}", start_us / 1_000_000))
+/// Returns `candle:restored:<TF>:<SYMBOL>:<START>:<REVISION>`, the beginning of a candle up to an entry, which
+/// aggregator-admin has computed for hot-writer.
+pub fn candle_restored(timeframe: Timeframe, symbol: &Symbol, start_us: i64, until: Revision) -> Key {
+    let start_s = start_us / 1_000_000;
+    Key(format!("candle:restored:{timeframe}:{symbol}:{start_s}:{until}"))
 }
 
 /// Returns `signal:active:<SYMBOL>`, the newest signal that has not expired.

@@ -121,7 +121,10 @@ impl Stores {
         self.requested.extend(changes.bases);
         for change in changes.candles {
             let candle = &change.candle;
-            let is_late = state.awaits_base(change.timeframe, candle.start_us);
+            let series = &state.series[change.timeframe as usize];
+            let is_late = series
+                .iter()
+                .any(|tracked| tracked.candle.start_us == candle.start_us && tracked.awaits_base());
             if !is_late && self.group(change.timeframe, candle.start_us, candle.revision).as_ref() != Some(candle) {
                 self.wrongly_written.push((change.timeframe, candle.clone()));
             }

@@ -86,7 +86,12 @@ async fn hot_writer_writes_the_hot_view_and_trims() {
         hot::remove(&key).exec_async(conn).await.unwrap();
     }
     hot::complete_since(conn, 0).await.unwrap();
-    let base = keys::candle_restored(Timeframe::M1, &symbol(), 0);
+    let base = Base {
+        symbol: symbol(),
+        timeframe: Timeframe::M1,
+        start_us: 0,
+        revision,
+    };
     assert_eq!(hot::bases(conn, &[base]).await.unwrap(), [None]);
     let (epoch, _) = hot::Epoch::begin(conn, 0).await.unwrap();
     epoch.mark_open([&symbol()]).exec_async(conn).await.unwrap();
