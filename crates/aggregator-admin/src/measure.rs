@@ -17,10 +17,14 @@ use tokio::time::sleep;
 
 use crate::metrics::{
     CHUNKS, COMPRESSED_CHUNKS, COMPRESSION_AVAILABLE, DEAD_LETTERS, FOREIGN_IDLE, GROUP_LAG, GROUP_PENDING,
-    REDIS_FAULTS, REDIS_MEMORY_LIMIT, REDIS_MEMORY_USED, ROLLUP_LAG, TABLE_SIZE,
+    OVERDUE_CHUNKS, REDIS_FAULTS, REDIS_MEMORY_LIMIT, REDIS_MEMORY_USED, ROLLUP_LAG, ROLLUP_LAG_LIMIT, TABLE_SIZE,
 };
+use crate::policies::refresh_intervals;
 use crate::rollups::ranges::LARGER;
 use crate::worker::Worker;
+
+/// Lag of a larger timeframe, beyond its buckets and intervals, that is no fault, in seconds: a refresh takes time.
+const LAG_MARGIN_S: f64 = 900.0;
 
 /// Sets the gauges at intervals until a shutdown or a failure.
 pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
@@ -118,6 +122,7 @@ async fn history(worker: &Worker) -> anyhow::Result<()> {
         TABLE_SIZE.set(&table.table_name, table.size_bytes as f64);
         CHUNKS.set(&table.table_name, table.chunks as f64);
         COMPRESSED_CHUNKS.set(&table.table_name, table.compressed as f64);
+        OVERDUE_CHUNKS.set(&table.table_name, table.overdue as f64);
     }
     // A stream whose dead letters were all requeued is missing in the answer.
     for stream in Stream::all(worker.config.stream.partitions) {
@@ -128,6 +133,10 @@ async fn history(worker: &Worker) -> anyhow::Result<()> {
         .explained("counting dead letters")?
     {
         DEAD_LETTERS.set(&waiting.stream, waiting.letters as f64);
+    }
+    for (timeframe, interval) in refresh_intervals(&mut connection, &worker.server, &worker.config.admin).await? {
+        let limit_s = 2.0 * timeframe.seconds() as f64 + 3.0 * interval.as_secs_f64() + LAG_MARGIN_S;
+        ROLLUP_LAG_LIMIT.set(timeframe.label(), limit_s);
     }
     let Some(newest_us) = spans::newest_minute(&mut connection)
         .await

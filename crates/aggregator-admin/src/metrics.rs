@@ -55,8 +55,13 @@ storage_core::define_metrics! {
     Gauge CHUNKS = "chunks", table = &[];
     /// Number of compressed chunks of a hypertable or continuous aggregate.
     Gauge COMPRESSED_CHUNKS = "compressed_chunks", table = &[];
+    /// Number of chunks of a hypertable or continuous aggregate that the last two runs of its compression policy should
+    /// have compressed and did not.
+    Gauge OVERDUE_CHUNKS = "overdue_chunks", table = &[];
     /// Market time from the end of the newest materialized bucket to the end of the newest minute in seconds.
     Gauge ROLLUP_LAG = "rollup_lag_seconds", timeframe = TIMEFRAMES;
+    /// Lag in seconds above which a timeframe is behind: two buckets, three intervals of its refresh and 15 minutes.
+    Gauge ROLLUP_LAG_LIMIT = "rollup_lag_limit_seconds", timeframe = TIMEFRAMES;
     /// Number of entries that a consumer group has not read.
     Gauge GROUP_LAG = "group_lag_entries", stream = &[], group = &[];
     /// Number of entries that a consumer group has read but not acknowledged.

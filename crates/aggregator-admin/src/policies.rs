@@ -2,16 +2,17 @@
 //! the jobs of a scheduler are watched. On the Apache edition, which has no jobs, they are the refresh of the recent
 //! past and the removal of old chunks. Each policy runs at the first look after its interval has passed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
 use diesel_async::AsyncPgConnection;
 use storage_core::domain::time::{TimeRange, duration_us, ms_to_us};
 use storage_core::domain::timeframe::Timeframe;
-use storage_core::postgres::edition::Edition;
+use storage_core::postgres::edition::{Edition, Server};
 use storage_core::postgres::error::{Explained, describe};
 use storage_core::postgres::queries::completeness;
-use storage_core::postgres::queries::policies::{self, JobKind};
+use storage_core::postgres::queries::policies::{self, Job, JobKind};
 use storage_core::postgres::queries::rollups;
 use storage_core::redis::clock::now_ms;
 use storage_core::redis::connection::Connection;
@@ -20,6 +21,7 @@ use storage_core::redis::refresh_windows;
 use storage_core::redis::stream::AGGREGATOR_ADMIN;
 use tokio::time::{Instant, sleep};
 
+use crate::config::AdminConfig;
 use crate::jobs::WatchedJobs;
 use crate::metrics::{LEADER, POLICY_FAILURES, POLICY_RUNS};
 use crate::plan::{self, RETAINABLE, retention};
@@ -93,6 +95,30 @@ pub(crate) async fn work(worker: Worker) -> anyhow::Result<()> {
         .release(&mut redis, LEASE)
         .await
         .context("releasing the lease")
+}
+
+/// Returns the intervals at which the larger timeframes are refreshed. A timeframe without a policy is missing.
+pub(crate) async fn refresh_intervals(
+    connection: &mut AsyncPgConnection,
+    server: &Server,
+    settings: &AdminConfig,
+) -> anyhow::Result<BTreeMap<Timeframe, Duration>> {
+    let jobs = policies::jobs(connection, server.edition)
+        .await
+        .explained("reading the policies")?;
+    let is_refresh = |job: &Job, table: &str| job.kind == JobKind::Refresh && job.table == table;
+    let interval = |table: &str| match server.edition {
+        Edition::Apache => Some(plan::interval(settings, Edition::Apache, JobKind::Refresh, table)),
+        Edition::Community => {
+            let job = jobs.iter().find(|job| is_refresh(job, table))?;
+            Some(match server.has_scheduler {
+                true => job.every,
+                false => job.every.max(settings.policy_interval),
+            })
+        }
+    };
+    let intervals = LARGER.map(|timeframe| Some((timeframe, interval(timeframe.table())?)));
+    Ok(intervals.into_iter().flatten().collect())
 }
 
 /// Reports changes of a warm-syncer that no refresh would see.

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::requeue::{self, Changes, Judge, name};
 use crate::stores::{Stores, history, refuse_other_database};
 
-/// Length at which the list cuts a reason; `show` prints all of it.
+/// Maximum length of a reason in the list; `show` prints all of it.
 const REASON_WIDTH: usize = 80;
 
 #[derive(Debug, clap::Args)]
@@ -138,19 +138,24 @@ fn list(letters: &[DeadLetter]) -> anyhow::Result<()> {
     }
     let mut shown = table(&["id", "first seen", "reason", "requeued"]);
     for letter in letters {
-        let mut reason: String = letter.reason.chars().take(REASON_WIDTH).collect();
-        if reason.len() < letter.reason.len() {
-            reason.push('…');
-        }
         let requeued = letter.requeued_as.clone().unwrap_or_default();
         shown.add_row([
             name(letter),
             rfc3339(letter.first_seen.timestamp() * 1_000_000),
-            reason,
+            shortened(&letter.reason),
             requeued,
         ]);
     }
     say(shown)
+}
+
+/// Cuts a long reason after a word.
+fn shortened(reason: &str) -> String {
+    let Some((end, _)) = reason.char_indices().nth(REASON_WIDTH) else {
+        return reason.to_owned();
+    };
+    let end = reason[..end].rfind(' ').unwrap_or(end);
+    format!("{} …", &reason[..end])
 }
 
 fn show(letter: &DeadLetter) -> anyhow::Result<()> {

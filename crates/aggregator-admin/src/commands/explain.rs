@@ -9,7 +9,7 @@ use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::error::Explained;
 use storage_core::postgres::queries::candles::{HistoryCandle, range};
 use storage_core::postgres::queries::verify::{compare, source_table};
-use storage_core::postgres::queries::{rollups, ticks};
+use storage_core::postgres::queries::{completeness, rollups, ticks};
 use storage_core::redis::connection::Connection;
 use storage_core::redis::position::position_of;
 use storage_core::redis::stream::{Stream, WARM_SYNCER};
@@ -76,6 +76,15 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
                 "           {} ticks, last accepted {}",
                 ticks.len(),
                 accepted(last.revision.as_i64())
+            ))?;
+        }
+        let since_us = completeness::since(&mut connection, "ticks")
+            .await
+            .explained("reading the time from which on ticks are complete")?;
+        if let Some(since_us) = since_us.filter(|since_us| start_us < *since_us) {
+            say(format_args!(
+                "           retention has dropped ticks before {}",
+                rfc3339(since_us)
             ))?;
         }
     } else if let Some(watermark_us) = rollups::watermark(&mut connection, server.edition, args.timeframe)

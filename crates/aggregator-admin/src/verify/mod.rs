@@ -22,11 +22,10 @@ use storage_core::domain::stream_id::{Revision, StreamId};
 use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::TimeRange;
 use storage_core::domain::timeframe::Timeframe;
-use storage_core::postgres::edition::{Edition, Server};
+use storage_core::postgres::edition::Server;
 use storage_core::postgres::error::Explained;
 use storage_core::postgres::pool::PooledConnection;
 use storage_core::postgres::queries::candles::{self, CandleRow};
-use storage_core::postgres::queries::policies::{self, Job, JobKind};
 use storage_core::postgres::queries::positions::{self, LostEntries};
 use storage_core::postgres::queries::verify::{Borders, Difference, differences, differing_hours, lacking_rows};
 use storage_core::postgres::queries::{completeness, dead_letters, tick_versions, ticks};
@@ -44,7 +43,7 @@ use crate::candles::hot as hot_candles;
 use crate::config::{AdminConfig, Config};
 use crate::minute::ComputedMinute;
 use crate::pieces::{self, Pace};
-use crate::plan;
+use crate::policies::refresh_intervals;
 use crate::rollups::ranges::LARGER;
 
 /// Maximum number of differences of a timeframe that are examined one by one in a piece of the history.
@@ -330,25 +329,8 @@ impl<'p> Verifier<'p> {
         if !is_running {
             return Ok(None);
         }
-        let jobs = policies::jobs(&mut self.connection, self.server.edition)
-            .await
-            .explained("reading the policies")?;
-        let is_refresh = |job: &Job, table: &str| job.kind == JobKind::Refresh && job.table == table;
-        let interval = |table: &str| match self.server.edition {
-            Edition::Apache => Some(plan::interval(&self.settings, Edition::Apache, JobKind::Refresh, table)),
-            Edition::Community => {
-                let job = jobs.iter().find(|job| is_refresh(job, table))?;
-                Some(match self.server.has_scheduler {
-                    true => job.every,
-                    false => job.every.max(self.settings.policy_interval),
-                })
-            }
-        };
-        let intervals = LARGER
-            .into_iter()
-            .filter_map(|timeframe| Some((timeframe, interval(timeframe.table())?)));
         Ok(Some(Refreshes {
-            intervals: intervals.collect(),
+            intervals: refresh_intervals(&mut self.connection, &self.server, &self.settings).await?,
             window: self.settings.refresh_window,
         }))
     }

@@ -80,11 +80,8 @@ impl Evidence {
         let is_younger_than = |us: i64| accepted_us.is_some_and(|accepted_us| self.now_us - accepted_us < us);
         match timeframe {
             Timeframe::M1 => difference.found.is_none() && is_younger_than(OPEN_US),
-            larger => {
-                let is_stale = difference.found_revision < difference.expected_revision;
-                is_stale
-                    && (self.unfinished.rollups || self.refresh_us(larger, difference).is_some_and(is_younger_than))
-            }
+            // Its revision does not tell whether a candle lacks trades: repairs write minutes in any order.
+            larger => self.unfinished.rollups || self.refresh_us(larger, difference).is_some_and(is_younger_than),
         }
     }
 
@@ -173,10 +170,16 @@ mod tests {
     fn a_larger_candle_waits_for_the_next_refresh_only_if_its_source_has_just_changed() {
         let fresh = difference(revision(500), revision(100));
         let old = difference(revision(500), revision(400));
-        let by_hand = difference(revision(100), revision(100));
+        let repaired = difference(revision(100), revision(100));
+        let by_hand = difference(revision(400), revision(400));
         let removed = difference(revision(100), None);
         let each_minute = refreshes(&[(Timeframe::H1, 60)], 345_600);
-        assert!(evidence(each_minute.clone()).is_waiting(Timeframe::H1, &fresh));
+        for changing in [&fresh, &repaired] {
+            assert!(
+                evidence(each_minute.clone()).is_waiting(Timeframe::H1, changing),
+                "{changing:?}"
+            );
+        }
         for wrong in [&old, &by_hand, &removed] {
             assert!(
                 !evidence(each_minute.clone()).is_waiting(Timeframe::H1, wrong),

@@ -4,6 +4,8 @@ use super::edition::{Edition, Server};
 
 /// A fault and the versions that have it.
 struct Known {
+    /// `true` if only a server with several sessions has the fault: refreshes that overlap, or a scheduler.
+    is_of_sessions: bool,
     /// First and last version of PostgreSQL; `None` for all.
     postgres: Option<[Version; 2]>,
     /// First and last version of TimescaleDB.
@@ -18,11 +20,13 @@ type Version = [u32; 3];
 /// The faults concern continuous aggregates and jobs, which the Apache edition lacks.
 const KNOWN: [Known; 3] = [
     Known {
+        is_of_sessions: false,
         postgres: None,
         timescale: [[0, 0, 0], [2, 17, u32::MAX]],
         fault: "refreshes can't be forced, so `aggregator-admin refresh` fails; update TimescaleDB to 2.18 or later",
     },
     Known {
+        is_of_sessions: true,
         postgres: None,
         timescale: [[2, 21, 0], [2, 26, 2]],
         fault: "refreshes that overlap leave duplicate rows in the larger timeframes; update TimescaleDB to 2.26.3 or \
@@ -30,6 +34,7 @@ const KNOWN: [Known; 3] = [
                 `aggregator-admin refresh --all`",
     },
     Known {
+        is_of_sessions: true,
         postgres: Some([[17, 12, 0], [17, 12, u32::MAX]]),
         timescale: [[0, 0, 0], [2, 29, 2]],
         fault: "every scheduled job ends as failed, \"cannot drop portal\", though its work is done; update \
@@ -47,7 +52,9 @@ pub fn faults(server: &Server) -> Vec<String> {
     KNOWN
         .iter()
         .filter(|known| {
-            within(known.timescale, timescale) && known.postgres.is_none_or(|range| within(range, postgres))
+            within(known.timescale, timescale)
+                && known.postgres.is_none_or(|range| within(range, postgres))
+                && !(known.is_of_sessions && server.single_session)
         })
         .map(|known| format!("PostgreSQL {postgres} with TimescaleDB {timescale}: {}", known.fault))
         .collect()
@@ -67,14 +74,18 @@ fn version(text: &str) -> Version {
 mod tests {
     use super::*;
 
-    fn found(postgres: &str, timescale: &str, edition: Edition) -> Vec<String> {
-        faults(&Server {
+    fn server(postgres: &str, timescale: &str, edition: Edition) -> Server {
+        Server {
             postgres_version: postgres.to_owned(),
             timescale_version: timescale.to_owned(),
             edition,
             has_scheduler: true,
             single_session: false,
-        })
+        }
+    }
+
+    fn found(postgres: &str, timescale: &str, edition: Edition) -> Vec<String> {
+        faults(&server(postgres, timescale, edition))
     }
 
     #[test]
@@ -109,5 +120,11 @@ mod tests {
             assert_eq!(found(postgres, timescale, Edition::Community), Vec::<String>::new());
         }
         assert!(found("17.12", "2.23.0", Edition::Apache).is_empty());
+        let embedded = Server {
+            has_scheduler: false,
+            single_session: true,
+            ..server("17.12", "2.23.0", Edition::Community)
+        };
+        assert!(faults(&embedded).is_empty());
     }
 }

@@ -28,6 +28,11 @@ pub(crate) async fn refresh_all(connection: &mut AsyncPgConnection, edition: Edi
 
 /// Runs the compression policies on Community, and checks that they have compressed every table with rows.
 pub(crate) async fn compress_all(connection: &mut AsyncPgConnection, edition: Edition) {
+    let overdue = async |connection: &mut AsyncPgConnection| {
+        let tables = storage::chunks(connection).await.unwrap();
+        tables.iter().map(|table| table.overdue).sum::<i64>()
+    };
+    assert_eq!(overdue(connection).await > 0, edition == Edition::Community);
     let jobs = policies::jobs(connection, edition).await.unwrap();
     for job in jobs.iter().filter(|job| job.kind == JobKind::Compress) {
         policies::run_job(connection, job).await.unwrap();
@@ -40,6 +45,7 @@ pub(crate) async fn compress_all(connection: &mut AsyncPgConnection, edition: Ed
     {
         assert_eq!(of.compressed_chunks, of.chunks, "{of:?}");
     }
+    assert_eq!(overdue(connection).await, 0);
 }
 
 /// Creates two days of two symbols, with gaps and different prices.

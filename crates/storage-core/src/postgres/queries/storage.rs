@@ -52,6 +52,9 @@ pub struct Chunks {
     /// Number of compressed chunks.
     #[diesel(sql_type = BigInt)]
     pub compressed: i64,
+    /// Number of chunks that the compression policy should have compressed in both of its last two runs.
+    #[diesel(sql_type = BigInt)]
+    pub overdue: i64,
     /// Start of the oldest chunk.
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub oldest: Option<DateTime<Utc>>,
@@ -68,6 +71,7 @@ pub async fn chunks(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Chunk
     sql_query(
         "SELECT coalesce(rollups.view_name, chunks.hypertable_name)::text AS table_name,
                 count(*) AS chunks, count(*) FILTER (WHERE is_compressed) AS compressed,
+                count(*) FILTER (WHERE NOT is_compressed AND range_end < now() - compress_after - 2 * every) AS overdue,
                 min(range_start) AS oldest, max(range_end) AS newest,
                 coalesce(hypertable_approximate_size(
                     format('%I.%I', hypertable_schema, hypertable_name)::regclass), 0) AS size_bytes
@@ -76,6 +80,10 @@ pub async fn chunks(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Chunk
                            materialization_hypertable_name AS hypertable_name
                     FROM timescaledb_information.continuous_aggregates) rollups
              USING (hypertable_schema, hypertable_name)
+         LEFT JOIN (SELECT hypertable_name AS table_name, schedule_interval AS every,
+                           (config->>'compress_after')::interval AS compress_after
+                    FROM timescaledb_information.jobs WHERE proc_name = 'policy_compression') policies
+             ON policies.table_name IN (rollups.view_name, chunks.hypertable_name)
          GROUP BY rollups.view_name, hypertable_schema, hypertable_name
          ORDER BY 1",
     )
