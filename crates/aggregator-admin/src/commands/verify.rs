@@ -88,7 +88,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     if args.to.is_none() {
         check_hot(&mut verifier, args, &mut totals).await?;
     }
-    report(&totals, args)
+    report(&totals, args, |timeframe| verifier.compared_us(timeframe))
 }
 
 async fn check(verifier: &mut Verifier<'_>, args: &Args, piece: TimeRange, totals: &mut Totals) -> anyhow::Result<()> {
@@ -181,7 +181,8 @@ impl Totals {
     }
 }
 
-fn report(totals: &Totals, args: &Args) -> anyhow::Result<()> {
+/// Prints the result. `compared_us` returns the start of the first candle whose source is complete.
+fn report(totals: &Totals, args: &Args, compared_us: impl Fn(Timeframe) -> i64) -> anyhow::Result<()> {
     let mut shown = table(&["timeframe", "source", ">candles", ">different", ">not yet written"]);
     let count = |counts: &BTreeMap<Timeframe, usize>, timeframe| counts.get(&timeframe).copied().unwrap_or(0);
     for timeframe in Timeframe::ALL {
@@ -196,6 +197,15 @@ fn report(totals: &Totals, args: &Args) -> anyhow::Result<()> {
     let [compared, different, waiting] = totals.hot.map(|count| count.to_string());
     shown.add_row(["hot view".to_owned(), "ticks".to_owned(), compared, different, waiting]);
     say(shown)?;
+    for timeframe in Timeframe::ALL {
+        let border_us = compared_us(timeframe);
+        if border_us > args.from.unwrap_or(i64::MIN) {
+            say(format_args!(
+                "{timeframe} before {}: retention has dropped rows, so only candles that lack trades are found",
+                rfc3339(border_us)
+            ))?;
+        }
+    }
     if totals.mended > 0 {
         say(format_args!("mended {} differences", totals.mended))?;
     }

@@ -112,6 +112,11 @@ impl<'p> Verifier<'p> {
         })
     }
 
+    /// Returns the start of the first candle of `timeframe` that is compared with its source in full.
+    pub(crate) fn compared_us(&self, timeframe: Timeframe) -> i64 {
+        self.borders.compared_us(timeframe)
+    }
+
     /// Returns the whole days within `range` that ticks and candles of `timeframes` cover, merged.
     pub(crate) async fn days(&mut self, range: TimeRange, timeframes: &[Timeframe]) -> anyhow::Result<Vec<TimeRange>> {
         pieces::days(&mut self.connection, self.server.edition, range, timeframes).await

@@ -47,6 +47,11 @@ async fn a_late_trade_joins_a_candle_whose_ticks_were_dropped() {
         assert_eq!(stores.database.text(CANDLE).await, "(50,60,50,60,8,2)", "once");
         let verified = stores.admin(&["verify"]);
         assert_eq!(verified.code, Some(0), "{}", verified.stdout);
+        assert!(
+            verified
+                .stdout
+                .contains("1m before 2019-10-12T00:00:00Z: retention has dropped rows")
+        );
 
         // A trade with an earlier time arrives later: the other one has closed the minute already.
         late_trades(&stores, "(10, 40, 2, 300)").await;

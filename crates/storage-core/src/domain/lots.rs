@@ -59,14 +59,19 @@ fn may_be_rounded(quantity: Decimal, count: i64, decimals: u8) -> bool {
     fits_no_lots && change <= units * 1e-6 || is_long && change <= units * 1e-15
 }
 
+/// Remedy for a quantity that no lots fit.
+const ANOTHER: &str = "requeue it with a quantity that fits, `dead-letters requeue ID --set qty=QTY`";
+
 /// Returns the rejection of a quantity with the command that changes the lots. `held` is the volume of its minute
 /// without it.
 pub fn rejection(symbol: &Symbol, quantity: Decimal, held: Decimal, error: LotsError, decimals: u8) -> Rejection {
     let qty = quantity.to_string();
     let remedy = match fitting_command(symbol, quantity, held) {
         Some(command) => format!("run `{command}`, then requeue this dead letter"),
-        None if held.is_positive() => "no number of decimals fits both it and the rest of its minute".to_owned(),
-        None => "no number of decimals fits it".to_owned(),
+        None if held.is_positive() => {
+            format!("no number of decimals fits both it and the rest of its minute; {ANOTHER}")
+        }
+        None => format!("no number of decimals fits it; {ANOTHER}"),
     };
     match error {
         LotsError::TooFine => Rejection::TooFine { qty, decimals, remedy },

@@ -102,6 +102,9 @@ pub(super) struct Rollup {
     #[serde(rename = "made_until")]
     pub(super) materialized_until: Option<String>,
     pub(super) lag_seconds: Option<i64>,
+    /// `true` if a whole bucket before the newest minute is not materialized.
+    #[serde(skip)]
+    pub(super) is_behind: bool,
 }
 
 impl Rollup {
@@ -112,10 +115,12 @@ impl Rollup {
             let newest_end_us = newest_minute_us? + Timeframe::M1.micros();
             Some((newest_end_us - watermark_us).max(0) / 1_000_000)
         };
+        let lag_seconds = watermark_us.and_then(lag);
         Self {
             timeframe: timeframe.label(),
             materialized_until: watermark_us.map(rfc3339),
-            lag_seconds: watermark_us.and_then(lag),
+            lag_seconds,
+            is_behind: lag_seconds.is_some_and(|lag| lag >= timeframe.seconds()),
         }
     }
 }
@@ -310,12 +315,15 @@ mod tests {
     #[test]
     fn the_lag_of_a_timeframe_is_counted_to_the_end_of_the_newest_minute() {
         let minute_us = Timeframe::M1.micros();
-        let lag = |watermark_us, newest_us| Rollup::new(Timeframe::M5, watermark_us, newest_us).lag_seconds;
+        let rollup = |watermark_us, newest_us| Rollup::new(Timeframe::M5, watermark_us, newest_us);
+        let lag = |watermark_us, newest_us| rollup(watermark_us, newest_us).lag_seconds;
         assert_eq!(lag(Some(5 * minute_us), Some(9 * minute_us)), Some(300));
         // A continuous aggregate may have materialized a bucket that is not over.
         assert_eq!(lag(Some(15 * minute_us), Some(9 * minute_us)), Some(0));
         assert_eq!(lag(Some(5 * minute_us), None), None);
         assert_eq!(lag(None, Some(9 * minute_us)), None);
+        let is_behind = |newest_us| rollup(Some(5 * minute_us), Some(newest_us)).is_behind;
+        assert_eq!([8, 9].map(|minute| is_behind(minute * minute_us)), [false, true]);
     }
 
     #[test]

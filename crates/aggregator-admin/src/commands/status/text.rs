@@ -126,8 +126,10 @@ fn compression(compression: &Compression) -> String {
 
 fn rollup(rollup: &Rollup) -> String {
     match (&rollup.materialized_until, rollup.lag_seconds) {
-        (Some(until), None | Some(0)) => format!("{} until {until}", rollup.timeframe),
-        (Some(until), Some(lag)) => format!("{} until {until}, {} behind", rollup.timeframe, span(lag)),
+        (Some(until), Some(lag)) if rollup.is_behind => {
+            format!("{} until {until}, {} behind", rollup.timeframe, span(lag))
+        }
+        (Some(until), _) => format!("{} until {until}", rollup.timeframe),
         (None, _) => format!("{} not yet", rollup.timeframe),
     }
 }
