@@ -180,13 +180,8 @@ async fn command(server: &RedisConfig, programs: Option<&Path>) -> anyhow::Resul
     match info.addr() {
         ConnectionAddr::Unix(socket) => tool = tool.arg("-s").arg(socket),
         ConnectionAddr::Tcp(host, port) => tool = tool.args(["-h", host, "-p", &port.to_string()]),
-        ConnectionAddr::TcpTls {
-            host, port, insecure, ..
-        } => {
+        ConnectionAddr::TcpTls { host, port, .. } => {
             tool = tool.args(["-h", host, "-p", &port.to_string(), "--tls", "--sni", host]);
-            if *insecure {
-                tool = tool.arg("--insecure");
-            }
             for (option, file) in [
                 ("--cacert", &server.ca_file),
                 ("--cert", &server.cert_file),

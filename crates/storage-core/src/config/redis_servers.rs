@@ -52,10 +52,17 @@ const EXPECTED: &str = "not the URL of a Redis: write redis://[USER@]HOST[:PORT]
      redis+cluster://[USER@]HOST:PORT[,HOST:PORT…], redis+sentinel://[USER@]HOST[:PORT][,HOST[:PORT]…]/MASTER[/DB], \
      with rediss for TLS, and special characters of a password percent-encoded";
 
+/// Message for a URL with a fragment, such as `#insecure`.
+const FRAGMENT: &str = "must not contain `#`: the certificate of a server is always checked, against `redis.ca_file` \
+     or the authorities of the system; in a password write %23";
+
 impl FromStr for RedisServers {
     type Err = &'static str;
 
     fn from_str(url: &str) -> Result<Self, Self::Err> {
+        if url.contains('#') {
+            return Err(FRAGMENT);
+        }
         let Some((scheme, rest)) = url.split_once("://") else {
             return Err(EXPECTED);
         };
@@ -138,6 +145,8 @@ mod tests {
             "redis+sentinel://a",
             "redis+ring://a",
             "a:1",
+            "rediss://a:1/#insecure",
+            "rediss+cluster://a:1,b:2#insecure",
         ] {
             assert!(url.parse::<RedisServers>().is_err(), "{url}");
         }

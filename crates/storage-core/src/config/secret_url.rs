@@ -29,7 +29,8 @@ impl SecretUrl {
 }
 
 /// Masks from the first colon after the scheme to the last `@`. That is too much if the path has an `@`, and enough if
-/// the password has an unescaped `@` or `/`.
+/// the password has an unescaped `@` or `/`. Without a colon, what precedes the `@` in the URL of a Redis is masked,
+/// because many write the password there.
 fn mask_user_info(url: &str) -> String {
     let start = url.find("://").map_or(0, |at| at + "://".len());
     let Some(end) = url[start..].rfind('@').map(|at| start + at) else {
@@ -37,6 +38,7 @@ fn mask_user_info(url: &str) -> String {
     };
     match url[start..end].find(':') {
         Some(colon) => format!("{}:{MASK}{}", &url[..start + colon], &url[end..]),
+        None if url.starts_with("redis") => format!("{}{MASK}{}", &url[..start], &url[end..]),
         None => url.to_owned(),
     }
 }
@@ -86,6 +88,8 @@ mod tests {
             ("redis://h:6379/0", "redis://h:6379/0"),
             ("redis://:hunter2@h/0", "redis://:***@h/0"),
             ("rediss://u:hunter2@h:1", "rediss://u:***@h:1"),
+            ("redis://hunter2@h/0", "redis://***@h/0"),
+            ("rediss+cluster://hunter2@h:1,i:2", "rediss+cluster://***@h:1,i:2"),
             ("postgres://u@h/d", "postgres://u@h/d"),
             ("postgres://u:hun@ter2@h/d", "postgres://u:***@h/d"),
             ("postgres://u:12/hunter2@h/d", "postgres://u:***@h/d"),

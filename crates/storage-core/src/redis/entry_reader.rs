@@ -184,11 +184,9 @@ impl Link {
     async fn open(info: &ConnectionInfo, config: &RedisConfig) -> RedisResult<Self> {
         let io: Box<dyn Io> = match info.addr() {
             ConnectionAddr::Tcp(host, port) => Box::new(tcp(host, *port).await?),
-            ConnectionAddr::TcpTls {
-                host, port, insecure, ..
-            } => {
+            ConnectionAddr::TcpTls { host, port, .. } => {
                 let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
-                Box::new(tls(config, *insecure)?.connect(name, tcp(host, *port).await?).await?)
+                Box::new(tls(config)?.connect(name, tcp(host, *port).await?).await?)
             }
             ConnectionAddr::Unix(path) => Box::new(UnixStream::connect(path).await?),
             _ => return Err(unusable("unknown kind of address")),
@@ -247,14 +245,13 @@ impl Link {
     }
 }
 
-fn tls(config: &RedisConfig, insecure: bool) -> io::Result<TlsConnector> {
+fn tls(config: &RedisConfig) -> io::Result<TlsConnector> {
     let roots = match config.ca_file.as_deref() {
-        _ if insecure => None,
-        Some(ca_file) => Some(tls::authorities_of(ca_file)?),
-        None => Some(tls::system_authorities()?),
+        Some(ca_file) => tls::authorities_of(ca_file)?,
+        None => tls::system_authorities()?,
     };
     let identity: Option<(&Path, &Path)> = config.cert_file.as_deref().zip(config.key_file.as_deref());
-    Ok(TlsConnector::from(Arc::new(tls::client(roots, identity)?)))
+    Ok(TlsConnector::from(Arc::new(tls::client(Some(roots), identity)?)))
 }
 
 async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
