@@ -123,6 +123,23 @@ Feature: Outages under load lose no trade
       | destroyed                    |
       | set back to the oldest entry |
 
+  @apache
+  Scenario: A candle that is read again after its only trade was busted does not stay
+    Given a running pipeline
+    When these trades arrive:
+      | symbol  | time                 | price | qty | id | kind |
+      | BTCUSDT | 2024-03-01T12:00:20Z | 102   | 1   | 1  |      |
+      | BTCUSDT | 2024-03-01T12:02:20Z | 103   | 1   | 2  |      |
+    Then candles_1m holds every trade exactly once
+    When these trades arrive:
+      | symbol  | time                 | price | qty | id | kind |
+      | BTCUSDT | 2024-03-01T12:00:20Z |       |     | 1  | bust |
+    Then candles_1m holds every trade exactly once
+    When I send `XGROUP SETID stream:candles:1 warm-syncer 0` to Redis
+    Then every stream is drained within 60 seconds
+    And candles_1m holds every trade exactly once
+    And every larger timeframe holds every trade exactly once
+
   @apache @own-redis @own-network
   Scenario: An owner is suspended beyond the end of its lease and resumes in the middle of a write
     Given a proxy between each worker and each of its stores

@@ -14,6 +14,7 @@ use storage_core::domain::symbol::Symbol;
 use storage_core::domain::time::{TimeRange, duration_us};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::queries::candles::{self, Candidate, CandleRow, Difference};
+use storage_core::postgres::queries::tick_versions;
 use storage_core::redis::codec;
 use storage_core::redis::codec::repairs::Repair;
 
@@ -106,8 +107,11 @@ impl Kind for Candles {
 
         candles::lock_partition(connection, self.partition).await?;
         let mut written = candles::insert_1m(connection, &rows).await?;
+        let candidates: Vec<Candidate> = fitting.iter().map(|(closed, _)| closed.candidate()).collect();
+        // The repair after a bust may have found or left no row that would refuse this candle.
+        let amended = tick_versions::amended_after(connection, &candidates).await?;
+        repairs.extend(amended.into_iter().map(|at| fitting[at].0.repair()));
         if written < rows.len() {
-            let candidates: Vec<Candidate> = fitting.iter().map(|(closed, _)| closed.candidate()).collect();
             let differing = candles::compare(connection, &candidates).await?;
             let newer = differing
                 .iter()

@@ -4,6 +4,7 @@ use diesel::sql_types::{Array, BigInt, Bool, Double, Nullable, Text, Timestamptz
 use diesel::{QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
+use super::candles::Candidate;
 use super::ticks::{Key, RANGES};
 use crate::domain::amendment::{Amendment, Change, Values, Version};
 use crate::domain::decimal::Decimal;
@@ -12,7 +13,7 @@ use crate::domain::symbol::Symbol;
 use crate::domain::tick::Side;
 use crate::domain::time::{TimeRange, to_datetime};
 use crate::domain::timeframe::Timeframe;
-use crate::postgres::columns::Micros;
+use crate::postgres::columns::{IntegerValue, Micros};
 
 /// A version of an amended trade.
 #[derive(Clone, Debug, PartialEq, QueryableByName)]
@@ -207,6 +208,39 @@ pub async fn of_minute(connection: &mut AsyncPgConnection, symbol: &Symbol, star
     .bind::<Timestamptz, _>(to_datetime(start_us + Timeframe::M1.micros()))
     .get_result(connection)
     .await
+}
+
+/// Returns the index of each candle whose minute has an amendment that the candle's last entry precedes.
+pub async fn amended_after(connection: &mut AsyncPgConnection, candles: &[Candidate]) -> QueryResult<Vec<usize>> {
+    let amended: Vec<IntegerValue> = sql_query(
+        "SELECT at::bigint AS value
+         FROM (SELECT generate_series(0, cardinality($1) - 1) AS at,
+                      unnest($1) AS symbol, unnest($2) AS start, unnest($3) AS revision) candles
+         CROSS JOIN LATERAL (
+             SELECT FROM tick_versions version
+             WHERE version.symbol = candles.symbol AND version.time >= candles.start
+               AND version.time < candles.start + INTERVAL '1 minute' AND version.revision > candles.revision
+             LIMIT 1) amended",
+    )
+    .bind::<Array<Text>, _>(candles.iter().map(|candle| candle.symbol.as_str()).collect::<Vec<_>>())
+    .bind::<Array<Timestamptz>, _>(
+        candles
+            .iter()
+            .map(|candle| to_datetime(candle.start_us))
+            .collect::<Vec<_>>(),
+    )
+    .bind::<Array<BigInt>, _>(
+        candles
+            .iter()
+            .map(|candle| candle.revision.as_i64())
+            .collect::<Vec<_>>(),
+    )
+    .get_results(connection)
+    .await?;
+    Ok(amended
+        .into_iter()
+        .filter_map(|row| usize::try_from(row.value).ok())
+        .collect())
 }
 
 /// A version of a trade, amended or not.
