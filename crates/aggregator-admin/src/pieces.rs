@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use diesel_async::AsyncPgConnection;
-use storage_core::domain::time::{TimeRange, rfc3339};
+use storage_core::domain::time::{TimeRange, duration_us, rfc3339};
 use storage_core::domain::timeframe::Timeframe;
 use storage_core::postgres::edition::Edition;
 use storage_core::postgres::error::Explained;
@@ -18,6 +18,9 @@ use tokio::time::Instant;
 const DURATIONS: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(1_000)];
 /// Longest piece: planning takes time per chunk, and what follows a difference is done per piece.
 const LONGEST: Duration = Duration::from_secs(64 * 86_400);
+
+/// Longest time without minutes and ticks within a part of [`days`].
+const LONGEST_GAP: Duration = Duration::from_secs(8 * 86_400);
 
 /// Length of the next piece, in multiples of a unit.
 #[derive(Clone, Debug)]
@@ -60,34 +63,44 @@ impl Pace {
     }
 }
 
-/// Returns the whole days within `range` that ticks and candles of `timeframes` cover, merged.
+/// Returns the whole days within `range` that ticks and candles of `timeframes` cover. A new part begins where minutes
+/// or ticks begin, because chunks of larger candles also cover years before.
 pub(crate) async fn days(
     connection: &mut AsyncPgConnection,
     edition: Edition,
     range: TimeRange,
     timeframes: &[Timeframe],
 ) -> anyhow::Result<Vec<TimeRange>> {
-    let extent = extent(connection, edition, timeframes)
-        .await
-        .explained("reading the chunks")?;
-    let parts = range.parts_in(&extent).into_iter();
-    Ok(TimeRange::merge(
-        parts.map(|part| part.widened_to(Timeframe::D1)).collect(),
-        0,
-    ))
+    let doing = "reading the chunks";
+    let covered = extent(connection, edition, timeframes).await.explained(doing)?;
+    let minutes = extent(connection, edition, &[Timeframe::M1]).await.explained(doing)?;
+    Ok(parts(range, &covered, minutes))
 }
 
-/// Calls `work` for consecutive pieces of `days` and shows the progress. If it fails or the user interrupts it, the
-/// error contains `resume` of the start of the unfinished piece: the command that continues.
+fn parts(range: TimeRange, covered: &[TimeRange], minutes: Vec<TimeRange>) -> Vec<TimeRange> {
+    let days = range.parts_in(covered).into_iter();
+    let days = TimeRange::merge(days.map(|part| part.widened_to(Timeframe::D1)).collect(), 0);
+    let minutes = TimeRange::merge(minutes, duration_us(LONGEST_GAP));
+    minutes.iter().fold(days, |days, minutes| {
+        let border_us = Timeframe::D1.bucket_start_us(minutes.from_us);
+        let split = |part: TimeRange| <[_; 2]>::from(part.split_at(border_us));
+        days.into_iter().flat_map(split).flatten().collect()
+    })
+}
+
+/// Calls `work` for consecutive pieces of `days` and shows the progress. Each part of `days` begins at the initial
+/// `pace`. If `work` fails or the user interrupts it, the error contains `resume` of the start of the unfinished piece:
+/// the command that continues.
 pub(crate) async fn for_each(
     days: &[TimeRange],
-    mut pace: Pace,
+    pace: Pace,
     mut work: impl AsyncFnMut(TimeRange) -> anyhow::Result<()>,
     resume: impl Fn(i64) -> String,
 ) -> anyhow::Result<()> {
     let total_us: i64 = days.iter().map(|part| part.to_us - part.from_us).sum();
     let mut done_us: i64 = 0;
     for part in days {
+        let mut pace = pace.clone();
         let mut from_us = part.from_us;
         while from_us < part.to_us {
             let piece = TimeRange {
@@ -137,6 +150,20 @@ mod tests {
         assert_eq!(pace.end(0), 64 * day_us);
     }
 
+    #[test]
+    fn a_part_begins_where_minutes_begin_after_a_long_gap() {
+        let days = |from: i64, to: i64| TimeRange {
+            from_us: from * Timeframe::D1.micros(),
+            to_us: to * Timeframe::D1.micros(),
+        };
+        let covered = [days(0, 1_000), days(2_000, 3_000)];
+        let minutes = vec![days(700, 705), days(707, 710), days(750, 760), days(2_000, 2_010)];
+        assert_eq!(
+            parts(days(10, 2_500), &covered, minutes),
+            [days(10, 700), days(700, 750), days(750, 1_000), days(2_000, 2_500)]
+        );
+    }
+
     #[tokio::test]
     async fn every_day_is_processed_once_and_a_failure_names_the_command_that_continues() {
         let day_us = Timeframe::D1.micros();
@@ -156,7 +183,11 @@ mod tests {
         )
         .await;
         done.unwrap();
-        assert!(processed.len() > 2, "{processed:?}");
+        let lengths: Vec<i64> = processed
+            .iter()
+            .map(|piece| (piece.to_us - piece.from_us) / day_us)
+            .collect();
+        assert_eq!(lengths, [1, 1, 2, 4, 6], "each part begins at the initial pace");
         assert_eq!(TimeRange::merge(processed, 0), days);
 
         let mut pieces = 0;

@@ -43,7 +43,7 @@ pub(crate) async fn run(config: &Config, apply: bool) -> anyhow::Result<()> {
         .explained("reading the chunk intervals")?;
     let changes = changes(&config.admin, server.edition, &jobs, &chunks);
     match changes.is_empty() {
-        true => say("nothing to do: policies and chunk intervals agree with the configuration")?,
+        true => say("nothing to do: existing policies and chunk intervals agree with the configuration")?,
         false => show(&changes)?,
     }
     if server.edition == Edition::Apache {

@@ -10,7 +10,7 @@ use storage_core::postgres::error::{Fault, sqlstate};
 use storage_core::postgres::queries::candles::{self, Candidate, Difference};
 use storage_core::postgres::queries::policies::{self, JobKind};
 use storage_core::postgres::queries::rollups::ALWAYS;
-use storage_core::postgres::queries::storage;
+use storage_core::postgres::queries::{storage, symbols};
 use storage_core::testing::postgres::TestDatabase;
 
 use crate::{MINUTE_US, OLD_US, candle, revision, symbol};
@@ -60,6 +60,26 @@ async fn a_candle_is_inserted_only_without_a_row() {
             .await
             .unwrap();
         assert_eq!((of_a[0].open, of_a[0].revision), (10.0, 5));
+    }
+}
+
+#[tokio::test]
+async fn without_its_primary_key_a_table_is_not_written() {
+    for database in TestDatabase::start_each().await {
+        let conn = &mut database.connect().await;
+        for table in ["candles_1m", "symbols"] {
+            let drop = format!("ALTER TABLE {table} DROP CONSTRAINT {table}_pkey");
+            sql_query(drop).execute(conn).await.unwrap();
+        }
+        let rows = [candle("A", 0, 10.0, 5)];
+        for error in [
+            candles::insert_1m(conn, &rows).await.unwrap_err(),
+            candles::upsert_1m(conn, &rows).await.unwrap_err(),
+            symbols::register(conn, &[&symbol("A")]).await.unwrap_err(),
+        ] {
+            assert_eq!(sqlstate(&error), Some("42P10"), "{error}");
+            assert_eq!(Fault::of(&error), Fault::Permanent);
+        }
     }
 }
 

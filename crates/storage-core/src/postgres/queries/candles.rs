@@ -76,7 +76,7 @@ SELECT unnest($1), unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), u
 
 /// Writes the candles of minutes without a row, and returns their number.
 pub async fn insert_1m(connection: &mut AsyncPgConnection, rows: &[CandleRow]) -> QueryResult<usize> {
-    write_1m(connection, "ON CONFLICT DO NOTHING", rows).await
+    write_1m(connection, "ON CONFLICT (symbol, time) DO NOTHING", rows).await
 }
 
 /// Writes each candle unless its row has a higher revision, or the same one with at least as many trades. `rows` must

@@ -17,7 +17,7 @@ pub async fn insert(connection: &mut AsyncPgConnection, signals: &[Signal]) -> Q
          SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)
              AS new (time, symbol, signal_id, strategy, side, strength, price, expires, revision)
          ORDER BY symbol, time, signal_id, revision
-         ON CONFLICT DO NOTHING",
+         ON CONFLICT (symbol, time, signal_id) DO NOTHING",
     )
     .bind::<Array<Timestamptz>, _>(times(|signal| signal.ts_us))
     .bind::<Array<Text>, _>(texts(|signal| signal.symbol.as_str()))

@@ -38,7 +38,7 @@ pub async fn register(connection: &mut AsyncPgConnection, new: &[&Symbol]) -> Qu
     names.sort_unstable();
     names.dedup();
     // An array needs one parameter; a statement can't have more than 65,535.
-    diesel::sql_query("INSERT INTO symbols (symbol) SELECT unnest($1) ON CONFLICT DO NOTHING")
+    diesel::sql_query("INSERT INTO symbols (symbol) SELECT unnest($1) ON CONFLICT (symbol) DO NOTHING")
         .bind::<Array<Text>, _>(names)
         .execute(connection)
         .await

@@ -165,7 +165,7 @@ pub(super) async fn insert(connection: &mut AsyncPgConnection, rows: &[VersionRo
     sql_query(
         "INSERT INTO tick_versions (time, symbol, price, qty, side, trade_no, trade_key, revision)
          SELECT unnest($1), unnest($2), unnest($3), unnest($4)::numeric, unnest($5), unnest($6), unnest($7), unnest($8)
-         ON CONFLICT DO NOTHING",
+         ON CONFLICT (symbol, time, trade_no, trade_key, revision) DO NOTHING",
     )
     .bind::<Array<Timestamptz>, _>(rows.iter().map(|row| to_datetime(row.ts_us)).collect::<Vec<_>>())
     .bind::<Array<Text>, _>(rows.iter().map(|row| row.symbol.as_str()).collect::<Vec<_>>())
