@@ -53,12 +53,15 @@ pub async fn record_loss(
     after: Revision,
     until: Revision,
 ) -> QueryResult<()> {
-    sql_query("INSERT INTO lost_entries (stream, after, until) VALUES ($1, $2, $3) ON CONFLICT (stream, after, until) DO NOTHING")
-        .bind::<Text, _>(stream.key().to_string())
-        .bind::<BigInt, _>(after.as_i64())
-        .bind::<BigInt, _>(until.as_i64())
-        .execute(connection)
-        .await?;
+    sql_query(
+        "INSERT INTO lost_entries (stream, after, until) VALUES ($1, $2, $3)
+         ON CONFLICT (stream, after, until) DO NOTHING",
+    )
+    .bind::<Text, _>(stream.key().to_string())
+    .bind::<BigInt, _>(after.as_i64())
+    .bind::<BigInt, _>(until.as_i64())
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
