@@ -232,7 +232,9 @@ impl Query {
                     since: newest,
                     revision: newest,
                 };
-                candles::compare(connection, &sample.symbols.iter().map(candidate).collect::<Vec<_>>()).await?;
+                let candidates: Vec<Candidate> = sample.symbols.iter().map(candidate).collect();
+                candles::compare(connection, &candidates).await?;
+                tick_versions::amended_after(connection, &candidates).await?;
             }
             Self::TicksOfMinute => {
                 ticks::of_minute(connection, symbol, sample.minute_us).await?;
