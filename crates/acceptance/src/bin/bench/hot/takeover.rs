@@ -75,8 +75,9 @@ async fn measure(bench: &Bench) -> anyhow::Result<(Observed, Vec<u64>)> {
         length: Duration::from_secs(bench.sized(15, 9)),
         turn_after: None,
     };
-    // At the turn of a minute, 100,000 candles would be closed.
-    let opening = Duration::from_secs(bench.sized(15, 3));
+    // At the turn of a minute, 100,000 candles would be closed; if too little of it is left, the feed begins after the
+    // kill.
+    let opening = Duration::from_secs(bench.sized(30, 6));
     wait_for_minute_with(opening + live.warm_up + live.length).await?;
     open_candles(bench, &redis).await?;
     let takeover = async {
