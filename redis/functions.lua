@@ -131,8 +131,23 @@ local function advance(keys, args)
   return to
 end
 
--- Limit of the entries that `lost` counts one by one.
-local COUNTED = 1000
+-- Limits of the entries that `lost` counts one by one, and of their size.
+local COUNTED, COUNTED_BYTES = 1000, 4e6
+
+-- Returns the number of entries of a stream after an ID; nil if there are more than COUNTED, or if they are larger than
+-- COUNTED_BYTES together: Redis does nothing else while it copies them.
+local function count_after(key, after)
+  local count, bytes, step = 0, 0, 16
+  repeat
+    local entries = redis.call('XRANGE', key, '(' .. after, '+', 'COUNT', step)
+    count = count + #entries
+    if #entries < step then return count end
+    for _, entry in ipairs(entries) do
+      for _, text in ipairs(entry[2]) do bytes = bytes + #text end
+    end
+    after = entries[#entries][1]
+  until count > COUNTED or bytes > COUNTED_BYTES
+end
 
 -- lost KEY group checked
 -- lost KEY group position after ahead
@@ -166,8 +181,8 @@ local function lost(keys, args)
   elseif before(after, first[1]) then
     left, first_left = stream['length'], first[1]
   elseif not is_delivered or not read then
-    left = #redis.call('XRANGE', key, '(' .. after, '+', 'COUNT', COUNTED + 1)
-    if left > COUNTED then return nothing end
+    left = count_after(key, after)
+    if not left then return nothing end
   else
     return nothing
   end

@@ -157,6 +157,36 @@ async fn a_deleted_entry_in_the_middle_is_counted() {
 }
 
 #[tokio::test]
+async fn large_entries_are_counted_when_few_are_left() {
+    let mut fixture = Fixture::start().await;
+    let large = "x".repeat(200_000);
+    let mut ids = Vec::new();
+    for _ in 0..60 {
+        ids.push(
+            fixture
+                .run::<String>(&["XADD", "stream:ticks:0", "*", "a", &large])
+                .await,
+        );
+    }
+    fixture.run::<u64>(&["XDEL", "stream:ticks:0", &ids[5]]).await;
+    let mut found = Vec::new();
+    for (after, ahead) in [(&ids[0], "1"), (&ids[55], "55")] {
+        let call = [
+            "FCALL",
+            "storage_lost",
+            "1",
+            "stream:ticks:0",
+            HOT_WRITER,
+            "0-0",
+            after,
+            ahead,
+        ];
+        found.push(fixture.run::<(String, u64, String)>(&call).await.1);
+    }
+    assert_eq!(found, [0, 1]);
+}
+
+#[tokio::test]
 async fn a_loss_between_two_checks_is_found() {
     let mut fixture = Fixture::start().await;
     let (mut reader, _) = fixture.reader(&Readiness::default()).await;
