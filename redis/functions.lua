@@ -2,7 +2,7 @@
 -- Atomic steps. Each function uses one key, or several of one slot, so that all of them run on Redis Cluster.
 -- `aggregator-admin migrate` loads the library. Raise VERSION with every change of behaviour; a worker refuses an older
 -- library.
-local VERSION = 7
+local VERSION = 8
 
 -- Returns true if revision `a` is newer than `b`. Lua's doubles can't hold revisions exactly, so they are compared as
 -- decimal text.
